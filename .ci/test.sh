@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Runs every level of the test suite, one pytest each, and closes with the sum. test.sh [LEVEL...]: only those.
+. "$(dirname "$0")/lib.sh"
+cd "$root"
+
+# Here a missing engine is a failure, not a reason to skip.
+export RINGFENCE_REQUIRE_DOCKER=1
+results=build/test
+levels=("$@")
+if [ ${#levels[@]} -eq 0 ]; then
+    # From fast to slow, then any that this list has not heard of.
+    for level in unit docs contract integration security compat e2e $(find tests -mindepth 1 -maxdepth 1 -type d -printf '%f\n' | sort); do
+        case " ${levels[*]} " in *" $level "*) continue ;; esac
+        if find "tests/$level" -name 'test_*.py' 2>/dev/null | grep -q . && [ "$level" != extensions ]; then levels+=("$level"); fi
+    done
+fi
+
+rm -rf "$results"
+mkdir -p "$results"
+status=0
+for level in "${levels[@]}"; do
+    say "test: $level"
+    .venv/bin/pytest --quiet --junitxml="$results/$level.xml" "tests/$level" </dev/null || status=1
+done
+
+.venv/bin/python - "$results" <<'PYTHON' || status=1
+import pathlib, sys, xml.etree.ElementTree as xml
+total = [0, 0, 0]
+for path in sorted(pathlib.Path(sys.argv[1]).glob("*.xml"), key=lambda path: path.stat().st_mtime):
+    suite = xml.parse(path).getroot().find("testsuite")
+    tests, bad, skipped = int(suite.get("tests")), int(suite.get("failures")) + int(suite.get("errors")), int(suite.get("skipped"))
+    for index, count in enumerate((tests - bad - skipped, bad, skipped)):
+        total[index] += count
+    print(f"    {path.stem:12} {tests - bad - skipped:5} passed {bad:4} failed {skipped:4} skipped {float(suite.get('time')):8.1f} s")
+closing = "{} passed, {} failed, {} skipped".format(*total)
+pathlib.Path(sys.argv[1], "summary").write_text(closing + "\n", encoding="utf-8")
+print(closing)
+sys.exit(0 if total[0] and not total[1] else 1)
+PYTHON
+exit "$status"

@@ -1,0 +1,76 @@
+"""The application: ``create_app(settings)``. Its lifespan is the one place where objects are built and wired together.
+
+Order matters and is the order of the code: what is built later uses what was built before, and is taken down before it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+from fastapi import FastAPI
+
+from api import errors
+from api.guard import Guard
+from api.routes import include_all
+from api.routes.system import ringfence_version
+from api.services import Services, Wiring
+from api.settings import Settings
+from api.uploads import Uploads
+from api.websocket import Connections
+from policies import RingfenceError
+
+log = logging.getLogger(__name__)
+
+
+def create_app(settings: Settings, *, wiring: Wiring | None = None) -> FastAPI:
+    """The ASGI application; nothing is opened before its lifespan starts.
+
+    Tests hand in a ``wiring`` of their own, which yields services on stand-ins.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        # Late: the real thing brings the container engine's SDK, which tests and tools do without.
+        build = wiring
+        if build is None:
+            from api.wiring import wire
+
+            build = wire
+        try:
+            async with build(settings) as services:
+                await anyio.to_thread.run_sync(app.state.uploads.sweep)
+                app.state.services = services
+                _say_ready(services)
+                yield
+        except RingfenceError as error:
+            app.state.start_failure = error  # server.py ends the command with it
+            raise
+
+    app = FastAPI(
+        title="Ringfence",
+        version=ringfence_version(),
+        summary="ComfyUI's API over sandboxed extensions, and Ringfence's own under /ringfence/v1.",
+        openapi_url="/ringfence/v1/openapi.json",
+        docs_url=None,  # the page would load scripts from another host
+        redoc_url=None,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        default_response_class=errors.OrjsonResponse,
+    )
+    app.state.connections = Connections(settings.max_websockets)
+    app.state.uploads = Uploads(
+        settings.data_dir, max_bytes=settings.max_extension_bytes, max_files=settings.max_extension_files
+    )
+    include_all(app)
+    errors.install(app)
+    app.add_middleware(Guard)
+    return app
+
+
+def _say_ready(services: Services) -> None:
+    settings = services.settings
+    port = settings.public_port or settings.port
+    log.info("ringfence %s is ready on http://%s:%d", ringfence_version(), settings.listen, port)

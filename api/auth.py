@@ -1,0 +1,120 @@
+"""Who is asking: turns the request's token into a tenant, or into the operator.
+
+Single-user mode (no tenant was ever created): everybody who passed the guard's Host and Origin checks is the operator
+and acts for ``local``. With tenants: a tenant's token acts for that tenant only; the operator's token acts for the
+tenant that ``X-Ringfence-Tenant`` names (``local`` without it).
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from policies import LOCAL_TENANT, RingfenceError, TenantId, parse_tenant_id
+
+TENANT_HEADER = "x-ringfence-tenant"
+MIN_OPERATOR_TOKEN = 32
+
+
+class AuthError(RingfenceError):
+    """The request proves nobody's identity."""
+
+    code = "unauthorized"
+
+
+class ForbiddenError(RingfenceError):
+    """The caller is known and may not do this."""
+
+    code = "forbidden"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Whose request this is."""
+
+    tenant: TenantId
+    is_operator: bool
+
+    def require_operator(self) -> None:
+        """Raises: ForbiddenError for a mere tenant."""
+        if not self.is_operator:
+            raise ForbiddenError("this needs the operator's token", hint="ask whoever runs this server")
+
+
+class _Tenants(Protocol):
+    async def is_single_user(self) -> bool: ...
+    async def exists(self, name: TenantId) -> bool: ...
+    async def authenticate(self, token: str) -> TenantId | None: ...
+
+
+async def identify(
+    tenants: _Tenants, operator_token: str, *, authorization: str | None, wanted_tenant: str | None
+) -> Identity:
+    """Who sends this ``Authorization`` header.
+
+    Raises:
+        AuthError: a token is needed and missing or wrong.
+        ForbiddenError: the token is not that tenant's, or there is no such tenant.
+    """
+    wanted = parse_tenant_id(wanted_tenant) if wanted_tenant else None
+    if await tenants.is_single_user():
+        if wanted not in (None, LOCAL_TENANT):
+            raise ForbiddenError(
+                f"there is no tenant '{wanted}': this server runs in single-user mode",
+                hint="create it first: ringfence tenant create NAME",
+            )
+        return Identity(LOCAL_TENANT, is_operator=True)
+    token = _bearer(authorization)
+    if token is None:
+        raise AuthError("this server needs a token", hint="send 'Authorization: Bearer TOKEN'")
+    if hmac.compare_digest(token.encode(), operator_token.encode()):
+        acting_for = wanted or LOCAL_TENANT
+        if acting_for != LOCAL_TENANT and not await tenants.exists(acting_for):
+            raise ForbiddenError(f"there is no tenant '{acting_for}'", hint="see them: ringfence tenant list")
+        return Identity(acting_for, is_operator=True)
+    tenant = await tenants.authenticate(token)
+    if tenant is None:
+        raise AuthError("the token is not valid", hint="it may have been rotated; ask for the new one")
+    if wanted not in (None, tenant):
+        raise ForbiddenError("the token belongs to another tenant", hint="leave the tenant out")
+    return Identity(tenant, is_operator=False)
+
+
+def load_operator_token(configured: str | None, file: Path) -> str:
+    """The configured token, else the kept one, else a new one that is kept.
+
+    Raises:
+        AuthError: the configured token is too short to be safe.
+    """
+    if configured is not None:
+        if len(configured) < MIN_OPERATOR_TOKEN:
+            raise AuthError(
+                f"RINGFENCE_OPERATOR_TOKEN has {len(configured)} characters; at least {MIN_OPERATOR_TOKEN} are needed",
+                hint="make one: openssl rand -hex 32",
+            )
+        return configured
+    try:
+        kept = file.read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        kept = ""
+    if len(kept) >= MIN_OPERATOR_TOKEN:
+        return kept
+    token = f"rfop_{secrets.token_urlsafe(32)}"
+    file.unlink(missing_ok=True)
+    # O_EXCL and 0600 from the first moment: no window in which others could read it.
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii") as stream:
+        stream.write(token + "\n")
+    return token
+
+
+def _bearer(authorization: str | None) -> str | None:
+    if not authorization:
+        return None
+    scheme, _, token = authorization.partition(" ")
+    token = token.strip()
+    return token if scheme.lower() == "bearer" and token else None

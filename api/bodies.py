@@ -1,0 +1,100 @@
+"""Reading JSON bodies: strict, bounded in depth, and whatever the Content-Type says (ComfyUI's clients send any).
+
+The byte limit is the guard's; it holds before anything here runs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import orjson
+from starlette.requests import Request
+
+from api.services import services_of
+from policies import RingfenceError, safe_text
+
+_INLINE = 256 * 1024  # bytes; beyond, parsing would hold up the event loop noticeably
+
+
+class BodyError(RingfenceError):
+    """A request's body or parameters cannot be understood."""
+
+    code = "invalid-request"
+
+
+class BodyTooLargeError(BodyError):
+    """A request is over a size limit."""
+
+    code = "too-large"
+
+
+async def read_json(request: Request, *, empty: Any = None) -> Any:
+    """The request's JSON; ``empty`` when there is no body and a default was given.
+
+    Raises:
+        BodyError: not JSON, or nested too deep.
+    """
+    raw = await request.body()
+    if not raw.strip() and empty is not None:
+        return empty
+    depth = services_of(request).settings.max_json_depth
+    if len(raw) <= _INLINE:
+        return parse_json(raw, max_depth=depth)
+    return await anyio.to_thread.run_sync(lambda: parse_json(raw, max_depth=depth))
+
+
+async def read_object(request: Request, *, optional: bool = False) -> dict[str, Any]:
+    """The request's JSON object.
+
+    Raises:
+        BodyError: anything else.
+    """
+    value = await read_json(request, empty={} if optional else None)
+    if not isinstance(value, dict):
+        raise BodyError("the body must be a JSON object")
+    return value
+
+
+def parse_json(raw: bytes, *, max_depth: int) -> Any:
+    """Parse strictly: no NaN, no lone surrogates, no trailing text, bounded nesting.
+
+    Raises:
+        BodyError: says where it stops being JSON.
+    """
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise BodyError("the body is not valid JSON", hint=safe_text(str(error), 200)) from None
+    # Fewer brackets than the limit cannot nest deeper than it: nearly every body is done here.
+    if raw.count(b"[") + raw.count(b"{") > max_depth:
+        _refuse_depth(value, max_depth)
+    return value
+
+
+def string_list(value: Any, what: str, *, limit: int = 10_000) -> list[str]:
+    """``value`` as a list of strings.
+
+    Raises:
+        BodyError: it is something else, or too long.
+    """
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise BodyError(f"{what} must be a list of strings")
+    if len(value) > limit:
+        raise BodyError(f"{what} has {len(value)} entries; the limit is {limit}")
+    return value
+
+
+def _refuse_depth(value: Any, max_depth: int) -> None:
+    level: list[Any] = [value]
+    for _ in range(max_depth + 1):
+        deeper: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                deeper.extend(child for child in item.values() if isinstance(child, (dict, list)))
+            elif isinstance(item, list):
+                deeper.extend(child for child in item if isinstance(child, (dict, list)))
+        if not deeper:
+            return
+        level = deeper
+    raise BodyError(f"the JSON is nested deeper than {max_depth} levels")

@@ -1,0 +1,177 @@
+"""Errors on their way out: one table from exception to status, and the two shapes of an error answer.
+
+ComfyUI's own routes answer with its ``{"error": {"type", "message", ...}}``; ``/ringfence/v1`` with
+``{"error": {"code", "message", "hint"}}``. No traceback and no path of this machine leaves through here: a
+``RingfenceError`` is written for readers, everything else becomes "internal error" with a number to find it in the log.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from api.archives import ArchiveError
+from api.auth import AuthError, ForbiddenError
+from api.bodies import BodyError, BodyTooLargeError
+from api.trees import FileExistsInTheWayError, FileRefusedError, FileUnknownError, StorageFullError
+from engine import (
+    DatabaseError,
+    DuplicatePromptError,
+    EngineClosedError,
+    PromptInvalidError,
+    QueueFullError,
+    TenantExistsError,
+    TenantUnknownError,
+)
+from policies import NameInvalidError, PathEscapeError, PolicyError, RingfenceError, safe_text
+
+log = logging.getLogger(__name__)
+
+# Looked up along the exception's class order, so a subclass may have its own line.
+STATUS: dict[type[RingfenceError], int] = {
+    AuthError: 401,
+    ForbiddenError: 403,
+    PathEscapeError: 403,
+    FileUnknownError: 404,
+    TenantUnknownError: 404,
+    DuplicatePromptError: 409,
+    FileExistsInTheWayError: 409,
+    TenantExistsError: 409,
+    BodyTooLargeError: 413,
+    QueueFullError: 429,
+    DatabaseError: 503,
+    EngineClosedError: 503,
+    StorageFullError: 507,
+    ArchiveError: 400,
+    BodyError: 400,
+    FileRefusedError: 400,
+    NameInvalidError: 400,
+    PolicyError: 400,
+    PromptInvalidError: 400,
+    RingfenceError: 422,
+}
+
+# By code, for errors of rooms below that have no class of their own worth importing.
+STATUS_BY_CODE: dict[str, int] = {
+    "extension-unknown": 404,
+    "sandbox-unknown": 404,
+    "extension-exists": 409,
+}
+
+
+def dump_json(value: Any) -> bytes:
+    """JSON bytes that every browser reads: NaN and infinity become null."""
+    try:
+        return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)
+    except TypeError:  # integers over 64 bits, lone surrogates
+        return orjson.dumps(_plain(value), option=orjson.OPT_NON_STR_KEYS)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            _plain(key) if isinstance(key, str) else str(key): _plain(item) for key, item in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        return float(value) if abs(value) < 2**1000 else None
+    return value
+
+
+class OrjsonResponse(Response):
+    """JSON with the content type ComfyUI's clients expect; NaN and infinity become null."""
+
+    media_type = "application/json; charset=utf-8"
+
+    def render(self, content: Any) -> bytes:
+        """The body's bytes."""
+        return dump_json(content)
+
+
+def status_of(error: RingfenceError) -> int:
+    """The HTTP status that stands for an error."""
+    if error.code in STATUS_BY_CODE:
+        return STATUS_BY_CODE[error.code]
+    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+
+
+def error_body(error: RingfenceError) -> dict[str, Any]:
+    """An error in the shape of ``/ringfence/v1``, which NDJSON streams use too."""
+    where = {"file": error.file, "line": error.line} if isinstance(error, PolicyError) and error.file else {}
+    return {"error": {"code": error.code, "message": error.message, "hint": error.hint, **where}}
+
+
+def comfy_error(
+    kind: str, message: str, details: str = "", extra: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """An error in the shape of ComfyUI's ``POST /prompt``."""
+    error = {"type": kind, "message": message, "details": details, "extra_info": extra or {}}
+    return {"error": error, "node_errors": {}}
+
+
+def response_to(error: RingfenceError, path: str) -> Response:
+    """The answer for an error that was raised on purpose."""
+    status = status_of(error)
+    headers: dict[str, str] = {}
+    if status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="ringfence"'
+    if status in (429, 503):
+        headers["Retry-After"] = "5"
+    if isinstance(error, PromptInvalidError):
+        body: Any = {"error": error.error, "node_errors": error.node_errors}
+    elif path.startswith("/ringfence/"):
+        body = error_body(error)
+    else:
+        body = comfy_error(error.code.replace("-", "_"), error.message, error.hint)
+    return OrjsonResponse(body, status, headers=headers)
+
+
+def install(app: FastAPI) -> None:
+    """Make the application answer errors this way."""
+    app.add_exception_handler(RingfenceError, _known)
+    app.add_exception_handler(RequestValidationError, _malformed)
+    app.add_exception_handler(HTTPException, _http)
+
+
+async def _known(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RingfenceError)  # noqa: S101 - registered for this class only
+    if status_of(error) >= 500:
+        log.error("%s %s: %s", request.method, safe_text(request.url.path, 200), error)
+    return response_to(error, request.url.path)
+
+
+async def _malformed(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this class only
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first.get("loc", ())[1:])
+    message = safe_text(f"{place}: {first.get('msg', 'not valid')}", 300)
+    return response_to(BodyError(message, hint="see docs/http-api.md"), request.url.path)
+
+
+async def _http(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class only
+    if error.status_code == 404:
+        body = comfy_error("not_found", "there is nothing here")
+    else:
+        body = comfy_error("http_error", safe_text(str(error.detail), 300))
+    return OrjsonResponse(body, error.status_code, headers=dict(error.headers or {}))
+
+
+def unforeseen(error: Exception, method: str, path: str) -> Response:
+    """The answer for everything else; the guard asks for it, so that it passes out as every answer does."""
+    number = secrets.token_hex(6)
+    log.error("%s %s: internal error %s", method, safe_text(path, 200), number, exc_info=error)
+    body = comfy_error(
+        "internal_error", "something went wrong on the server", f"it is in the log as {number}"
+    )
+    return OrjsonResponse(body, 500)

@@ -1,0 +1,246 @@
+"""The gate in front of every route, HTTP and WebSocket alike: sizes, who may talk to us from where, and who is asking.
+
+One plain ASGI middleware, because it must see a body while it arrives. Order of the checks: URL and headers, health
+(always open), cross-site requests, Host and Origin (single-user mode), identity, announced body size.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import time
+from urllib.parse import urlsplit
+
+import anyio
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.auth import TENANT_HEADER, ForbiddenError, Identity, identify
+from api.bodies import BodyError, BodyTooLargeError
+from api.errors import response_to, unforeseen
+from api.logging import request_context
+from api.metrics import observe_request
+from api.services import Services
+from api.settings import Settings
+from engine import prepare_tenant_directory
+from policies import LOCAL_TENANT, RingfenceError, format_bytes
+
+log = logging.getLogger(__name__)
+
+OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+_UPLOADS = ("/upload/", "/userdata/", "/ringfence/v1/extensions")
+_DRAIN_BYTES = 512 * 1024 * 1024
+_DRAIN_S = 10.0
+
+
+class Guard:
+    """ASGI middleware; see the module's text."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._prepared: set[str] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Check, then pass on."""
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        services: Services = scope["app"].state.services
+        started = time.monotonic()
+        body = _Body(receive)
+        answer = _Answer(send)
+        try:
+            limit = _check_form(scope, services.settings)
+            identity = await self._admit(scope, services)
+        except RingfenceError as error:
+            await _refuse(scope, body, answer, error)
+        else:
+            body.limit = limit
+            scope["ringfence_identity"] = identity
+            with request_context(tenant=identity.tenant):
+                if _announced(scope) > limit:
+                    await _refuse(scope, body, answer, _too_large(limit))
+                else:
+                    await self._pass_on(scope, body, answer)
+        if scope["type"] == "http":
+            observe_request(scope, answer.status, time.monotonic() - started)
+
+    async def _pass_on(self, scope: Scope, body: _Body, answer: _Answer) -> None:
+        if scope["type"] == "websocket":
+            await self._app(scope, body.receive, answer.send_raw)
+            return
+        if scope["method"] == "OPTIONS":
+            await Response(headers={"Allow": "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"})(
+                scope, body.limited, answer.send
+            )
+            return
+        try:
+            await self._app(scope, body.limited, answer.send)
+        except _LimitReachedError:
+            if answer.status:
+                raise
+            await _refuse(scope, body, answer, _too_large(body.limit))
+        except Exception as error:
+            if answer.status:
+                raise
+            await unforeseen(error, scope["method"], scope["path"])(scope, body.receive, answer.send)
+
+    async def _admit(self, scope: Scope, services: Services) -> Identity:
+        headers = Headers(scope=scope)
+        if scope["path"] in OPEN_PATHS:
+            return Identity(LOCAL_TENANT, is_operator=False)
+        # Another site's page must not reach us through the user's browser, whatever the mode.
+        if headers.get("sec-fetch-site", "").lower() == "cross-site":
+            raise ForbiddenError("requests from other web sites are refused")
+        if await services.tenants.is_single_user():
+            check_host(headers, services.settings.allowed_hosts)
+        if scope.get("method") == "OPTIONS":
+            return Identity(LOCAL_TENANT, is_operator=False)  # answered below, before any route
+        identity = await identify(
+            services.tenants,
+            services.operator_token,
+            authorization=headers.get("authorization"),
+            wanted_tenant=headers.get(TENANT_HEADER),
+        )
+        if identity.tenant not in self._prepared:
+            await anyio.to_thread.run_sync(
+                prepare_tenant_directory, services.settings.data_dir, identity.tenant
+            )
+            self._prepared.add(identity.tenant)
+        return identity
+
+
+def check_host(headers: Headers, allowed: tuple[str, ...]) -> None:
+    """Stop DNS rebinding and other pages' requests: in single-user mode nothing but the place of origin protects us.
+
+    Raises:
+        ForbiddenError: Host is no loopback name and not allowed, or Origin is not Host.
+    """
+    host = headers.get("host", "")
+    if not _is_ours(_name(host), allowed):
+        raise ForbiddenError(
+            "this name is not allowed in Host",
+            hint='use http://127.0.0.1, or list the name in RINGFENCE_ALLOWED_HOSTS, e.g. ["studio.lan"]',
+        )
+    origin = headers.get("origin")
+    if origin is None:
+        return
+    try:
+        place = urlsplit(origin)
+        same = place.scheme in ("http", "https") and _with_port(place.netloc) == _with_port(host)
+    except ValueError:
+        same = False
+    if not same:
+        raise ForbiddenError(
+            "requests from other web sites are refused", hint="Origin and Host must be the same"
+        )
+
+
+def _name(netloc: str) -> str:
+    try:
+        return (urlsplit(f"//{netloc}").hostname or "").rstrip(".").lower()
+    except ValueError:
+        return ""
+
+
+def _with_port(netloc: str) -> tuple[str, int | None]:
+    parts = urlsplit(f"//{netloc}")
+    return (parts.hostname or "").lower(), None if parts.port in (80, 443) else parts.port
+
+
+def _is_ours(name: str, allowed: tuple[str, ...]) -> bool:
+    if name == "localhost" or name.endswith(".localhost") or name in {other.lower() for other in allowed}:
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def _check_form(scope: Scope, settings: Settings) -> int:
+    """The body limit for this request; refuses oversized URLs and headers."""
+    url = len(scope.get("raw_path") or b"") + len(scope.get("query_string", b""))
+    if url > settings.max_url_bytes:
+        raise BodyError(f"the URL is longer than {format_bytes(settings.max_url_bytes)}")
+    if "\0" in scope["path"]:
+        raise BodyError("the URL has a NUL character in it")
+    if sum(len(key) + len(value) for key, value in scope["headers"]) > settings.max_header_bytes:
+        raise BodyError(f"the headers are longer than {format_bytes(settings.max_header_bytes)}")
+    path = scope["path"].removeprefix("/api")
+    return settings.max_upload_bytes if path.startswith(_UPLOADS) else settings.max_json_bytes
+
+
+def _announced(scope: Scope) -> int:
+    length = Headers(scope=scope).get("content-length", "0")
+    return int(length) if length.isascii() and length.isdigit() else 0
+
+
+def _too_large(limit: int) -> BodyTooLargeError:
+    return BodyTooLargeError(f"the body is larger than {format_bytes(limit)}", hint="send less")
+
+
+class _LimitReachedError(Exception):
+    """Unwinds whatever was reading the body."""
+
+
+class _Body:
+    """The incoming body, counted."""
+
+    def __init__(self, receive: Receive) -> None:
+        self.receive = receive
+        self.limit = 0
+        self.ended = False
+        self._seen = 0
+
+    async def limited(self) -> Message:
+        """The next message; raises at the first byte over the limit."""
+        message = await self.receive()
+        if message["type"] == "http.request":
+            self._seen += len(message.get("body", b""))
+            self.ended = not message.get("more_body", False)
+            if self._seen > self.limit:
+                raise _LimitReachedError
+        else:
+            self.ended = True
+        return message
+
+    async def drain(self) -> None:
+        """Throw away what still arrives, within reason: a client cut off while it sends never reads the answer."""
+        left = _DRAIN_BYTES
+        with anyio.move_on_after(_DRAIN_S):
+            while not self.ended and left > 0:
+                message = await self.receive()
+                left -= len(message.get("body", b""))
+                self.ended = message["type"] != "http.request" or not message.get("more_body", False)
+
+
+class _Answer:
+    """The outgoing answer: remembers its status, and adds what every answer carries."""
+
+    def __init__(self, send: Send) -> None:
+        self.send_raw = send
+        self.status = 0
+
+    async def send(self, message: Message) -> None:
+        """Pass on."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            # A file of a tenant must not be taken for a script or page by a browser that sniffs.
+            MutableHeaders(scope=message)["X-Content-Type-Options"] = "nosniff"
+        await self.send_raw(message)
+
+
+async def _refuse(scope: Scope, body: _Body, answer: _Answer, error: RingfenceError) -> None:
+    response: Response = response_to(error, scope["path"])
+    if scope["type"] == "websocket":
+        await answer.send_raw({"type": "websocket.close", "code": 1008, "reason": error.message[:100]})
+        return
+    response.headers["Connection"] = "close"
+    headers = response.raw_headers
+    await answer.send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+    # The answer's bytes first, its end only after the rest of the body: see drain.
+    await answer.send({"type": "http.response.body", "body": response.body, "more_body": True})
+    if isinstance(error, BodyTooLargeError) and Headers(scope=scope).get("expect") is None:
+        await body.drain()
+    await answer.send({"type": "http.response.body", "body": b""})

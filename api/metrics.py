@@ -1,0 +1,55 @@
+"""Figures for Prometheus. Labels come from closed sets (route patterns, states), never from what a client sends."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from policies import LOCAL_TENANT
+
+if TYPE_CHECKING:
+    from api.services import Services
+
+REGISTRY = CollectorRegistry()
+
+REQUESTS = Counter(
+    "ringfence_http_requests", "HTTP requests answered", ["method", "route", "status"], registry=REGISTRY
+)
+REQUEST_SECONDS = Histogram(
+    "ringfence_http_request_seconds", "Time to answer an HTTP request", ["route"], registry=REGISTRY
+)
+WEBSOCKETS = Gauge("ringfence_websockets", "Open WebSockets", registry=REGISTRY)
+WEBSOCKETS_DROPPED = Counter(
+    "ringfence_websockets_dropped",
+    "WebSocket clients dropped because they read too slowly",
+    registry=REGISTRY,
+)
+PROMPTS_ENDED = Counter("ringfence_prompts_ended", "Prompts that ended", ["outcome"], registry=REGISTRY)
+QUEUE_REMAINING = Gauge(
+    "ringfence_queue_remaining", "Prompts pending or running", ["tenant"], registry=REGISTRY
+)
+SANDBOXES = Gauge("ringfence_sandboxes", "Sandboxes by state", ["state"], registry=REGISTRY)
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+def observe_request(scope: Any, status: int, seconds: float) -> None:
+    """Count one answered request under its route's pattern."""
+    route = getattr(scope.get("route"), "path", None) or "other"
+    method = scope["method"] if scope["method"] in _METHODS else "other"
+    REQUESTS.labels(method, route, str(status or 499)).inc()
+    REQUEST_SECONDS.labels(route).observe(seconds)
+
+
+async def render(services: Services) -> bytes:
+    """The text that Prometheus reads, with the states as they are now."""
+    engine = services.engine
+    SANDBOXES.clear()
+    for info in engine.sandboxes.list():
+        SANDBOXES.labels(str(info.state)).inc()
+    names = [tenant.name for tenant in await services.tenants.list()] or [LOCAL_TENANT]
+    for name in names:
+        snapshot = await engine.queue(name)
+        QUEUE_REMAINING.labels(name).set(snapshot.remaining)
+    return generate_latest(REGISTRY)

@@ -1,0 +1,56 @@
+"""ComfyUI's routes, one file per area, and our own under /ringfence/v1; ``include_all`` says what stands where."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, FastAPI
+
+from api import websocket
+from api.routes import (
+    extensions,
+    files,
+    health,
+    history,
+    internal,
+    jobs,
+    models,
+    objects,
+    policies,
+    prompt,
+    sandboxes,
+    system,
+    tenants,
+    userdata,
+    users,
+)
+from api.routes import ringfence as ringfence_routes
+
+# ComfyUI answers these at the root and under /api, same handler.
+_TWICE: tuple[APIRouter, ...] = (
+    prompt.router,
+    history.router,
+    objects.router,
+    files.router,
+    users.router,
+    userdata.router,
+    models.router,
+    system.router,
+)
+
+
+def include_all(app: FastAPI) -> None:
+    """Mount every route."""
+    for router in _TWICE:
+        app.include_router(router, tags=["ComfyUI"])
+        app.include_router(router, prefix="/api", include_in_schema=False)
+    app.include_router(jobs.router, prefix="/api", tags=["ComfyUI"])
+    app.include_router(internal.router, prefix="/internal", tags=["ComfyUI"])
+    for router in (
+        ringfence_routes.router,
+        extensions.router,
+        sandboxes.router,
+        policies.router,
+        tenants.router,
+    ):
+        app.include_router(router, prefix="/ringfence/v1", tags=["Ringfence"])
+    app.include_router(health.router, tags=["Ringfence"])
+    app.include_router(websocket.router)

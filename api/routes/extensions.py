@@ -1,0 +1,191 @@
+"""Extensions: add, list, reload, remove. An extension arrives as a tar archive, or as the URL of a git repository."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import anyio
+from fastapi import APIRouter, Request
+from pydantic import BaseModel
+from starlette.datastructures import FormData, UploadFile
+from starlette.responses import Response
+
+from api.auth import Identity
+from api.bodies import BodyError
+from api.errors import OrjsonResponse
+from api.progress import ProgressResponse, Report
+from api.services import Caller, ForTenant, Have, Services
+from api.uploads import Uploads, pack_in
+from engine import ExtensionInfo, GitSource, parse_source
+from policies import ExtensionName, TenantId, parse_extension_name, suggest_extension_name
+
+router = APIRouter()
+
+_POLICY_LIMIT = 256 * 1024
+
+
+@router.get("/extensions")
+async def list_extensions(request: Request, services: Have, tenant: ForTenant) -> Response:
+    """The caller's extensions and how they are."""
+    found = await services.engine.extensions.list(tenant)
+    uploads = _uploads(request)
+    return OrjsonResponse({"extensions": [_shown(uploads, info) for info in found]})
+
+
+@router.post("/extensions")
+async def add_extension(request: Request, services: Have, caller: Caller) -> Response:
+    """Add one. Form fields: ``archive`` (a tar file) or ``git`` (a URL), ``name``, ``policy`` (YAML), ``origin``.
+
+    Answers with progress as NDJSON. A policy and a git URL are the operator's to give: the one grants, the other makes
+    this machine fetch.
+    """
+    # The form is read before the answer begins; the work below owns what it needs of it.
+    form = await request.form(max_files=2, max_fields=8, max_part_size=64 * 1024)
+    try:
+        policy = await _policy_text(form, caller)
+        git = _text(form, "git")
+        archive = form.get("archive")
+        if git is not None:
+            caller.require_operator()
+            source = parse_source(git)
+            if not isinstance(source, GitSource):
+                raise BodyError("git must be the URL of a repository", hint="send a directory as an archive")
+            name = parse_extension_name(_text(form, "name") or suggest_extension_name(source.name))
+        elif isinstance(archive, UploadFile):
+            name = parse_extension_name(
+                _text(form, "name")
+                or suggest_extension_name(Path(archive.filename or "").name.split(".tar")[0])
+            )
+        else:
+            raise BodyError("the form needs 'archive' (a tar file) or 'git' (a URL)")
+    except BaseException:
+        await form.close()
+        raise
+    uploads = _uploads(request)
+
+    async def work(report: Report) -> Any:
+        try:
+            async with _policy_file(name, policy) as policy_file:
+                if git is not None:
+                    info = await services.engine.extensions.add(
+                        caller.tenant, source, name=name, policy_file=policy_file, progress=report
+                    )
+                else:
+                    info = await _add_archive(services, uploads, caller, form, name, policy_file, report)
+            return _shown(uploads, info)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await form.close()
+
+    return ProgressResponse(work)
+
+
+@router.delete("/extensions/{name}")
+async def remove_extension(name: str, request: Request, services: Have, tenant: ForTenant) -> Response:
+    """End its sandboxes and delete what belongs to it."""
+    extension = parse_extension_name(name)
+    await services.engine.extensions.remove(tenant, extension)
+    await anyio.to_thread.run_sync(_uploads(request).remove, tenant, extension)
+    return OrjsonResponse({"removed": extension})
+
+
+@router.post("/extensions/{name}/reload")
+async def reload_extension(name: str, request: Request, services: Have, tenant: ForTenant) -> Response:
+    """Read the original again; with a form field ``archive``, that archive is the new original."""
+    extension = parse_extension_name(name)
+    form = await request.form(max_files=1, max_fields=4, max_part_size=64 * 1024)
+    uploads = _uploads(request)
+
+    async def work(report: Report) -> Any:
+        try:
+            if isinstance(form.get("archive"), UploadFile):
+                await services.engine.extensions.get(tenant, extension)  # unknown names keep no upload
+                staged = await _stage(uploads, tenant, extension, form, report)
+                await anyio.to_thread.run_sync(uploads.keep, tenant, extension, staged)
+            info = await services.engine.extensions.reload(tenant, extension, report)
+            return _shown(uploads, info)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await form.close()
+
+    return ProgressResponse(work)
+
+
+async def _add_archive(
+    services: Services,
+    uploads: Uploads,
+    caller: Identity,
+    form: FormData,
+    name: ExtensionName,
+    policy_file: Path | None,
+    report: Report,
+) -> ExtensionInfo:
+    tenant = caller.tenant
+    extensions = services.engine.extensions
+    staged = await _stage(uploads, tenant, name, form, report)
+    try:
+        taken = {info.name for info in await extensions.list(tenant) if info.state != "failed"}
+        if name in taken:
+            pack = pack_in(staged, name)  # the registry refuses it; the upload of the one that is there stays
+        else:
+            pack = await anyio.to_thread.run_sync(uploads.keep, tenant, name, staged)
+        return await extensions.add(tenant, pack, name=name, policy_file=policy_file, progress=report)
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(uploads.discard, staged)
+
+
+async def _stage(
+    uploads: Uploads, tenant: TenantId, name: ExtensionName, form: FormData, report: Report
+) -> Path:
+    report("unpacking")
+    archive, origin = cast("UploadFile", form["archive"]), _text(form, "origin") or ""
+    return await anyio.to_thread.run_sync(lambda: uploads.stage(tenant, name, archive.file, origin=origin))
+
+
+@asynccontextmanager
+async def _policy_file(name: ExtensionName, text: bytes | None) -> AsyncIterator[Path | None]:
+    if text is None:
+        yield None
+        return
+    directory = tempfile.TemporaryDirectory(prefix="ringfence-policy-")
+    try:
+        path = Path(directory.name) / f"{name}.yaml"
+        path.write_bytes(text)
+        yield path
+    finally:
+        directory.cleanup()
+
+
+async def _policy_text(form: FormData, caller: Identity) -> bytes | None:
+    upload = form.get("policy")
+    if not isinstance(upload, UploadFile):
+        return None
+    caller.require_operator()
+    text = await upload.read(_POLICY_LIMIT + 1)
+    if len(text) > _POLICY_LIMIT:
+        raise BodyError("the policy file is too large")
+    return text
+
+
+def _shown(uploads: Uploads, info: ExtensionInfo) -> dict[str, Any]:
+    fields = {field.name: getattr(info, field.name) for field in dataclasses.fields(info)}
+    shown = {
+        key: value.model_dump() if isinstance(value, BaseModel) else value for key, value in fields.items()
+    }
+    shown["source"] = uploads.shown(info.tenant, info.name, shown["source"])
+    return shown
+
+
+def _uploads(request: Request) -> Uploads:
+    return cast("Uploads", request.app.state.uploads)
+
+
+def _text(form: FormData, name: str) -> str | None:
+    value = form.get(name)
+    return value if isinstance(value, str) and value else None

@@ -1,0 +1,42 @@
+"""What has run."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from api.bodies import read_object, string_list
+from api.errors import OrjsonResponse
+from api.services import ForTenant, Have
+
+router = APIRouter()
+
+_Int = Annotated[int | None, Query(ge=-(2**31), lt=2**31)]
+
+
+@router.get("/history")
+async def get_history(
+    services: Have, tenant: ForTenant, max_items: _Int = None, offset: _Int = None
+) -> Response:
+    """Entries by prompt id, oldest first."""
+    return OrjsonResponse(await services.engine.history(tenant, max_items=max_items, offset=offset))
+
+
+@router.get("/history/{prompt_id}")
+async def get_history_entry(prompt_id: str, services: Have, tenant: ForTenant) -> Response:
+    """One entry, or an empty object while it has not ended."""
+    entry = await services.engine.history_entry(tenant, prompt_id)
+    return OrjsonResponse({} if entry is None else {prompt_id: entry})
+
+
+@router.post("/history")
+async def post_history(request: Request, services: Have, tenant: ForTenant) -> Response:
+    """Forget entries."""
+    body = await read_object(request)
+    if body.get("clear"):
+        await services.engine.clear_history(tenant)
+    if "delete" in body:
+        await services.engine.delete_history(tenant, string_list(body["delete"], "delete"))
+    return Response()

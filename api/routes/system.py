@@ -1,0 +1,92 @@
+"""What this server is, and the small answers that the frontend asks for when it starts."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+import psutil
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from api.errors import OrjsonResponse
+from api.messages import server_flags
+from api.services import Have
+
+router = APIRouter()
+
+COMFYUI_VERSION = "0.25.0"
+"""The upstream version whose API this is; frontends decide by it what they may use."""
+
+FRONTEND_VERSION = "1.27.10"
+TEMPLATES_VERSION = "0.1.95"
+
+
+def ringfence_version() -> str:
+    """Our own version."""
+    try:
+        return version("ringfence")
+    except PackageNotFoundError:
+        return "0.1.0"
+
+
+@router.get("/system_stats")
+async def system_stats() -> Response:
+    """Memory of the machine; the nodes' own share is their sandboxes' caps."""
+    memory = psutil.virtual_memory()
+    return OrjsonResponse(
+        {
+            "system": {
+                "os": sys.platform,
+                "ram_total": memory.total,
+                "ram_free": memory.available,
+                "comfyui_version": COMFYUI_VERSION,
+                "required_frontend_version": FRONTEND_VERSION,
+                "installed_templates_version": TEMPLATES_VERSION,
+                "required_templates_version": TEMPLATES_VERSION,
+                "python_version": sys.version,
+                "pytorch_version": "in the sandboxes",
+                "embedded_python": False,
+                "argv": ["ringfence", ringfence_version()],
+                "deploy_environment": "ringfence",
+            },
+            "devices": [
+                {
+                    "name": "cpu",
+                    "type": "cpu",
+                    "index": None,
+                    "vram_total": memory.total,
+                    "vram_free": memory.available,
+                    "torch_vram_total": memory.total,
+                    "torch_vram_free": memory.available,
+                }
+            ],
+        }
+    )
+
+
+@router.get("/features")
+async def features(services: Have) -> Response:
+    """Feature flags, as on the WebSocket."""
+    return OrjsonResponse(server_flags(services.settings.max_upload_bytes))
+
+
+@router.get("/extensions")
+async def web_extensions() -> Response:
+    """Packs' JavaScript would run with the tenant's rights in the browser; none is served yet."""
+    return OrjsonResponse([])
+
+
+@router.get("/i18n")
+@router.get("/workflow_templates")
+@router.get("/global_subgraphs")
+@router.get("/node_replacements")
+async def nothing_yet() -> Response:
+    """Catalogues that are empty here."""
+    return OrjsonResponse({})
+
+
+@router.get("/global_subgraphs/{_id}")
+async def no_subgraph() -> Response:
+    """There is none."""
+    return OrjsonResponse(None)

@@ -1,0 +1,66 @@
+"""What the routes work with, and how a route gets it: the objects that app.py wired, and who is asking."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+from starlette.requests import HTTPConnection
+
+from api.auth import Identity
+from api.settings import Settings
+from engine import Database, Engine, TenantRegistry
+from policies import PolicyStore, TenantId
+
+
+@dataclass(slots=True)
+class Services:
+    """One running installation."""
+
+    settings: Settings
+    database: Database
+    tenants: TenantRegistry
+    policies: PolicyStore
+    engine: Engine
+    operator_token: str = field(repr=False)
+
+
+Wiring = Callable[[Settings], AbstractAsyncContextManager[Services]]
+"""Builds the services and takes them down again; tests pass their own."""
+
+
+def services_of(connection: HTTPConnection) -> Services:
+    """The services of the application that got this request."""
+    return cast("Services", connection.app.state.services)
+
+
+def identity_of(connection: HTTPConnection) -> Identity:
+    """Who is asking; the guard put it there before any route was chosen."""
+    return cast("Identity", connection.scope["ringfence_identity"])
+
+
+def _services(request: Request) -> Services:
+    return services_of(request)
+
+
+def _identity(request: Request) -> Identity:
+    return identity_of(request)
+
+
+def _tenant(request: Request) -> TenantId:
+    return identity_of(request).tenant
+
+
+def _operator(request: Request) -> Identity:
+    identity = identity_of(request)
+    identity.require_operator()
+    return identity
+
+
+Have = Annotated[Services, Depends(_services)]
+Caller = Annotated[Identity, Depends(_identity)]
+ForTenant = Annotated[TenantId, Depends(_tenant)]
+Operator = Annotated[Identity, Depends(_operator)]

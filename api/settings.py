@@ -1,0 +1,137 @@
+"""Everything an operator can set, in one frozen object; docs/operating.md lists it (a test holds the two together).
+
+Built once, in ``ringfence serve``; handed down by constructor. Nothing else reads ``RINGFENCE_`` variables, except
+the command line's own three (``RINGFENCE_URL``, ``RINGFENCE_TOKEN``, ``RINGFENCE_TENANT``).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MIB = 1024 * 1024
+
+
+def _default_data_dir() -> Path:
+    if os.geteuid() == 0:
+        return Path("/var/lib/ringfence")
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "ringfence"
+
+
+def _default_core_dir() -> Path:
+    beside = Path(__file__).resolve().parents[1] / "extensions" / "core"
+    return beside if beside.is_dir() else Path("/opt/ringfence/extensions/core")
+
+
+class Settings(BaseSettings):
+    """Settings of one Ringfence installation."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="RINGFENCE_",
+        frozen=True,
+        extra="ignore",
+        use_attribute_docstrings=True,
+        env_ignore_empty=True,
+    )
+
+    # -- where things are
+    data_dir: Path = Field(default_factory=_default_data_dir)
+    """Prompts, files, extensions, environments. Default: /var/lib/ringfence for root, else ~/.local/share/ringfence."""
+    policies_dir: Path | None = None
+    """Directory of default.yaml and <extension>.yaml. Default: <data_dir>/policies."""
+    shm_dir: Path = Path("/dev/shm/ringfence")  # noqa: S108 - where tensors lie by design
+    """Where tensors lie; must be on a tmpfs, and the same directory for the host and the container engine."""
+    run_dir: Path = Path("/run/ringfence")
+    """Sockets of the sandboxes; must be the same directory for the host and the container engine."""
+    database_url: SecretStr | None = None
+    """Any SQLAlchemy async URL. Default: SQLite in <data_dir>/ringfence.db."""
+
+    # -- the server
+    listen: str = "127.0.0.1"
+    """Address to listen on. In single-user mode keep it loopback, or publish the port on loopback only."""
+    port: int = Field(default=8188, ge=1, le=65535)
+    """Port to listen on."""
+    public_port: int | None = Field(default=None, ge=1, le=65535)
+    """Port under which users reach this server, when it is published under another; for messages only."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Further names (without port) that may stand in Host and Origin in single-user mode; loopback names always may.
+    Written as JSON: ["studio.lan"]."""
+    operator_token: SecretStr | None = None
+    """The operator's token, at least 32 characters. Default: made at the first start, in <data_dir>/operator.token."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least level that is logged."""
+    log_format: Literal["auto", "json", "text"] = "auto"
+    """auto: text on a terminal, else one JSON object per line."""
+    shutdown_s: float = Field(default=20.0, gt=0, le=600)
+    """Longest time that stopping may take; prompts that still run then run again after the next start."""
+
+    # -- limits of what comes in
+    max_upload_bytes: int = Field(default=100 * MIB, ge=1)
+    """Largest upload (files, user data, extension archives), whole request."""
+    max_json_bytes: int = Field(default=32 * MIB, ge=1024)
+    """Largest body of every other request, prompts among them."""
+    max_json_depth: int = Field(default=128, ge=8, le=900)
+    """Deepest nesting of a JSON body."""
+    max_url_bytes: int = Field(default=16 * 1024, ge=256)
+    """Longest path with query."""
+    max_header_bytes: int = Field(default=32 * 1024, ge=1024)
+    """All request headers together."""
+    max_websockets: int = Field(default=64, ge=1)
+    """Open WebSockets per tenant."""
+    max_extension_bytes: int = Field(default=1024 * MIB, ge=1024)
+    """Largest extension, unpacked."""
+    max_extension_files: int = Field(default=20_000, ge=1)
+    """Most files and directories of one extension."""
+    max_user_bytes: int = Field(default=1024 * MIB, ge=1024)
+    """Most bytes in one tenant's user directory (workflows, settings)."""
+
+    # -- the engine
+    cache_mode: str = Field(default="classic", pattern=r"^(classic|none|lru:[1-9][0-9]{0,8})$")
+    """Which results are kept between prompts: classic, none, or lru:ENTRIES."""
+    cache_bytes: int = Field(default=4096 * MIB, ge=0)
+    """Bytes of results in /dev/shm that the cache may hold, per tenant."""
+    concurrency: int = Field(default=4, ge=1, le=256)
+    """Prompts that run at the same time, over all tenants."""
+    queue_limit: int = Field(default=1000, ge=1)
+    """Prompts that may wait, per tenant."""
+    history_limit: int = Field(default=10_000, ge=1)
+    """History entries kept, per tenant; the oldest go first."""
+    shm_quota_bytes: int = Field(default=8192 * MIB, ge=MIB)
+    """Bytes in /dev/shm, per tenant."""
+
+    # -- sandboxes
+    core_dir: Path = Field(default_factory=_default_core_dir)
+    """Directory of the built-in nodes."""
+    instance: str = Field(default="local", pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")
+    """Name of this installation; marks its containers and files, so that two can share one machine."""
+    node_image: str = "ringfence-node:cpu"
+    """Image of the sandboxes."""
+    build_network: str = "bridge"
+    """Container network for building environments: bridge, or host where the engine's bridge reaches nothing. Sandboxes
+    never have a network."""
+    ca_bundle: Path | None = None
+    """PEM file with a private CA that environment builds shall trust. How they reach the package index is said by the
+    usual PIP_INDEX_URL, UV_DEFAULT_INDEX, HTTPS_PROXY and their kin."""
+    max_sandboxes: int = Field(default=32, ge=1)
+    """Sandboxes that may live at the same time; idle ones give way."""
+
+    @property
+    def policies_path(self) -> Path:
+        """Where policy files are."""
+        return self.policies_dir or self.data_dir / "policies"
+
+    @property
+    def database(self) -> str:
+        """The database's URL."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        return f"sqlite+aiosqlite:///{self.data_dir / 'ringfence.db'}"
+
+    @property
+    def operator_token_file(self) -> Path:
+        """Where the operator's token is kept when none is set."""
+        return self.data_dir / "operator.token"

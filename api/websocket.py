@@ -1,0 +1,176 @@
+"""The WebSocket: one connection per client, fed from the engine's events.
+
+The first frame is ``status`` with the session id, then where the client's own prompt stands, then events in the order
+in which they happened. A second socket with a client's id replaces the first, which then hears nothing more. A client
+that reads too slowly is dropped, never waited for.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from dataclasses import dataclass, field
+from typing import cast
+
+import anyio
+from fastapi import APIRouter
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from api import messages
+from api.messages import Abilities, Message, To
+from api.metrics import WEBSOCKETS, WEBSOCKETS_DROPPED
+from api.services import identity_of, services_of
+from engine.events import Event
+from policies import TenantId
+
+log = logging.getLogger(__name__)
+router = APIRouter()
+
+CLIENT_ID_LIMIT = 256
+_SEND_S = 30.0
+_CLOSE_SLOW = 1013  # "try again later"
+_CLOSE_LEAVING = 1001  # the server is stopping
+
+
+@dataclass(eq=False, slots=True)
+class Connection:
+    """One open socket; compared by identity, because two may carry the same client id."""
+
+    socket: WebSocket
+    tenant: TenantId
+    sid: str
+    abilities: Abilities = field(default_factory=Abilities)
+    is_current: bool = True
+    _sending: anyio.Lock = field(default_factory=anyio.Lock)
+
+    async def send(self, frames: list[Message]) -> None:
+        """Send frames together.
+
+        Raises:
+            TimeoutError: the client does not read.
+        """
+        async with self._sending:
+            with anyio.fail_after(_SEND_S):
+                for frame in frames:
+                    if isinstance(frame, str):
+                        await self.socket.send_text(frame)
+                    else:
+                        await self.socket.send_bytes(frame)
+
+    def hears(self, event: Event) -> bool:
+        """True if the event is for this socket."""
+        to = messages.receivers_of(event)
+        return self.is_current and (
+            to is To.EVERYBODY or (to is To.ADDRESSEE and event.client_id == self.sid)
+        )
+
+
+class Connections:
+    """The open sockets of this server, by tenant and client id; a client id means nothing across tenants."""
+
+    def __init__(self, limit_per_tenant: int) -> None:
+        self._limit = limit_per_tenant
+        self._current: dict[tuple[TenantId, str], Connection] = {}
+        self._open: dict[TenantId, int] = {}
+
+    def add(self, connection: Connection) -> bool:
+        """Register a socket, replacing one of the same client; False when the tenant has too many open."""
+        count = self._open.get(connection.tenant, 0)
+        if count >= self._limit:
+            return False
+        self._open[connection.tenant] = count + 1
+        key = (connection.tenant, connection.sid)
+        replaced = self._current.get(key)
+        if replaced is not None:
+            replaced.is_current = False
+        self._current[key] = connection
+        WEBSOCKETS.inc()
+        return True
+
+    def remove(self, connection: Connection) -> None:
+        """Forget a socket, but never the newer one that replaced it."""
+        self._open[connection.tenant] -= 1
+        key = (connection.tenant, connection.sid)
+        if self._current.get(key) is connection:
+            del self._current[key]
+        WEBSOCKETS.dec()
+
+
+@router.websocket("/ws")
+@router.websocket("/api/ws")
+async def websocket(socket: WebSocket) -> None:
+    """ComfyUI's event stream."""
+    services = services_of(socket)
+    connections = cast("Connections", socket.app.state.connections)
+    sid = socket.query_params.get("clientId") or secrets.token_hex(16)
+    if len(sid) > CLIENT_ID_LIMIT:
+        await socket.close(1008, "clientId is too long")
+        return
+    connection = Connection(socket, identity_of(socket).tenant, sid)
+    if not connections.add(connection):
+        await socket.close(_CLOSE_SLOW, "too many open WebSockets")
+        return
+    code = _CLOSE_SLOW
+    try:
+        await socket.accept()
+        async with services.engine.subscribe(connection.tenant) as events:
+            # Subscribed before the first frame is made: what happens meanwhile waits in the subscription.
+            snapshot = await services.engine.queue(connection.tenant)
+            first: list[Message] = [messages.status(snapshot.remaining, sid)]
+            running = services.engine.running_node(connection.tenant, sid)
+            if running is not None:
+                first.append(messages.running_node(running))
+            await connection.send(first)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_listen, connection, services.settings.max_upload_bytes, tasks.cancel_scope)
+                async for event in events:
+                    if connection.hears(event):
+                        await connection.send(messages.messages_for(event, connection.abilities))
+                if events.is_dropped:
+                    WEBSOCKETS_DROPPED.inc()
+                    log.warning("websocket client dropped: it reads too slowly")
+                else:
+                    code = _CLOSE_LEAVING
+                tasks.cancel_scope.cancel()
+    except* (WebSocketDisconnect, RuntimeError):
+        pass  # gone while we were sending
+    except* TimeoutError:
+        WEBSOCKETS_DROPPED.inc()
+        log.warning("websocket client dropped: it does not read")
+    finally:
+        connections.remove(connection)
+        await _close(socket, code)
+
+
+async def _listen(connection: Connection, max_upload_bytes: int, scope: anyio.CancelScope) -> None:
+    """Read what the client sends: only a first frame with its feature flags matters."""
+    settled = False
+    try:
+        while True:
+            message = await connection.socket.receive()
+            if message["type"] == "websocket.disconnect":
+                break
+            text = message.get("text")
+            if settled or not text:
+                continue
+            try:
+                abilities = messages.client_abilities(text)
+            except (ValueError, RecursionError):
+                continue  # not JSON: the client may still announce itself
+            settled = True
+            if abilities is not None:
+                connection.abilities = abilities
+                flags = messages.server_flags(max_upload_bytes)
+                await connection.send([messages.feature_flags(flags)])
+    finally:
+        scope.cancel()
+
+
+async def _close(socket: WebSocket, code: int) -> None:
+    if WebSocketState.DISCONNECTED in (socket.application_state, socket.client_state):
+        return
+    with anyio.CancelScope(shield=True), anyio.move_on_after(2):
+        try:
+            await socket.close(code)
+        except (RuntimeError, WebSocketDisconnect):
+            pass  # the client was first

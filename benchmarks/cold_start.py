@@ -1,0 +1,50 @@
+"""How long from nothing to the first result of a node, and where does the time go?"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from benchmarks import floors
+from benchmarks.house import IMAGE, TENANT, House, house
+from benchmarks.report import Report
+from sandbox import NodeCall, Value
+
+
+async def measure(folder: Path, *, quick: bool) -> Report:
+    runs = 2 if quick else 8
+    report = Report("Cold start, no pool")
+    bare, torch = "docker run, bare python", "docker run, import torch"
+    report.add(bare, floors.docker_run(IMAGE, "pass", runs))
+    report.add(torch, floors.docker_run(IMAGE, "import torch", runs))
+    async with house(folder) as built:
+        light = [
+            await _first_result(built, f"light-{i}", "BenchNothing", Value(1), "value") for i in range(runs)
+        ]
+        heavy = [await _first_result(built, f"heavy-{i}", "BenchMake", Value(1), "mib") for i in range(runs)]
+    for at, part in enumerate(("started and loaded", "first call")):
+        report.add(f"no torch: {part}", [s[at] for s in light])
+    report.add("no torch: to the first result", [sum(s) for s in light], floor=bare)
+    for at, part in enumerate(("started and loaded", "first call (imports torch)")):
+        report.add(f"torch: {part}", [s[at] for s in heavy])
+    report.add("torch: to the first result", [sum(s) for s in heavy], floor=torch)
+    return report
+
+
+async def _first_result(
+    built: House, name: str, class_type: str, value: Value, input_name: str
+) -> tuple[float, float]:
+    begin = time.perf_counter()
+    session = await built.session(name)
+    loaded = time.perf_counter()
+    call = NodeCall(
+        prompt_id="bench", node_id="1", class_type=class_type, inputs={input_name: (value,)}, instance="1"
+    )
+    result = await session.execute(call, lambda progress: None)
+    end = time.perf_counter()
+    assert result.slots is not None
+    for slot in result.slots:
+        for item in slot:
+            built.store.release(item)
+    await built.manager.stop(TENANT, session.sandbox)
+    return (loaded - begin) * 1000, (end - loaded) * 1000

@@ -1,0 +1,99 @@
+"""The floors of this machine: what the same work costs with nothing of ours around it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+_ECHO = """
+import socket, struct, sys, json
+s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])
+def read(n):
+    b = b""
+    while len(b) < n:
+        p = s.recv(n - len(b))
+        if not p: raise SystemExit
+        b += p
+    return b
+while True:
+    body = read(struct.unpack(">I", read(4))[0])
+    out = json.dumps(json.loads(body)).encode()
+    s.sendall(struct.pack(">I", len(out)) + out)
+"""
+
+
+async def unix_echo(runs: int, *, bytes_: int = 200) -> list[float]:
+    """JSON echo of ``bytes_`` between an asyncio process and a blocking one over a bare Unix socket; ms."""
+    samples: list[float] = []
+    done = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        message = {"jsonrpc": "2.0", "id": 0, "method": "x", "params": {"pad": "x" * bytes_}}
+        for i in range(runs + 50):
+            begin = time.perf_counter()
+            message["id"] = i
+            body = json.dumps(message).encode()
+            writer.write(len(body).to_bytes(4, "big") + body)
+            size = int.from_bytes(await reader.readexactly(4), "big")
+            json.loads(await reader.readexactly(size))
+            if i >= 50:
+                samples.append((time.perf_counter() - begin) * 1000)
+        writer.close()
+        done.set()
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / "s")
+        server = await asyncio.start_unix_server(serve, path)
+        child = await asyncio.create_subprocess_exec(sys.executable, "-c", _ECHO, path)
+        async with server:
+            await asyncio.wait_for(done.wait(), 60)
+        await child.wait()
+    return samples
+
+
+def write_tmpfs(nbytes: int, runs: int) -> list[float]:
+    """Writing ``nbytes`` once to a fresh file in /dev/shm with write(); ms."""
+    data = memoryview(bytearray(os.urandom(1 << 20) * (nbytes >> 20)))
+    samples = []
+    for _ in range(runs):
+        with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
+            begin = time.perf_counter()
+            written = 0
+            while written < nbytes:
+                written += os.write(file.fileno(), data[written:])
+            samples.append((time.perf_counter() - begin) * 1000)
+    return samples
+
+
+def memcpy(nbytes: int, runs: int) -> list[float]:
+    """Copying ``nbytes`` between two warm buffers in one process; ms."""
+    import numpy as np
+
+    source = np.ones(nbytes, dtype=np.uint8)
+    target = np.zeros_like(source)
+    samples = []
+    for _ in range(runs):
+        begin = time.perf_counter()
+        np.copyto(target, source)
+        samples.append((time.perf_counter() - begin) * 1000)
+    return samples
+
+
+def docker_run(image: str, code: str, runs: int) -> list[float]:
+    """``docker run`` of the image with no option of ours, until the code ended; ms."""
+    samples = []
+    for _ in range(runs):
+        begin = time.perf_counter()
+        subprocess.run(
+            ["docker", "run", "--rm", "--network", "none", image, "/opt/venv/bin/python", "-I", "-c", code],
+            check=True,
+            timeout=120,
+        )
+        samples.append((time.perf_counter() - begin) * 1000)
+    return samples

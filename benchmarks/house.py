@@ -1,0 +1,59 @@
+"""The real sandbox room, wired for a measurement: launcher, store and manager, no engine and no API above them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from policies import ExtensionName, PolicyStore, TenantId
+from sandbox import (
+    DockerLauncher,
+    ExtensionFiles,
+    LaunchSettings,
+    Places,
+    SandboxManager,
+    Session,
+    TensorStore,
+)
+
+PACK = Path(__file__).resolve().parent / "pack"
+TENANT = TenantId("local")
+IMAGE = "ringfence-node:cpu"
+
+
+class OnePack:
+    """Every extension name stands for the same benchmark pack, so two names are two sandboxes."""
+
+    async def files(self, tenant: TenantId, extension: ExtensionName) -> ExtensionFiles:
+        return ExtensionFiles(
+            name=extension, source=PACK, environment=None, content_hash="0" * 64, core=False
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """What a benchmark needs."""
+
+    launcher: DockerLauncher
+    manager: SandboxManager
+    store: TensorStore
+
+    async def session(self, name: str) -> Session:
+        return await self.manager.acquire(TENANT, ExtensionName(name))
+
+
+@asynccontextmanager
+async def house(folder: Path) -> AsyncIterator[House]:
+    """Everything real; gone again at the end."""
+    places = Places("bench", folder)
+    policies = PolicyStore(PACK.parents[1] / "policies", protected=(folder,))
+    async with (
+        TensorStore(places) as store,
+        DockerLauncher(places, policies, LaunchSettings(image=IMAGE, trusted_sources=(PACK,))) as launcher,
+        SandboxManager(
+            launcher=launcher, policies=policies, extensions=OnePack(), store=store, places=places
+        ) as manager,
+    ):
+        yield House(launcher, manager, store)

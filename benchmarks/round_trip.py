@@ -1,0 +1,34 @@
+"""What does a call of a trivial node cost, host to container and back, over an open session?"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from benchmarks import floors
+from benchmarks.house import house
+from benchmarks.report import Report
+from sandbox import NodeCall, Value
+
+
+async def measure(folder: Path, *, quick: bool) -> Report:
+    runs = 500 if quick else 5000
+    report = Report("Round trip of a trivial node")
+    report.add("bare Unix socket, JSON echo", await floors.unix_echo(runs))
+    samples = []
+    async with house(folder) as built:
+        session = await built.session("bench-a")
+        for i in range(runs + 50):
+            call = NodeCall(
+                prompt_id="bench",
+                node_id="1",
+                class_type="BenchNothing",
+                inputs={"value": (Value(i),)},
+                instance="1",
+            )
+            begin = time.perf_counter()
+            await session.execute(call, lambda progress: None)
+            if i >= 50:
+                samples.append((time.perf_counter() - begin) * 1000)
+    report.add("node call", samples, floor="bare Unix socket, JSON echo")
+    return report

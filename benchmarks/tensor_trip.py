@@ -1,0 +1,60 @@
+"""What does a tensor cost from one sandbox to the next, with adoption and with the copy that adoption saves?"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from benchmarks import floors
+from benchmarks.house import House, house
+from benchmarks.report import Report
+from sandbox import NodeCall, Value
+
+SIZES_MIB = (1, 16, 64, 256)
+
+
+async def measure(folder: Path, *, quick: bool) -> Report:
+    runs = 3 if quick else 15
+    report = Report("A tensor made in one sandbox and read in another")
+    async with house(folder) as built:
+        for mib in SIZES_MIB:
+            nbytes = mib << 20
+            copied, written = f"{mib} MiB: memcpy", f"{mib} MiB: written once to tmpfs"
+            report.add(copied, floors.memcpy(nbytes, runs))
+            report.add(written, floors.write_tmpfs(nbytes, runs))
+            make, take = await trips(built, mib, runs)
+            report.add(f"{mib} MiB: made and adopted", make, floor=written)
+            report.add(f"{mib} MiB: handed to the next sandbox", take, floor=copied)
+            built.store.adopt_by_copy = True
+            try:
+                make, _ = await trips(built, mib, runs)
+            finally:
+                built.store.adopt_by_copy = False
+            report.add(f"{mib} MiB: made and copied (adoption off)", make, floor=written)
+    return report
+
+
+async def trips(built: House, mib: int, runs: int) -> tuple[list[float], list[float]]:
+    """ms to make a tensor in one sandbox and own it; ms to hand it to another and get an answer."""
+    maker, taker = await built.session("bench-a"), await built.session("bench-b")
+    make, take = [], []
+    for i in range(runs + 2):
+        begin = time.perf_counter()
+        made = await maker.execute(_call("BenchMake", "mib", Value(mib)), lambda progress: None)
+        between = time.perf_counter()
+        assert made.slots is not None
+        value = made.slots[0][0]
+        begin_take = time.perf_counter()
+        await taker.execute(_call("BenchTake", "image", value), lambda progress: None)
+        end = time.perf_counter()
+        built.store.release(value)
+        if i >= 2:
+            make.append((between - begin) * 1000)
+            take.append((end - begin_take) * 1000)
+    return make, take
+
+
+def _call(class_type: str, name: str, value: Value) -> NodeCall:
+    return NodeCall(
+        prompt_id="bench", node_id="1", class_type=class_type, inputs={name: (value,)}, instance="1"
+    )

@@ -1,0 +1,71 @@
+"""The engine room: validates prompts, decides what runs when, keeps queue, history and extensions.
+
+Enter by this door (or ``engine.events`` and ``engine.errors``, which are data); the modules behind it may change.
+"""
+
+from engine.cache import CacheMode
+from engine.database import Database, DatabaseError
+from engine.engine import Engine, EngineLimits, QueueItem, QueueSnapshot
+from engine.errors import (
+    DuplicatePromptError,
+    EngineClosedError,
+    EngineError,
+    ExpansionError,
+    NodeFailedError,
+    NodeInputError,
+    PromptInvalidError,
+    QueueFullError,
+)
+from engine.extensions import ExtensionInfo, ExtensionRegistry, GitSource, Origin, parse_source
+from engine.prompt import PromptLimits, PromptRequest, Submitted
+from engine.queue import SqlStorage
+from engine.registry import NodeType, NodeTypes
+from engine.storage import NewPrompt, QueuedPrompt, Storage
+from engine.streams import EventStream
+from engine.tenants import (
+    Tenant,
+    TenantExistsError,
+    TenantRegistry,
+    TenantUnknownError,
+    prepare_tenant_directory,
+    tenant_directory,
+)
+
+__all__ = [
+    "CacheMode",
+    "Database",
+    "DatabaseError",
+    "DuplicatePromptError",
+    "Engine",
+    "EngineClosedError",
+    "EngineError",
+    "EngineLimits",
+    "EventStream",
+    "ExpansionError",
+    "ExtensionInfo",
+    "ExtensionRegistry",
+    "GitSource",
+    "NewPrompt",
+    "NodeFailedError",
+    "NodeInputError",
+    "NodeType",
+    "NodeTypes",
+    "Origin",
+    "PromptInvalidError",
+    "PromptLimits",
+    "PromptRequest",
+    "QueueFullError",
+    "QueueItem",
+    "QueueSnapshot",
+    "QueuedPrompt",
+    "SqlStorage",
+    "Storage",
+    "Submitted",
+    "Tenant",
+    "TenantExistsError",
+    "TenantRegistry",
+    "TenantUnknownError",
+    "parse_source",
+    "prepare_tenant_directory",
+    "tenant_directory",
+]

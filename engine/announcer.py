@@ -1,0 +1,153 @@
+"""What one run says: its events, and what of them ends up in the history.
+
+Nothing is decided here but wording and order within one announcement; ``executor.py`` says when.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from engine import events as ev
+from engine.graph import GraphNode
+from engine.progress import ProgressLog
+from engine.reports import history_entry, node_meta
+from engine.storage import QueuedPrompt
+from sandbox.calls import Progress
+
+JSON = Any
+E = TypeVar("E", bound=ev.PromptEvent)
+
+
+class Announcer:
+    """The voice of one run."""
+
+    def __init__(
+        self,
+        row: QueuedPrompt,
+        publish: Callable[[ev.Event], None],
+        now_ms: Callable[[], int],
+        client_id: str | None,
+    ) -> None:
+        self._row = row
+        self._publish = publish
+        self._now_ms = now_ms
+        self._client_id = client_id
+        self._progress = ProgressLog()
+        self._messages: list[tuple[str, Mapping[str, JSON]]] = []
+        self._meta: dict[str, JSON] = {}
+        self.outputs: dict[str, JSON] = {}
+        self.executed: dict[str, None] = {}  # ids run afresh, in order
+
+    # -- the prompt --------------------------------------------------------------------------------------------------
+
+    def prompt_started(self) -> None:
+        """Execution begins."""
+        self._say(ev.PromptStarted, "execution_start", {})
+
+    def nodes_cached(self, nodes: list[str]) -> None:
+        """These need not run."""
+        self._say(ev.NodesCached, "execution_cached", {"nodes": nodes}, nodes=nodes)
+
+    def prompt_succeeded(self) -> None:
+        """The end, all well."""
+        self._say(ev.PromptSucceeded, "execution_success", {})
+
+    def prompt_failed(self, details: Mapping[str, JSON]) -> None:
+        """The end, by a failure."""
+        self._say(ev.PromptFailed, "execution_error", details, details=details)
+
+    def prompt_interrupted(self, real: GraphNode) -> None:
+        """The end, on request; ``real`` is the submitted node that was running."""
+        executed = list(self.executed)
+        self._say(
+            ev.PromptInterrupted,
+            "execution_interrupted",
+            {"node_id": real.node_id, "node_type": real.class_type, "executed": executed},
+            node_id=real.node_id,
+            class_type=real.class_type,
+            executed=executed,
+        )
+
+    def history_entry(self, *, is_success: bool) -> dict[str, JSON]:
+        """What the history keeps of the run."""
+        return history_entry(
+            self._row, outputs=self.outputs, meta=self._meta, messages=self._messages, is_success=is_success
+        )
+
+    # -- nodes -------------------------------------------------------------------------------------------------------
+
+    def node_started(self, node: GraphNode) -> None:
+        """A node is about to be called."""
+        self._show(node, 0.0, 1.0, "running")
+        self._say(ev.NodeStarted, None, {}, node_id=node.node_id, display_id=node.display)
+
+    def node_finished(self, node: GraphNode) -> None:
+        """A node's own result is there."""
+        self.executed[node.node_id] = None
+        maximum = self._progress.maximum(node.node_id)
+        self._show(node, maximum, maximum, "finished")
+
+    def node_cached(self, node: GraphNode, ui: Mapping[str, JSON] | None) -> None:
+        """A needed node's result was already there."""
+        self.ui(node, ui)
+        self._show(node, 1.0, 1.0, "finished")
+
+    def node_blocked(self, node: GraphNode, text: str) -> None:
+        """A blocker with a message met its first reader."""
+        self._say(
+            ev.NodeBlocked,
+            None,
+            {},
+            node_id=node.node_id,
+            class_type=node.class_type,
+            message=text,
+            executed=list(self.executed),
+        )
+
+    def ui(self, node: GraphNode, ui: Mapping[str, JSON] | None) -> None:
+        """A node has something to show, or had nothing to show when it was found cached."""
+        if ui:
+            self.outputs[node.node_id] = ui
+            self._meta[node.node_id] = node_meta(node)
+        self._say(ev.NodeExecuted, None, {}, node_id=node.node_id, display_id=node.display, output=ui)
+
+    def progress(self, node: GraphNode, progress: Progress) -> None:
+        """A node reports how far it is."""
+        self._show(
+            node, progress.value, progress.max, "running", legacy=progress.legacy, preview=progress.preview
+        )
+
+    def rest_of_progress(self) -> None:
+        """At the end: the states that were held back."""
+        view = self._progress.last()
+        if view is not None:
+            self._say(ev.ProgressChanged, None, {}, nodes=view, changed=next(reversed(self._progress.states)))
+
+    # -- how ---------------------------------------------------------------------------------------------------------
+
+    def _show(
+        self,
+        node: GraphNode,
+        value: float,
+        maximum: float,
+        state: str,
+        *,
+        legacy: bool = False,
+        preview: tuple[str, bytes] | None = None,
+    ) -> None:
+        self._progress.set(
+            ev.NodeProgress(node.node_id, value, maximum, state, node.display, node.parent, node.real)
+        )
+        view = self._progress.view(must_show=legacy or preview is not None)
+        if view is not None:
+            self._say(
+                ev.ProgressChanged, None, {}, nodes=view, changed=node.node_id, legacy=legacy, preview=preview
+            )
+
+    def _say(self, kind: type[E], kept: str | None, data: Mapping[str, JSON], **fields: Any) -> None:
+        """Publish an event; ``kept`` is the name under which the history keeps ``data``, if it does."""
+        now, prompt_id = self._now_ms(), self._row.prompt_id
+        if kept is not None:
+            self._messages.append((kept, {**data, "prompt_id": prompt_id, "timestamp": now}))
+        self._publish(kind(self._row.tenant, self._client_id, prompt_id=prompt_id, timestamp=now, **fields))

@@ -1,0 +1,457 @@
+"""Performs what a ``Plan`` says: one ``PromptRun`` per prompt, each node call a task of its task group.
+
+Here is the I/O of a run (sessions, events, the clock); what runs when is ``plan.py``, what a call holds is
+``invocation.py``. A run never raises for what nodes or sandboxes do: that becomes its history entry.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import anyio
+
+from engine import events as ev
+from engine import plan as pl
+from engine.announcer import Announcer
+from engine.cache import Result, ResultCache
+from engine.errors import EngineError, ExpansionError
+from engine.graph import Graph, GraphNode
+from engine.instances import Instances
+from engine.invocation import Inputs, Invocations, Sessions, wanted_links
+from engine.registry import NodeType
+from engine.reports import cycle_details, failure_details
+from engine.signature import CacheKey, Signatures
+from engine.splice import links_of, splice
+from engine.storage import QueuedPrompt
+from engine.ui_files import with_private_folders
+from engine.values import Ledger, ValueStore, as_json, encode
+from policies import RingfenceError
+from sandbox.calls import NodeResult, Progress, Session
+from sandbox.errors import EndedError, NodeInterruptedError
+
+JSON = Any
+
+#: How often one node's result may be made anew within a run because its sandbox was lost.
+MAX_RECOMPUTED: Final = 3
+MAX_FINGERPRINTS: Final = 16  # IS_CHANGED calls at the same time
+NEVER: Final = {"$float": "nan"}
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Workbench:
+    """What all runs of one engine share."""
+
+    sessions: Sessions
+    store: ValueStore
+    ledger: Ledger
+    publish: Callable[[ev.Event], None]
+    now_ms: Callable[[], int]
+    expansion_nodes: int = 10_000
+    lanes: dict[Hashable, anyio.Lock] = field(default_factory=dict)
+
+    def lane(self, lane: Hashable) -> anyio.Lock:
+        """The lock of one sandbox: it runs one synchronous node at a time, over all prompts."""
+        known = self.lanes.get(lane)
+        if known is None:
+            known = self.lanes[lane] = anyio.Lock(fast_acquire=True)
+        return known
+
+
+class PromptRun:
+    """One prompt being executed."""
+
+    def __init__(
+        self,
+        bench: Workbench,
+        row: QueuedPrompt,
+        types: Mapping[str, NodeType],
+        cache: ResultCache,
+        instances: Instances,
+    ) -> None:
+        self._bench = bench
+        self._row = row
+        self._cache = cache
+        self._instances = instances
+        self._keeps = cache.mode.kind != "none"
+        client = row.extra_data.get("client_id")
+        self.client_id: str | None = client if isinstance(client, str) else None
+        self.prompt: dict[str, JSON] = {node_id: dict(entry) for node_id, entry in row.prompt.items()}
+        self._graph = Graph(self.prompt, types)
+        self._signatures = Signatures(self._graph, row.prompt_id, sub_caches=cache.mode.kind == "classic")
+        self._invocations = Invocations(row, self.prompt, self._graph, bench.store, bench.ledger)
+        self._inbox: deque[pl.Event] = deque()
+        self._wake = anyio.Event()
+        self._is_stopping = False
+        self._is_interrupted = False
+        self._preparing: anyio.CancelScope | None = None
+        self._results: dict[str, Result] = {}
+        self._by_key: dict[CacheKey, Result] = {}  # made in this run
+        self._pending_calls: dict[str, NodeResult] = {}  # of expanded nodes
+        self._gathered: dict[str, Inputs] = {}
+        self._recomputed: dict[str, int] = {}
+        self._failures: dict[str, RingfenceError] = {}
+        self._started: dict[str, None] = {}
+        self._say = Announcer(row, bench.publish, bench.now_ms, self.client_id)
+
+    # -- for the engine ----------------------------------------------------------------------------------------------
+
+    @property
+    def running_node(self) -> str | None:
+        """Display id of the node that started last."""
+        last = next(reversed(self._started), None)
+        return None if last is None else self._graph[last].display
+
+    @property
+    def nodes_run(self) -> int:
+        """How many nodes were run, not taken from the cache."""
+        return len(self._say.executed)
+
+    def interrupt(self) -> None:
+        """Ask the run to stop; returns at once."""
+        self._is_interrupted = True
+        if self._preparing is not None:
+            self._preparing.cancel()
+        self._tell(pl.Cancelled())
+
+    async def run(self) -> dict[str, JSON]:
+        """Execute the prompt and return its history entry. All events but the last two are published here.
+
+        Raises:
+            Whatever cancels the surrounding task (shutdown); the run then leaves no entry.
+        """
+        try:
+            self._say.prompt_started()
+            with anyio.CancelScope() as self._preparing:
+                if self._is_interrupted:
+                    self._preparing.cancel()
+                await self._fingerprint(list(self._graph.nodes.values()))
+            self._preparing = None
+            return await self._run()
+        finally:
+            self._let_go()
+
+    async def _run(self) -> dict[str, JSON]:
+        cached = self._open_cache()
+        self._say.nodes_cached(cached)
+        plan = pl.Plan(map(self._plan_node, self._graph.nodes.values()), self._row.outputs)
+        finish: pl.FinishPrompt | None = None
+        async with anyio.create_task_group() as tasks:
+            if not self._is_interrupted:
+                self._inbox.append(pl.Started(frozenset(cached)))
+            while finish is None:
+                while self._inbox and finish is None:
+                    event = self._inbox.popleft()
+                    for action in plan.handle(event):
+                        if isinstance(action, pl.FinishPrompt):
+                            finish = action
+                        else:
+                            self._perform(action, tasks)
+                if finish is None:
+                    await self._wake.wait()
+                    self._wake = anyio.Event()
+            self._is_stopping = True
+            tasks.cancel_scope.cancel()
+        return self._end(finish or pl.FinishPrompt("cancelled"), plan.running)
+
+    # -- before the first node -----------------------------------------------------------------------------------------
+
+    async def _fingerprint(self, nodes: Sequence[GraphNode]) -> None:
+        """IS_CHANGED of all that have it; the values go into the run's prompt, where nodes can see them."""
+        found: dict[str, JSON] = {}
+        limiter = anyio.CapacityLimiter(MAX_FINGERPRINTS)
+
+        async def ask(node: GraphNode) -> None:
+            async with limiter:
+                try:
+                    session = await self._acquire(node)
+                    found[node.node_id] = await session.fingerprint(
+                        await self._invocations.fingerprint_call(node)
+                    )
+                except RingfenceError as error:
+                    _log.warning(
+                        "prompt %s node %s: IS_CHANGED failed: %s", self._row.prompt_id, node.node_id, error
+                    )
+                    found[node.node_id] = NEVER
+
+        async with anyio.create_task_group() as tasks:
+            for node in nodes:
+                if not node.node_type.description.has_fingerprint:
+                    continue
+                if node.has_is_changed:
+                    found[node.node_id] = encode(node.is_changed)
+                else:
+                    tasks.start_soon(ask, node)
+        for node_id, value in found.items():
+            if node_id in self.prompt:
+                self.prompt[node_id]["is_changed"] = as_json(value)
+        self._signatures.extend([node.node_id for node in nodes], found)
+
+    def _open_cache(self) -> list[str]:
+        if self._is_interrupted and not self._signatures.keys:
+            return []
+        keys = self._signatures.keys
+        roots = [(node.node_id, node.class_type) for node in self._graph.nodes.values()]
+        self._cache.begin(self._row.prompt_id, list(keys.values()), roots)
+        return [node_id for node_id in self._graph.original if self._pin(node_id)]
+
+    def _pin(self, node_id: str) -> bool:
+        result = self._cache.get(self._signatures.keys[node_id]) if self._keeps else None
+        if result is not None:
+            self._results[node_id] = result.hold()
+        return result is not None
+
+    def _plan_node(self, node: GraphNode) -> pl.PlanNode:
+        description = node.node_type.description
+        return pl.PlanNode(
+            node.node_id,
+            {name: link.source for name, link in node.links.items() if link.source in self._graph.nodes},
+            lazy=description.lazy,
+            lane=node.node_type.group or node.node_type.extension,
+            is_async=description.is_async,
+            is_output=description.output_node,
+            key=self._signatures.keys.get(node.node_id) if self._keeps else None,
+        )
+
+    # -- actions -------------------------------------------------------------------------------------------------------
+
+    def _tell(self, event: pl.Event) -> None:
+        self._inbox.append(event)
+        self._wake.set()
+
+    def _perform(self, action: pl.Action, tasks: anyio.abc.TaskGroup) -> None:
+        match action:
+            case pl.RunNode(node_id):
+                node = self._graph[node_id]
+                self._started.pop(node_id, None)
+                self._started[node_id] = None
+                self._say.node_started(node)
+                tasks.start_soon(self._guard, node, self._run_node)
+            case pl.ResolveExpansion(node_id):
+                tasks.start_soon(self._guard, self._graph[node_id], self._resolve)
+            case pl.EmitCached(node_id, twin):
+                self._emit_cached(self._graph[node_id], twin)
+            case _:
+                raise AssertionError(action)
+
+    def _emit_cached(self, node: GraphNode, twin: str | None) -> None:
+        if twin is not None:
+            self._results[node.node_id] = self._results[twin].hold()
+        self._say.node_cached(node, self._results[node.node_id].ui)
+
+    async def _guard(self, node: GraphNode, work: Callable[[GraphNode], Any]) -> None:
+        """Turn whatever a node's work raises into an event of the plan."""
+        try:
+            await work(node)
+        except NodeInterruptedError:
+            self._tell(pl.Cancelled(node.node_id))
+        except RingfenceError as error:
+            self._failures.setdefault(node.node_id, error)
+            self._tell(pl.NodeFailed(node.node_id))
+        except Exception:  # noqa: BLE001
+            # A defect of ours must end this prompt with a message, and leave the others alone.
+            _log.exception("prompt %s node %s: internal error", self._row.prompt_id, node.node_id)
+            self._failures.setdefault(
+                node.node_id, EngineError("internal error of the engine; see the host's log")
+            )
+            self._tell(pl.NodeFailed(node.node_id))
+
+    async def _acquire(self, node: GraphNode) -> Session:
+        session = await self._bench.sessions.acquire(self._row.tenant, node.node_type.extension)
+        self._bench.ledger.note_owner(session)
+        return session
+
+    async def _run_node(self, node: GraphNode) -> None:
+        if node.node_type.description.is_async:
+            await self._call_node(node)
+            return
+        lane = (self._row.tenant, node.node_type.group or node.node_type.extension)
+        async with self._bench.lane(lane):
+            await self._call_node(node)
+
+    async def _call_node(self, node: GraphNode) -> None:
+        session = await self._acquire(node)
+        inputs = await self._invocations.gather(node, session, self._result_of, self._bench.sessions.is_alive)
+        if inputs.lost:
+            self._lose(node, inputs.lost)
+            return
+        self._gathered[node.node_id] = inputs
+        self._instances.note(session, node)
+        call = await self._invocations.call(node, inputs.values)
+        if node.node_type.description.has_lazy:
+            wanted = wanted_links(node, await session.lazy(call), inputs)
+            if wanted:
+                self._tell(pl.LazyRequested(node.node_id, wanted))
+                return
+        outcome = await session.execute(call, lambda progress: self._hear_progress(node, progress))
+        self._adopt(outcome)
+        if self._is_stopping:
+            self._release(outcome)
+            return
+        del self._gathered[node.node_id]
+        await self._take_outcome(node, outcome)
+
+    def _lose(self, node: GraphNode, lost: Sequence[str]) -> None:
+        for source in dict.fromkeys(lost):
+            times = self._recomputed[source] = self._recomputed.get(source, 0) + 1
+            if times > MAX_RECOMPUTED:
+                extension = self._graph[source].node_type.extension
+                raise EndedError(
+                    f"the result of node {source!r} was lost {times} times: the sandbox of extension '{extension}' "
+                    "that holds its objects keeps ending",
+                    limit="stopped",
+                )
+            result = self._results.pop(source, None)
+            if result is not None:
+                result.drop()
+            made = self._by_key.pop(self._signatures.keys[source], None)
+            if made is not None:
+                made.drop()
+        self._tell(pl.ResultsLost(node.node_id, list(dict.fromkeys(lost))))
+
+    # -- results -------------------------------------------------------------------------------------------------------
+
+    def _result_of(self, node_id: str) -> Result | None:
+        result = self._results.get(node_id)
+        if result is None and self._keeps and node_id in self._signatures.keys:
+            return self._by_key.get(self._signatures.keys[node_id])
+        return result
+
+    async def _take_outcome(self, node: GraphNode, outcome: NodeResult) -> None:
+        for _, message in outcome.blocked:
+            self._say.node_blocked(node, message)
+        ui = None if outcome.ui is None else with_private_folders(outcome.ui, node.node_type)
+        if ui:
+            self._say.ui(node, ui)
+        if outcome.calls is not None:
+            self._pending_calls[node.node_id] = outcome
+            await self._expand(node, outcome)
+        else:
+            self._keep(node, Result(self._bench.ledger, outcome.slots or (), ui))
+
+    async def _expand(self, node: GraphNode, outcome: NodeResult) -> None:
+        calls = outcome.calls or ()
+        try:
+            children = self._graph.expand(node, calls, limit=self._bench.expansion_nodes)
+        except ExpansionError:
+            self._release_children(outcome)  # the graph owns their values only once it has taken them in
+            raise
+        waits_for = links_of(calls)
+        for source in waits_for:
+            if source not in self._graph.nodes:
+                raise ExpansionError(
+                    f"node {node.node_id!r}: its result links to {source!r}, which is no known node"
+                )
+        await self._fingerprint(children)
+        keys = {self._signatures.keys[child.node_id] for child in children}
+        self._cache.keep_in_scope(self._signatures.scope(node.node_id), keys)
+        cached = frozenset(child.node_id for child in children if self._pin(child.node_id))
+        self._tell(
+            pl.Expanded(node.node_id, [self._plan_node(child) for child in children], waits_for, cached)
+        )
+
+    async def _resolve(self, node: GraphNode) -> None:
+        outcome = self._pending_calls[node.node_id]
+        is_list = node.node_type.description.info.get("output_is_list") or ()
+        who = f"extension '{node.node_type.extension}', node {node.node_id!r}"
+        slots = splice(outcome.calls or (), is_list, self._result_of, self._bench.ledger, who)
+        del self._pending_calls[node.node_id]
+        self._release_calls(outcome)
+        ui = None if outcome.ui is None else with_private_folders(outcome.ui, node.node_type)
+        self._keep(node, Result(self._bench.ledger, slots, ui))
+
+    def _keep(self, node: GraphNode, result: Result) -> None:
+        key = self._signatures.keys[node.node_id]
+        self._results[node.node_id] = result
+        if self._keeps:
+            if key not in self._by_key:
+                self._by_key[key] = result.hold()
+            self._cache.put(key, result)
+        self._say.node_finished(node)
+        self._tell(pl.NodeFinished(node.node_id))
+
+    def _adopt(self, outcome: NodeResult) -> None:
+        for slot in outcome.slots or ():
+            for value in slot:
+                self._bench.ledger.adopt(value)
+        for call in outcome.calls or ():
+            for value in call.result:
+                self._bench.ledger.adopt(value)
+            for child in (call.expand or {}).values():
+                for value in child.inputs.values():
+                    self._bench.ledger.adopt(value)
+
+    def _release(self, outcome: NodeResult) -> None:
+        for slot in outcome.slots or ():
+            self._bench.ledger.release_all(slot)
+        self._release_calls(outcome)
+        self._release_children(outcome)
+
+    def _release_children(self, outcome: NodeResult) -> None:
+        for call in outcome.calls or ():
+            for child in (call.expand or {}).values():
+                self._bench.ledger.release_all(child.inputs.values())
+
+    def _release_calls(self, outcome: NodeResult) -> None:
+        for call in outcome.calls or ():
+            self._bench.ledger.release_all(call.result)
+
+    def _let_go(self) -> None:
+        self._cache.end(self._row.prompt_id)
+        for outcome in self._pending_calls.values():
+            self._release_calls(outcome)
+        for result in (*self._results.values(), *self._by_key.values()):
+            result.drop()
+        self._pending_calls.clear()
+        self._results.clear()
+        self._by_key.clear()
+        self._invocations.close()
+
+    def _hear_progress(self, node: GraphNode, progress: Progress) -> None:
+        if self._is_stopping:
+            return
+        # A pack may name another node; believe it only where that node is one of this run that has started.
+        named = progress.node_id if progress.node_id in self._started else node.node_id
+        self._say.progress(self._graph[named], progress)
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    def _end(self, finish: pl.FinishPrompt, running: frozenset[str]) -> dict[str, JSON]:
+        self._say.rest_of_progress()
+        match finish.outcome:
+            case "success":
+                self._repeat_intermediate()
+                self._say.prompt_succeeded()
+            case "cancelled":
+                started = (node_id for node_id in self._started if node_id in running)
+                node_id = finish.node_id or next(started, None) or self._row.outputs[0]
+                self._say.prompt_interrupted(self._graph[self._graph[node_id].real])
+            case "cycle":
+                self._say.prompt_failed(cycle_details(finish.cycle, self._graph, executed=self._say.executed))
+            case "failed":
+                node_id = finish.node_id or ""
+                gathered = self._gathered.get(node_id)
+                details = failure_details(
+                    self._failures[node_id],
+                    self._graph[node_id],
+                    self._graph,
+                    executed=self._say.executed,
+                    current_inputs={} if gathered is None else gathered.plain(),
+                )
+                self._say.prompt_failed(details)
+        return self._say.history_entry(is_success=finish.outcome == "success")
+
+    def _repeat_intermediate(self) -> None:
+        """Cached UI of nodes that were not needed this time, where the class wants it shown anyway."""
+        for node_id in self._graph.original:
+            node = self._graph[node_id]
+            result = self._results.get(node_id)
+            if result is None or not result.ui or node_id in self._say.outputs:
+                continue
+            if node.node_type.description.info.get("has_intermediate_output"):
+                self._say.ui(node, result.ui)

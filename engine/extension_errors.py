@@ -1,0 +1,53 @@
+"""Errors of adding and keeping extensions.
+
+EngineError (engine.errors)
+└─ ExtensionError            something about one extension
+   ├─ ExtensionUnknownError    the tenant has no extension of that name
+   ├─ ExtensionExistsError     the name is taken
+   ├─ ExtensionProtectedError  ``core`` is built in: it cannot be added, removed or replaced
+   ├─ SourceRefusedError       the directory, file or repository cannot be taken over as it is
+   └─ NoNodesError             the pack loaded and offers no node
+
+What goes wrong later has the class of where it went wrong: ``PolicyError`` for the policy file,
+``EnvironmentFailedError`` for the packages, ``LoadFailedError`` or ``EndedError`` for the pack's own import.
+"""
+
+from __future__ import annotations
+
+from engine.errors import EngineError
+
+
+class ExtensionError(EngineError):
+    """Something about one extension."""
+
+    code = "extension"
+
+
+class ExtensionUnknownError(ExtensionError):
+    """The tenant has no extension of that name."""
+
+    code = "extension-unknown"
+
+
+class ExtensionExistsError(ExtensionError):
+    """The name is taken."""
+
+    code = "extension-exists"
+
+
+class ExtensionProtectedError(ExtensionError):
+    """``core`` is built in."""
+
+    code = "extension-protected"
+
+
+class SourceRefusedError(ExtensionError):
+    """The directory, file or repository cannot be taken over as it is."""
+
+    code = "extension-source"
+
+
+class NoNodesError(ExtensionError):
+    """The pack loaded and offers no node."""
+
+    code = "extension-empty"

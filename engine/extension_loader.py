@@ -1,0 +1,322 @@
+"""Bringing an extension up: build its environment, start its sandbox once, read its nodes, remember them.
+
+Each step may fail; then this extension is ``failed`` with the reason, nothing of it runs, and nothing else is touched.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import anyio
+import anyio.to_thread
+
+from engine.extension_errors import NoNodesError
+from engine.extension_records import (
+    Failure,
+    SandboxState,
+    description_key,
+    read_descriptions,
+    write_descriptions,
+)
+from engine.extension_shelf import Entry, Shelf
+from policies import CORE_EXTENSION, EffectivePolicy, ExtensionName, RingfenceError, SandboxId, TenantId
+from sandbox.calls import LoadedExtension, Session
+from sandbox.errors import LoadFailedError, StartError
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[str], None]
+_CORE_RETRY_S = 10.0
+_MISSING_MODULE = re.compile(r"No module named '([A-Za-z_][A-Za-z0-9_]{0,63})")
+
+
+class BuiltEnvironment(Protocol):
+    """What is needed to know of an environment (``sandbox.environments.Environment``)."""
+
+    @property
+    def key(self) -> str | None: ...
+    @property
+    def site(self) -> Path | None: ...
+    @property
+    def image(self) -> str: ...
+    @property
+    def asks(self) -> tuple[str, ...]: ...
+    @property
+    def notes(self) -> tuple[str, ...]: ...
+
+
+class HasId(Protocol):
+    """An image."""
+
+    @property
+    def id(self) -> str: ...
+
+
+class EnvironmentKeeper(Protocol):
+    """The part of ``sandbox.environments.Environments`` that is used here."""
+
+    async def image(self) -> HasId: ...
+    async def ensure(
+        self, tenant: TenantId, pack: Path, policy: EffectivePolicy, progress: Progress
+    ) -> BuiltEnvironment: ...
+    def site(self, key: str) -> Path | None: ...
+    async def discard(self, key: str) -> None: ...
+    async def hint_for_module(self, module: str) -> str: ...
+
+
+class SandboxView(Protocol):
+    """What is needed to know of a sandbox."""
+
+    @property
+    def id(self) -> SandboxId: ...
+    @property
+    def extensions(self) -> Sequence[ExtensionName]: ...
+
+
+class Sandboxes(Protocol):
+    """The part of ``SandboxManager`` that is used here."""
+
+    async def acquire(self, tenant: TenantId, extension: ExtensionName) -> Session: ...
+    def list(self, tenant: TenantId | None = None) -> Sequence[SandboxView]: ...
+    async def stop(self, tenant: TenantId, sandbox: SandboxId) -> bool: ...
+    def quarantined_for(self, tenant: TenantId, extension: ExtensionName) -> float: ...
+
+
+class Loader:
+    """Takes entries of the shelf through building and loading."""
+
+    def __init__(self, shelf: Shelf, environments: EnvironmentKeeper) -> None:
+        self._shelf = shelf
+        self._environments = environments
+        self._core_failed_at: dict[TenantId, float] = {}
+        self.sandboxes: Sandboxes | None = None
+
+    # -- packs -------------------------------------------------------------------------------------------------
+
+    async def bring_up(self, entry: Entry, progress: Progress, *, spare: Sequence[SandboxId] = ()) -> None:
+        """Build, start and read; afterwards the record says ready or failed, and why.
+
+        ``spare`` are sandboxes of an older version, which a failure of this one does not concern.
+
+        Raises: PolicyError, EnvironmentFailedError, SandboxError, NoNodesError.
+        """
+        record = entry.record
+        record.state, record.failure, entry.loading = "building", None, True
+        await self._shelf.save(entry)
+        try:
+            policy = await self._shelf.read_policy(entry)
+            record.policy_digest = policy.digest()
+            _use(entry, await self._environments.ensure(entry.tenant, entry.code, policy, progress))
+            progress("starting its sandbox to read its nodes")
+            await self._accept(entry, (await self._first_start(entry)).loaded)
+            record.state = "ready"
+            progress(f"ready: {record.nodes} node(s), API {record.api}")
+        except BaseException as error:
+            record.state, record.failure = "failed", failure_of(error)
+            entry.nodes = {}
+            with anyio.CancelScope(shield=True):
+                started = [sandbox for sandbox in self.live(entry) if sandbox not in spare]
+                await self.stop(entry.tenant, started)
+            raise
+        finally:
+            entry.loading = False
+            with anyio.CancelScope(shield=True):
+                await self._shelf.save(entry)
+
+    async def _first_start(self, entry: Entry) -> Session:
+        try:
+            return await self.manager().acquire(entry.tenant, entry.name)
+        except LoadFailedError as error:
+            missing = _MISSING_MODULE.search(error.message)
+            if missing is None or error.exception_type not in ("ModuleNotFoundError", ""):
+                raise
+            raise LoadFailedError(
+                error.message,
+                await self._environments.hint_for_module(missing[1]),
+                exception_type=error.exception_type,
+                traceback=error.traceback,
+            ) from error
+
+    async def restore(self, entry: Entry) -> None:
+        """Look into an entry that was read from disk: without a sandbox, and without failing."""
+        record = entry.record
+        if record.state == "building":
+            record.state = "failed"
+            record.failure = Failure(
+                code="interrupted",
+                message="the host stopped while this extension was being added",
+                hint=f"ringfence extension reload {entry.name}",
+            )
+            await self._shelf.save(entry)
+        if record.environment_key is not None:
+            entry.site = await anyio.to_thread.run_sync(self._environments.site, record.environment_key)
+        if record.state != "ready":
+            return
+        stored = _description_key(entry)
+        try:
+            digest = (await self._shelf.read_policy(entry)).digest()
+            image_id = (await self._environments.image()).id
+            entry.stale = (digest, image_id) != (record.policy_digest, record.image_id)
+        except RingfenceError as error:
+            # Said again, with its hint, by whoever starts the sandbox; until then the last descriptions hold.
+            logger.warning("extension %s of tenant %s: %s", entry.name, entry.tenant, error)
+        loaded = await anyio.to_thread.run_sync(read_descriptions, entry.directory, stored)
+        entry.stale |= loaded is None
+        entry.nodes = {} if loaded is None else {node.class_type: node for node in loaded.nodes}
+
+    async def renew_environment(self, entry: Entry) -> None:
+        """Build the environment again when the image is another one than it was built on, or when it is gone.
+
+        Raises: EnvironmentFailedError, StartError, PolicyError.
+        """
+        image = await self._environments.image()
+        record = entry.record
+        present = record.environment_key is None or entry.site is not None or record.environment_empty
+        if record.image_id == image.id and present:
+            return
+        async with self._shelf.lock(entry.tenant, entry.name):
+            policy = await self._shelf.read_policy(entry)
+
+            def log(line: str) -> None:
+                logger.info("extension %s: %s", entry.name, line)
+
+            _use(entry, await self._environments.ensure(entry.tenant, entry.code, policy, log))
+            await self._shelf.save(entry)
+
+    async def describe(self, entry: Entry, class_types: Sequence[str] | None) -> None:
+        """Ask the extension's worker for its nodes anew; on failure the last descriptions stay."""
+        try:
+            session = await self.manager().acquire(entry.tenant, entry.name)
+            if entry.stale:
+                entry.record.policy_digest = (await self._shelf.read_policy(entry)).digest()
+                await self._accept(entry, session.loaded)
+                await self._shelf.save(entry)
+            nodes = await session.describe(class_types)
+        except RingfenceError as error:
+            logger.warning("extension %s could not be described anew: %s", entry.name, error)
+            return
+        if self._shelf.entries.get((entry.tenant, entry.name)) is entry:
+            known = {node.class_type: node for node in nodes if node.class_type in entry.nodes}
+            entry.nodes = {**entry.nodes, **known}
+            self._shelf.changed(entry.tenant)
+
+    async def drop_environment(self, key: str | None) -> None:
+        """Delete an environment unless some extension still uses it."""
+        if key is not None and not self._shelf.uses_environment(key):
+            await self._environments.discard(key)
+
+    async def _accept(self, entry: Entry, loaded: LoadedExtension) -> None:
+        if not loaded.nodes and not (loaded.web_directory and not loaded.skipped):
+            why = "; ".join(f"{name}: {error}" for name, error in sorted(loaded.skipped.items())[:5])
+            raise NoNodesError(
+                f"extension '{entry.name}' loaded but offers no node" + (f" ({why})" if why else ""),
+                hint="a pack sets NODE_CLASS_MAPPINGS or comfy_entrypoint in its __init__.py",
+            )
+        record = entry.record
+        record.api, record.nodes = loaded.api, len(loaded.nodes)
+        skipped = (f"node '{name}' was left out: {error}" for name, error in sorted(loaded.skipped.items()))
+        record.load_notes = (*loaded.notes, *skipped)[:50]
+        entry.nodes = {node.class_type: node for node in loaded.nodes}
+        entry.stale = False
+        await anyio.to_thread.run_sync(write_descriptions, entry.directory, _description_key(entry), loaded)
+        self._shelf.changed(entry.tenant)
+
+    # -- core --------------------------------------------------------------------------------------------------
+
+    async def ensure_core(self, tenant: TenantId) -> None:
+        """Load the core nodes for a tenant unless they are there (or failed a moment ago); never raises for them."""
+        known = self._shelf.entries.get((tenant, CORE_EXTENSION))
+        if known is not None and (known.nodes or self._core_failed_recently(tenant)):
+            return
+        async with self._shelf.lock(tenant, CORE_EXTENSION):
+            known = self._shelf.entries.get((tenant, CORE_EXTENSION))
+            if known is None or not (known.nodes or self._core_failed_recently(tenant)):
+                await self._load_core(tenant)
+
+    async def reload_core(self, tenant: TenantId) -> None:
+        """Start the core nodes anew; a failure is on the entry."""
+        async with self._shelf.lock(tenant, CORE_EXTENSION):
+            entry = self._shelf.core_entry(tenant)
+            await self.stop(tenant, self.live(entry))
+            await anyio.to_thread.run_sync(lambda: shutil.rmtree(entry.directory, ignore_errors=True))
+            await self._load_core(tenant)
+
+    def _core_failed_recently(self, tenant: TenantId) -> bool:
+        failed_at = self._core_failed_at.get(tenant)
+        return failed_at is not None and time.monotonic() < failed_at + _CORE_RETRY_S
+
+    async def _load_core(self, tenant: TenantId) -> None:
+        # Descriptions hold the names of the tenant's own files, so each tenant has its own.
+        entry = self._shelf.core_entry(tenant)
+        self._shelf.entries[tenant, CORE_EXTENSION] = entry
+        try:
+            entry.record.policy_digest = (await self._shelf.read_policy(entry)).digest()
+            entry.record.image_id = (await self._environments.image()).id
+            key = _description_key(entry)
+            loaded = await anyio.to_thread.run_sync(read_descriptions, entry.directory, key)
+            if loaded is None:
+                loaded = (await self.manager().acquire(tenant, CORE_EXTENSION)).loaded
+            await self._accept(entry, loaded)
+            self._core_failed_at.pop(tenant, None)
+        except RingfenceError as error:
+            # A catalogue without core nodes is of little use, but a broken engine must not take the API down.
+            logger.warning("the core nodes could not be loaded for tenant %s: %s", tenant, error)
+            entry.record.state, entry.record.failure = "failed", failure_of(error)
+            self._core_failed_at[tenant] = time.monotonic()
+
+    # -- sandboxes ---------------------------------------------------------------------------------------------
+
+    def manager(self) -> Sandboxes:
+        """Who starts sandboxes. Raises: StartError before one is attached and after it is gone."""
+        if self.sandboxes is None:
+            raise StartError("no sandbox manager is attached", "the host is starting or shutting down")
+        return self.sandboxes
+
+    def live(self, entry: Entry) -> tuple[SandboxId, ...]:
+        """The sandboxes that hold the extension now."""
+        if self.sandboxes is None:
+            return ()
+        return tuple(view.id for view in self.sandboxes.list(entry.tenant) if entry.name in view.extensions)
+
+    async def stop(self, tenant: TenantId, sandboxes: Sequence[SandboxId]) -> None:
+        """End sandboxes."""
+        for sandbox in sandboxes:
+            await self.manager().stop(tenant, sandbox)
+
+    def sandbox_state(self, entry: Entry) -> SandboxState:
+        """Whether a sandbox of the extension runs."""
+        if self.sandboxes is not None and self.sandboxes.quarantined_for(entry.tenant, entry.name) > 0:
+            return "quarantined"
+        return "warm" if self.live(entry) else "cold"
+
+
+def _description_key(entry: Entry) -> str:
+    record = entry.record
+    return description_key(
+        record.content_hash, record.environment_key, record.image_id or "", record.policy_digest or ""
+    )
+
+
+def _use(entry: Entry, built: BuiltEnvironment) -> None:
+    record = entry.record
+    record.environment_key, record.image_id = built.key, built.image
+    record.environment_empty = built.site is None
+    record.asks, record.notes = built.asks, built.notes
+    entry.site = built.site
+
+
+def failure_of(error: BaseException) -> Failure:
+    """What to remember of whatever stopped an extension from coming up."""
+    if isinstance(error, RingfenceError):
+        return Failure(code=error.code, message=error.message, hint=error.hint)
+    if isinstance(error, Exception):
+        logger.error("an extension failed in a way that has no name", exc_info=error)
+        name = type(error).__name__
+        return Failure(code="internal", message=f"{name} in the host", hint="see the host's log")
+    return Failure(code="interrupted", message="it was interrupted", hint="ringfence extension reload")

@@ -1,0 +1,164 @@
+"""The extensions of all tenants as the host holds them: in memory, on disk, and as one catalogue per tenant.
+
+Reads and writes records; starts nothing and builds nothing (``extension_loader`` does).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+
+from engine.extension_catalog import Catalog, Offer, make_catalog
+from engine.extension_errors import ExtensionUnknownError
+from engine.extension_files import hash_tree
+from engine.extension_records import Origin, Record, read_record, write_record
+from policies import (
+    CORE_EXTENSION,
+    EffectivePolicy,
+    ExtensionName,
+    NameInvalidError,
+    PolicyStore,
+    TenantId,
+    parse_extension_name,
+    parse_tenant_id,
+)
+from sandbox import Places
+from sandbox.calls import NodeDescription
+
+
+@dataclass(slots=True)
+class Entry:
+    """One extension of one tenant in memory."""
+
+    tenant: TenantId
+    record: Record
+    directory: Path
+    """Holds its record, its descriptions and its copies."""
+    code: Path
+    """The copy that sandboxes mount."""
+    nodes: dict[str, NodeDescription] = field(default_factory=dict)
+    site: Path | None = None
+    """Its environment's site-packages."""
+    group: str | None = None
+    """Its sandbox group, as its policy said last."""
+    loading: bool = False
+    stale: bool = False
+    """The descriptions at hand are of another policy, image or content."""
+
+    @property
+    def name(self) -> ExtensionName:
+        """The extension's name."""
+        return ExtensionName(self.record.name)
+
+    @property
+    def core(self) -> bool:
+        """True for the built-in nodes."""
+        return self.record.origin.kind == "built-in"
+
+
+class Shelf:
+    """Every extension that the host knows."""
+
+    def __init__(self, places: Places, core_code: Path, policies: PolicyStore) -> None:
+        self._places = places
+        self._policies = policies
+        self._catalogs: dict[TenantId, Catalog] = {}
+        self._locks: dict[tuple[TenantId, ExtensionName], anyio.Lock] = {}
+        self.core_code = core_code
+        self.core_hash = ""
+        self.entries: dict[tuple[TenantId, ExtensionName], Entry] = {}
+
+    async def open(self) -> list[Entry]:
+        """Read what is on disk; the entries are on the shelf but not yet looked into."""
+        self.core_hash = await anyio.to_thread.run_sync(hash_tree, self.core_code)
+        for tenant, name, record in await anyio.to_thread.run_sync(lambda: list(self._stored())):
+            directory = self.directory(tenant, name)
+            self.entries[tenant, name] = Entry(tenant, record, directory, directory / record.content_hash)
+        return list(self.entries.values())
+
+    def of(self, tenant: TenantId) -> list[Entry]:
+        """The tenant's extensions, ``core`` first, then in the order of adding."""
+        entries = [entry for key, entry in self.entries.items() if key[0] == tenant and not entry.core]
+        core = self.entries.get((tenant, CORE_EXTENSION)) or self.core_entry(tenant)
+        return [core, *sorted(entries, key=lambda entry: entry.record.sequence)]
+
+    def next_sequence(self, tenant: TenantId) -> int:
+        """The place of an extension that is added now."""
+        return max(entry.record.sequence for entry in self.of(tenant)) + 1
+
+    def uses_environment(self, key: str) -> bool:
+        """True when some extension of some tenant needs that environment."""
+        return any(entry.record.environment_key == key for entry in self.entries.values())
+
+    def core_entry(self, tenant: TenantId) -> Entry:
+        """A fresh entry for the built-in nodes, not yet on the shelf."""
+        record = Record(
+            name=CORE_EXTENSION,
+            sequence=0,
+            origin=Origin(kind="built-in", location=str(self.core_code)),
+            state="ready",
+            content_hash=self.core_hash,
+            added_ms=0,
+            updated_ms=0,
+        )
+        return Entry(tenant, record, self.directory(tenant, CORE_EXTENSION), self.core_code)
+
+    def entry(self, tenant: TenantId, name: ExtensionName) -> Entry:
+        """Raises: ExtensionUnknownError."""
+        entry = self.entries.get((tenant, name))
+        if entry is None:
+            raise ExtensionUnknownError(f"there is no extension '{name}'", hint="ringfence extension list")
+        return entry
+
+    def catalog(self, tenant: TenantId) -> Catalog:
+        """Who offers which node class to the tenant, as last described."""
+        catalog = self._catalogs.get(tenant)
+        if catalog is None:
+            catalog = self._catalogs[tenant] = make_catalog(
+                Offer(entry.name, entry.nodes, entry.record.sequence, entry.core, entry.group)
+                for key, entry in self.entries.items()
+                if key[0] == tenant and entry.nodes
+            )
+        return catalog
+
+    def changed(self, tenant: TenantId) -> None:
+        """Forget the tenant's catalogue: an entry's nodes, group or presence changed."""
+        self._catalogs.pop(tenant, None)
+
+    async def read_policy(self, entry: Entry) -> EffectivePolicy:
+        """The extension's policy as it is now. Raises: PolicyError."""
+        policy = await anyio.to_thread.run_sync(self._policies.effective, entry.name, entry.tenant)
+        if entry.group != policy.group:
+            entry.group = policy.group
+            self.changed(entry.tenant)
+        return policy
+
+    async def save(self, entry: Entry) -> None:
+        """Write the entry's record."""
+        entry.record.updated_ms = time.time_ns() // 1_000_000
+        self.changed(entry.tenant)
+        await anyio.to_thread.run_sync(write_record, entry.directory, entry.record)
+
+    def lock(self, tenant: TenantId, name: ExtensionName) -> anyio.Lock:
+        """Held by whoever changes the extension."""
+        return self._locks.setdefault((tenant, name), anyio.Lock())
+
+    def directory(self, tenant: TenantId, name: ExtensionName) -> Path:
+        """Where the extension's files lie."""
+        return self._places.tenant(tenant) / "extensions" / name
+
+    def _stored(self) -> Iterator[tuple[TenantId, ExtensionName, Record]]:
+        for directory in sorted((self._places.data / "tenants").glob("*/extensions/*")):
+            try:
+                tenant = parse_tenant_id(directory.parent.parent.name)
+                name = parse_extension_name(directory.name)
+            except NameInvalidError:
+                continue
+            record = read_record(directory)
+            if record is not None and record.name == name and name != CORE_EXTENSION:
+                yield tenant, name, record

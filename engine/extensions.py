@@ -1,0 +1,332 @@
+"""The extensions of every tenant: add, reload, remove, and which node types they offer.
+
+An extension is copied and pinned (``extension_intake``), its policy adopted, its environment built and its sandbox
+started once to read its nodes (``extension_loader``); what is known lies on the shelf and on disk
+(``extension_shelf``, ``extension_records``), so that a restart needs no sandbox. The registry also tells the engine
+what nodes there are (``NodeTypes``) and the sandbox room where an extension's files are (``ExtensionSource``).
+"""
+
+from __future__ import annotations
+
+import builtins
+import shutil
+import time
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import anyio
+import anyio.to_thread
+
+from engine.extension_errors import ExtensionExistsError, ExtensionProtectedError
+from engine.extension_files import SourceLimits
+from engine.extension_git import GitLimits, GitSource, parse_source
+from engine.extension_intake import Taken, drop_copies, original_source, take_source
+from engine.extension_loader import EnvironmentKeeper, Loader, Progress, Sandboxes, failure_of
+from engine.extension_records import ExtensionInfo, Origin, Record
+from engine.extension_shelf import Entry, Shelf
+from engine.registry import NodeType
+from policies import (
+    CORE_EXTENSION,
+    ExtensionName,
+    PolicyStore,
+    RingfenceError,
+    TenantId,
+    parse_extension_name,
+    suggest_extension_name,
+)
+from sandbox import ExtensionFiles, Places
+from sandbox.errors import StartError
+
+__all__ = ["ExtensionInfo", "ExtensionRegistry", "GitSource", "Origin", "Sandboxes", "parse_source"]
+
+
+def _silent(_line: str) -> None:
+    """Progress that nobody reads."""
+
+
+class ExtensionRegistry:
+    """Enter with ``async with``, then ``attach`` the sandbox manager. Safe to use from many tasks."""
+
+    def __init__(
+        self,
+        *,
+        places: Places,
+        core: Path,
+        policies: PolicyStore,
+        environments: EnvironmentKeeper,
+        limits: SourceLimits | None = None,
+        git_limits: GitLimits | None = None,
+    ) -> None:
+        self._policies = policies
+        self._environments = environments
+        self._limits = limits or SourceLimits()
+        self._git_limits = git_limits or GitLimits()
+        self._shelf = Shelf(places, core, policies)
+        self._loader = Loader(self._shelf, environments)
+
+    async def __aenter__(self) -> Self:
+        for entry in await self._shelf.open():
+            await self._loader.restore(entry)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._loader.sandboxes = None
+
+    def attach(self, sandboxes: Sandboxes) -> None:
+        """Say who starts sandboxes; until then extensions can only be listed."""
+        self._loader.sandboxes = sandboxes
+
+    # -- what operators do -------------------------------------------------------------------------------------
+
+    async def add(
+        self,
+        tenant: TenantId,
+        source: Path | GitSource,
+        *,
+        name: str | None = None,
+        policy_file: Path | None = None,
+        progress: Progress = _silent,
+    ) -> ExtensionInfo:
+        """Take over a pack and make its nodes available.
+
+        Raises:
+            ExtensionError: the name is taken or protected, or the source is refused; nothing was added.
+            NameInvalidError, PolicyError: the name or the policy file is wrong; nothing was added.
+            EnvironmentFailedError, SandboxError, NoNodesError: it stays listed as failed, with this error.
+        """
+        if not isinstance(source, GitSource):
+            source = await anyio.to_thread.run_sync(source.absolute)
+        given = source.name.removesuffix(".py")
+        chosen = parse_extension_name(name) if name is not None else suggest_extension_name(given)
+        _refuse_core(chosen, "added")
+        if policy_file is not None:
+            await anyio.to_thread.run_sync(self._policies.check, policy_file, tenant)
+        async with self._shelf.lock(tenant, chosen):
+            old = self._shelf.entries.get((tenant, chosen))
+            if old is not None and old.record.state != "failed":
+                raise ExtensionExistsError(
+                    f"extension '{chosen}' was added already",
+                    hint="choose another name with --name, or: ringfence extension reload | remove",
+                )
+            directory = self._shelf.directory(tenant, chosen)
+            taken = await self._take(source, directory, progress)
+            adopted = policy_file is not None or (old is not None and old.record.policy_adopted)
+            if policy_file is not None:
+                await anyio.to_thread.run_sync(self._policies.adopt, chosen, policy_file)
+                progress(f"policy adopted as {chosen}.yaml")
+            record = self._new_record(tenant, chosen, taken, adopted=adopted)
+            entry = Entry(tenant, record, directory, directory / taken.content_hash)
+            self._shelf.entries[tenant, chosen] = entry
+            await anyio.to_thread.run_sync(lambda: drop_copies(directory, keep=taken.content_hash))
+            await self._loader.bring_up(entry, progress)
+            return self._info(entry)
+
+    async def reload(
+        self, tenant: TenantId, name: ExtensionName, progress: Progress = _silent
+    ) -> ExtensionInfo:
+        """Read the original again, build what changed, and replace the sandbox.
+
+        A reload that fails leaves the version that was ready as it is, and its ``error`` says what failed.
+
+        Raises: as ``add``, and ExtensionUnknownError.
+        """
+        if name == CORE_EXTENSION:
+            await self._loader.reload_core(tenant)
+            return self._info(self._shelf.entry(tenant, name))
+        async with self._shelf.lock(tenant, name):
+            old = self._shelf.entry(tenant, name)
+            source = await anyio.to_thread.run_sync(original_source, old.record.origin)
+            if source is None:
+                progress(f"{old.record.origin.location} is gone: loading the stored copy again")
+                taken = Taken(old.record.origin, old.record.content_hash, 0, 0)
+            else:
+                taken = await self._take(source, old.directory, progress)
+            changes = {"origin": taken.origin, "content_hash": taken.content_hash, "failure": None}
+            record = old.record.model_copy(update=changes)
+            code = old.directory / taken.content_hash
+            entry = Entry(tenant, record, old.directory, code, dict(old.nodes), old.site, old.group)
+            was_ready = old.record.state == "ready"
+            before = self._loader.live(old)
+            if not was_ready or not await self._differs(old, taken):
+                # It would be the same sandbox again: end it, so that the pack is really loaded anew.
+                await self._loader.stop(tenant, before)
+                before = ()
+            self._shelf.entries[tenant, name] = entry
+            try:
+                await self._loader.bring_up(entry, progress, spare=before)
+            except BaseException as error:
+                if was_ready:
+                    with anyio.CancelScope(shield=True):
+                        await self._go_back(old, entry, error)
+                raise
+            await self._loader.stop(tenant, before)
+            await anyio.to_thread.run_sync(lambda: drop_copies(old.directory, keep=taken.content_hash))
+            await self._loader.drop_environment(old.record.environment_key)
+            return self._info(entry)
+
+    async def remove(self, tenant: TenantId, name: ExtensionName) -> None:
+        """End the extension's sandboxes; delete its files, its environment and the policy that came with it.
+
+        Raises: ExtensionUnknownError, ExtensionProtectedError.
+        """
+        _refuse_core(name, "removed")
+        async with self._shelf.lock(tenant, name):
+            entry = self._shelf.entry(tenant, name)
+            await self._loader.stop(tenant, self._loader.live(entry))
+            del self._shelf.entries[tenant, name]
+            self._shelf.changed(tenant)
+            await anyio.to_thread.run_sync(lambda: shutil.rmtree(entry.directory, ignore_errors=True))
+            # A stranger's pack that gets this name later must not inherit what was granted to this one.
+            if entry.record.policy_adopted and not any(key[1] == name for key in self._shelf.entries):
+                await anyio.to_thread.run_sync(self._policies.remove, name)
+            await self._loader.drop_environment(entry.record.environment_key)
+
+    async def list(self, tenant: TenantId) -> builtins.list[ExtensionInfo]:
+        """All extensions of the tenant, ``core`` first, then in the order of adding."""
+        return [self._info(entry) for entry in self._shelf.of(tenant)]
+
+    async def get(self, tenant: TenantId, name: ExtensionName) -> ExtensionInfo:
+        """One extension. Raises: ExtensionUnknownError."""
+        if name == CORE_EXTENSION:
+            return self._info(self._shelf.of(tenant)[0])
+        return self._info(self._shelf.entry(tenant, name))
+
+    # -- what the engine asks (engine.registry.NodeTypes) ------------------------------------------------------
+
+    async def node_types(self, tenant: TenantId) -> Mapping[str, NodeType]:
+        """Everything the tenant's extensions offer, as last described; starts ``core`` once if need be."""
+        await self._loader.ensure_core(tenant)
+        return self._shelf.catalog(tenant).types
+
+    async def extension_of(self, tenant: TenantId, class_type: str) -> ExtensionName | None:
+        """Who provides a class."""
+        node = (await self.node_types(tenant)).get(class_type)
+        return None if node is None else node.extension
+
+    async def refresh(self, tenant: TenantId, class_types: Collection[str] | None) -> Mapping[str, NodeType]:
+        """Ask the workers for the declarations anew (lists of files are live) and return all node types.
+
+        Named classes are asked for even when their sandbox has to be started. With None only ``core`` and the
+        extensions whose sandbox runs are asked, so that reading the catalogue does not start every sandbox there is.
+        """
+        types = await self.node_types(tenant)
+        named: dict[ExtensionName, set[str]] = {}
+        for class_type in class_types or ():
+            if class_type in types:
+                named.setdefault(types[class_type].extension, set()).add(class_type)
+        async with anyio.create_task_group() as tasks:
+            for entry in self._shelf.of(tenant):
+                if entry.record.state != "ready":
+                    continue
+                if class_types is None:
+                    asked = entry.core or entry.stale or bool(self._loader.live(entry))
+                else:
+                    asked = entry.stale or entry.name in named
+                if asked:
+                    classes = None if class_types is None else sorted(named.get(entry.name, ()))
+                    tasks.start_soon(self._loader.describe, entry, classes)
+        return self._shelf.catalog(tenant).types
+
+    # -- what the sandbox room asks (sandbox.extension_source.ExtensionSource) ---------------------------------
+
+    async def files(self, tenant: TenantId, extension: ExtensionName) -> ExtensionFiles:
+        """Where one extension is. Raises: StartError when there is none, or it is not ready to run."""
+        if extension == CORE_EXTENSION:
+            return ExtensionFiles(extension, self._shelf.core_code, None, self._shelf.core_hash, core=True)
+        entry = self._shelf.entries.get((tenant, extension))
+        if entry is None:
+            raise StartError(f"there is no extension '{extension}'", "ringfence extension list")
+        if not entry.loading:
+            failure = entry.record.failure
+            if entry.record.state != "ready":
+                reason = failure.message if failure else "it is being added"
+                raise StartError(
+                    f"extension '{extension}' is not ready: {reason}",
+                    f"ringfence extension reload {extension}",
+                )
+            await self._loader.renew_environment(entry)
+        return ExtensionFiles(extension, entry.code, entry.site, entry.record.content_hash)
+
+    async def members(self, tenant: TenantId, group: str) -> tuple[ExtensionName, ...]:
+        """All ready extensions of the tenant whose policy names ``group``, by name."""
+        found = []
+        for entry in self._shelf.of(tenant):
+            if entry.record.state != "ready" and not entry.loading:
+                continue
+            try:
+                if (await self._shelf.read_policy(entry)).group == group:
+                    found.append(entry.name)
+            except RingfenceError:
+                continue  # said by whoever starts that extension
+        return tuple(sorted(found))
+
+    # -- small things ------------------------------------------------------------------------------------------
+
+    async def _take(self, source: Path | GitSource, directory: Path, progress: Progress) -> Taken:
+        return await take_source(
+            source, directory, progress, limits=self._limits, git_limits=self._git_limits
+        )
+
+    def _new_record(self, tenant: TenantId, name: ExtensionName, taken: Taken, *, adopted: bool) -> Record:
+        now = time.time_ns() // 1_000_000
+        return Record(
+            name=name,
+            sequence=self._shelf.next_sequence(tenant),
+            origin=taken.origin,
+            state="building",
+            content_hash=taken.content_hash,
+            added_ms=now,
+            updated_ms=now,
+            policy_adopted=adopted,
+        )
+
+    async def _differs(self, old: Entry, taken: Taken) -> bool:
+        if old.record.content_hash != taken.content_hash:
+            return True
+        try:
+            return (await self._shelf.read_policy(old)).digest() != old.record.policy_digest
+        except RingfenceError:
+            return False
+
+    async def _go_back(self, old: Entry, entry: Entry, error: BaseException) -> None:
+        """The new version failed and the old one was fine: it goes on, and says that it is not the newest."""
+        failure = failure_of(error)
+        old.record.failure = failure.model_copy(update={"message": f"reload failed: {failure.message}"})
+        self._shelf.entries[old.tenant, old.name] = old
+        await self._shelf.save(old)
+        await anyio.to_thread.run_sync(lambda: drop_copies(old.directory, keep=old.record.content_hash))
+        await self._loader.drop_environment(entry.record.environment_key)
+
+    def _info(self, entry: Entry) -> ExtensionInfo:
+        record = entry.record
+        lost = self._shelf.catalog(entry.tenant).notes(entry.name)
+        return ExtensionInfo(
+            name=entry.name,
+            tenant=entry.tenant,
+            state=record.state,
+            sandbox=self._loader.sandbox_state(entry),
+            api=record.api,
+            node_count=record.nodes,
+            content_hash=record.content_hash,
+            environment_key=record.environment_key,
+            policy_digest=record.policy_digest,
+            source=record.origin,
+            error=record.failure,
+            asks=record.asks,
+            notes=(*record.notes, *record.load_notes, *lost),
+            core=entry.core,
+            added_ms=record.added_ms,
+            updated_ms=record.updated_ms,
+        )
+
+
+def _refuse_core(name: ExtensionName, what: str) -> None:
+    if name.lower() == CORE_EXTENSION:
+        raise ExtensionProtectedError(
+            f"extension '{CORE_EXTENSION}' is built in and cannot be {what}",
+            hint="choose another name with --name",
+        )

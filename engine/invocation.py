@@ -1,0 +1,240 @@
+"""From a node of the graph to a ``NodeCall``: which inputs, which hidden values, and what may not go where.
+
+Rules: execution-semantics §6. The engine sends all constants and links; the worker drops undeclared constants, since
+only it can ask the class. One ``Invocations`` per run; it owns the store objects it made for large constants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from engine.cache import Result
+from engine.errors import NodeInputError
+from engine.graph import Graph, GraphNode
+from engine.storage import QueuedPrompt
+from engine.values import NONE, Ledger, ValueStore, constant_value, plain
+from policies import ExtensionName, SandboxId, TenantId, safe_text
+from sandbox.calls import NodeCall, Session, Value
+from sandbox.errors import EndedError
+
+JSON = Any
+
+DYNPROMPT: Final = "DYNPROMPT"
+_PROMPT: Final = "PROMPT"
+_UNIQUE_ID: Final = "UNIQUE_ID"
+_FROM_EXTRA_DATA: Final = {"EXTRA_PNGINFO": "extra_pnginfo", "COMFY_USAGE_SOURCE": "comfy_usage_source"}
+_FROM_SECRETS: Final = {
+    "AUTH_TOKEN_COMFY_ORG": "auth_token_comfy_org",
+    "API_KEY_COMFY_ORG": "api_key_comfy_org",
+}
+
+
+class Sessions(Protocol):
+    """What the engine needs of ``sandbox.SandboxManager``."""
+
+    async def acquire(self, tenant: TenantId, extension: ExtensionName) -> Session:
+        """A live session of the extension's sandbox, started when there is none. Raises: SandboxError."""
+
+    def is_alive(self, sandbox: SandboxId) -> bool:
+        """False once a sandbox has ended."""
+
+
+@dataclass(slots=True)
+class Inputs:
+    """Gathered inputs of one call. ``lost``: sources whose result holds handles of a sandbox that is gone."""
+
+    values: dict[str, Sequence[Value] | None] = field(default_factory=dict)
+    lost: list[str] = field(default_factory=list)
+
+    @property
+    def missing(self) -> set[str]:
+        """Inputs whose source has no result yet."""
+        return {name for name, values in self.values.items() if values is None}
+
+    def plain(self) -> dict[str, list[JSON]]:
+        """The inputs as error reports show them."""
+        return {
+            name: [plain(value) for value in values or (NONE,)][:100] for name, values in self.values.items()
+        }
+
+
+class Invocations:
+    """Builds the calls of one run."""
+
+    def __init__(
+        self, row: QueuedPrompt, prompt: Mapping[str, JSON], graph: Graph, store: ValueStore, ledger: Ledger
+    ) -> None:
+        self._row = row
+        self._prompt = prompt  # the run's copy, which gets is_changed
+        self._graph = graph
+        self._store = store
+        self._ledger = ledger
+        self._owned: list[Value] = []
+        self._constants: dict[tuple[str, str], Value] = {}  # large ones, by node and input
+        self._shared: dict[str, JSON] = {}  # hidden values that are the same for all nodes
+
+    def close(self) -> None:
+        """Let go of everything that was made for the run."""
+        self._ledger.release_all(self._owned)
+        self._owned.clear()
+        for node in self._graph.nodes.values():
+            if node.parent is not None:
+                self._ledger.release_all(
+                    value for value in node.constants.values() if isinstance(value, Value)
+                )
+
+    async def gather(
+        self,
+        node: GraphNode,
+        session: Session,
+        result_of: Callable[[str], Result | None],
+        is_alive: Callable[[SandboxId], bool],
+    ) -> Inputs:
+        """The node's inputs for this session.
+
+        Raises:
+            HandleNotPortableError: a live object would have to leave its sandbox.
+            EndedError: an expansion handed over an object whose sandbox is gone.
+            QuotaError: a large constant does not fit the tenant's quota.
+        """
+        inputs = Inputs()
+        for name, value in node.constants.items():
+            inputs.values[name] = (await self._constant(node, name, value),)
+        for name, link in node.links.items():
+            result = result_of(link.source)
+            if result is None:
+                inputs.values[name] = None if link.source in self._graph.nodes else (NONE,)
+            elif 0 <= link.slot < len(result.slots):
+                inputs.values[name] = result.slots[link.slot]
+            else:
+                inputs.values[name] = (NONE,)
+        for name, values in inputs.values.items():
+            for value in values or ():
+                if value.handles:
+                    self._route(node, name, value, session, is_alive, inputs)
+        return inputs
+
+    def _route(
+        self,
+        node: GraphNode,
+        name: str,
+        value: Value,
+        session: Session,
+        is_alive: Callable[[SandboxId], bool],
+        inputs: Inputs,
+    ) -> None:
+        if not all(is_alive(sandbox) for sandbox, _ in value.handles):
+            if name in node.links:
+                inputs.lost.append(node.links[name].source)
+                return
+            raise EndedError(
+                f"node {safe_text(node.node_id, 80)!r}, input {safe_text(name, 80)!r}: the object it was given by an "
+                "expansion was lost when its sandbox ended",
+                limit="stopped",
+            )
+        who = f"node {safe_text(node.node_id, 80)!r} ({safe_text(node.class_type, 80)})"
+        reader = f"{who}, input {safe_text(name, 80)!r}"
+        self._ledger.check_portable(value, session, reader)
+
+    def constants_only(
+        self, node: GraphNode, constants: Mapping[str, Value]
+    ) -> dict[str, Sequence[Value] | None]:
+        """Inputs for validators and IS_CHANGED: links are not followed."""
+        values: dict[str, Sequence[Value] | None] = {name: (value,) for name, value in constants.items()}
+        values.update(dict.fromkeys(node.links))
+        return values
+
+    async def fingerprint_call(self, node: GraphNode) -> NodeCall:
+        """The call that asks a node whether it changed."""
+        constants = {name: await self._constant(node, name, value) for name, value in node.constants.items()}
+        return await self.call(node, self.constants_only(node, constants), fingerprint=True)
+
+    async def call(
+        self, node: GraphNode, inputs: Mapping[str, Sequence[Value] | None], *, fingerprint: bool = False
+    ) -> NodeCall:
+        """The call itself; hidden values are those the class asks for."""
+        tokens = set(node.node_type.description.hidden.values())
+        hidden: dict[str, JSON] = {}
+        for token in tokens - {DYNPROMPT}:
+            if token == _UNIQUE_ID:
+                hidden["unique_id"] = node.node_id
+            elif fingerprint and token == _PROMPT:
+                hidden["prompt"] = {}
+            else:
+                hidden[token.lower()] = await self._shared_value(token)
+        snapshot = self._graph.snapshot() if DYNPROMPT in tokens and not fingerprint else None
+        return NodeCall(
+            prompt_id=self._row.prompt_id,
+            node_id=node.node_id,
+            class_type=node.class_type,
+            inputs=inputs,
+            hidden={name: value for name, value in hidden.items() if value is not _UNKNOWN},
+            dynprompt=snapshot,
+            instance=node.instance,
+            links=tuple(node.links),
+        )
+
+    async def _shared_value(self, token: str) -> JSON:
+        if token in self._shared:
+            return self._shared[token]
+        if token == _PROMPT:
+            source: JSON = self._prompt
+        elif token in _FROM_EXTRA_DATA:
+            source = self._row.extra_data.get(_FROM_EXTRA_DATA[token])
+        elif token in _FROM_SECRETS:
+            source = self._row.secrets.get(_FROM_SECRETS[token])
+        else:
+            return _UNKNOWN
+        value = await constant_value(source, self._row.tenant, self._store)
+        self._owned.append(value)
+        self._shared[token] = value.tree
+        return value.tree
+
+    async def _constant(self, node: GraphNode, name: str, value: JSON | Value) -> Value:
+        if isinstance(value, Value):
+            return value
+        if not isinstance(value, str | dict | list):
+            return await constant_value(value, self._row.tenant, self._store)
+        known = self._constants.get((node.node_id, name))
+        if known is None:
+            known = await constant_value(value, self._row.tenant, self._store)
+            if known.objects:
+                self._owned.append(known)
+                self._constants[(node.node_id, name)] = known
+        return known
+
+
+_UNKNOWN: Final = object()
+
+
+def wanted_links(node: GraphNode, names: Sequence[str], inputs: Inputs) -> list[str]:
+    """Of the inputs that ``check_lazy_status`` named, those whose sources have to run first.
+
+    Raises:
+        NodeInputError: the node has no such input in this prompt.
+    """
+    description = node.node_type.description
+    declared = declared_names(description.info.get("input"))
+    wanted = []
+    for name in names:
+        if name in node.links:
+            if name in inputs.missing:
+                wanted.append(name)
+        elif name not in node.constants or not (
+            name in declared or name.partition(".")[0] in declared or description.accepts_any_name
+        ):
+            raise NodeInputError(
+                f"node {safe_text(node.node_id, 80)!r} ({safe_text(node.class_type, 80)}) asked for its input "
+                f"{safe_text(name, 80)!r}, which it does not have in this prompt"
+            )
+    return list(dict.fromkeys(wanted))
+
+
+def declared_names(info_input: JSON) -> set[str]:
+    """Names in the required and optional sections of a declaration."""
+    if not isinstance(info_input, Mapping):
+        return set()
+    sections = (info_input.get(section) for section in ("required", "optional"))
+    return {str(name) for section in sections if isinstance(section, Mapping) for name in section}

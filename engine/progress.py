@@ -1,0 +1,92 @@
+"""The progress map of one run: every event shows the whole map, and none copies it.
+
+``ProgressLog`` only appends; a ``ProgressView`` is the log and a point in its history. Clients are sent the whole
+map on every change, which is quadratic in long prompts, so above ``EAGER_NODES`` nodes a change of state is passed on
+only when enough others have piled up to pay for the map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Final
+
+from engine.events import NodeProgress
+
+EAGER_NODES: Final = 256
+SHARE: Final = 32  # above EAGER_NODES, a map of n nodes is shown once every n / SHARE changes
+KEPT_STATES: Final = 64  # of one node; a view older than that shows the oldest
+
+
+class ProgressView(Mapping[str, NodeProgress]):
+    """The map as it was at one moment."""
+
+    __slots__ = ("_length", "_log", "_version")
+
+    def __init__(self, log: ProgressLog, version: int, length: int) -> None:
+        self._log = log
+        self._version = version
+        self._length = length
+
+    def __getitem__(self, node_id: str) -> NodeProgress:
+        states = self._log.states[node_id]
+        if states.position >= self._length:
+            raise KeyError(node_id)
+        return next(
+            (state for version, state in reversed(states.entries) if version <= self._version), states.first
+        )
+
+    def __iter__(self) -> Iterator[str]:
+        return islice(iter(self._log.states), self._length)
+
+    def __len__(self) -> int:
+        return self._length
+
+
+class _States:
+    __slots__ = ("entries", "position")
+
+    def __init__(self, position: int) -> None:
+        self.position = position
+        self.entries: list[tuple[int, NodeProgress]] = []
+
+    @property
+    def first(self) -> NodeProgress:
+        return self.entries[0][1]
+
+
+class ProgressLog:
+    """All states that the nodes of one run have had."""
+
+    def __init__(self) -> None:
+        self.states: dict[str, _States] = {}  # in the order in which nodes left pending
+        self._version = 0
+        self._held_back = 0
+
+    def set(self, state: NodeProgress) -> None:
+        """A node's state changed."""
+        self._version += 1
+        states = self.states.get(state.node_id)
+        if states is None:
+            states = self.states[state.node_id] = _States(len(self.states))
+        states.entries.append((self._version, state))
+        if len(states.entries) > KEPT_STATES:
+            del states.entries[: KEPT_STATES // 2]
+        self._held_back += 1
+
+    def maximum(self, node_id: str) -> float:
+        """The last known maximum of a node; 1 when it has said nothing."""
+        states = self.states.get(node_id)
+        return states.entries[-1][1].max if states is not None else 1.0
+
+    def view(self, *, must_show: bool = False) -> ProgressView | None:
+        """The map as it is now, or None when this change is better shown together with later ones."""
+        length = len(self.states)
+        if not must_show and length > EAGER_NODES and self._held_back * SHARE < length:
+            return None
+        self._held_back = 0
+        return ProgressView(self, self._version, length)
+
+    def last(self) -> ProgressView | None:
+        """What was held back, at the end; None when everything was shown."""
+        return self.view(must_show=True) if self._held_back else None

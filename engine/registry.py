@@ -1,0 +1,70 @@
+"""Node types as the engine sees them: which class an extension offers, and the catalogue that clients read.
+
+``NodeTypes`` is the seam to ``extensions.py`` (which keeps descriptions by tenant) and ``ObjectInfo`` the assembly of
+ComfyUI's ``/object_info``. Nothing here starts a sandbox.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from policies import EffectivePolicy, ExtensionName, TenantId, TenantPath
+from sandbox.calls import NodeDescription
+
+JSON = Any
+
+
+@dataclass(frozen=True, slots=True)
+class NodeType:
+    """One node class and the extension that provides it."""
+
+    description: NodeDescription
+    extension: ExtensionName
+    core: bool = False
+    group: str | None = None  # sandbox group by policy: handles may pass between its members
+    private_areas: frozenset[str] = frozenset()
+    """Of `output` and `temp`: those that the policy gives the extension with scope `extension`, so that the sandbox
+    mounts `<tenant>/<area>/<extension>` there and file names that it reports need that folder in front."""
+
+    @property
+    def class_type(self) -> str:
+        """The name prompts use."""
+        return self.description.class_type
+
+
+class NodeTypes(Protocol):
+    """Lookup of node types by tenant; ``extensions.ExtensionRegistry`` fulfils it."""
+
+    async def node_types(self, tenant: TenantId) -> Mapping[str, NodeType]:
+        """Everything the tenant's extensions offer, as last described. Cheap: no call to a worker."""
+
+    async def refresh(self, tenant: TenantId, class_types: Collection[str] | None) -> Mapping[str, NodeType]:
+        """Ask the workers for the declarations anew (file lists are live) and return all node types.
+
+        None: every class. An extension whose sandbox fails keeps its last description; this never raises for it.
+        """
+
+
+def private_areas(policy: EffectivePolicy) -> frozenset[str]:
+    """``NodeType.private_areas`` of an extension with this policy."""
+    return frozenset(
+        entry.area
+        for entry in policy.paths
+        if isinstance(entry, TenantPath) and entry.scope == "extension" and entry.area in ("output", "temp")
+    )
+
+
+def object_info_entry(node: NodeType) -> dict[str, JSON]:
+    """ComfyUI's description of one class, ``python_module`` included."""
+    module = "nodes" if node.core else f"custom_nodes.{node.extension}"
+    return {**node.description.info, "python_module": module}
+
+
+def object_info(types: Mapping[str, NodeType], class_type: str | None = None) -> dict[str, JSON]:
+    """The answer of ``/object_info``: every class, or one, or nothing when that one is unknown."""
+    if class_type is not None:
+        node = types.get(class_type)
+        return {} if node is None else {class_type: object_info_entry(node)}
+    return {name: object_info_entry(node) for name, node in types.items()}

@@ -1,0 +1,391 @@
+"""Policies as strict, frozen models: what a file says, what `default.yaml` says, and what holds in the end.
+
+- `PartialPolicy`: one file or the `defaults` section; a key that is not written is `None`.
+- `DefaultsFile`: `default.yaml` as a whole, with the operator's ceilings and allowlist roots.
+- `EffectivePolicy`: every key resolved, with the source of each value; what a sandbox is started from.
+
+The descriptions below the partial keys are the ones editors show (JSON Schema) and `docs/policy-reference.md`
+explains at length. Here is no YAML, no file system and no merging.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainSerializer,
+    Tag,
+    model_validator,
+)
+
+from policies.errors import FieldError, place
+from policies.fields import (
+    AbsolutePath,
+    BuildSeconds,
+    Count,
+    Cpus,
+    GpuCount,
+    Gpus,
+    Group,
+    Memory,
+    MessageSize,
+    MountPoint,
+    Network,
+    Nofile,
+    PathRoot,
+    Pids,
+    Seconds,
+    Size,
+    TenantArea,
+    TenantName,
+    TmpfsSize,
+    VariableName,
+    VariableValue,
+    check_variable_count,
+)
+
+Access = Literal["ro", "rw"]
+Scope = Literal["extension", "tenant"]
+Isolation = Literal["runc", "gvisor"]
+Transport = Literal["socket", "stdio"]
+Layer = Literal["built-in", "defaults", "extension", "ceiling"]
+
+
+class _Strict(BaseModel):
+    """No unknown key, no silent conversion, no change afterwards."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        use_attribute_docstrings=True,
+    )
+
+
+# --- paths ----------------------------------------------------------------------------------------------------
+
+
+class TenantPath(_Strict):
+    """A directory of the tenant whose prompt runs."""
+
+    tenant: TenantArea
+    """Which one: input, output, temp, models or user, or a folder in it such as `user/notes`."""
+    access: Access = "ro"
+    """`ro` to read, `rw` to read and write."""
+    scope: Scope = "extension"
+    """`extension`: only the extension's own folder in it; `tenant`: all of it. input and models are always whole."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _scope_of_shared_areas(cls, data: Any) -> Any:
+        # What users bring in belongs to no extension, so "its own folder of input" would be an empty one.
+        if isinstance(data, dict) and str(data.get("tenant", "")).split("/")[0] in ("input", "models"):
+            if data.get("scope", "tenant") != "tenant":
+                area = str(data["tenant"]).split("/")[0]
+                raise FieldError(f"{area} has no folder per extension", "remove 'scope'")
+            return {**data, "scope": "tenant"}
+        return data
+
+    @model_validator(mode="after")
+    def _models_are_read_only(self) -> TenantPath:
+        # Weights are code to many packs (pickle) and serve every extension: one writer would own them all.
+        if self.area == "models" and self.access == "rw":
+            raise FieldError("models cannot be writable", "write 'access: ro'; a pack gets a throwaway copy")
+        return self
+
+    @property
+    def area(self) -> str:
+        """The first component: input, output, temp, models or user."""
+        return self.tenant.split("/")[0]
+
+    @property
+    def folder(self) -> str:
+        """What follows the area, without a leading slash; empty for the whole area."""
+        return self.tenant.partition("/")[2]
+
+
+class HostPath(_Strict):
+    """A directory or file of the machine, below one of the operator's `path_roots`."""
+
+    host: AbsolutePath
+    """Where it is on the machine; in an effective policy with all links resolved."""
+    mount: MountPoint
+    """Where the extension finds it, below /mnt, /data, /srv or /app/models."""
+    access: Access = "ro"
+    """`ro` to read, `rw` to read and write."""
+
+
+def _kind_of_path(value: Any) -> str | None:
+    if isinstance(value, TenantPath) or (isinstance(value, dict) and "tenant" in value):
+        return "tenant-path"
+    if isinstance(value, HostPath) or (isinstance(value, dict) and ("host" in value or "mount" in value)):
+        return "host-path"
+    return None
+
+
+PathEntry = Annotated[
+    Annotated[TenantPath, Tag("tenant-path")] | Annotated[HostPath, Tag("host-path")],
+    Discriminator(_kind_of_path),
+]
+
+
+def _listed(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _distinct(entries: tuple[TenantPath | HostPath, ...]) -> tuple[TenantPath | HostPath, ...]:
+    seen: set[str] = set()
+    for entry in entries:
+        name = entry.tenant if isinstance(entry, TenantPath) else entry.mount
+        if name in seen:
+            raise FieldError(f"'{name}' is named twice", "keep one of the two")
+        seen.add(name)
+    if len(entries) > 64:
+        raise FieldError(f"{len(entries)} paths are too many", "write at most 64")
+    return entries
+
+
+Paths = Annotated[tuple[PathEntry, ...], BeforeValidator(_listed), AfterValidator(_distinct)]
+Environment = Annotated[dict[VariableName, VariableValue], AfterValidator(check_variable_count)]
+
+
+# --- what a file says -----------------------------------------------------------------------------------------
+
+
+class PartialTimeouts(_Strict):
+    """How long things may take before the sandbox is ended."""
+
+    import_s: Seconds | None = Field(default=None, alias="import")
+    """Loading the extension, from the start of the worker to its list of nodes."""
+    call_s: Seconds | None = Field(default=None, alias="call")
+    """One call of a node."""
+    idle_s: Seconds | None = Field(default=None, alias="idle")
+    """How long an unused sandbox is kept warm."""
+    grace_s: Seconds | None = Field(default=None, alias="grace")
+    """How long an interrupted or stopping worker may take before its sandbox is ended."""
+
+
+class PartialLimits(_Strict):
+    """What an extension may send back."""
+
+    output_bytes: Size | None = None
+    """All outputs of one node call together."""
+    outputs: Count | None = None
+    """Number of values (list items counted) that one node call returns."""
+    log_rate: Count | None = None
+    """Log lines per second; what is over is dropped and counted."""
+    log_bytes: Size | None = None
+    """Log kept per sandbox; older lines go first."""
+    expansion_nodes: Count | None = None
+    """Nodes that one call may add to the graph by expansion."""
+    message_bytes: MessageSize | None = None
+    """One message to the host (at most 64MiB); tensors do not travel in messages."""
+
+
+class PartialBuild(_Strict):
+    """How the extension's Python environment is built, before any of its code runs."""
+
+    network: bool | None = None
+    """Whether the build container reaches the package index; the sandbox never does."""
+    timeout_s: BuildSeconds | None = Field(default=None, alias="timeout")
+    """The whole build."""
+    source_builds: bool | None = None
+    """Whether packages without a wheel may be built, which runs their code at build time."""
+
+
+class _Values(_Strict):
+    """The keys that an extension's file and `defaults` have in common."""
+
+    memory: Memory | None = None
+    """Memory cap of the sandbox, swap included; over it the kernel kills."""
+    cpus: Cpus | None = None
+    """CPU time per second of wall time; 0.5 is half a core."""
+    pids: Pids | None = None
+    """Processes and threads together."""
+    nofile: Nofile | None = None
+    """Open files per process."""
+    tmp: TmpfsSize | None = None
+    """Size of /tmp; what lies there counts against `memory`."""
+    scratch: TmpfsSize | None = None
+    """Size of the throwaway writable tree (the pack's own folder, HOME, caches); counts against `memory`."""
+    shared_memory: Size | None = None
+    """Bytes of live outputs the sandbox may hold in /dev/shm."""
+    isolation: Isolation | None = None
+    """`runc` (namespaces and seccomp) or `gvisor` (a kernel of its own; slower system calls)."""
+    transport: Transport | None = None
+    """How the host talks to the worker: `socket`, or `stdio` where no socket can be mounted."""
+    network: Network | None = None
+    """`none`: nothing but loopback."""
+    gpus: Gpus | None = None
+    """GPUs by UUID or index; 0 or an empty list for none."""
+    environment: Environment | None = None
+    """Environment variables for the worker, added to those of the layer below."""
+    paths: Paths | None = None
+    """All directories the extension sees; replaces the list of the layer below as a whole."""
+    timeouts: PartialTimeouts | None = None
+    """How long things may take."""
+    limits: PartialLimits | None = None
+    """What may be sent back."""
+    build: PartialBuild | None = None
+    """How its environment is built."""
+
+
+class PartialPolicy(_Values):
+    """One extension's policy file: only what differs from the defaults."""
+
+    group: Group | None = None
+    """Extensions with the same group (and equal policies) share one sandbox and can share live objects."""
+
+
+class DefaultValues(_Values):
+    """The `defaults` section: holds for every extension that does not say otherwise. It has no `group`."""
+
+
+class TimeoutCeilings(_Strict):
+    """The longest timeouts a policy may name."""
+
+    import_s: Seconds | None = Field(default=None, alias="import")
+    """Most for `timeouts.import`."""
+    call_s: Seconds | None = Field(default=None, alias="call")
+    """Most for `timeouts.call`."""
+    idle_s: Seconds | None = Field(default=None, alias="idle")
+    """Most for `timeouts.idle`."""
+    grace_s: Seconds | None = Field(default=None, alias="grace")
+    """Most for `timeouts.grace`."""
+
+
+class Ceilings(_Strict):
+    """What no extension's policy may go over."""
+
+    memory: Memory | None = None
+    """Most for `memory`."""
+    cpus: Cpus | None = None
+    """Most for `cpus`."""
+    pids: Pids | None = None
+    """Most for `pids`."""
+    nofile: Nofile | None = None
+    """Most for `nofile`."""
+    tmp: TmpfsSize | None = None
+    """Most for `tmp`."""
+    scratch: TmpfsSize | None = None
+    """Most for `scratch`."""
+    shared_memory: Size | None = None
+    """Most for `shared_memory`."""
+    gpus: GpuCount | None = None
+    """Largest number of GPUs."""
+    timeouts: TimeoutCeilings | None = None
+    """Longest timeouts."""
+
+
+class TenantSection(_Strict):
+    """What differs for one tenant."""
+
+    ceilings: Ceilings | None = None
+    """Lower ceilings for this tenant; the general ones hold as well."""
+
+
+class DefaultsFile(_Strict):
+    """`default.yaml`: what holds for all extensions, and what the operator does not allow to be exceeded."""
+
+    defaults: DefaultValues | None = None
+    """Values for every key an extension's file does not write."""
+    ceilings: Ceilings | None = None
+    """What no extension's file may go over."""
+    path_roots: Annotated[tuple[PathRoot, ...], BeforeValidator(_listed)] | None = None
+    """Directories of the machine below which `host` paths may lie; none unless named."""
+    tenants: dict[TenantName, TenantSection] | None = None
+    """Per tenant: lower ceilings."""
+
+
+# --- what holds in the end ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a value of an effective policy comes from."""
+
+    layer: Layer
+    """`ceiling` means: nobody wrote a value for this extension, and the default was lowered to the ceiling."""
+    file: str = ""
+    line: int = 0
+
+    def __str__(self) -> str:
+        return place(self.file, self.line) if self.file else self.layer
+
+
+class Timeouts(_Strict):
+    """Seconds; see `PartialTimeouts`."""
+
+    import_s: float
+    call_s: float
+    idle_s: float
+    grace_s: float
+
+
+class Limits(_Strict):
+    """Bytes and counts; see `PartialLimits`."""
+
+    output_bytes: int
+    outputs: int
+    log_rate: int
+    """Lines per second."""
+    log_bytes: int
+    expansion_nodes: int
+    message_bytes: int
+
+
+class Build(_Strict):
+    """See `PartialBuild`."""
+
+    network: bool
+    timeout_s: float
+    source_builds: bool
+
+
+class EffectivePolicy(_Strict):
+    """Everything one sandbox may use, resolved: sizes in bytes, times in seconds, host paths without links."""
+
+    memory: int
+    cpus: float
+    pids: int
+    nofile: int
+    tmp: int
+    scratch: int
+    shared_memory: int
+    isolation: Isolation
+    transport: Transport
+    network: Literal["none"]
+    gpus: tuple[str, ...]
+    """UUIDs or indices; empty for none."""
+    environment: Annotated[
+        Mapping[str, str], AfterValidator(MappingProxyType), PlainSerializer(dict, return_type=dict[str, str])
+    ]
+    paths: tuple[TenantPath | HostPath, ...]
+    timeouts: Timeouts
+    limits: Limits
+    build: Build
+    group: str | None = None
+    sources: Annotated[Mapping[str, Source], AfterValidator(MappingProxyType)] = Field(
+        default_factory=dict, exclude=True, repr=False
+    )
+    """By dotted key as written in a file (`timeouts.import`, `environment.FOO`); not part of the digest."""
+
+    def source(self, key: str) -> Source:
+        """Where `key` (dotted, as in a file) comes from; for messages such as "memory cap ... (blur.yaml:7)"."""
+        return self.sources.get(key, Source("built-in"))
+
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON of all values: same digest, same walls, whatever file said so."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,3 @@
+"""``io`` under its public name; the same module."""
+
+from ._io import *  # noqa: F403

@@ -1,0 +1,3 @@
+"""``ui`` under its public name; the same module."""
+
+from ._ui import *  # noqa: F403

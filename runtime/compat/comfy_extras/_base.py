@@ -1,0 +1,21 @@
+"""What the node classes of ``comfy_extras`` have in common: they can be called in both of ComfyUI's styles."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class ExtraNode:
+    """A V1 node with a class method ``execute``, for packs written when ComfyUI had made the same class a V3 one."""
+
+    FUNCTION = "execute"
+    RETURN_TYPES: tuple[Any, ...] = ()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.FUNCTION != "execute" and "execute" not in cls.__dict__:
+
+            def execute(cls: type, *args: Any, **inputs: Any) -> Any:
+                return getattr(cls(), cls.FUNCTION)(*args, **inputs)  # type: ignore[attr-defined]
+
+            cls.execute = classmethod(execute)  # type: ignore[attr-defined]

@@ -1,0 +1,190 @@
+"""JSON-RPC 2.0 in both directions over a frame stream.
+
+Knows ids, waiting calls and the two directions; knows nothing of nodes. The thread that calls ``serve`` reads;
+handlers run on it and must hand long work to other threads, because every waiting ``call`` is answered by it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from . import wire
+from .streams import FrameStream
+
+
+class RpcError(Exception):
+    """An error that crosses the wire: raised by ``Peer.call``, and by handlers that refuse a request."""
+
+    def __init__(self, code: int, message: str, data: Any = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.data = data
+
+
+class PeerGoneError(Exception):
+    """The host hung up: nothing can be asked or told any more."""
+
+
+class Reply:
+    """The answer owed to one request; the first answer counts, from whichever thread."""
+
+    def __init__(self, send: Callable[[dict[str, Any]], None], request_id: int | str) -> None:
+        self._send = send
+        self._id = request_id
+        self._lock = threading.Lock()
+        self._answered = False
+
+    def result(self, value: Any) -> bool:
+        """Answer with a result; False when the request was answered already.
+
+        Raises:
+            FrameTooLargeError: the result does not fit a frame; the request is still unanswered.
+        """
+        return self._answer({"jsonrpc": "2.0", "id": self._id, "result": value})
+
+    def error(self, code: int, message: str, data: Any = None) -> bool:
+        """Answer with an error; False when the request was answered already."""
+        body: dict[str, Any] = {"code": code, "message": message}
+        if data is not None:
+            body["data"] = data
+        return self._answer({"jsonrpc": "2.0", "id": self._id, "error": body})
+
+    def failure(self, error: RpcError) -> bool:
+        return self.error(error.code, error.message, error.data)
+
+    def _answer(self, message: dict[str, Any]) -> bool:
+        with self._lock:
+            if self._answered:
+                return False
+            self._send(message)
+            self._answered = True
+            return True
+
+
+RequestHandler = Callable[[str, dict[str, Any], Reply], None]
+NotificationHandler = Callable[[str, dict[str, Any]], None]
+
+
+class _Waiter:
+    __slots__ = ("answer", "event")
+
+    def __init__(self) -> None:
+        self.event = threading.Event()
+        self.answer: dict[str, Any] | None = None
+
+
+class Peer:
+    """One end of the conversation."""
+
+    def __init__(self, stream: FrameStream) -> None:
+        self._stream = stream
+        self._ids = itertools.count(1)
+        self._waiting: dict[int, _Waiter] = {}
+        self._lock = threading.Lock()
+        self._gone = False
+
+    def call(self, method: str, params: dict[str, Any]) -> Any:
+        """Ask the host and wait for its answer. Not from the reading thread.
+
+        Raises:
+            RpcError: the host refused.
+            PeerGoneError: the host hung up before it answered.
+        """
+        waiter = _Waiter()
+        call_id = next(self._ids)
+        with self._lock:
+            if self._gone:
+                raise PeerGoneError
+            self._waiting[call_id] = waiter
+        try:
+            self._send({"jsonrpc": "2.0", "id": call_id, "method": method, "params": params})
+            waiter.event.wait()
+        finally:
+            with self._lock:
+                self._waiting.pop(call_id, None)
+        answer = waiter.answer
+        if answer is None:
+            raise PeerGoneError
+        error = answer.get("error")
+        if error is not None:
+            code, message = error.get("code", wire.INTERNAL_ERROR), str(error.get("message", ""))
+            raise RpcError(code, message, error.get("data"))
+        return answer.get("result")
+
+    def notify(self, method: str, params: dict[str, Any]) -> None:
+        """Tell the host; silently nothing when it is gone.
+
+        Raises:
+            FrameTooLargeError: the message does not fit a frame.
+        """
+        try:
+            self._send({"jsonrpc": "2.0", "method": method, "params": params})
+        except PeerGoneError:
+            pass
+
+    def serve(self, on_request: RequestHandler, on_notification: NotificationHandler) -> None:
+        """Read until the host hangs up; then every waiting call fails.
+
+        Raises:
+            FrameError: the stream broke (see ``FrameStream.read``).
+        """
+        try:
+            while (message := self._read()) is not None:
+                self._dispatch(message, on_request, on_notification)
+        finally:
+            with self._lock:
+                self._gone = True
+                waiting = list(self._waiting.values())
+            for waiter in waiting:
+                waiter.event.set()
+
+    def _read(self) -> dict[str, Any] | None:
+        try:
+            return self._stream.read()
+        except OSError:  # a reset counts as the host having hung up
+            return None
+
+    def _dispatch(
+        self, message: dict[str, Any], on_request: RequestHandler, on_notification: NotificationHandler
+    ) -> None:
+        method = message.get("method")
+        if method is None:
+            self._settle(message)
+            return
+        request_id = message.get("id")
+        params = message.get("params")
+        well_formed = isinstance(method, str) and isinstance(params, (dict, type(None)))
+        if request_id is None:
+            if well_formed:
+                on_notification(method, params or {})
+            return
+        reply = Reply(self._send, request_id)
+        if not well_formed:
+            reply.error(wire.INVALID_REQUEST, "method must be a string and params an object")
+            return
+        try:
+            on_request(method, params or {}, reply)
+        except RpcError as error:
+            reply.failure(error)
+        except PeerGoneError:
+            pass
+        except Exception as error:  # noqa: BLE001 - a broken handler must not end the reader
+            reply.error(wire.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
+
+    def _settle(self, message: dict[str, Any]) -> None:
+        call_id = message.get("id")
+        with self._lock:
+            waiter = self._waiting.get(call_id) if isinstance(call_id, int) else None
+        if waiter is not None:
+            waiter.answer = message
+            waiter.event.set()
+
+    def _send(self, message: dict[str, Any]) -> None:
+        try:
+            self._stream.write(message)
+        except OSError as error:
+            raise PeerGoneError from error

@@ -1,0 +1,62 @@
+"""The protocol's byte stream: frames over two private descriptors.
+
+End of file between frames, a stream that ends inside a frame, and a frame of impossible length are three cases.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from typing import Any
+
+from . import wire
+
+
+class FrameStream:
+    """Reads frames from one descriptor and writes them to another (the same one, for a socket).
+
+    One thread reads; any thread writes, a whole frame at a time.
+    """
+
+    def __init__(self, read_fd: int, write_fd: int) -> None:
+        self._write_fd = write_fd
+        self._reader = os.fdopen(read_fd, "rb", buffering=256 * 1024, closefd=False)
+        self._lock = threading.Lock()
+
+    def read(self) -> dict[str, Any] | None:
+        """Return the next message, or None at a clean end.
+
+        Raises:
+            FrameTooLargeError: the announced length is zero or over the limit.
+            TruncatedFrameError: the stream ended inside a frame.
+            FrameError: the body is not a JSON object.
+        """
+        header = self._reader.read(wire.HEADER.size)
+        if not header:
+            return None
+        if len(header) < wire.HEADER.size:
+            raise wire.TruncatedFrameError(f"the stream ended after {len(header)} bytes of a frame's header")
+        length = wire.frame_length(header)
+        body = self._reader.read(length)
+        if len(body) < length:
+            raise wire.TruncatedFrameError(f"the stream ended after {len(body)} of {length} bytes of a frame")
+        try:
+            message = json.loads(body)
+        except (ValueError, RecursionError) as error:
+            raise wire.FrameError(f"a frame of {length} bytes is not JSON: {error}") from error
+        if not isinstance(message, dict):
+            raise wire.FrameError("a frame holds no JSON object")
+        return message
+
+    def write(self, message: dict[str, Any]) -> None:
+        """Send one message.
+
+        Raises:
+            FrameTooLargeError: it does not fit a frame; nothing was sent.
+            OSError: the peer is gone.
+        """
+        frame = memoryview(wire.encode_frame(message))
+        with self._lock:
+            while frame:
+                frame = frame[os.write(self._write_fd, frame) :]

@@ -1,0 +1,160 @@
+"""The protocol between host and worker, as data: frames, method names, error codes, value tags, limits.
+
+Both sides import this file and nothing here does I/O on anything but the streams it is handed.
+``docs/protocol.md`` is the prose; a test holds the two together. Bump ``PROTOCOL_VERSION`` with every change
+that an older peer would misread.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import Any, Final
+
+PROTOCOL_VERSION: Final = 1
+
+# -- frames --------------------------------------------------------------------------------------------------
+# A frame is a big-endian u32 byte count, then that many bytes of UTF-8 JSON holding one JSON-RPC 2.0 object.
+HEADER: Final = struct.Struct(">I")
+MAX_FRAME: Final = 4 * 1024 * 1024
+#: Strings, bytes and encoded values longer than this many bytes travel as a file in /dev/shm, not in a frame.
+INLINE_LIMIT: Final = 64 * 1024
+MAX_DEPTH: Final = 64
+
+# -- methods: host -> worker -----------------------------------------------------------------------------------
+HELLO: Final = "worker/hello"
+BYE: Final = "worker/bye"
+LOAD: Final = "extension/load"
+DESCRIBE: Final = "extension/describe"
+VALIDATE: Final = "node/validate"
+FINGERPRINT: Final = "node/fingerprint"
+LAZY: Final = "node/lazy"
+EXECUTE: Final = "node/execute"
+CANCEL: Final = "node/cancel"  # notification
+RELEASE_HANDLES: Final = "handle/release"  # notification
+DROP_INSTANCES: Final = "instance/drop"  # notification
+
+# -- methods: worker -> host -----------------------------------------------------------------------------------
+ALLOCATE: Final = "shm/allocate"
+DISCARD: Final = "shm/discard"  # notification
+PROGRESS: Final = "node/progress"  # notification
+TEXT: Final = "node/text"  # notification
+LOG: Final = "log"  # notification
+EVENT: Final = "event/send"  # notification
+
+HOST_METHODS: Final = frozenset(
+    {
+        HELLO,
+        BYE,
+        LOAD,
+        DESCRIBE,
+        VALIDATE,
+        FINGERPRINT,
+        LAZY,
+        EXECUTE,
+        CANCEL,
+        RELEASE_HANDLES,
+        DROP_INSTANCES,
+    }
+)
+WORKER_METHODS: Final = frozenset({ALLOCATE, DISCARD, PROGRESS, TEXT, LOG, EVENT})
+
+# -- error codes (JSON-RPC reserves -32768..-32000; -32000..-32099 is ours to define) ---------------------------
+PARSE_ERROR: Final = -32700
+INVALID_REQUEST: Final = -32600
+METHOD_NOT_FOUND: Final = -32601
+INVALID_PARAMS: Final = -32602
+INTERNAL_ERROR: Final = -32603
+NODE_RAISED: Final = -32001  # the pack's code raised; data = {type, message, traceback: [str], inputs}
+INTERRUPTED: Final = -32002  # the node stopped because of node/cancel or raised InterruptProcessingException
+LOAD_FAILED: Final = -32003  # the extension could not be imported; data as NODE_RAISED
+UNKNOWN_NODE: Final = -32004  # no such class in this extension
+VALUE_NOT_PORTABLE: Final = -32005  # a value cannot be decoded or encoded; data = {what}
+QUOTA_EXCEEDED: Final = -32006  # host refuses shm/allocate; data = {limit, asked, used}
+UNKNOWN_HANDLE: Final = -32007  # an object handle that this worker does not hold
+OUT_OF_MEMORY: Final = -32008  # MemoryError or the device's OOM error inside the node
+
+# -- value tags --------------------------------------------------------------------------------------------------
+# null, bool, int, finite float and short str are themselves; a list is a JSON array; a dict with only str keys of
+# which none begins with "$" is a JSON object. Everything else is an object with exactly one key, a tag:
+TAG_TUPLE: Final = "$tuple"  # [values]
+TAG_DICT: Final = "$dict"  # [[key value, value], ...]: any other dict
+TAG_SET: Final = "$set"  # [values]; frozenset travels as set
+TAG_FLOAT: Final = "$float"  # "nan" | "inf" | "-inf"
+TAG_COMPLEX: Final = "$complex"  # [re, im] as floats or TAG_FLOAT
+TAG_TENSOR: Final = "$tensor"  # tensor ref, see TENSOR_REF
+TAG_ARRAY: Final = "$array"  # the same for a numpy array
+TAG_SCALAR: Final = "$scalar"  # {"dtype": numpy dtype str, "value": number, bool, TAG_FLOAT or TAG_COMPLEX}
+TAG_BYTES: Final = "$bytes"  # {"file", "nbytes", "mutable": bool}
+TAG_STR: Final = "$str"  # {"file", "nbytes"}: a long string, UTF-8
+TAG_JSON: Final = (
+    "$json"  # {"file", "nbytes"}: an encoded value too large for a frame; holds no further TAG_JSON
+)
+TAG_HANDLE: Final = "$handle"  # {"id": int, "type": str, "sandbox": str (set by the host)}
+TAG_BLOCKER: Final = "$blocker"  # null or message: an ExecutionBlocker
+TAGS: Final = frozenset(
+    {
+        TAG_TUPLE, TAG_DICT, TAG_SET, TAG_FLOAT, TAG_COMPLEX, TAG_TENSOR, TAG_ARRAY, TAG_SCALAR, TAG_BYTES,
+        TAG_STR, TAG_JSON, TAG_HANDLE, TAG_BLOCKER,
+    }
+)  # fmt: skip
+
+#: Keys of a tensor ref. ``file`` is a bare file name: in the worker's out directory when the worker sends it, in
+#: its in directory when the host does. The buffer is C-contiguous, little-endian, from byte 0; nbytes is exactly
+#: itemsize * product(shape). requires_grad is false for arrays.
+TENSOR_REF: Final = ("file", "nbytes", "dtype", "shape", "requires_grad")
+
+#: dtype name on the wire -> bytes per item. Names are torch's without the prefix; numpy adds none but uint16/32/64.
+ITEMSIZE: Final[dict[str, int]] = {
+    "bool": 1, "uint8": 1, "int8": 1, "uint16": 2, "int16": 2, "uint32": 4, "int32": 4, "uint64": 8, "int64": 8,
+    "float16": 2, "bfloat16": 2, "float32": 4, "float64": 8, "complex32": 4, "complex64": 8, "complex128": 16,
+    "float8_e4m3fn": 1, "float8_e5m2": 1, "float8_e4m3fnuz": 1, "float8_e5m2fnuz": 1, "float8_e8m0fnu": 1,
+}  # fmt: skip
+
+# -- places inside a sandbox ---------------------------------------------------------------------------------------
+SOCKET_PATH: Final = "/ringfence/socket/worker.sock"
+IN_DIRECTORY: Final = "/ringfence/in"  # read-only: what the host granted
+OUT_DIRECTORY: Final = "/ringfence/out"  # files the host allocated; the directory itself is not writable
+CODE_DIRECTORY: Final = "/ringfence/code"  # read-only: <CODE_DIRECTORY>/<extension name>
+ENVIRONMENT_DIRECTORY: Final = "/ringfence/env"  # read-only: site-packages of the extension's environment
+APP_DIRECTORY: Final = "/app"  # ComfyUI's root as packs see it: throwaway tmpfs
+
+
+class FrameError(Exception):
+    """The peer broke the framing: the session cannot go on."""
+
+
+class FrameTooLargeError(FrameError):
+    """A frame announced more than the allowed bytes, or none."""
+
+
+class TruncatedFrameError(FrameError):
+    """The stream ended inside a frame."""
+
+
+def encode_frame(message: dict[str, Any], *, limit: int = MAX_FRAME) -> bytes:
+    """Return the bytes of one frame.
+
+    Raises:
+        FrameTooLargeError: the encoded message is longer than ``limit``.
+        ValueError: the message holds NaN or infinity (they need TAG_FLOAT).
+    """
+    body = json.dumps(message, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode(
+        "utf-8",
+        "backslashreplace",  # only a lone surrogate cannot be encoded; \udXXX is how JSON writes it
+    )
+    if len(body) > limit:
+        raise FrameTooLargeError(f"frame of {len(body)} bytes; the limit is {limit}")
+    return HEADER.pack(len(body)) + body
+
+
+def frame_length(header: bytes, *, limit: int = MAX_FRAME) -> int:
+    """Return the body length that a 4-byte header announces.
+
+    Raises:
+        FrameTooLargeError: the length is zero or over ``limit``; the stream cannot be resynchronised.
+    """
+    (length,) = HEADER.unpack(header)
+    if not 0 < length <= limit:
+        raise FrameTooLargeError(f"frame announces {length} bytes; allowed are 1 to {limit}")
+    return int(length)

@@ -1,0 +1,90 @@
+"""Walls and the door in them: starts sandboxes, talks to their workers, keeps their tensors.
+
+Enter by this door; the modules behind it may change. ``launcher/`` alone talks to the container engine.
+"""
+
+from sandbox.accounts import StoreLimits, StoreUsage
+from sandbox.calls import (
+    EventSink,
+    ExpandedCall,
+    ExpandedNode,
+    LoadedExtension,
+    NodeCall,
+    NodeDescription,
+    NodeResult,
+    PackEvent,
+    Progress,
+    ProgressSink,
+    Session,
+    Validator,
+    Value,
+)
+from sandbox.environments import Environments
+from sandbox.errors import (
+    CallTimeoutError,
+    EndedError,
+    HandleNotPortableError,
+    LoadFailedError,
+    NodeInterruptedError,
+    NodeRaisedError,
+    ProtocolViolationError,
+    QuarantinedError,
+    QuotaError,
+    SandboxError,
+    StartError,
+)
+from sandbox.extension_source import ExtensionFiles, ExtensionSource
+from sandbox.launcher.build import DockerBuilder
+from sandbox.launcher.build_verb import BuildSettings, IndexSettings
+from sandbox.launcher.docker import DockerLauncher
+from sandbox.launcher.settings import LaunchSettings
+from sandbox.launcher.verbs import Launcher
+from sandbox.logbook import LogLine
+from sandbox.manager import ManagerLimits, SandboxInfo, SandboxManager, SandboxState
+from sandbox.places import Places
+from sandbox.tensors import TensorStore
+
+__all__ = [
+    "BuildSettings",
+    "CallTimeoutError",
+    "DockerBuilder",
+    "DockerLauncher",
+    "EndedError",
+    "Environments",
+    "EventSink",
+    "ExpandedCall",
+    "ExpandedNode",
+    "ExtensionFiles",
+    "ExtensionSource",
+    "HandleNotPortableError",
+    "IndexSettings",
+    "LaunchSettings",
+    "Launcher",
+    "LoadFailedError",
+    "LoadedExtension",
+    "LogLine",
+    "ManagerLimits",
+    "NodeCall",
+    "NodeDescription",
+    "NodeInterruptedError",
+    "NodeRaisedError",
+    "NodeResult",
+    "PackEvent",
+    "Places",
+    "Progress",
+    "ProgressSink",
+    "ProtocolViolationError",
+    "QuarantinedError",
+    "QuotaError",
+    "SandboxError",
+    "SandboxInfo",
+    "SandboxManager",
+    "SandboxState",
+    "Session",
+    "StartError",
+    "StoreLimits",
+    "StoreUsage",
+    "TensorStore",
+    "Validator",
+    "Value",
+]

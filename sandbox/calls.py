@@ -1,0 +1,186 @@
+"""What may be asked of a worker and what comes back: the vocabulary between engine and sandbox.
+
+Plain frozen data and the ``Session`` seam. Values are opaque here: a JSON tree in the form of ``docs/protocol.md``
+whose tensor files have been taken over by the store, so ``file`` is an object id and means the same in every sandbox.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from policies import ExtensionName, SandboxId, TenantId
+
+JSON = Any  # a JSON tree; narrowed by messages.py where it enters
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """One value in the engine's hands.
+
+    ``objects`` are the store objects (tensors, bytes, long strings) that the tree names, ``handles`` the object
+    handles ``(sandbox, id)``. Whoever holds a Value that came out of a session owns one reference to each object
+    and gives it back once, with ``TensorStore.release(value)``; ``TensorStore.retain(value)`` takes another.
+    """
+
+    tree: JSON
+    objects: tuple[str, ...] = ()
+    handles: tuple[tuple[SandboxId, int], ...] = ()
+    nbytes: int = 0  # bytes in the store, for cache budgets
+
+    @property
+    def is_blocker(self) -> bool:
+        """True for an ExecutionBlocker, silent or not."""
+        return isinstance(self.tree, dict) and "$blocker" in self.tree
+
+
+@dataclass(frozen=True, slots=True)
+class Validator:
+    """Signature of a node's own validation function."""
+
+    args: tuple[str, ...]
+    kwargs: bool
+    input_types: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NodeDescription:
+    """What a worker says of one node class; field meanings in docs/protocol.md."""
+
+    class_type: str
+    info: Mapping[str, JSON]
+    api: str
+    hidden: Mapping[str, str]
+    any_inputs: frozenset[str]
+    any_outputs: frozenset[int]
+    accepts_any_name: bool
+    raw_link: frozenset[str]
+    lazy: frozenset[str]
+    output_node: bool
+    not_idempotent: bool
+    is_async: bool
+    has_lazy: bool
+    has_fingerprint: bool
+    validator: Validator | None
+    dynamic: bool
+    enable_expand: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedExtension:
+    """Result of loading an extension in a worker."""
+
+    api: str
+    nodes: tuple[NodeDescription, ...]
+    skipped: Mapping[str, str]  # class_type -> safe error text
+    web_directory: str | None
+    routes: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeCall:
+    """One request about one node instance; ``inputs[name]`` is None for a link that has no value yet.
+
+    ``hidden`` maps a token in lower case to an encoded value (a large one is a ``$json`` or ``$str`` object that the
+    caller holds); ``links`` names the inputs that are links, None when that is not known.
+    """
+
+    prompt_id: str
+    node_id: str
+    class_type: str
+    inputs: Mapping[str, Sequence[Value] | None]
+    hidden: Mapping[str, JSON] = field(default_factory=dict)
+    dynprompt: JSON = None
+    instance: str = ""
+    links: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExpandedNode:
+    """A node that an expansion adds; inputs may hold live values as constants."""
+
+    class_type: str
+    inputs: Mapping[str, Value]
+    override_display_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ExpandedCall:
+    """One mapped call of a node of which at least one call expanded; a result may be a link to a child."""
+
+    result: tuple[Value, ...]
+    expand: Mapping[str, ExpandedNode] | None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeResult:
+    """Outcome of node/execute: ``slots`` or, when a call expanded, ``calls``."""
+
+    slots: tuple[tuple[Value, ...], ...] | None
+    ui: Mapping[str, JSON] | None
+    calls: tuple[ExpandedCall, ...] | None
+    blocked: tuple[tuple[int, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A progress report of a running node; ``preview`` is (format, encoded bytes)."""
+
+    node_id: str
+    value: float
+    max: float
+    preview: tuple[str, bytes] | None
+    legacy: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PackEvent:
+    """A message that a pack sends to clients (``send_sync``) or progress text (event ``progress_text``)."""
+
+    event: str
+    data: JSON
+    sid: str | None
+    node_id: str | None = None
+
+
+ProgressSink = Callable[[Progress], None]
+EventSink = Callable[[TenantId, ExtensionName, PackEvent], None]
+
+
+class Session(Protocol):
+    """One live worker with its extension loaded. Every method raises a ``SandboxError`` when the *sandbox* fails
+    (EndedError, ProtocolViolationError, QuotaError, CallTimeoutError) and a ``NodeRaisedError`` when the pack's code
+    does; the session survives the latter."""
+
+    @property
+    def sandbox(self) -> SandboxId: ...
+    @property
+    def extension(self) -> ExtensionName: ...
+    @property
+    def loaded(self) -> LoadedExtension: ...
+    @property
+    def is_alive(self) -> bool: ...
+
+    async def describe(self, class_types: Sequence[str] | None = None) -> tuple[NodeDescription, ...]:
+        """Evaluate the nodes' declarations anew (file lists are live)."""
+
+    async def validate(self, call: NodeCall, input_types: Mapping[str, str]) -> tuple[bool | str | None, ...]:
+        """Run the node's own validator."""
+
+    async def fingerprint(self, call: NodeCall) -> JSON:
+        """Run IS_CHANGED / fingerprint_inputs; the result is JSON."""
+
+    async def lazy(self, call: NodeCall) -> tuple[str, ...]:
+        """Ask which lazy inputs are wanted."""
+
+    async def execute(self, call: NodeCall, progress: ProgressSink) -> NodeResult:
+        """Run the node. Cancelling the awaiting task interrupts it: node/cancel, then after the policy's grace the
+        end of the sandbox; the cancellation returns only when the node no longer runs."""
+
+    async def drop_instances(self, instances: Sequence[str]) -> None:
+        """Forget V1 node objects (empty: all)."""
+
+    async def release_handles(self, handles: Sequence[int]) -> None:
+        """Let go of object handles."""

@@ -1,0 +1,58 @@
+"""Errors of building an extension's environment; each concerns that one extension and nothing else.
+
+RingfenceError (policies)
+└─ EnvironmentFailedError        the environment of an extension could not be had
+   ├─ DependencyRefusedError     a line of the pack's requirements is not allowed or not readable
+   ├─ DependencyAbsentError      the image lacks a package that only an image can bring (torchvision)
+   └─ BuildFailedError           the build container ended without an environment; ``lines`` is the end of its output
+      └─ BuildLimitError         ... because of a cap; ``limit`` (time, memory, disk) and ``figure`` say which
+"""
+
+from __future__ import annotations
+
+from policies import RingfenceError
+
+
+class EnvironmentFailedError(RingfenceError):
+    """The environment of an extension could not be had."""
+
+    code = "environment-failed"
+
+
+class DependencyRefusedError(EnvironmentFailedError):
+    """A line of what the pack says it needs may not be used; ``place`` is file and line inside the pack."""
+
+    code = "dependency-refused"
+
+    def __init__(self, message: str, *, place: str, hint: str = "") -> None:
+        super().__init__(f"{place}: {message}", hint=hint)
+        self.place = place
+
+
+class DependencyAbsentError(EnvironmentFailedError):
+    """The pack needs a package that has to match the image's torch, and this image variant does not have it."""
+
+    code = "dependency-absent"
+
+
+class BuildFailedError(EnvironmentFailedError):
+    """The build container ended without an environment."""
+
+    code = "environment-build-failed"
+
+    def __init__(self, message: str, *, hint: str = "", lines: tuple[str, ...] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.lines = lines
+
+
+class BuildLimitError(BuildFailedError):
+    """A cap ended the build."""
+
+    code = "environment-build-limit"
+
+    def __init__(
+        self, message: str, *, limit: str, figure: str, hint: str = "", lines: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(message, hint=hint, lines=lines)
+        self.limit = limit
+        self.figure = figure

@@ -1,0 +1,93 @@
+"""A container's kernel counters from its cgroup files (v1 and v2): 1 ms where the engine's ``stats`` takes 1 s."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sandbox.launcher.verbs import Usage
+
+ROOT = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True, slots=True)
+class Cgroup:
+    """Where the counters of one container are; None for a controller that cannot be found."""
+
+    memory: Path | None
+    pids: Path | None
+    unified: bool
+
+    def usage(self) -> Usage:
+        """What it uses now; None for whatever cannot be read. Blocking."""
+        if self.unified:
+            return Usage(
+                memory=_number(self.memory, "memory.current"),
+                pids=_number(self.pids, "pids.current"),
+                oom_kills=_entry(self.memory, "memory.events", "oom_kill"),
+                pids_refused=_entry(self.pids, "pids.events", "max"),
+            )
+        return Usage(
+            memory=_number(self.memory, "memory.usage_in_bytes"),
+            pids=_number(self.pids, "pids.current"),
+            oom_kills=_entry(self.memory, "memory.oom_control", "oom_kill"),
+            pids_refused=_entry(self.pids, "pids.events", "max"),
+        )
+
+
+def find(container: str, pid: int, root: Path = ROOT, proc: Path = Path("/proc")) -> Cgroup:
+    """The cgroup of a running container: of its main process where we see that, else by custom. Blocking."""
+    unified = (root / "cgroup.controllers").exists()
+    own = _of_process(proc / str(pid) / "cgroup") if pid > 0 else {}
+    if unified:
+        names = [own.get(""), f"/system.slice/docker-{container}.scope", f"/docker/{container}"]
+        found = _first(root, names)
+        return Cgroup(found, found, unified=True)
+    customs = [f"/docker/{container}", f"/system.slice/docker-{container}.scope"]
+    return Cgroup(
+        memory=_first(root / "memory", [own.get("memory"), *customs]),
+        pids=_first(root / "pids", [own.get("pids"), *customs]),
+        unified=False,
+    )
+
+
+def _of_process(path: Path) -> dict[str, str]:
+    """Controller to path, from ``/proc/<pid>/cgroup``; the v2 hierarchy has the empty name."""
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return {}
+    found: dict[str, str] = {}
+    for line in lines:
+        _, controllers, where = line.split(":", 2)
+        found.update(dict.fromkeys(controllers.split(","), where))
+    return found
+
+
+def _first(base: Path, names: list[str | None]) -> Path | None:
+    for name in names:
+        if name and name != "/" and (base / name.lstrip("/")).is_dir():
+            return base / name.lstrip("/")
+    return None
+
+
+def _number(directory: Path | None, name: str) -> int | None:
+    if directory is None:
+        return None
+    try:
+        return int((directory / name).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _entry(directory: Path | None, name: str, key: str) -> int | None:
+    if directory is None:
+        return None
+    try:
+        for line in (directory / name).read_text().splitlines():
+            word, _, number = line.partition(" ")
+            if word == key:
+                return int(number)
+    except (OSError, ValueError):
+        return None
+    return None

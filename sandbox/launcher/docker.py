@@ -1,0 +1,421 @@
+"""The only module that talks to the container engine.
+
+Every call of the SDK blocks, so each runs in a thread under a limiter of our own; one more thread follows the engine's
+events. The engine's errors become ours here and nowhere else. What a container is made of stands in ``spec.py``,
+what may be mounted in ``mounts.py``, what ended it in ``failure.py``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+import anyio
+import anyio.to_thread
+import docker
+import requests
+from anyio.abc import ObjectReceiveStream
+from anyio.streams.memory import MemoryObjectSendStream
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+
+from policies import EffectivePolicy, ExtensionName, PolicyStore, SandboxGroup, SandboxId, TenantId, safe_text
+from sandbox.errors import StartError
+from sandbox.launcher.attachment import Tail, read_tail
+from sandbox.launcher.cgroups import Cgroup, find
+from sandbox.launcher.engine_events import EventThread
+from sandbox.launcher.mounts import sandbox_mounts
+from sandbox.launcher.settings import LaunchSettings, TestOverride
+from sandbox.launcher.spec import LABEL, ContainerSpec, Identity, container_spec
+from sandbox.launcher.uids import UidBook
+from sandbox.launcher.verbs import Ending, LaunchedSandbox, LauncherEvent, SandboxRequest, Usage
+from sandbox.places import Places
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+DEATH_WAIT_S: Final = 15.0
+"""From our kill to the engine's word that it is dead."""
+SHUTDOWN_S: Final = 60.0
+_THREADS: Final = 16
+_ENDINGS_KEPT: Final = 256
+_DOCTOR: Final = "run 'ringfence doctor'"
+
+
+@dataclass(slots=True)
+class _Record:
+    launched: LaunchedSandbox
+    tail: Tail
+    ended: anyio.Event = field(default_factory=anyio.Event)
+    lock: anyio.Lock = field(default_factory=anyio.Lock)
+    exit_code: int | None = None
+    ooms: int = 0
+    cgroup: Cgroup | None = None
+
+
+class DockerLauncher:
+    """The ``Launcher`` over a Docker engine; enter once with ``async with``."""
+
+    def __init__(
+        self,
+        places: Places,
+        policies: PolicyStore,
+        settings: LaunchSettings | None = None,
+        *,
+        engine_url: str | None = None,
+        override: TestOverride | None = None,
+    ) -> None:
+        self._places = places
+        self._policies = policies
+        self._settings = settings or LaunchSettings()
+        self._engine_url = engine_url
+        self._override = override
+        self._uids = UidBook(places.data / "uids.json", self._settings.first_uid, self._settings.uids)
+        self._uids_taken: set[int] = set()
+        self._records: dict[SandboxId, _Record] = {}
+        self._endings: OrderedDict[SandboxId, Ending] = OrderedDict()
+        self._listeners: set[MemoryObjectSendStream[LauncherEvent]] = set()
+        self._threads = anyio.CapacityLimiter(_THREADS)
+        self._starting = anyio.CapacityLimiter(self._settings.concurrent_starts or os.cpu_count() or 1)
+        self._stack = AsyncExitStack()
+        self._filters = {"label": [f"{LABEL}.instance={places.instance}", f"{LABEL}.purpose=sandbox"]}
+
+    # -- life ----------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        """Reach the engine, remove what an earlier run of this instance left in it, and follow its events.
+
+        Raises:
+            StartError: the engine does not answer.
+        """
+        self._client = await self._engine("reach it", self._connect)
+        self._api: Any = self._client.api
+        left = await self._engine("list sandboxes", self._list)
+        for container in left:
+            log.warning("removing leftover sandbox container %s", container["Id"][:12])
+            await self._remove(container["Id"])
+        self._group = await self._stack.enter_async_context(anyio.create_task_group())
+        self._events = EventThread(self._connect, self._filters, self._on_event, self._recheck)
+        await self._group.start(self._events.run)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with anyio.move_on_after(SHUTDOWN_S, shield=True):
+            async with anyio.create_task_group() as group:
+                for sandbox in list(self._records):
+                    group.start_soon(self._stop_quietly, sandbox)
+            await self._events.close()
+            await anyio.to_thread.run_sync(self._client.close, limiter=self._threads)
+        self._group.cancel_scope.cancel()
+        await self._stack.__aexit__(None, None, None)
+
+    def _connect(self) -> docker.DockerClient:
+        if self._engine_url:
+            return docker.DockerClient(base_url=self._engine_url, version="auto")
+        return docker.from_env(version="auto")
+
+    # -- verbs ---------------------------------------------------------------------------------------------------
+
+    async def ensure(self, request: SandboxRequest) -> LaunchedSandbox:
+        """See ``Launcher.ensure``."""
+        known = self._records.get(request.sandbox)
+        if known is not None and not known.ended.is_set():
+            return known.launched
+        async with self._starting:
+            with anyio.move_on_after(self._settings.start_timeout_s):
+                return await self._start(request)
+        raise StartError(
+            f"the container engine did not start a sandbox within {self._settings.start_timeout_s:.0f} s",
+            _DOCTOR,
+        )
+
+    async def _start(self, request: SandboxRequest) -> LaunchedSandbox:
+        clock = _Clock()
+        policy = await self._in_thread(lambda: self._policy(request))
+        if policy.digest() != request.policy_digest:
+            raise StartError(f"the policy of {', '.join(request.names)} has just changed", "try again")
+        mounts = await self._in_thread(
+            lambda: sandbox_mounts(request, policy, self._places, self._settings, self._override)
+        )
+        owner = f"{request.tenant}/{request.group or request.names[0]}"
+        uid = await self._in_thread(lambda: self._uids.assign(owner, frozenset(self._uids_taken)))
+        self._uids_taken.add(uid)
+        container, attached = "", None
+        try:
+            identity = Identity(
+                self._places.instance,
+                request.sandbox,
+                request.tenant,
+                request.names,
+                request.policy_digest,
+                uid,
+            )
+            settings = self._settings
+            image = settings.gpu_image if policy.gpus and settings.gpu_image else settings.image
+            spec = container_spec(identity, policy, mounts, image=image)
+            clock.step("prepare")
+            container = await self._engine("create a sandbox", lambda: self._create(spec))
+            clock.step("create")
+            stdio = policy.transport == "stdio"
+            attached = await self._engine("attach to a sandbox", lambda: self._attach(container, stdin=stdio))
+            clock.step("attach")
+            record = _Record(
+                LaunchedSandbox(request.sandbox, request.tenant, request.names, container, uid), Tail()
+            )
+            # Known before it runs: its death may be reported before the start call returns.
+            self._records[request.sandbox] = record
+            await self._engine("start a sandbox", lambda: self._api.start(container))
+            clock.step("start")
+            record.launched = replace(
+                record.launched,
+                stdio=attached if stdio else None,
+                multiplexed=stdio,
+                seconds=tuple(clock.steps),
+            )
+            if not stdio:
+                self._group.start_soon(read_tail, attached, record.tail)
+            return record.launched
+        except BaseException:
+            self._records.pop(request.sandbox, None)
+            self._uids_taken.discard(uid)
+            if attached is not None:
+                attached.close()
+            if container:
+                with anyio.move_on_after(DEATH_WAIT_S, shield=True):
+                    await self._remove(container)
+            raise
+
+    async def stop(self, sandbox: SandboxId, *, grace_s: float = 0.0) -> Ending:
+        """See ``Launcher.stop``."""
+        record = self._records.get(sandbox)
+        if record is None:
+            return self._endings.get(sandbox, Ending())
+        async with record.lock:
+            if sandbox in self._endings:
+                return self._endings[sandbox]
+            with anyio.move_on_after(grace_s):
+                await record.ended.wait()
+            container, killed = record.launched.container, False
+            if not record.ended.is_set():
+                killed = await self._engine("end a sandbox", lambda: self._kill(container))
+                with anyio.move_on_after(DEATH_WAIT_S):
+                    await record.ended.wait()
+            state = await self._engine("inspect a sandbox", lambda: self._state(container))
+            await self._remove(container)
+            ending = Ending(
+                exit_code=state.get("ExitCode") if state else record.exit_code,
+                oom_killed=bool(state.get("OOMKilled")),
+                oom_events=record.ooms,
+                killed_by_us=killed,
+                last_words=record.tail.text(),
+            )
+            self._endings[sandbox] = ending
+            if len(self._endings) > _ENDINGS_KEPT:
+                self._endings.popitem(last=False)
+            del self._records[sandbox]
+            self._uids_taken.discard(record.launched.uid)
+            return ending
+
+    async def list(self) -> tuple[LaunchedSandbox, ...]:
+        """See ``Launcher.list``."""
+        found = await self._engine("list sandboxes", self._list)
+        return tuple(_from_engine(container) for container in found)
+
+    async def stats(self, sandbox: SandboxId) -> Usage:
+        """See ``Launcher.stats``."""
+        record = self._records.get(sandbox)
+        if record is None or record.ended.is_set():
+            return Usage()
+        if record.cgroup is None:
+            container = record.launched.container
+            state = await self._engine("inspect a sandbox", lambda: self._state(container))
+            record.cgroup = await self._in_thread(lambda: find(container, int(state.get("Pid") or 0)))
+        cgroup = record.cgroup
+        return await self._in_thread(cgroup.usage)
+
+    async def logs(self, sandbox: SandboxId, *, limit: int = 64 * 1024) -> str:
+        """See ``Launcher.logs``."""
+        record = self._records.get(sandbox)
+        text = record.tail.text() if record else self._endings.get(sandbox, Ending()).last_words
+        return text[-limit:]
+
+    @asynccontextmanager
+    async def events(self) -> AsyncIterator[ObjectReceiveStream[LauncherEvent]]:
+        """See ``Launcher.events``."""
+        send, receive = anyio.create_memory_object_stream[LauncherEvent](10_000)
+        self._listeners.add(send)
+        try:
+            with receive:
+                yield receive
+        finally:
+            self._listeners.discard(send)
+            send.close()
+
+    # -- events ----------------------------------------------------------------------------------------------------
+
+    def _on_event(self, event: dict[str, Any]) -> None:
+        container, action = event.get("id", ""), event.get("status", "")
+        found = [item for item in self._records.items() if item[1].launched.container == container]
+        if not found:
+            return
+        sandbox, record = found[0]
+        if action == "oom":
+            record.ooms += 1
+            self._tell(LauncherEvent(sandbox, "oom"))
+        elif action == "die" and not record.ended.is_set():
+            code = event.get("Actor", {}).get("Attributes", {}).get("exitCode")
+            record.exit_code = int(code) if code is not None else None
+            record.ended.set()
+            self._tell(LauncherEvent(sandbox, "died"))
+
+    async def _recheck(self) -> None:
+        """After a reconnect: who died while nobody listened."""
+        for sandbox, record in list(self._records.items()):
+            container = record.launched.container
+            state = await self._engine("inspect a sandbox", lambda: self._state(container))  # noqa: B023
+            if not state.get("Running") and state.get("Status") != "created" and not record.ended.is_set():
+                record.ended.set()
+                self._tell(LauncherEvent(sandbox, "died"))
+
+    def _tell(self, event: LauncherEvent) -> None:
+        for listener in self._listeners:
+            try:
+                listener.send_nowait(event)
+            except (anyio.WouldBlock, anyio.BrokenResourceError):
+                log.warning("a listener missed the event %s of sandbox %s", event.kind, event.sandbox)
+
+    # -- the engine, blocking ----------------------------------------------------------------------------------------
+
+    def _policy(self, request: SandboxRequest) -> EffectivePolicy:
+        if request.group:
+            return self._policies.effective_group(SandboxGroup(request.group), request.tenant)
+        return self._policies.effective(request.names[0], request.tenant)
+
+    def _list(self) -> Sequence[dict[str, Any]]:
+        found: Sequence[dict[str, Any]] = self._api.containers(all=True, filters=self._filters)
+        return found
+
+    def _create(self, spec: ContainerSpec) -> str:
+        made = self._api.create_container_from_config(dict(spec.config), name=spec.name)
+        for warning in made.get("Warnings") or ():
+            # A cap that this kernel cannot enforce: the self-test decides whether that is fatal, but say it.
+            log.warning("container engine: %s", warning)
+        return str(made["Id"])
+
+    def _attach(self, container: str, *, stdin: bool) -> socket.socket:
+        params = {"stdin": int(stdin), "stdout": 1, "stderr": 1, "stream": 1}
+        attached = self._api.attach_socket(container, params=params)
+        try:
+            # The SDK's wrapper reads ahead and closes with its response; a duplicate is a plain socket.
+            plain = socket.socket(fileno=os.dup(attached.fileno()))
+        finally:
+            attached.close()
+        plain.setblocking(False)
+        return plain
+
+    def _kill(self, container: str) -> bool:
+        """True if it still ran."""
+        try:
+            self._api.kill(container)
+        except NotFound:
+            return False
+        except APIError as error:
+            if error.status_code == 409:  # not running
+                return False
+            raise
+        return True
+
+    def _state(self, container: str) -> dict[str, Any]:
+        try:
+            state: dict[str, Any] = self._api.inspect_container(container)["State"]
+        except NotFound:
+            return {}
+        return state
+
+    async def _remove(self, container: str) -> None:
+        def remove() -> None:
+            try:
+                self._api.remove_container(container, v=True, force=True)
+            except NotFound:
+                pass
+            except APIError as error:
+                if error.status_code != 409:  # somebody is removing it already
+                    raise
+
+        await self._engine("remove a sandbox", remove)
+
+    async def _stop_quietly(self, sandbox: SandboxId) -> None:
+        try:
+            await self.stop(sandbox)
+        except StartError as error:
+            log.error("sandbox %s may still run: %s", sandbox, error)  # noqa: TRY400
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await anyio.to_thread.run_sync(work, limiter=self._threads)
+
+    async def _engine(self, doing: str, work: Callable[[], T]) -> T:
+        try:
+            return await self._in_thread(work)
+        except (DockerException, requests.RequestException) as error:
+            raise translated(error, doing, self._settings.image) from error
+
+
+def translated(error: Exception, doing: str, image: str) -> StartError:
+    """The engine's error as ours: what is missing on this machine, and what to do."""
+    if isinstance(error, ImageNotFound):
+        return StartError(f"image '{image}' not found", f"build it with 'make up', or {_DOCTOR}")
+    if isinstance(error, APIError):
+        said = safe_text(str(error.explanation or error), 500)
+        low = said.lower()
+        if "no such image" in low:
+            return StartError(f"image '{image}' not found", f"build it with 'make up', or {_DOCTOR}")
+        if "could not select device driver" in low or "nvidia" in low or "cdi" in low:
+            return StartError(
+                f"the policy asks for GPUs, and this container engine refuses: {said}",
+                "install the NVIDIA container toolkit, or remove 'gpus' from the policy",
+            )
+        if "unknown or invalid runtime" in low or "unknown runtime" in low:
+            return StartError(
+                f"the policy's isolation needs a runtime that this container engine lacks: {said}",
+                "install runsc and name it in daemon.json, or write 'isolation: runc'",
+            )
+        if "bind source path does not exist" in low:
+            return StartError(f"a directory cannot be mounted: {said}", _DOCTOR)
+        return StartError(f"the container engine cannot {doing}: {said}", _DOCTOR)
+    return StartError(
+        f"the container engine does not answer (to {doing}): {safe_text(str(error), 300)}",
+        f"start it, or {_DOCTOR}",
+    )
+
+
+def _from_engine(container: dict[str, Any]) -> LaunchedSandbox:
+    labels: dict[str, str] = container.get("Labels") or {}
+    names = labels.get(f"{LABEL}.extensions", "")
+    return LaunchedSandbox(
+        sandbox=SandboxId(labels.get(f"{LABEL}.sandbox", "")),
+        tenant=TenantId(labels.get(f"{LABEL}.tenant", "")),
+        extensions=tuple(ExtensionName(name) for name in names.split(",") if name),
+        container=container["Id"],
+        uid=int(labels.get(f"{LABEL}.uid", "-1")),
+        running=container.get("State") == "running",
+    )
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.steps: list[tuple[str, float]] = []
+        self._last = time.perf_counter()
+
+    def step(self, name: str) -> None:
+        now = time.perf_counter()
+        self.steps.append((name, now - self._last))
+        self._last = now

@@ -1,0 +1,405 @@
+"""One sandbox from its start to its end, whoever or whatever ends it.
+
+starting ─▶ running ─▶ ending ─▶ gone
+    └───────────────────▲ (a failed start ends like everything else)
+
+``live`` is the one task that owns it: directories, socket, container, conversation are made there and taken down
+there. Everybody else calls ``end`` with a reason and waits for ``gone``; the first reason counts, unless the kernel
+knows better (a worker that hung up because it was killed over its memory cap).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+import anyio
+import anyio.to_thread
+
+from policies import EffectivePolicy, ExtensionName, SandboxId, TenantId, safe_text
+from runtime import wire
+from sandbox import messages
+from sandbox.calls import EventSink
+from sandbox.errors import EndedError, ProtocolViolationError, SandboxError, StartError
+from sandbox.launcher import failure
+from sandbox.launcher.attachment import Tail
+from sandbox.launcher.verbs import Ending, LaunchedSandbox, Launcher, SandboxRequest, Usage
+from sandbox.logbook import Logbook
+from sandbox.peer import ConversationEndedError, Peer, RemoteCallError
+from sandbox.places import Places
+from sandbox.services import Services
+from sandbox.streams import AttachedStream, ByteStream, Door, EndOfStreamError, SocketStream
+from sandbox.tensors import TensorStore
+
+log = logging.getLogger(__name__)
+
+TEAR_DOWN_S: Final = 40.0
+"""Bounds everything after the decision to end a sandbox."""
+_OWN_EXIT_S: Final = 2.0
+"""For a worker that hung up: from there to its exit, so that its own exit code is seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What every sandbox of a manager works with."""
+
+    launcher: Launcher
+    store: TensorStore
+    places: Places
+    events: EventSink | None
+
+
+class Sandbox:
+    """One sandbox. ``live`` runs its life; ``ended_by`` is set when it is gone."""
+
+    def __init__(
+        self,
+        request: SandboxRequest,
+        policy: EffectivePolicy,
+        around: Surroundings,
+        *,
+        extension_of_call: Callable[[int], ExtensionName | None],
+    ) -> None:
+        self.request = request
+        self.policy = policy
+        self.started_at = datetime.now(UTC)
+        self.logbook = Logbook(max_bytes=policy.limits.log_bytes, lines_per_s=policy.limits.log_rate)
+        self.names = failure.Names(request.names, policy)
+        self.launched: LaunchedSandbox | None = None
+        self.hello: messages.Hello | None = None
+        self.usage = Usage()
+        self.calls = 0
+        """Calls that run or wait for their turn; not idle while there are any."""
+        self.used_at = time.monotonic()
+        self._quiet = anyio.Event()
+        self.turn = anyio.Lock()
+        """Held by the one synchronous node function that runs."""
+        self.ended_by: SandboxError | None = None
+        self.is_deliberate = False
+        """Ended by our own decision, not by anything it did."""
+        self.seconds: dict[str, float] = {}
+        self._around = around
+        self._store = around.store
+        self._died = anyio.Event()
+        self._ready = anyio.Event()
+        self._gone = anyio.Event()
+        self._closing = anyio.Event()
+        self._starting = anyio.CancelScope()
+        self._reason: SandboxError | None = None
+        self._peer: Peer | None = None
+        self._stderr = Tail()
+        self.services = Services(
+            request.sandbox,
+            request.tenant,
+            policy,
+            around.store,
+            self.logbook,
+            around.events,
+            extension_of_call,
+        )
+
+    # -- seen from outside -----------------------------------------------------------------------------------------
+
+    @property
+    def id(self) -> SandboxId:
+        """Its id."""
+        return self.request.sandbox
+
+    @property
+    def tenant(self) -> TenantId:
+        """Whose it is."""
+        return self.request.tenant
+
+    @property
+    def is_starting(self) -> bool:
+        """Whether its worker has not said hello yet."""
+        return not self._ready.is_set()
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether it has ended or is about to: no new call may begin."""
+        return self._closing.is_set()
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether no process of it is left."""
+        return self._gone.is_set()
+
+    @property
+    def peer(self) -> Peer:
+        """The conversation with its worker."""
+        if self._peer is None:
+            raise RuntimeError("the sandbox has not started")
+        return self._peer
+
+    async def ready(self) -> None:
+        """Wait until the worker has said hello.
+
+        Raises:
+            SandboxError: it ended before.
+        """
+        await self._ready.wait()
+        if self.is_ending:
+            raise await self.final_error()
+
+    def end(self, reason: SandboxError, *, deliberate: bool = False) -> None:
+        """Begin its end; returns at once. Later reasons are ignored."""
+        if self._closing.is_set():
+            return
+        self._reason = reason
+        self.is_deliberate = deliberate
+        self._closing.set()
+        self._starting.cancel()
+        if self._peer is not None:
+            self._peer.hang_up()
+
+    async def gone(self) -> None:
+        """Wait until no process of it is left. Bounded: tearing down is."""
+        await self._gone.wait()
+
+    async def final_error(self) -> SandboxError:
+        """Wait for the end and say why it came."""
+        await self._gone.wait()
+        return self.ended_by or failure.stopped(self.names, "it ended")
+
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """Counts as used meanwhile: neither idle nor retired."""
+        self.calls += 1
+        try:
+            yield
+        finally:
+            self.calls -= 1
+            self.used_at = time.monotonic()
+            if not self.calls:
+                self._quiet.set()
+                self._quiet = anyio.Event()
+
+    async def quiet(self) -> None:
+        """Wait until no call runs or waits."""
+        while self.calls:
+            await self._quiet.wait()
+
+    def never_started(self, error: SandboxError) -> None:
+        """There was no room for it."""
+        self.end(error, deliberate=True)
+        self.ended_by = error
+        self._ready.set()
+        self._gone.set()
+
+    def note_death(self) -> None:
+        """The engine says that it is dead."""
+        self._died.set()
+        if self._peer is not None:
+            self._peer.hang_up()
+
+    def note_oom(self) -> None:
+        """The kernel killed a process in it, perhaps not the worker."""
+        self.logbook.add("ringfence", str(failure.out_of_memory(self.names)))
+
+    # -- its life ----------------------------------------------------------------------------------------------------
+
+    async def live(self) -> None:
+        """Start it, serve it until something ends it, and take everything down. Never raises for the sandbox's sake."""
+        door = Door(self._around.places.socket_directory(self.id))
+        hung_up = False
+        try:
+            try:
+                with self._starting:
+                    await self._start(door)
+                if not self.is_ending:
+                    hung_up = await self._serve()
+            except SandboxError as error:
+                self.end(error)
+            except (EndOfStreamError, ConversationEndedError):
+                hung_up = True
+        except anyio.get_cancelled_exc_class():
+            self.end(failure.stopped(self.names, "Ringfence is shutting down"), deliberate=True)
+            raise
+        except Exception as error:
+            log.exception("sandbox %s failed unexpectedly", self.id)
+            self.end(SandboxError(f"the sandbox of {self.names.who} failed: {type(error).__name__}"))
+        finally:
+            self._closing.set()
+            with anyio.CancelScope(shield=True):
+                await self._tear_down(door, hung_up=hung_up)
+
+    async def _start(self, door: Door) -> None:
+        began = time.perf_counter()
+        policy = self.policy
+        # GPU: a driver can pin pages, which a lease does not see. gVisor keeps files open: the lease is never granted.
+        zero_copy = policy.isolation == "runc" and not policy.gpus
+        await self._store.register(
+            self.id,
+            self.tenant,
+            quota=policy.shared_memory,
+            quota_name=str(policy.source("shared_memory")),
+            zero_copy=zero_copy,
+        )
+        if policy.transport == "socket":
+            await anyio.to_thread.run_sync(door.open)
+        self.launched = await self._around.launcher.ensure(self.request)
+        self.seconds.update(self.launched.seconds)
+        connecting = time.perf_counter()
+        with anyio.move_on_after(policy.timeouts.import_s) as limit:
+            stream = await self._connect(door, self.launched)
+            self.seconds["connect"] = time.perf_counter() - connecting
+            self._peer = Peer(
+                stream,
+                on_request=self.services.request,
+                on_notification=self.services.notification,
+                frame_limit=policy.limits.message_bytes,
+            )
+        if limit.cancelled_caught:
+            raise failure.too_slow(
+                self.names, "its worker's start", "timeouts.import", policy.timeouts.import_s
+            )
+        self.seconds["total"] = time.perf_counter() - began
+
+    async def _connect(self, door: Door, launched: LaunchedSandbox) -> ByteStream:
+        if launched.stdio is not None:
+            stream = await SocketStream.of(launched.stdio)
+            return AttachedStream(stream, self._stderr.add) if launched.multiplexed else stream
+        admitted: SocketStream | None = None
+        refused: ProtocolViolationError | None = None
+        async with anyio.create_task_group() as group:
+
+            async def give_up() -> None:
+                await self._died.wait()
+                group.cancel_scope.cancel()
+
+            group.start_soon(give_up)
+            try:
+                admitted = await door.admit(launched.uid)
+            except ProtocolViolationError as error:
+                refused = error
+            group.cancel_scope.cancel()
+        if refused is not None:
+            raise refused
+        if admitted is None:
+            raise EndOfStreamError
+        return admitted
+
+    async def _serve(self) -> bool:
+        """Serve until the end; True when the worker hung up by itself."""
+        hung_up = False
+        async with anyio.create_task_group() as group:
+
+            async def read() -> None:
+                nonlocal hung_up
+                try:
+                    await self.peer.run()
+                except EndOfStreamError:
+                    hung_up = True
+                except ProtocolViolationError as error:
+                    self.end(error)
+                self._closing.set()
+                group.cancel_scope.cancel()
+
+            group.start_soon(read)
+            try:
+                await self._greet()
+            except ConversationEndedError:
+                pass  # the reader knows why
+            group.start_soon(self._end_when_idle)
+            await self._closing.wait()
+            group.cancel_scope.cancel()
+        return hung_up and self._reason is None
+
+    async def _greet(self) -> None:
+        began = time.perf_counter()
+        limit_s = self.policy.timeouts.import_s
+        params = {
+            "protocol": wire.PROTOCOL_VERSION,
+            "sandbox": self.id,
+            "out_limit": self.policy.shared_memory,
+        }
+        try:
+            with anyio.fail_after(limit_s):
+                self.hello = messages.hello(await self.peer.call(wire.HELLO, params))
+        except TimeoutError:
+            self.end(failure.too_slow(self.names, "its worker's hello", "timeouts.import", limit_s))
+            return
+        except RemoteCallError as error:
+            said = safe_text(error.error.message, 500)
+            self.end(ProtocolViolationError(f"it refused hello: {said}", "rebuild the node image (make up)"))
+            return
+        self.seconds["hello"] = time.perf_counter() - began
+        self._ready.set()
+
+    async def _end_when_idle(self) -> None:
+        idle_s = self.policy.timeouts.idle_s
+        while True:
+            left = self.used_at + idle_s - time.monotonic() if not self.calls else idle_s
+            if left <= 0:
+                self.end(failure.stopped(self.names, f"it was idle for {idle_s:.0f} s"), deliberate=True)
+                return
+            await anyio.sleep(left)
+
+    async def _tear_down(self, door: Door, *, hung_up: bool) -> None:
+        ending = Ending()
+        with anyio.move_on_after(TEAR_DOWN_S) as limit:
+            # To a healthy worker the end of the stream is the bye: it leaves, within the policy's grace.
+            if self._peer is not None:
+                self._peer.hang_up()
+            ending = await self._stop_container(hung_up=hung_up)
+            await self._store.unregister(self.id)
+            await door.remove()
+        if limit.cancelled_caught:
+            log.error("sandbox %s could not be taken down within %.0f s", self.id, TEAR_DOWN_S)
+        self.ended_by = self._final(ending)
+        self._ready.set()
+        self._gone.set()
+        log.info(
+            "sandbox %s of tenant %s ended after %.1f s: %s",
+            self.id,
+            self.tenant,
+            (datetime.now(UTC) - self.started_at).total_seconds(),
+            self.ended_by,
+        )
+
+    async def _stop_container(self, *, hung_up: bool) -> Ending:
+        if self.launched is None:
+            return Ending()
+        grace_s = self.policy.timeouts.grace_s if self.is_deliberate else _OWN_EXIT_S if hung_up else 0.0
+        try:
+            ending = await self._around.launcher.stop(self.id, grace_s=grace_s)
+        except StartError as error:
+            log.error("sandbox %s may still run: %s", self.id, error)  # noqa: TRY400
+            return Ending()
+        words = self._stderr.text()
+        if ending.last_words or words:
+            self.logbook.add("stderr", ending.last_words or words)
+        return ending
+
+    def _final(self, ending: Ending) -> SandboxError:
+        reason = self._reason
+        if reason is None:
+            return failure.explain(ending, self.names)
+        if isinstance(reason, ProtocolViolationError):
+            if ending.oom_killed:
+                return failure.out_of_memory(self.names)
+            return ProtocolViolationError(
+                f"{self.names.who} broke the protocol and was ended: {reason.message}", reason.hint
+            )
+        return reason
+
+
+def ended_copy(error: SandboxError, *, call_started: bool) -> SandboxError:
+    """The same error for one more caller.
+
+    Exceptions collect tracebacks, so tasks do not share one; and the timeout of one call is to all others only the
+    end of their sandbox.
+    """
+    if isinstance(error, EndedError):
+        return EndedError(
+            error.message, error.hint, limit=error.limit, figure=error.figure, call_started=call_started
+        )
+    copy = type(error).__new__(type(error), *error.args)
+    copy.__dict__.update(error.__dict__)
+    return copy

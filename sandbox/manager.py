@@ -1,0 +1,428 @@
+"""Which sandbox serves whom: starts one on demand, shares it, replaces it, holds back what keeps dying.
+
+There is one sandbox per tenant, extension (or sandbox group), policy digest, content and environment. Nothing is
+started before it is needed; a dead one is replaced by the next ``acquire``. Every sandbox's life is a task of the
+manager, so a caller that goes away takes nothing down with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from types import TracebackType
+from typing import Final, Self
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+
+from policies import EffectivePolicy, ExtensionName, PolicyStore, SandboxId, TenantId
+from sandbox.calls import EventSink, Session
+from sandbox.errors import LoadFailedError, ProtocolViolationError, SandboxError, StartError
+from sandbox.extension_source import ExtensionFiles, ExtensionSource
+from sandbox.health import Health
+from sandbox.launcher import failure
+from sandbox.launcher.verbs import Launcher, SandboxRequest, Usage
+from sandbox.lifecycle import Sandbox, Surroundings, ended_copy
+from sandbox.logbook import Logbook, LogLine
+from sandbox.places import Places
+from sandbox.session import CallBook, ExtensionSession
+from sandbox.tensors import TensorStore
+
+log = logging.getLogger(__name__)
+
+POLICY_FRESH_S: Final = 1.0
+"""How old a reading of the policy files may be; an edit holds from the next start after that."""
+_LOGS_KEPT: Final = 64
+_SHUTDOWN_S: Final = 60.0
+
+
+class SandboxState(StrEnum):
+    """Where a sandbox is in its life."""
+
+    STARTING = "starting"
+    WARM = "warm"
+    BUSY = "busy"
+    ENDING = "ending"
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxInfo:
+    """One sandbox as operators see it."""
+
+    id: SandboxId
+    tenant: TenantId
+    extensions: tuple[ExtensionName, ...]
+    state: SandboxState
+    started: datetime
+    policy_digest: str
+    container: str | None
+    memory_used: int | None
+    """As of the last ``refresh``; None when it cannot be read."""
+    memory_limit: int
+    pids_used: int | None
+    pids_limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class ManagerLimits:
+    """How much the manager itself may do."""
+
+    max_sandboxes: int = 32
+    quarantine_after: int = 3
+    wait_for_room_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    tenant: TenantId
+    unit: str
+    """``extension:<name>`` or ``group:<name>``."""
+    policy_digest: str
+    content: str
+
+    @property
+    def owner(self) -> str:
+        """Who is held back when it keeps dying: another content or policy is another matter."""
+        return "/".join((self.tenant, self.unit, self.policy_digest, self.content))
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    key: _Key
+    policy: EffectivePolicy
+    files: tuple[ExtensionFiles, ...]
+
+
+@dataclass(slots=True)
+class _Tenancy:
+    """A sandbox and the sessions in it."""
+
+    sandbox: Sandbox
+    key: _Key
+    sessions: dict[ExtensionName, ExtensionSession]
+    files: dict[ExtensionName, ExtensionFiles]
+    calls: CallBook
+
+
+class SandboxManager:
+    """Owns every sandbox of this host; enter once with ``async with``."""
+
+    def __init__(
+        self,
+        *,
+        launcher: Launcher,
+        policies: PolicyStore,
+        extensions: ExtensionSource,
+        store: TensorStore,
+        places: Places,
+        events: EventSink | None = None,
+        limits: ManagerLimits | None = None,
+    ) -> None:
+        self._launcher = launcher
+        self._policies = policies
+        self._extensions = extensions
+        self._store = store
+        self._limits = limits or ManagerLimits()
+        self._around = Surroundings(launcher, store, places, events)
+        self._health = Health(self._limits.quarantine_after)
+        self._current: dict[_Key, _Tenancy] = {}
+        self._all: dict[SandboxId, _Tenancy] = {}
+        self._read: dict[tuple[TenantId, ExtensionName], tuple[float, EffectivePolicy]] = {}
+        self._usage: dict[SandboxId, Usage] = {}
+        self._old_logs: OrderedDict[SandboxId, tuple[TenantId, Logbook]] = OrderedDict()
+        self._room = anyio.Condition()
+        self._stack = AsyncExitStack()
+        self._is_closing = False
+
+    async def __aenter__(self) -> Self:
+        """Begin; sandboxes start on demand."""
+        self._group = await self._stack.enter_async_context(anyio.create_task_group())
+        await self._group.start(self._follow_launcher)
+        self._store.on_lease_break = self._on_lease_break
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        self._is_closing = True
+        with anyio.move_on_after(_SHUTDOWN_S, shield=True) as limit:
+            for tenancy in list(self._all.values()):
+                reason = failure.stopped(tenancy.sandbox.names, "Ringfence is shutting down")
+                tenancy.sandbox.end(reason, deliberate=True)
+            for tenancy in list(self._all.values()):
+                await tenancy.sandbox.gone()
+        if limit.cancelled_caught:
+            log.error("some sandboxes did not end within %.0f s", _SHUTDOWN_S)
+        self._group.cancel_scope.cancel()
+        return await self._stack.__aexit__(kind, value, trace)
+
+    # -- sessions ----------------------------------------------------------------------------------------------------
+
+    async def acquire(self, tenant: TenantId, extension: ExtensionName) -> Session:
+        """A session with ``extension`` loaded: the running one, or one that is started now.
+
+        Raises:
+            StartError: it cannot be started (LoadFailedError: its import failed).
+            QuarantinedError: it keeps dying.
+            EndedError, ProtocolViolationError: it ended while it started.
+            PolicyError: its policy on disk is wrong.
+        """
+        plan = await self._plan(tenant, extension)
+        tenancy = self._current.get(plan.key)
+        if tenancy is None or tenancy.sandbox.is_ending:
+            self._health.check(plan.key.owner, failure.whose([files.name for files in plan.files]))
+            tenancy = self._begin(plan)
+        sandbox = tenancy.sandbox
+        with sandbox.busy():
+            try:
+                await sandbox.ready()
+                return await self._session(tenancy, extension)
+            except SandboxError as error:
+                raise ended_copy(error, call_started=False) from error
+
+    async def _session(self, tenancy: _Tenancy, extension: ExtensionName) -> ExtensionSession:
+        session = tenancy.sessions.get(extension)
+        if session is None:
+            session = ExtensionSession(
+                tenancy.sandbox,
+                extension,
+                tenancy.calls,
+                self._store,
+                self._launcher,
+                on_success=lambda: self._health.worked(tenancy.key.owner),
+            )
+            tenancy.sessions[extension] = session
+        files = tenancy.files[extension]
+        try:
+            await session.load("nodes" if files.core else f"custom_nodes.{extension}", core=files.core)
+        except LoadFailedError as error:
+            # The worker holds half a pack now; the next try gets a fresh one. In a group the others go on.
+            del tenancy.sessions[extension]
+            if not tenancy.sessions:
+                tenancy.sandbox.end(error, deliberate=True)
+                await tenancy.sandbox.gone()
+            raise
+        return session
+
+    async def _plan(self, tenant: TenantId, extension: ExtensionName) -> _Plan:
+        policy = await self._policy(tenant, extension)
+        files: tuple[ExtensionFiles, ...] = (await self._extensions.files(tenant, extension),)
+        unit = f"extension:{extension}"
+        if policy.group:
+            names = await self._extensions.members(tenant, policy.group)
+            others = [name for name in names if name != extension]
+            files = tuple(
+                sorted(
+                    (*files, *[await self._extensions.files(tenant, name) for name in others]),
+                    key=lambda item: item.name,
+                )
+            )
+            unit = f"group:{policy.group}"
+        content = hashlib.sha256()
+        for item in files:
+            content.update(f"{item.name}\0{item.content_hash}\0{item.environment}\0".encode())
+        return _Plan(_Key(tenant, unit, policy.digest(), content.hexdigest()), policy, files)
+
+    async def _policy(self, tenant: TenantId, extension: ExtensionName) -> EffectivePolicy:
+        known = self._read.get((tenant, extension))
+        if known is not None and time.monotonic() - known[0] < POLICY_FRESH_S:
+            return known[1]
+        policy = await anyio.to_thread.run_sync(self._policies.effective, extension, tenant)
+        self._read[tenant, extension] = (time.monotonic(), policy)
+        return policy
+
+    def _begin(self, plan: _Plan) -> _Tenancy:
+        if self._is_closing:
+            raise StartError("Ringfence is shutting down")
+        key = plan.key
+        for other in list(self._all.values()):
+            if (other.key.tenant, other.key.unit) == (key.tenant, key.unit) and other.key != key:
+                self._group.start_soon(self._retire, other)
+        group = key.unit.removeprefix("group:") if key.unit.startswith("group:") else None
+        names = tuple(item.name for item in plan.files)
+        request = SandboxRequest(
+            sandbox=_new_id(key.tenant, group or names[0]),
+            tenant=key.tenant,
+            extensions=plan.files,
+            policy_digest=key.policy_digest,
+            group=group,
+        )
+        calls = CallBook()
+        sandbox = Sandbox(request, plan.policy, self._around, extension_of_call=calls.extension_of)
+        tenancy = _Tenancy(sandbox, key, {}, {item.name: item for item in plan.files}, calls)
+        self._current[key] = tenancy
+        self._all[sandbox.id] = tenancy
+        self._group.start_soon(self._live, tenancy)
+        return tenancy
+
+    async def _live(self, tenancy: _Tenancy) -> None:
+        sandbox = tenancy.sandbox
+        try:
+            if await self._make_room(tenancy):
+                await sandbox.live()
+            else:
+                sandbox.never_started(
+                    StartError(
+                        f"{self._limits.max_sandboxes} sandboxes run and all are busy",
+                        "try again, or raise the host's number of sandboxes",
+                    )
+                )
+        finally:
+            self._all.pop(sandbox.id, None)
+            self._usage.pop(sandbox.id, None)
+            if self._current.get(tenancy.key) is tenancy:
+                del self._current[tenancy.key]
+            self._old_logs[sandbox.id] = (sandbox.tenant, sandbox.logbook)
+            if len(self._old_logs) > _LOGS_KEPT:
+                self._old_logs.popitem(last=False)
+            if not sandbox.is_deliberate and sandbox.ended_by is not None:
+                self._health.died(tenancy.key.owner, sandbox.ended_by.message)
+            with anyio.CancelScope(shield=True):
+                async with self._room:
+                    self._room.notify_all()
+
+    async def _make_room(self, tenancy: _Tenancy) -> bool:
+        """Wait until fewer than the most sandboxes run, ending the one that was idle longest if need be."""
+        with anyio.move_on_after(self._limits.wait_for_room_s):
+            async with self._room:
+                while self._running_before(tenancy) >= self._limits.max_sandboxes:
+                    idle = [
+                        other.sandbox
+                        for other in self._all.values()
+                        if not other.sandbox.calls
+                        and not other.sandbox.is_starting
+                        and not other.sandbox.is_ending
+                    ]
+                    if idle:
+                        oldest = min(idle, key=lambda sandbox: sandbox.used_at)
+                        oldest.end(
+                            failure.stopped(oldest.names, "another sandbox needed its place"), deliberate=True
+                        )
+                    await self._room.wait()
+            return True
+        return False
+
+    def _running_before(self, tenancy: _Tenancy) -> int:
+        """Sandboxes that began before this one; they are in order of their beginning."""
+        return list(self._all).index(tenancy.sandbox.id)
+
+    async def _retire(self, tenancy: _Tenancy) -> None:
+        """End a sandbox whose policy or code is no longer the current one, once its calls are done."""
+        sandbox = tenancy.sandbox
+        if self._current.get(tenancy.key) is tenancy:
+            del self._current[tenancy.key]
+        await sandbox.quiet()
+        reason = failure.stopped(sandbox.names, "its code or policy has changed")
+        sandbox.end(reason, deliberate=True)
+
+    # -- what happens by itself ----------------------------------------------------------------------------------------
+
+    async def _follow_launcher(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        async with self._launcher.events() as events:
+            task_status.started()
+            async for event in events:
+                tenancy = self._all.get(event.sandbox)
+                if tenancy is None:
+                    continue
+                if event.kind == "died":
+                    tenancy.sandbox.note_death()
+                else:
+                    tenancy.sandbox.note_oom()
+
+    def _on_lease_break(self, sandbox: SandboxId) -> None:
+        tenancy = self._all.get(sandbox)
+        if tenancy is not None:
+            tenancy.sandbox.end(
+                ProtocolViolationError("it opened an output for writing after it had been taken over")
+            )
+
+    # -- for operators -------------------------------------------------------------------------------------------------
+
+    def is_alive(self, sandbox: SandboxId) -> bool:
+        """Whether object handles of this sandbox still mean something."""
+        tenancy = self._all.get(sandbox)
+        return tenancy is not None and not tenancy.sandbox.is_ending
+
+    def warm(self, tenant: TenantId, extension: ExtensionName) -> SandboxState | None:
+        """The state of the extension's current sandbox; None when it has none."""
+        for tenancy in self._current.values():
+            if tenancy.key.tenant == tenant and extension in tenancy.files:
+                return _state(tenancy.sandbox)
+        return None
+
+    def quarantined_for(self, tenant: TenantId, extension: ExtensionName) -> float:
+        """Seconds until an extension that keeps dying may start again; 0 when it may."""
+        known = self._read.get((tenant, extension))
+        group = known[1].group if known else None
+        unit = f"group:{group}" if group else f"extension:{extension}"
+        return self._health.longest(f"{tenant}/{unit}/")
+
+    def list(self, tenant: TenantId | None = None) -> list[SandboxInfo]:
+        """The sandboxes of a tenant, or all, oldest first."""
+        return [
+            self._info(tenancy) for tenancy in self._all.values() if tenant in (None, tenancy.sandbox.tenant)
+        ]
+
+    async def refresh(self) -> None:
+        """Read what each sandbox uses now, for the next ``list``."""
+        for sandbox in list(self._all):
+            self._usage[sandbox] = await self._launcher.stats(sandbox)
+
+    async def logs(self, tenant: TenantId, sandbox: SandboxId, limit: int = 1000) -> Sequence[LogLine]:
+        """What was printed in a sandbox, of the last ones that ended too; empty for one that the tenant has not."""
+        tenancy = self._all.get(sandbox)
+        if tenancy is not None and tenancy.sandbox.tenant == tenant:
+            return tenancy.sandbox.logbook.lines(limit)
+        owner, logbook = self._old_logs.get(sandbox, (None, None))
+        return logbook.lines(limit) if logbook is not None and owner == tenant else []
+
+    async def stop(self, tenant: TenantId, sandbox: SandboxId) -> bool:
+        """End a sandbox of the tenant now; False when it has none of that id. Returns when it is gone."""
+        tenancy = self._all.get(sandbox)
+        if tenancy is None or tenancy.sandbox.tenant != tenant:
+            return False
+        reason = failure.stopped(tenancy.sandbox.names, "it was stopped by hand")
+        tenancy.sandbox.end(reason, deliberate=True)
+        await tenancy.sandbox.gone()
+        return True
+
+    def _info(self, tenancy: _Tenancy) -> SandboxInfo:
+        sandbox = tenancy.sandbox
+        used = self._usage.get(sandbox.id, Usage())
+        return SandboxInfo(
+            id=sandbox.id,
+            tenant=sandbox.tenant,
+            extensions=sandbox.request.names,
+            state=_state(sandbox),
+            started=sandbox.started_at,
+            policy_digest=tenancy.key.policy_digest,
+            container=sandbox.launched.container if sandbox.launched else None,
+            memory_used=used.memory,
+            memory_limit=sandbox.policy.memory,
+            pids_used=used.pids,
+            pids_limit=sandbox.policy.pids,
+        )
+
+
+def _state(sandbox: Sandbox) -> SandboxState:
+    if sandbox.is_ending:
+        return SandboxState.ENDING
+    if sandbox.is_starting:
+        return SandboxState.STARTING
+    return SandboxState.BUSY if sandbox.calls else SandboxState.WARM
+
+
+def _new_id(tenant: TenantId, name: str) -> SandboxId:
+    """Readable in ``docker ps``, and never the same twice."""
+    words = re.sub(r"[^a-z0-9]+", "-", f"{tenant}-{name}".lower()).strip("-")[:40].rstrip("-")
+    return SandboxId(f"{words}-{secrets.token_hex(4)}")

@@ -1,0 +1,190 @@
+"""What a pack says it needs: its requirement files and isolation manifests, read as data.
+
+Sources are ``requirements.txt``, ``[project]`` in ``pyproject.toml``, and the isolation manifests of packs written for
+pyisolate: ``pyisolate.yaml``, ``manifest.yaml`` (when it is one), ``[tool.pyisolate]``, ``[tool.comfy.isolation]``.
+They are added up; where two name the same package the more specific file is believed: an isolation manifest before
+``requirements.txt`` before ``pyproject.toml``. Whatever else a manifest asks for is collected for the operator to
+read (``asks``) and grants nothing: permissions come from policies only.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from packaging.utils import canonicalize_name
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.events import AliasEvent
+
+from policies import safe_text
+from sandbox.environment_errors import DependencyRefusedError
+from sandbox.requirement_lines import (
+    MAX_REQUIREMENTS,
+    Wanted,
+    parse_requirement,
+    read_requirements,
+    read_text,
+)
+
+YAML_MANIFESTS = ("pyisolate.yaml", "pyisolate.yml", "manifest.yaml", "manifest.yml")
+MAX_ASKS = 50
+
+# Words of a manifest that describe the pack; they ask for nothing.
+_DESCRIPTION = frozenset(
+    {"name", "version", "description", "author", "license", "dependencies", "standalone"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What a pack asks for, before anybody decided about it."""
+
+    wanted: tuple[Wanted, ...] = ()
+    constraints: tuple[Wanted, ...] = ()
+    asks: tuple[str, ...] = ()
+    """Other wishes of its isolation manifest, as text for the operator; they grant nothing."""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Manifest:
+    place: str
+    dependencies: list[Wanted] = field(default_factory=list)
+    asks: list[str] = field(default_factory=list)
+
+
+def read_declared(pack: Path) -> Declared:
+    """Everything the pack in directory ``pack`` declares.
+
+    Raises: DependencyRefusedError naming file and line when something is not allowed or not readable.
+    """
+    project, tables = _read_pyproject(pack)
+    files = read_requirements(pack)
+    manifests = [*_read_yaml_manifests(pack), *tables]
+    isolation = [wanted for manifest in manifests for wanted in manifest.dependencies]
+    wanted, notes = _merge((isolation, files.wanted, project))
+    if len(wanted) > MAX_REQUIREMENTS:
+        raise DependencyRefusedError(f"more than {MAX_REQUIREMENTS} requirements", place="the pack")
+    asks = [ask for manifest in manifests for ask in manifest.asks]
+    return Declared(tuple(wanted), files.constraints, tuple(asks[:MAX_ASKS]), tuple(notes))
+
+
+def _merge(sources: Iterable[Iterable[Wanted]]) -> tuple[list[Wanted], list[str]]:
+    """All requirements, the first source that names a package deciding about it."""
+    decided: dict[str, str] = {}
+    wanted: list[Wanted] = []
+    notes: list[str] = []
+    for source in sources:
+        here: dict[str, str] = {}
+        for item in source:
+            name = canonicalize_name(item.requirement.name)
+            if name in decided:
+                if decided[name] != str(item.requirement):
+                    notes.append(f"{item.place}: '{item.requirement}' is overruled by '{decided[name]}'")
+                continue
+            here.setdefault(name, str(item.requirement))
+            wanted.append(item)
+        decided.update(here)
+    return wanted, notes
+
+
+def _read_pyproject(pack: Path) -> tuple[list[Wanted], list[_Manifest]]:
+    file = pack / "pyproject.toml"
+    if not file.is_file():
+        return [], []
+    text = read_text(file, "pyproject.toml")
+    try:
+        data = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise DependencyRefusedError(
+            f"the file cannot be read: {safe_text(str(error), 200)}", place="pyproject.toml"
+        ) from None
+    project = _table(data, "project")
+    wanted = list(_dependencies(project.get("dependencies"), "pyproject.toml [project]"))
+    tables = []
+    for keys in (("tool", "pyisolate"), ("tool", "comfy", "isolation")):
+        table = _table(data, *keys)
+        if table:
+            tables.append(_manifest(table, f"pyproject.toml [{'.'.join(keys)}]"))
+    return wanted, tables
+
+
+def _table(data: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
+    found: Any = data
+    for key in keys:
+        found = found.get(key) if isinstance(found, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def _read_yaml_manifests(pack: Path) -> Iterator[_Manifest]:
+    for name in YAML_MANIFESTS:
+        file = pack / name
+        if not file.is_file():
+            continue
+        own = name.startswith("pyisolate.")
+        try:
+            data = _parse_yaml(read_text(file, name), name)
+        except DependencyRefusedError:
+            if own:
+                raise
+            continue  # some other tool's manifest.yaml is none of our business
+        if isinstance(data, dict) and (own or "isolated" in data or "share_torch" in data):
+            yield _manifest(data, name)
+        elif own and data is not None:
+            raise DependencyRefusedError(
+                "this is not an isolation manifest",
+                place=name,
+                hint="write 'isolated: true' and 'dependencies:'",
+            )
+
+
+def _parse_yaml(text: str, place: str) -> Any:
+    yaml = YAML(typ="safe", pure=True)
+    try:
+        # An alias can make nine lines mean a billion.
+        if any(isinstance(event, AliasEvent) for event in yaml.parse(text)):
+            raise DependencyRefusedError(
+                "aliases (*name) are not allowed", place=place, hint="write the value out"
+            )
+        return YAML(typ="safe", pure=True).load(text)
+    except (YAMLError, ValueError, RecursionError) as error:
+        line = getattr(getattr(error, "problem_mark", None), "line", None)
+        where = place if line is None else f"{place}:{line + 1}"
+        reason = safe_text(str(getattr(error, "problem", None) or error).splitlines()[0], 200)
+        raise DependencyRefusedError(f"the file cannot be read: {reason}", place=where) from None
+
+
+def _manifest(data: Mapping[Any, Any], place: str) -> _Manifest:
+    manifest = _Manifest(place, list(_dependencies(data.get("dependencies"), place)))
+    for key, value in data.items():
+        if key in _DESCRIPTION:
+            continue
+        try:
+            shown = json.dumps(value, ensure_ascii=False, default=str)
+        except (TypeError, ValueError, RecursionError):
+            shown = "..."
+        manifest.asks.append(f"{place}: {safe_text(str(key), 60)} = {safe_text(shown, 160)}")
+    return manifest
+
+
+def _dependencies(value: Any, place: str) -> Iterator[Wanted]:
+    if value is None:
+        return
+    if not isinstance(value, list) or len(value) > MAX_REQUIREMENTS:
+        raise DependencyRefusedError(
+            "'dependencies' is not a list of requirements", place=place, hint="write one requirement per item"
+        )
+    for number, item in enumerate(value, 1):
+        where = f"{place} dependencies[{number}]"
+        if not isinstance(item, str):
+            raise DependencyRefusedError("a dependency is not text", place=where, hint="write 'name==1.2'")
+        if item.strip().startswith("-"):
+            raise DependencyRefusedError(
+                f"the option '{safe_text(item, 120)}' is not allowed", place=where, hint="write 'name==1.2'"
+            )
+        yield Wanted(parse_requirement(item.strip(), where), where)

@@ -1,0 +1,489 @@
+"""Everything a worker may say, as strict models with limits.
+
+``parse_message`` turns a frame into one of four shapes; each shape's content has a model here and nothing else is
+accepted. Display text passes ``safe_text`` where it becomes a plain dataclass of ``calls.py``. A worker that says
+anything else has broken the protocol and is ended. JSON itself is read in ``hostile_json.py``, values in
+``values.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from policies import ExtensionName, SandboxId, safe_text
+from runtime import wire
+from sandbox import hostile_json
+from sandbox.calls import LoadedExtension, NodeDescription, Validator
+from sandbox.errors import (
+    LoadFailedError,
+    NodeInterruptedError,
+    NodeRaisedError,
+    ProtocolViolationError,
+    QuotaError,
+    SandboxError,
+)
+from sandbox.values import MAX_FILE_BYTES, Parsed, Reader
+
+MAX_ID: Final = 2**53
+MAX_NODES: Final = 10_000
+PREVIEW_LIMIT: Final = 8 * 1024 * 1024
+TRACEBACK_LINES: Final = 200
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+Text = Annotated[str, StringConstraints(max_length=1_000_000)]
+FileName = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+Bytes = Annotated[int, Field(ge=0, le=MAX_FILE_BYTES)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+ModelT = TypeVar("ModelT", bound=_Strict)
+
+
+# -- the envelope ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The worker asks for something; ``id`` is None for a notification."""
+
+    id: int | None
+    method: str
+    params: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The worker answers call ``id``; exactly one of the two is set (a result may be None)."""
+
+    id: int
+    result: Any = None
+    error: RemoteError | None = None
+
+
+class _Failure(_Strict):
+    type: Text = ""
+    message: Text = ""
+    traceback: list[Text] = Field(default=[], max_length=1000)
+    inputs: dict[Name, list[Text]] = {}
+
+
+class RemoteError(_Strict):
+    """The error object of an answer."""
+
+    code: Annotated[int, Field(ge=-(2**31), lt=2**31)]
+    message: Text
+    data: Any = None
+
+
+def parse_message(body: bytes) -> Request | Answer:
+    """Read one frame.
+
+    Raises:
+        ProtocolViolationError: it is no JSON-RPC 2.0 request, notification or answer that a worker may send.
+    """
+    tree = hostile_json.parse(body)
+    if not isinstance(tree, dict) or tree.get("jsonrpc") != "2.0":
+        raise ProtocolViolationError("it sent a frame that is no JSON-RPC 2.0 object")
+    keys = tree.keys() - {"jsonrpc"}
+    if "method" in keys:
+        return _request(tree, keys)
+    identity = _id(tree)
+    if keys == {"id", "result"}:
+        return Answer(identity, result=tree["result"])
+    if keys == {"id", "error"}:
+        return Answer(identity, error=checked(RemoteError, tree["error"], "error"))
+    raise ProtocolViolationError("it sent a frame that is neither request nor answer")
+
+
+def _request(tree: dict[str, Any], keys: set[str]) -> Request:
+    method, params = tree["method"], tree.get("params", {})
+    if not keys <= {"id", "method", "params"} or not isinstance(params, dict) or not isinstance(method, str):
+        raise ProtocolViolationError("it sent a malformed request")
+    if method not in wire.WORKER_METHODS:
+        raise ProtocolViolationError(f"it asked for {safe_text(method, 60)!r}, which a worker may not")
+    return Request(_id(tree) if "id" in keys else None, method, params)
+
+
+def _id(tree: dict[str, Any]) -> int:
+    identity = tree.get("id")
+    if type(identity) is not int or not 0 <= identity <= MAX_ID:
+        raise ProtocolViolationError("it sent a frame whose id is no number of ours")
+    return identity
+
+
+def checked(model: type[ModelT], data: Any, what: str) -> ModelT:
+    """``data`` as ``model``.
+
+    Raises:
+        ProtocolViolationError: it does not fit; names the first place that does not.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = safe_text(".".join(str(part) for part in first["loc"]), 120)
+        raise ProtocolViolationError(
+            f"it sent a bad {what}: {place or 'it'}: {safe_text(first['msg'], 200)}"
+        ) from None
+
+
+# -- what it may ask -------------------------------------------------------------------------------------------------
+
+
+class Allocate(_Strict):
+    """``shm/allocate``: a file of this size, please."""
+
+    bytes: Bytes
+
+
+class Discard(_Strict):
+    """``shm/discard``."""
+
+    file: FileName
+
+
+class Preview(_Strict):
+    """A preview image in an allocated file."""
+
+    format: Literal["JPEG", "PNG"]
+    file: FileName
+    nbytes: Annotated[int, Field(ge=1, le=PREVIEW_LIMIT)]
+
+
+_Number = Annotated[float, Field(strict=False, allow_inf_nan=False, ge=-1e15, le=1e15)]
+
+
+class ProgressReport(_Strict):
+    """``node/progress``."""
+
+    call: Annotated[int, Field(ge=0, le=MAX_ID)]
+    node_id: Name
+    value: _Number
+    max: _Number
+    preview: Preview | None
+    legacy: bool
+
+
+class NodeText(_Strict):
+    """``node/text``."""
+
+    node_id: Name
+    text: Text
+
+
+class LogPiece(_Strict):
+    """``log``."""
+
+    stream: Literal["stdout", "stderr"]
+    text: Text
+    dropped: Annotated[int, Field(ge=0, le=2**53)]
+
+
+class SentEvent(_Strict):
+    """``event/send``."""
+
+    event: Annotated[str, StringConstraints(min_length=1, max_length=128)]
+    data: Any
+    sid: Annotated[str, StringConstraints(max_length=128)] | None
+
+
+# -- what it may answer ----------------------------------------------------------------------------------------------
+
+
+class Hello(_Strict):
+    """Answer to ``worker/hello``."""
+
+    protocol: int
+    python: Annotated[str, StringConstraints(max_length=200)] | None
+    numpy: Annotated[str, StringConstraints(max_length=200)] | None
+    torch: Annotated[str, StringConstraints(max_length=200)] | None
+    pid: int
+
+
+class _Validator(_Strict):
+    args: list[Name]
+    kwargs: bool
+    input_types: bool
+
+
+class _Node(_Strict):
+    class_type: Name
+    info: dict[str, Any]
+    api: Annotated[str, StringConstraints(max_length=16)]
+    hidden: dict[Name, Name]
+    any_inputs: list[Name]
+    any_outputs: list[Annotated[int, Field(ge=0, le=10_000)]]
+    accepts_any_name: bool
+    raw_link: list[Name]
+    lazy: list[Name]
+    output_node: bool
+    not_idempotent: bool
+    is_async: bool
+    has_lazy: bool
+    has_fingerprint: bool
+    validator: _Validator | None
+    dynamic: bool
+    enable_expand: bool
+
+    def plain(self) -> NodeDescription:
+        """As the engine knows it."""
+        said = self.validator
+        validator = Validator(tuple(said.args), said.kwargs, said.input_types) if said else None
+        return NodeDescription(
+            class_type=self.class_type,
+            info=hostile_json.plain(self.info),
+            api=self.api,
+            hidden=self.hidden,
+            any_inputs=frozenset(self.any_inputs),
+            any_outputs=frozenset(self.any_outputs),
+            accepts_any_name=self.accepts_any_name,
+            raw_link=frozenset(self.raw_link),
+            lazy=frozenset(self.lazy),
+            output_node=self.output_node,
+            not_idempotent=self.not_idempotent,
+            is_async=self.is_async,
+            has_lazy=self.has_lazy,
+            has_fingerprint=self.has_fingerprint,
+            validator=validator,
+            dynamic=self.dynamic,
+            enable_expand=self.enable_expand,
+        )
+
+
+class _Skipped(_Strict):
+    class_type: Annotated[str, StringConstraints(max_length=256)]
+    error: Text
+
+
+class _Route(_Strict):
+    method: Annotated[str, StringConstraints(max_length=16)]
+    path: Annotated[str, StringConstraints(max_length=1024)]
+
+
+class _Loaded(_Strict):
+    api: Annotated[str, StringConstraints(max_length=16)]
+    nodes: Annotated[list[_Node], Field(max_length=MAX_NODES)]
+    skipped: Annotated[list[_Skipped], Field(max_length=MAX_NODES)]
+    web_directory: Annotated[str, StringConstraints(max_length=1024)] | None
+    routes: Annotated[list[_Route], Field(max_length=1000)]
+    notes: Annotated[list[Text], Field(max_length=1000)]
+
+
+class _Described(_Strict):
+    nodes: Annotated[list[_Node], Field(max_length=MAX_NODES)]
+    skipped: Annotated[list[_Skipped], Field(max_length=MAX_NODES)]
+
+
+class _Validated(_Strict):
+    results: Annotated[list[bool | Text | None], Field(max_length=100_000)]
+
+
+class _Fingerprint(_Strict):
+    value: Any
+
+
+class _Lazy(_Strict):
+    names: Annotated[list[Name], Field(max_length=10_000)]
+
+
+class _Blocked(_Strict):
+    index: Annotated[int, Field(ge=0, le=10**9)]
+    message: Text
+
+
+class _ExpandedNode(_Strict):
+    class_type: Name
+    inputs: dict[Annotated[str, StringConstraints(max_length=256)], Any]
+    override_display_id: Name | None = None
+
+
+class _Call(_Strict):
+    result: list[Any]
+    expand: dict[Name, _ExpandedNode] | None
+
+
+class _Executed(_Strict):
+    slots: list[list[Any]] | None
+    ui: dict[str, Any] | None
+    calls: list[_Call] | None
+    blocked: Annotated[list[_Blocked], Field(max_length=100_000)]
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedNode:
+    """A node of an expansion whose constants still name files of the sandbox."""
+
+    class_type: str
+    inputs: dict[str, Parsed]
+    override_display_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedCall:
+    """One mapped call of an expanding node."""
+
+    result: list[Parsed]
+    expand: dict[str, ParsedNode] | None
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedResult:
+    """An execute result, checked; the files in it are still the sandbox's."""
+
+    slots: list[list[Parsed]] | None
+    calls: list[ParsedCall] | None
+    ui: dict[str, Any] | None
+    blocked: tuple[tuple[int, str], ...]
+
+    def values(self) -> list[Parsed]:
+        """Every value in it."""
+        found = [value for slot in self.slots or () for value in slot]
+        for call in self.calls or ():
+            found += call.result
+            for node in (call.expand or {}).values():
+                found += node.inputs.values()
+        return found
+
+
+def hello(result: Any) -> Hello:
+    """Raises: ProtocolViolationError for anything but a worker of this protocol version."""
+    said = checked(Hello, result, "hello")
+    if said.protocol != wire.PROTOCOL_VERSION:
+        raise ProtocolViolationError(
+            f"its runtime speaks protocol {said.protocol}, this host {wire.PROTOCOL_VERSION}",
+            "rebuild the node image (make up)",
+        )
+    return said
+
+
+def loaded(result: Any) -> LoadedExtension:
+    """Raises: ProtocolViolationError when it is no description of an extension."""
+    said = checked(_Loaded, result, "extension description")
+    return LoadedExtension(
+        api=said.api,
+        nodes=tuple(node.plain() for node in said.nodes),
+        skipped={item.class_type: safe_text(item.error, newlines=True) for item in said.skipped},
+        web_directory=said.web_directory,
+        routes=tuple((route.method, route.path) for route in said.routes),
+        notes=tuple(safe_text(note) for note in said.notes),
+    )
+
+
+def described(result: Any) -> tuple[NodeDescription, ...]:
+    """Raises: ProtocolViolationError when it is no list of node descriptions."""
+    return tuple(node.plain() for node in checked(_Described, result, "node description").nodes)
+
+
+def validated(result: Any) -> tuple[bool | str | None, ...]:
+    """Raises: ProtocolViolationError when it is no list of verdicts."""
+    said = checked(_Validated, result, "validation result").results
+    return tuple(safe_text(item) if isinstance(item, str) else item for item in said)
+
+
+def fingerprint(result: Any) -> Any:
+    """Raises: ProtocolViolationError when it is no fingerprint."""
+    return checked(_Fingerprint, result, "fingerprint").value
+
+
+def lazy(result: Any) -> tuple[str, ...]:
+    """Raises: ProtocolViolationError when it is no list of input names."""
+    return tuple(checked(_Lazy, result, "list of lazy inputs").names)
+
+
+def executed(result: Any, sandbox: SandboxId, *, max_values: int, max_expansion: int) -> ParsedResult:
+    """Check an execute result.
+
+    Raises:
+        ProtocolViolationError: it is none.
+        QuotaError: more values or expanded nodes than the policy allows.
+    """
+    said = checked(_Executed, result, "node result")
+    if (said.slots is None) == (said.calls is None):
+        raise ProtocolViolationError("it sent a node result with both or neither of slots and calls")
+    count = sum(map(len, said.slots or ())) + sum(len(call.result) for call in said.calls or ())
+    if count > max_values:
+        raise QuotaError(
+            f"the node returned {count} values, the policy allows {max_values}", "raise 'limits.outputs'"
+        )
+    expanded = sum(len(call.expand or ()) for call in said.calls or ())
+    if expanded > max_expansion:
+        raise QuotaError(
+            f"the node expands into {expanded} nodes, the policy allows {max_expansion}",
+            "raise 'limits.expansion_nodes'",
+        )
+    read = Reader(sandbox).read
+    return ParsedResult(
+        slots=None if said.slots is None else [[read(item) for item in slot] for slot in said.slots],
+        calls=None if said.calls is None else [_call(call, read) for call in said.calls],
+        ui=None if said.ui is None else hostile_json.plain(said.ui),
+        blocked=tuple((item.index, safe_text(item.message, newlines=True)) for item in said.blocked),
+    )
+
+
+def _call(call: _Call, read: Callable[[Any], Parsed]) -> ParsedCall:
+    expand = {
+        name: ParsedNode(
+            node.class_type,
+            {key: read(item) for key, item in node.inputs.items()},
+            node.override_display_id,
+        )
+        for name, node in (call.expand or {}).items()
+    }
+    return ParsedCall([read(item) for item in call.result], expand or None)
+
+
+# -- how it may fail ---------------------------------------------------------------------------------------------------
+
+# Codes to our classes: a closed table. What the worker says is only ever text.
+_INTERRUPTED = frozenset({wire.INTERRUPTED})
+_NODE_FAILED = frozenset({wire.NODE_RAISED, wire.OUT_OF_MEMORY, wire.UNKNOWN_NODE, wire.VALUE_NOT_PORTABLE})
+_HINTS: Final = {
+    wire.OUT_OF_MEMORY: "lower the batch size or raise 'memory'",
+    wire.UNKNOWN_NODE: "reload the extension",
+}
+
+
+def failure(error: RemoteError, extension: ExtensionName) -> NodeRaisedError | SandboxError:
+    """The exception that an error answer of a worker becomes here.
+
+    Raises:
+        ProtocolViolationError: a code that a worker may not answer with.
+    """
+    said = checked(_Failure, error.data, "error") if _is_failure(error.data) else _Failure()
+    message = safe_text(said.message or error.message, newlines=True)
+    kind = safe_text(said.type, 200)
+    trace = tuple(safe_text(line, 4000, newlines=True) for line in said.traceback[-TRACEBACK_LINES:])
+    if error.code == wire.LOAD_FAILED:
+        head = f"{kind}: {message}" if kind else message
+        text = f"extension '{extension}' could not be loaded: {head}"
+        return LoadFailedError(text, exception_type=kind, traceback=trace)
+    if error.code == wire.QUOTA_EXCEEDED:
+        return QuotaError(message, "raise 'shared_memory' or return less")
+    if error.code == wire.UNKNOWN_HANDLE:
+        return SandboxError(message or "an object handle is gone", "run the node that made it again")
+    if error.code in _INTERRUPTED:
+        return NodeInterruptedError(message or "interrupted", exception_type=kind, traceback=trace)
+    if error.code in _NODE_FAILED:
+        return NodeRaisedError(
+            message,
+            _HINTS.get(error.code, ""),
+            exception_type=kind or "Exception",
+            traceback=trace,
+            inputs={
+                safe_text(name, 256): [safe_text(item, newlines=True) for item in items]
+                for name, items in list(said.inputs.items())[:256]
+            },
+            out_of_memory=error.code == wire.OUT_OF_MEMORY,
+        )
+    raise ProtocolViolationError(f"it answered with error {error.code}: {message}")
+
+
+def _is_failure(data: Any) -> bool:
+    return isinstance(data, dict) and "traceback" in data

@@ -1,0 +1,268 @@
+"""JSON-RPC 2.0 with one worker: frames, ids, who waits for what, and what a worker may do per second.
+
+Knows nothing of nodes. A worker that breaks framing, answers what nobody asked, reuses an id, or does not read what
+it is sent has ended the conversation; one that merely talks a lot is read more slowly.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import anyio
+import anyio.to_thread
+
+from runtime import wire
+from sandbox.errors import ProtocolViolationError
+from sandbox.messages import Answer, RemoteError, Request, parse_message
+from sandbox.rates import Allowance
+from sandbox.streams import ByteStream, EndOfStreamError
+
+log = logging.getLogger(__name__)
+
+WRITE_TIMEOUT_S: Final = 10.0
+MAX_OPEN_REQUESTS: Final = 64
+"""Requests of a worker that may be served at once; more wait in its socket."""
+BYTES_PER_S: Final = 32 * 1024 * 1024
+FRAMES_PER_S: Final = 5_000
+_PARSE_IN_THREAD: Final = 256 * 1024
+
+
+class RefusedError(Exception):
+    """A request of the worker is refused: becomes an error answer, the session goes on."""
+
+    def __init__(self, code: int, message: str, data: Any = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.data = data
+
+
+class RemoteCallError(Exception):
+    """The worker answered a call with an error."""
+
+    def __init__(self, error: RemoteError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+class ConversationEndedError(Exception):
+    """The conversation is over; why stands with whoever runs the peer."""
+
+
+class PendingCall:
+    """One call that waits for its answer. ``close`` it when nobody waits any more."""
+
+    def __init__(self, peer: Peer, identity: int) -> None:
+        self.id = identity
+        self._peer = peer
+        self._event = anyio.Event()
+        self._answer: Answer | None = None
+        self.is_abandoned = False
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the answer is there."""
+        return self._answer is not None
+
+    async def wait(self) -> Any:
+        """The result.
+
+        Raises:
+            RemoteCallError: the worker answered with an error.
+            ConversationEndedError: it will not answer any more.
+        """
+        await self._event.wait()
+        if self._answer is None:
+            raise ConversationEndedError
+        if self._answer.error is not None:
+            raise RemoteCallError(self._answer.error)
+        return self._answer.result
+
+    def settle(self, answer: Answer | None) -> None:
+        """Called by the peer."""
+        self._answer = answer
+        self._event.set()
+
+    def close(self) -> None:
+        """Nobody waits any more; an answer that is still on its way is dropped."""
+        self.is_abandoned = True
+        if self.is_answered:
+            self._peer.forget(self.id)
+
+
+class Peer:
+    """The host's end of one conversation. ``run`` reads; calls may come from any task."""
+
+    def __init__(
+        self,
+        stream: ByteStream,
+        *,
+        on_request: Callable[[str, dict[str, Any]], Awaitable[Any]],
+        on_notification: Callable[[str, dict[str, Any]], Awaitable[None]],
+        frame_limit: int = wire.MAX_FRAME,
+        write_timeout_s: float = WRITE_TIMEOUT_S,
+    ) -> None:
+        self._stream = stream
+        self._on_request = on_request
+        self._on_notification = on_notification
+        self._frame_limit = min(frame_limit, wire.MAX_FRAME)
+        self._write_timeout_s = write_timeout_s
+        self._ids = itertools.count(1)
+        self._waiting: dict[int, PendingCall] = {}
+        self._serving: set[int] = set()
+        self._slots = anyio.Semaphore(MAX_OPEN_REQUESTS)
+        self._writing = anyio.Lock()
+        self._bytes = Allowance(BYTES_PER_S, 2 * BYTES_PER_S)
+        self._frames = Allowance(FRAMES_PER_S, 2 * FRAMES_PER_S)
+        self._ended = False
+        self._does_not_read = False
+
+    async def run(self) -> None:
+        """Read until the conversation ends.
+
+        Raises:
+            EndOfStreamError: the worker hung up.
+            ProtocolViolationError: it broke the protocol.
+        """
+        try:
+            async with anyio.create_task_group() as group:
+                while True:
+                    await self._dispatch(await self._read(), group)
+        except BaseExceptionGroup as errors:
+            if self._does_not_read:
+                raise ProtocolViolationError(
+                    f"it has not read what it was sent for {self._write_timeout_s:.0f} s"
+                ) from None
+            raise _first(errors) from None
+        finally:
+            self.hang_up()
+
+    def hang_up(self) -> None:
+        """End the conversation: every waiting call fails. Harmless when it has ended."""
+        self._ended = True
+        self._stream.close()
+        for call in list(self._waiting.values()):
+            call.settle(None)
+
+    async def start(self, method: str, params: dict[str, Any]) -> PendingCall:
+        """Send a call and return without waiting for its answer.
+
+        Raises:
+            ConversationEndedError: the worker is gone or does not read.
+            wire.FrameTooLargeError: the call does not fit a frame; nothing was sent.
+        """
+        if self._ended:
+            raise ConversationEndedError
+        call = PendingCall(self, next(self._ids))
+        frame = wire.encode_frame({"jsonrpc": "2.0", "id": call.id, "method": method, "params": params})
+        self._waiting[call.id] = call
+        try:
+            await self._write(frame)
+        except ConversationEndedError:
+            self.forget(call.id)
+            raise
+        return call
+
+    async def call(self, method: str, params: dict[str, Any]) -> Any:
+        """Send a call and wait; without a deadline of its own.
+
+        Raises:
+            RemoteCallError: the worker answered with an error.
+            ConversationEndedError: it did not answer.
+        """
+        call = await self.start(method, params)
+        try:
+            return await call.wait()
+        finally:
+            call.close()
+
+    async def notify(self, method: str, params: dict[str, Any]) -> None:
+        """Tell the worker something.
+
+        Raises:
+            ConversationEndedError: it is gone or does not read.
+        """
+        await self._write(wire.encode_frame({"jsonrpc": "2.0", "method": method, "params": params}))
+
+    def forget(self, identity: int) -> None:
+        """Let go of a call."""
+        self._waiting.pop(identity, None)
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    async def _read(self) -> Request | Answer:
+        try:
+            length = wire.frame_length(
+                await self._stream.read_exactly(wire.HEADER.size), limit=self._frame_limit
+            )
+            body = await self._stream.read_exactly(length)
+        except wire.FrameError as error:
+            raise ProtocolViolationError(f"it broke the framing: {error}") from error
+        except EndOfStreamError:
+            raise
+        delay = max(self._bytes.borrow(length), self._frames.borrow(1))
+        if delay:
+            await anyio.sleep(delay)  # not a wait for anything: this worker is read more slowly
+        if length > _PARSE_IN_THREAD:
+            return await anyio.to_thread.run_sync(parse_message, body)
+        return parse_message(body)
+
+    async def _dispatch(self, message: Request | Answer, group: anyio.abc.TaskGroup) -> None:
+        if isinstance(message, Answer):
+            call = self._waiting.get(message.id)
+            if call is None or call.is_answered:
+                raise ProtocolViolationError(f"it answered call {message.id}, which nobody made")
+            call.settle(message)
+            if call.is_abandoned:
+                self.forget(call.id)
+        elif message.id is None:
+            await self._on_notification(message.method, message.params)
+        else:
+            if message.id in self._serving:
+                raise ProtocolViolationError(f"it used the id {message.id} twice")
+            await self._slots.acquire()
+            self._serving.add(message.id)
+            group.start_soon(self._serve, message, message.id)
+
+    async def _serve(self, request: Request, identity: int) -> None:
+        try:
+            try:
+                answer: dict[str, Any] = {"result": await self._on_request(request.method, request.params)}
+            except RefusedError as error:
+                answer = {"error": {"code": error.code, "message": str(error), "data": error.data}}
+            self._serving.discard(identity)
+            await self._write(wire.encode_frame({"jsonrpc": "2.0", "id": identity, **answer}))
+        except ConversationEndedError:
+            log.debug("request %d has nobody to answer to", identity)
+        finally:
+            self._serving.discard(identity)
+            self._slots.release()
+
+    async def _write(self, frame: bytes) -> None:
+        if self._ended:
+            raise ConversationEndedError
+        try:
+            with anyio.fail_after(self._write_timeout_s):
+                async with self._writing:
+                    await self._stream.write(frame)
+        except TimeoutError:
+            self._does_not_read = True
+            self.hang_up()
+            raise ConversationEndedError from None
+        except EndOfStreamError:
+            raise ConversationEndedError from None
+
+
+def _first(errors: BaseExceptionGroup[Any]) -> Exception:
+    """The most telling of several: a violation before a hang-up."""
+    flat: list[Exception] = []
+    pending: list[BaseException] = [errors]
+    while pending:
+        error = pending.pop()
+        if isinstance(error, BaseExceptionGroup):
+            pending.extend(error.exceptions)
+        elif isinstance(error, Exception):
+            flat.append(error)
+    return next((error for error in flat if isinstance(error, ProtocolViolationError)), flat[0])

@@ -1,0 +1,389 @@
+"""Calls on one extension in a live sandbox: turn, grants, deadline, interruption, and the result taken over.
+
+The real ``Session``. Starting and ending the sandbox is ``lifecycle.py``'s, which sandbox serves whom
+``manager.py``'s. How a call can fail:
+
+- the pack raised: ``NodeRaisedError``; the sandbox lives on;
+- the sandbox ended: its final error, when nothing of it runs any more;
+- it took too long: the sandbox is ended, ``CallTimeoutError``;
+- the caller was cancelled: ``node/cancel``, the policy's grace, then the sandbox is ended; returns when nothing runs.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import anyio
+
+from policies import ExtensionName, SandboxId, safe_text
+from runtime import wire
+from sandbox import messages
+from sandbox.calls import LoadedExtension, NodeCall, NodeDescription, NodeResult, ProgressSink
+from sandbox.errors import (
+    EndedError,
+    HandleNotPortableError,
+    LoadFailedError,
+    NodeRaisedError,
+    ProtocolViolationError,
+    QuotaError,
+    SandboxError,
+)
+from sandbox.launcher import failure
+from sandbox.launcher.verbs import Launcher
+from sandbox.lifecycle import Sandbox, ended_copy
+from sandbox.outputs import Outputs
+from sandbox.peer import ConversationEndedError, PendingCall, RemoteCallError
+from sandbox.tensors import TensorStore
+
+T = TypeVar("T")
+_OBJECT_TAGS = frozenset({wire.TAG_JSON, wire.TAG_STR, wire.TAG_BYTES})
+
+
+class CallBook:
+    """Numbers the calls of one sandbox and remembers which extension each is for."""
+
+    def __init__(self) -> None:
+        self._ids: Iterator[int] = itertools.count(1)
+        self._extensions: dict[int, ExtensionName] = {}
+
+    def open(self, extension: ExtensionName) -> int:
+        """A new call's number."""
+        number = next(self._ids)
+        self._extensions[number] = extension
+        return number
+
+    def close(self, number: int) -> None:
+        """The call is over; the newest stays known, for what its node says a moment later."""
+        for known in [known for known in self._extensions if known < number - 64]:
+            del self._extensions[known]
+
+    def extension_of(self, number: int) -> ExtensionName | None:
+        """Whose call it is."""
+        return self._extensions.get(number)
+
+
+class ExtensionSession:
+    """See ``calls.Session``."""
+
+    def __init__(
+        self,
+        sandbox: Sandbox,
+        extension: ExtensionName,
+        calls: CallBook,
+        store: TensorStore,
+        launcher: Launcher,
+        on_success: Callable[[], None],
+    ) -> None:
+        self._sandbox = sandbox
+        self._extension = extension
+        self._calls = calls
+        self._store = store
+        self._launcher = launcher
+        self._on_success = on_success
+        self._outputs = Outputs(store, sandbox.id, sandbox.policy)
+        self._loaded: LoadedExtension | None = None
+        self._loading = anyio.Lock()
+
+    @property
+    def sandbox(self) -> SandboxId:
+        """The sandbox that its worker lives in."""
+        return self._sandbox.id
+
+    @property
+    def extension(self) -> ExtensionName:
+        """The extension."""
+        return self._extension
+
+    @property
+    def loaded(self) -> LoadedExtension:
+        """What loading it found."""
+        if self._loaded is None:
+            raise RuntimeError("the extension has not been loaded")
+        return self._loaded
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether a call may be made."""
+        return not self._sandbox.is_ending
+
+    # -- loading ---------------------------------------------------------------------------------------------------
+
+    async def load(self, module_name: str, *, core: bool) -> None:
+        """Load the extension into the worker, once.
+
+        Raises:
+            LoadFailedError: its import raised, exited or hung.
+            SandboxError: the sandbox ended for another reason.
+        """
+        async with self._loading:
+            if self._loaded is not None:
+                return
+            root = self._sandbox.launched.code_root if self._sandbox.launched else wire.CODE_DIRECTORY
+            params = {
+                "name": self._extension,
+                "path": f"{root}/{self._extension}",
+                "module_name": module_name,
+                "core": core,
+            }
+            began = time.perf_counter()
+            limit_s = self._sandbox.policy.timeouts.import_s
+            try:
+                answer = await self._ask(wire.LOAD, params, "loading it", "timeouts.import", limit_s)
+                self._loaded = await self._checked(lambda: messages.loaded(answer))
+            except EndedError as error:
+                text = f"extension '{self._extension}' could not be loaded: {error.message}"
+                raise LoadFailedError(text, error.hint) from error
+            self._sandbox.seconds["load"] = time.perf_counter() - began
+            self._sandbox.usage = await self._launcher.stats(self._sandbox.id)
+
+    # -- calls -------------------------------------------------------------------------------------------------------
+
+    async def describe(self, class_types: Sequence[str] | None = None) -> tuple[NodeDescription, ...]:
+        """See ``calls.Session``."""
+        wanted = [node.class_type for node in self.loaded.nodes] if class_types is None else list(class_types)
+        limit_s = self._sandbox.policy.timeouts.import_s
+        answer = await self._ask(
+            wire.DESCRIBE, {"class_types": wanted}, "describing its nodes", "timeouts.import", limit_s
+        )
+        return await self._checked(lambda: messages.described(answer))
+
+    async def validate(self, call: NodeCall, input_types: Mapping[str, str]) -> tuple[bool | str | None, ...]:
+        """See ``calls.Session``."""
+        answer = await self._node_call(wire.VALIDATE, call, {"input_types": dict(input_types)})
+        return await self._checked(lambda: messages.validated(answer))
+
+    async def fingerprint(self, call: NodeCall) -> Any:
+        """See ``calls.Session``."""
+        answer = await self._node_call(wire.FINGERPRINT, call)
+        return await self._checked(lambda: messages.fingerprint(answer))
+
+    async def lazy(self, call: NodeCall) -> tuple[str, ...]:
+        """See ``calls.Session``."""
+        answer = await self._node_call(wire.LAZY, call)
+        return await self._checked(lambda: messages.lazy(answer))
+
+    async def execute(self, call: NodeCall, progress: ProgressSink) -> NodeResult:
+        """See ``calls.Session``."""
+        if self._is_async(call.class_type):
+            return await self._execute(call, progress)
+        with self._sandbox.busy():  # waiting for its turn is no idleness
+            async with self._sandbox.turn:
+                if self._sandbox.is_ending:
+                    raise ended_copy(await self._sandbox.final_error(), call_started=False)
+                return await self._execute(call, progress)
+
+    async def drop_instances(self, instances: Sequence[str]) -> None:
+        """See ``calls.Session``."""
+        await self._tell(wire.DROP_INSTANCES, {"instances": list(instances)})
+
+    async def release_handles(self, handles: Sequence[int]) -> None:
+        """See ``calls.Session``."""
+        await self._tell(wire.RELEASE_HANDLES, {"handles": list(handles)})
+
+    # -- one call ----------------------------------------------------------------------------------------------------
+
+    async def _execute(self, call: NodeCall, progress: ProgressSink) -> NodeResult:
+        number = self._calls.open(self._extension)
+        limits = self._sandbox.policy.limits
+        what = f"node {safe_text(call.node_id, 80)!r} ({safe_text(call.class_type, 80)})"
+        limit_s = self._sandbox.policy.timeouts.call_s
+        with self._granted(call):
+            self._sandbox.services.listen(number, progress)
+            try:
+                answer = await self._ask(
+                    wire.EXECUTE, self._params(call, number), what, "timeouts.call", limit_s, number=number
+                )
+                parsed = await self._checked(
+                    lambda: messages.executed(
+                        answer,
+                        self.sandbox,
+                        max_values=limits.outputs,
+                        max_expansion=limits.expansion_nodes,
+                    )
+                )
+                result = await self._adopted(parsed)
+                self._on_success()
+                return result
+            except NodeRaisedError:
+                self._on_success()  # the pack's error, not the sandbox's
+                raise
+            finally:
+                self._sandbox.services.unlisten(number)
+                self._calls.close(number)
+
+    async def _adopted(self, parsed: messages.ParsedResult) -> NodeResult:
+        try:
+            return await self._outputs.node_result(parsed)
+        except ProtocolViolationError as error:
+            raise await self._broken(error) from error
+        except QuotaError:
+            raise
+        except SandboxError as error:
+            if self._sandbox.is_ending:
+                raise ended_copy(await self._sandbox.final_error(), call_started=True) from error
+            raise
+
+    async def _node_call(self, method: str, call: NodeCall, extra: Mapping[str, Any] | None = None) -> Any:
+        number = self._calls.open(self._extension)
+        what = f"{method} of node {safe_text(call.node_id, 80)!r} ({safe_text(call.class_type, 80)})"
+        limit_s = self._sandbox.policy.timeouts.call_s
+        with self._granted(call):
+            try:
+                params = {**self._params(call, number), **(extra or {})}
+                return await self._ask(method, params, what, "timeouts.call", limit_s)
+            finally:
+                self._calls.close(number)
+
+    async def _ask(
+        self,
+        method: str,
+        params: dict[str, Any],
+        what: str,
+        key: str,
+        limit_s: float,
+        *,
+        number: int | None = None,
+    ) -> Any:
+        with self._sandbox.busy():
+            try:
+                pending = await self._sandbox.peer.start(method, params)
+            except ConversationEndedError:
+                raise ended_copy(await self._sandbox.final_error(), call_started=False) from None
+            except wire.FrameTooLargeError as error:
+                raise QuotaError(f"the inputs of {what} do not fit one message: {error}") from None
+            try:
+                with anyio.fail_after(limit_s):
+                    return await pending.wait()
+            except TimeoutError:
+                self._sandbox.end(failure.too_slow(self._sandbox.names, what, key, limit_s))
+                raise await self._sandbox.final_error() from None
+            except ConversationEndedError:
+                raise ended_copy(await self._sandbox.final_error(), call_started=True) from None
+            except RemoteCallError as error:
+                raise await self._failed(error) from None
+            except anyio.get_cancelled_exc_class():
+                with anyio.CancelScope(shield=True):
+                    await self._interrupt(pending, what, number)
+                raise
+            finally:
+                pending.close()
+
+    async def _interrupt(self, pending: PendingCall, what: str, number: int | None) -> None:
+        """The caller no longer wants it: ask it to stop, then see to it. Returns when it does not run any more."""
+        grace_s = self._sandbox.policy.timeouts.grace_s
+        with anyio.move_on_after(grace_s):
+            try:
+                if number is not None:
+                    await self._sandbox.peer.notify(wire.CANCEL, {"call": number})
+                answer = await pending.wait()
+            except (RemoteCallError, ConversationEndedError):
+                return
+            await self._throw_away(answer)
+            return
+        reason = failure.unresponsive(self._sandbox.names, f"{what} did not stop when it was interrupted")
+        self._sandbox.end(reason, deliberate=True)
+        await self._sandbox.gone()
+
+    async def _throw_away(self, answer: Any) -> None:
+        """A result that came after all: its files are given back."""
+        limits = self._sandbox.policy.limits
+        try:
+            parsed = messages.executed(
+                answer, self.sandbox, max_values=limits.outputs, max_expansion=limits.expansion_nodes
+            )
+            self._outputs.release(await self._outputs.node_result(parsed))
+        except ProtocolViolationError as error:
+            self._sandbox.end(error)
+        except SandboxError:
+            return
+
+    async def _failed(self, error: RemoteCallError) -> Exception:
+        try:
+            mine = messages.failure(error.error, self._extension)
+        except ProtocolViolationError as violation:
+            return await self._broken(violation)
+        if isinstance(mine, NodeRaisedError) and not mine.hint:
+            before, now = self._sandbox.usage, await self._launcher.stats(self._sandbox.id)
+            mine.hint = failure.hint(before, now, self._sandbox.names)
+            self._sandbox.usage = now
+        return mine
+
+    async def _broken(self, violation: ProtocolViolationError) -> SandboxError:
+        self._sandbox.end(violation)
+        return await self._sandbox.final_error()
+
+    async def _checked(self, read: Callable[[], T]) -> T:
+        """What ``read`` makes of an answer; a worker whose answer is none is ended."""
+        try:
+            return read()
+        except ProtocolViolationError as error:
+            raise await self._broken(error) from error
+
+    async def _tell(self, method: str, params: dict[str, Any]) -> None:
+        try:
+            await self._sandbox.peer.notify(method, params)
+        except ConversationEndedError:
+            return  # gone, and what it should forget with it
+
+    # -- parts of a call ---------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _granted(self, call: NodeCall) -> Iterator[None]:
+        """Let the sandbox see what the call names, and only while it runs."""
+        objects: dict[str, None] = {}
+        for name, values in call.inputs.items():
+            for value in values or ():
+                objects.update(dict.fromkeys(value.objects))
+                for owner, _ in value.handles:
+                    if owner != self.sandbox:
+                        raise HandleNotPortableError(
+                            f"input {safe_text(name, 80)!r} of node {safe_text(call.node_id, 80)!r} is an object that "
+                            f"lives in another sandbox than extension '{self._extension}'",
+                            "put both extensions into one sandbox group",
+                        )
+        for tree in call.hidden.values():
+            objects.update(dict.fromkeys(_large(tree)))
+        granted = list(objects)
+        if granted:
+            self._store.grant(self.sandbox, granted)
+        try:
+            yield
+        finally:
+            if granted:
+                self._store.revoke(self.sandbox, granted)
+
+    @staticmethod
+    def _params(call: NodeCall, number: int) -> dict[str, Any]:
+        params: dict[str, Any] = {
+            "call": number,
+            "prompt_id": call.prompt_id,
+            "node_id": call.node_id,
+            "class_type": call.class_type,
+            "instance": call.instance or call.node_id,
+            "inputs": {
+                name: None if values is None else [value.tree for value in values]
+                for name, values in call.inputs.items()
+            },
+            "hidden": dict(call.hidden),
+        }
+        if call.links is not None:
+            params["links"] = list(call.links)
+        if call.dynprompt is not None:
+            params["dynprompt"] = call.dynprompt
+        return params
+
+    def _is_async(self, class_type: str) -> bool:
+        return any(node.is_async for node in self.loaded.nodes if node.class_type == class_type)
+
+
+def _large(tree: Any) -> list[str]:
+    """The object that a hidden value is, when it is one; inside it there are none (its maker saw to that)."""
+    if isinstance(tree, dict) and len(tree) == 1:
+        ((tag, body),) = tree.items()
+        if tag in _OBJECT_TAGS and isinstance(body, dict) and isinstance(body.get("file"), str):
+            return [body["file"]]
+    return []

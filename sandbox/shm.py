@@ -1,0 +1,174 @@
+"""Files in /dev/shm that the host makes, a sandbox fills, and nobody changes any more: the kernel's part of it.
+
+The host creates and allocates every file, so it owns name, inode and pages (the pages count against the host's
+memory, not the producer's). The sandbox may only open and fill it: the directory is not the sandbox's to change.
+``freeze`` then asks the kernel for the word that no descriptor and no mapping anywhere can write to it. Synchronous;
+everything here but ``create`` and ``copy`` takes microseconds on tmpfs, whatever the size. Who may hold how much
+stands in ``tensors.py``.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import signal
+import stat
+from pathlib import Path
+from typing import Final
+
+log = logging.getLogger(__name__)
+
+F_SETLEASE: Final = fcntl.F_SETLEASE
+F_GETLEASE: Final = fcntl.F_GETLEASE
+F_SETSIG: Final = 10
+BREAK_SIGNAL: Final = signal.SIGURG
+"""What the kernel sends when a lease breaks. Not the default SIGIO: that one kills a process without a handler, so
+a sandbox could end the host in the moment before one is installed; SIGURG is ignored by default."""
+
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+_COPY_STEP = 64 * 1024 * 1024
+
+
+class FileRefusedError(Exception):
+    """A sandbox's output file is not what it was announced to be; the text says in what way."""
+
+
+def create(path: Path, nbytes: int) -> int:
+    """Make a file of ``nbytes`` allocated bytes that anybody who reaches it may fill; return a read-only descriptor.
+
+    The descriptor is opened before the file's mode lets a sandbox in, and no writable one of ours stays open: ours
+    would stand in the way of the lease as well as theirs.
+
+    Raises:
+        OSError: ENOSPC when /dev/shm is full; nothing is left behind.
+    """
+    writer = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    reader = -1
+    try:
+        if nbytes:
+            os.posix_fallocate(writer, 0, nbytes)
+        reader = os.open(path, _READ)
+        os.fchmod(writer, 0o666)
+    except BaseException:
+        if reader >= 0:
+            os.close(reader)
+        path.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(writer)
+    return reader
+
+
+def write(path: Path, data: bytes) -> int:
+    """Make a read-only file that holds ``data``; return a read-only descriptor.
+
+    Raises:
+        OSError: ENOSPC when /dev/shm is full; nothing is left behind.
+    """
+    writer = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o400)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(writer, view) :]
+        os.fchmod(writer, 0o444)
+        return os.open(path, _READ)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(writer)
+
+
+def freeze(fd: int) -> bool:
+    """Take write permission away and ask for a read lease; False when somebody can still write.
+
+    The order matters: after the chmod nobody new gets in, then the lease is granted only if nobody is in. An open
+    that passed its permission check before the chmod and completes after the lease breaks it, which is noticed.
+    """
+    os.fchmod(fd, 0o444)
+    fcntl.fcntl(fd, F_SETSIG, BREAK_SIGNAL)
+    # The process, not the calling thread: a thread that has ended would not be told.
+    fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
+    try:
+        fcntl.fcntl(fd, F_SETLEASE, fcntl.F_RDLCK)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        # No leases here (fs.leases-enable=0, a user namespace): a copy is always right, trust never is.
+        log.warning("no file lease on this machine, outputs are copied: %s", error.strerror)
+        return False
+    return True
+
+
+def lease_holds(fd: int) -> bool:
+    """False once somebody tries (or tried) to open the file for writing."""
+    return fcntl.fcntl(fd, F_GETLEASE) == fcntl.F_RDLCK
+
+
+def is_open_elsewhere(fd: int) -> bool:
+    """Whether anybody but ``fd`` has the file open or mapped. Ends a read lease on ``fd``."""
+    try:
+        fcntl.fcntl(fd, F_SETLEASE, fcntl.F_WRLCK)
+    except OSError:
+        return True
+    fcntl.fcntl(fd, F_SETLEASE, fcntl.F_UNLCK)
+    return False
+
+
+def check_extent(fd: int, nbytes: int) -> None:
+    """See that the file holds exactly ``nbytes`` real bytes under one name.
+
+    Raises:
+        FileRefusedError: resized, holes punched (a reader would be charged for them), or linked elsewhere.
+    """
+    status = os.fstat(fd)
+    if status.st_size != nbytes:
+        raise FileRefusedError(f"it holds {status.st_size} bytes, announced were {nbytes}")
+    if status.st_blocks * 512 < nbytes:
+        raise FileRefusedError(f"it has holes: {status.st_blocks * 512} of {nbytes} bytes are allocated")
+    if status.st_nlink != 1 or not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+        raise FileRefusedError("it is no longer the plain file with one name that the host made")
+
+
+def copy(source: int, path: Path, nbytes: int) -> int:
+    """Copy the bytes of a file that may change meanwhile into a new read-only one; return its descriptor.
+
+    ``sendfile``, never a mapping: a mapping of a file that a sandbox can truncate is a SIGBUS for the host.
+
+    Raises:
+        FileRefusedError: the file was shorter than announced.
+        OSError: ENOSPC when /dev/shm is full.
+    """
+    target = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o400)
+    try:
+        offset = 0
+        while offset < nbytes:
+            sent = os.sendfile(target, source, offset, min(_COPY_STEP, nbytes - offset))
+            if sent == 0:
+                raise FileRefusedError(f"it ended at {offset} bytes, announced were {nbytes}")
+            offset += sent
+        os.fchmod(target, 0o444)
+        return os.open(path, _READ)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(target)
+
+
+def read(fd: int, nbytes: int) -> bytes:
+    """The first ``nbytes`` bytes of the file, by reading, not mapping.
+
+    Raises:
+        FileRefusedError: the file is shorter.
+    """
+    pieces: list[bytes] = []
+    offset = 0
+    while offset < nbytes:
+        piece = os.pread(fd, min(_COPY_STEP, nbytes - offset), offset)
+        if not piece:
+            raise FileRefusedError(f"it ended at {offset} bytes, announced were {nbytes}")
+        pieces.append(piece)
+        offset += len(piece)
+    return b"".join(pieces)

@@ -1,0 +1,536 @@
+"""The object store in /dev/shm: who may hold how much, who may see what, and when bytes are given back.
+
+An object is a file that nobody can write any more: a tensor, bytes, a long string or a large JSON value. It is born
+in a sandbox's outbox (``allocate``), becomes the host's (``adopt``) and is seen by a sandbox only while granted. The
+store never looks into an object and knows no dtype; what the kernel does for it stands in ``shm.py``.
+
+Every method must be called on the event loop. Work that depends on a file's size runs in threads.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import secrets
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+from anyio.lowlevel import checkpoint
+
+from policies import SandboxId, TenantId
+from sandbox import shm
+from sandbox.accounts import Account, Ledger, StoreLimits, StoreUsage, charge
+from sandbox.calls import Value
+from sandbox.errors import ProtocolViolationError, QuotaError, SandboxError
+from sandbox.figures import human_bytes
+from sandbox.instance import InstanceLock
+from sandbox.places import Places
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+INLINE_BYTES: Final = 1024 * 1024
+"""Up to here allocating, copying and freeing is faster than handing it to a thread."""
+
+
+@dataclass(slots=True)
+class _Object:
+    id: str
+    tenant: TenantId
+    producer: SandboxId | None
+    nbytes: int
+    fd: int
+    leased: bool
+    references: int = 0
+    lost: bool = False
+    seen_by: set[SandboxId] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class _Box:
+    tenant: TenantId
+    inbox: Path
+    outbox: Path
+    account: Account
+    zero_copy: bool
+    files: dict[str, tuple[int, int]] = field(default_factory=dict)  # name -> (descriptor, bytes)
+    pending: int = 0
+    grants: Counter[str] = field(default_factory=Counter)
+
+
+class TensorStore:
+    """All objects of one instance; async context manager.
+
+    ``on_lease_break`` is called with a sandbox that opened a file of its own which the host had adopted: end it.
+    ``on_pressure(tenant, sandbox, nbytes)`` is called before a quota refuses, so that a cache can let go of values
+    (``sandbox`` is set when that sandbox's own cap is the one in the way).
+    """
+
+    def __init__(self, places: Places, limits: StoreLimits | None = None) -> None:
+        self._places = places
+        self._limits = limits or StoreLimits()
+        self._objects: dict[str, _Object] = {}
+        self._boxes: dict[SandboxId, _Box] = {}
+        self._ledger = Ledger(self._limits)
+        self._lingering: list[_Object] = []
+        self._garbage: list[int] = []
+        self._garbage_there = anyio.Event()
+        self._lock = InstanceLock(places)
+        self._stack = AsyncExitStack()
+        self.on_lease_break: Callable[[SandboxId], None] = lambda _sandbox: None
+        self.on_pressure: Callable[[TenantId, SandboxId | None, int], None] = lambda *_: None
+
+    # -- life ----------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        """Take the instance lock and sweep what a dead host left.
+
+        Raises:
+            StartError: another process runs this instance.
+        """
+        await anyio.to_thread.run_sync(self._lock.acquire)
+        try:
+            group = await self._stack.enter_async_context(anyio.create_task_group())
+            group.start_soon(self._watch_leases)
+            group.start_soon(self._collect)
+        except BaseException:
+            await anyio.to_thread.run_sync(self._lock.release)
+            raise
+        self._group = group
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._group.cancel_scope.cancel()
+        await self._stack.__aexit__(None, None, None)
+        with anyio.CancelScope(shield=True):
+            for fd in self._all_descriptors():
+                os.close(fd)
+            self._objects.clear()
+            self._boxes.clear()
+            self._lingering.clear()
+            self._garbage.clear()
+            await anyio.to_thread.run_sync(self._lock.release)
+
+    # -- sandboxes -----------------------------------------------------------------------------------------------
+
+    async def register(
+        self, sandbox: SandboxId, tenant: TenantId, *, quota: int, quota_name: str, zero_copy: bool = True
+    ) -> None:
+        """Make the sandbox's two directories.
+
+        ``quota`` caps its live outputs; ``quota_name`` says in an error which line sets it. Without ``zero_copy``
+        every output is copied: for sandboxes that could pin pages (GPU) or whose runtime keeps files open (gVisor).
+        """
+        inbox, outbox = self._places.inbox(sandbox), self._places.outbox(sandbox)
+
+        def make() -> None:
+            for directory in (inbox, outbox):
+                directory.mkdir(parents=True, mode=0o755)
+                directory.chmod(0o755)  # whatever our umask is: the sandbox reads it, and cannot change it
+
+        await anyio.to_thread.run_sync(make)
+        self._boxes[sandbox] = _Box(tenant, inbox, outbox, Account(quota, quota_name), zero_copy)
+
+    async def unregister(self, sandbox: SandboxId) -> None:
+        """Forget a sandbox that no longer runs: its unpublished files go, its objects stay with who holds them.
+
+        Only call it when no process of the sandbox is left: its leases are given up here.
+        """
+        box = self._boxes.pop(sandbox, None)
+        if box is None:
+            return
+        for name, (fd, nbytes) in box.files.items():
+            self._ledger.subtract(box.tenant, None, nbytes)
+            self._discard_file(box.outbox / name, fd, nbytes)
+        for known in list(self._objects.values()):
+            known.seen_by.discard(sandbox)
+            if known.producer == sandbox:
+                known.producer = None
+                if known.lost:
+                    self._forget(known)
+                elif known.leased:
+                    # Nobody is left who could have an open in flight, so the lease has nothing more to say.
+                    known.leased = False
+                    os.close(known.fd)
+                    known.fd = -1
+        for lingering in self._lingering:
+            lingering.seen_by.discard(sandbox)
+        self._retry_lingering()
+        await anyio.to_thread.run_sync(lambda: shutil.rmtree(box.inbox.parent, ignore_errors=True))
+
+    # -- outputs: allocate, publish or discard --------------------------------------------------------------------
+
+    async def allocate(self, sandbox: SandboxId, nbytes: int) -> str:
+        """Make a file of ``nbytes`` in the sandbox's outbox and return its name.
+
+        Raises:
+            QuotaError: a cap refuses, before any memory is touched.
+        """
+        box = self._box(sandbox)
+        if len(box.files) + box.pending >= self._limits.sandbox_files:
+            raise QuotaError(
+                f"{len(box.files)} output files are open; at most {self._limits.sandbox_files} may be",
+                "publish or discard some before asking for more",
+            )
+        self._check_quota(box.tenant, sandbox, nbytes)
+        self._ledger.add(box.tenant, box.account, nbytes)
+        box.pending += 1
+        name = secrets.token_hex(16)
+        fd = -1
+        try:
+            path = box.outbox / name
+            fd = await _sized(nbytes, lambda: shm.create(path, nbytes))
+            if self._boxes.get(sandbox) is not box:
+                self._discard_file(path, fd, nbytes)
+                raise QuotaError("the sandbox ended while it asked for memory")
+        except BaseException as error:
+            self._ledger.subtract(box.tenant, box.account, nbytes)
+            if isinstance(error, OSError):
+                raise self._full(error, nbytes) from error
+            raise
+        finally:
+            box.pending -= 1
+        box.files[name] = (fd, nbytes)
+        return name
+
+    def discard(self, sandbox: SandboxId, name: str) -> None:
+        """Remove an allocated file that will not be published.
+
+        Raises:
+            ProtocolViolationError: there is no such file of this sandbox.
+        """
+        box = self._box(sandbox)
+        fd, nbytes = self._take(box, name)
+        self._ledger.subtract(box.tenant, box.account, nbytes)
+        self._discard_file(box.outbox / name, fd, nbytes)
+
+    async def take_bytes(self, sandbox: SandboxId, name: str, nbytes: int) -> bytes:
+        """Read a small allocated file (a preview) and remove it.
+
+        Raises:
+            ProtocolViolationError: no such file, or it is shorter than ``nbytes``.
+        """
+        box = self._box(sandbox)
+        fd, allocated = self._take(box, name)
+        try:
+            if nbytes > allocated:
+                raise ProtocolViolationError(f"file {name} holds {allocated} bytes, announced were {nbytes}")
+            return await _sized(nbytes, lambda: shm.read(fd, nbytes))
+        except shm.FileRefusedError as error:
+            raise ProtocolViolationError(f"file {name}: {error}") from error
+        finally:
+            self._ledger.subtract(box.tenant, box.account, allocated)
+            self._discard_file(box.outbox / name, fd, allocated)
+
+    async def adopt(self, sandbox: SandboxId, files: Iterable[tuple[str, int]]) -> None:
+        """Take over published files ``(name, announced bytes)``; afterwards each is an object without a reference.
+
+        All or none: when one is refused, the others are dropped. Call ``retain`` before anything else is awaited.
+
+        Raises:
+            ProtocolViolationError: a file was never allocated, or was resized, punched or linked elsewhere.
+            QuotaError: a copy was needed and does not fit.
+        """
+        box = self._box(sandbox)
+        adopted: list[_Object] = []
+        try:
+            for name, announced in files:
+                fd, nbytes = self._take(box, name)
+                try:
+                    known = await self._adopt_one(sandbox, box, name, fd, nbytes, announced)
+                except BaseException:
+                    self._ledger.subtract(box.tenant, box.account, nbytes)
+                    self._discard_file(box.outbox / name, fd, nbytes)
+                    raise
+                self._objects[known.id] = known
+                adopted.append(known)
+        except BaseException:
+            for known in adopted:
+                self._forget(known)
+            raise
+
+    async def _adopt_one(
+        self, sandbox: SandboxId, box: _Box, name: str, fd: int, nbytes: int, announced: int
+    ) -> _Object:
+        source, target = box.outbox / name, self._places.store / name
+        try:
+            if announced != nbytes:
+                raise shm.FileRefusedError(f"{nbytes} bytes were allocated, announced were {announced}")
+            if box.zero_copy and shm.freeze(fd):
+                shm.check_extent(fd, nbytes)
+                os.rename(source, target)  # noqa: PTH104  (one syscall on tmpfs, and blockbuster knows this place)
+                return _Object(name, box.tenant, sandbox, nbytes, fd, leased=True)
+            shm.check_extent(fd, nbytes)
+            copied = await _sized(nbytes, lambda: shm.copy(fd, target, nbytes))
+        except shm.FileRefusedError as error:
+            raise ProtocolViolationError(f"output file {name}: {error}") from error
+        except OSError as error:
+            raise self._full(error, nbytes) from error
+        os.close(copied)
+        self._discard_file(source, fd, nbytes)
+        return _Object(name, box.tenant, sandbox, nbytes, -1, leased=False)
+
+    # -- objects ---------------------------------------------------------------------------------------------------
+
+    async def put(self, tenant: TenantId, data: bytes) -> str:
+        """Make an object of the host's own (a large JSON value, a long string); the caller holds one reference.
+
+        Raises:
+            QuotaError: the tenant's quota refuses.
+        """
+        nbytes = len(data)
+        self._check_quota(tenant, None, nbytes)
+        self._ledger.add(tenant, None, nbytes)
+        name = secrets.token_hex(16)
+        path = self._places.store / name
+        try:
+            os.close(await _sized(nbytes, lambda: shm.write(path, data)))
+        except BaseException as error:
+            self._ledger.subtract(tenant, None, nbytes)
+            if isinstance(error, OSError):
+                raise self._full(error, nbytes) from error
+            raise
+        self._objects[name] = _Object(name, tenant, None, nbytes, -1, leased=False, references=1)
+        return name
+
+    async def read(self, object_id: str, limit: int) -> bytes:
+        """The bytes of an object.
+
+        Raises:
+            QuotaError: it is larger than ``limit``.
+            SandboxError: there is no such object.
+        """
+        known = self._known(object_id)
+        if known.nbytes > limit:
+            raise QuotaError(f"a value of {human_bytes(known.nbytes)} is over {human_bytes(limit)}")
+        path = self._places.store / object_id
+
+        def load() -> bytes:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                return shm.read(fd, known.nbytes)
+            finally:
+                os.close(fd)
+
+        return await _sized(known.nbytes, load)
+
+    def retain(self, value: Value) -> None:
+        """Take another reference to each object of ``value``."""
+        self.retain_objects(value.objects)
+
+    def retain_objects(self, objects: Iterable[str]) -> None:
+        """Take another reference to each object."""
+        for object_id in objects:
+            self._known(object_id).references += 1
+
+    def release(self, value: Value) -> None:
+        """Give back one reference to each object of ``value``; what nobody holds any more is freed."""
+        for object_id in value.objects:
+            known = self._objects.get(object_id)
+            if known is None:
+                continue  # lost with its producer
+            known.references -= 1
+            if known.references <= 0:
+                self._forget(known)
+
+    def drop_unreferenced(self, objects: Iterable[str]) -> None:
+        """Free adopted objects that turned out not to be wanted."""
+        for object_id in objects:
+            known = self._objects.get(object_id)
+            if known is not None and known.references <= 0:
+                self._forget(known)
+
+    def grant(self, sandbox: SandboxId, objects: Sequence[str]) -> None:
+        """Let a sandbox read objects, by their id as file name, until each grant is revoked.
+
+        Raises:
+            SandboxError: an object is gone, or belongs to another tenant.
+        """
+        box = self._box(sandbox)
+        granted: list[str] = []
+        try:
+            for object_id in objects:
+                known = self._known(object_id)
+                if known.tenant != box.tenant:
+                    raise SandboxError(f"object {object_id} belongs to another tenant")
+                if not box.grants[object_id]:
+                    os.link(self._places.store / object_id, box.inbox / object_id)
+                box.grants[object_id] += 1
+                known.seen_by.add(sandbox)
+                known.references += 1  # a release while the node runs must not pull it away
+                granted.append(object_id)
+        except BaseException:
+            self.revoke(sandbox, granted)
+            raise
+
+    def revoke(self, sandbox: SandboxId, objects: Iterable[str]) -> None:
+        """Take grants back; the name goes with the last one. What the sandbox has mapped it may still read."""
+        box = self._boxes.get(sandbox)
+        for object_id in objects:
+            if box is not None and box.grants[object_id] > 0:
+                box.grants[object_id] -= 1
+                if not box.grants[object_id]:
+                    del box.grants[object_id]
+                    (box.inbox / object_id).unlink(missing_ok=True)
+            self.release(Value(None, (object_id,)))
+
+    # -- figures ---------------------------------------------------------------------------------------------------
+
+    def usage(self, tenant: TenantId | None = None) -> StoreUsage:
+        """What a tenant (or, without one, everybody) holds, outputs in the making included."""
+        return self._ledger.usage(tenant)
+
+    def sandbox_bytes(self, sandbox: SandboxId) -> int:
+        """Live outputs of a sandbox."""
+        box = self._boxes.get(sandbox)
+        return box.account.used if box else 0
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _box(self, sandbox: SandboxId) -> _Box:
+        try:
+            return self._boxes[sandbox]
+        except KeyError:
+            raise SandboxError(f"sandbox {sandbox} has ended") from None
+
+    def _known(self, object_id: str) -> _Object:
+        known = self._objects.get(object_id)
+        if known is None or known.lost:
+            raise SandboxError(f"object {object_id} is gone", "run the node that made it again")
+        return known
+
+    @staticmethod
+    def _take(box: _Box, name: str) -> tuple[int, int]:
+        try:
+            return box.files.pop(name)
+        except KeyError:
+            raise ProtocolViolationError(f"it named a file that it was not given: {name!r:.80}") from None
+
+    def _check_quota(self, tenant: TenantId, sandbox: SandboxId | None, nbytes: int) -> None:
+        account = self._box(sandbox).account if sandbox is not None else None
+        refusal = self._ledger.refusal(tenant, account, nbytes)
+        if refusal and self._lingering:
+            self._retry_lingering()
+            refusal = self._ledger.refusal(tenant, account, nbytes)
+        if refusal:
+            self.on_pressure(tenant, sandbox if refusal.by_sandbox else None, charge(nbytes))
+            refusal = self._ledger.refusal(tenant, account, nbytes)
+        if refusal:
+            raise refusal.error
+
+    def _full(self, error: OSError, nbytes: int) -> SandboxError:
+        if error.errno == errno.ENOSPC:
+            return QuotaError(
+                f"shared memory of this machine is full: asked {human_bytes(nbytes)}",
+                "enlarge /dev/shm (mount -o remount,size=...) or lower the quotas",
+            )
+        if error.errno == errno.EMFILE:
+            return QuotaError("this host has no file descriptors left", "raise its limit (ulimit -n)")
+        return SandboxError(f"shared memory failed: {error.strerror}")
+
+    def _forget(self, known: _Object) -> None:
+        """The last reference is gone: free it, unless a sandbox still has it mapped."""
+        if self._objects.pop(known.id, None) is None:
+            return
+        path = self._places.store / known.id
+        if known.fd < 0:
+            try:
+                known.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            except OSError:
+                known.fd = -1
+        path.unlink(missing_ok=True)
+        known.leased = False
+        if known.fd >= 0 and known.seen_by and shm.is_open_elsewhere(known.fd):
+            # A consumer keeps its mapping: the pages live on and go on counting until it lets go.
+            self._lingering.append(known)
+            self._garbage_there.set()
+            return
+        self._free(known)
+
+    def _free(self, known: _Object) -> None:
+        box = self._boxes.get(known.producer) if known.producer else None
+        self._ledger.subtract(known.tenant, box.account if box else None, known.nbytes)
+        self._close_later(known.fd, known.nbytes)
+        known.fd = -1
+
+    def _retry_lingering(self) -> None:
+        still: list[_Object] = []
+        for known in self._lingering:
+            if known.seen_by and shm.is_open_elsewhere(known.fd):
+                still.append(known)
+            else:
+                self._free(known)
+        self._lingering = still
+
+    def _discard_file(self, path: Path, fd: int, nbytes: int) -> None:
+        path.unlink(missing_ok=True)
+        self._close_later(fd, nbytes)
+
+    def _close_later(self, fd: int, nbytes: int) -> None:
+        # The last close frees the pages: 20 ms for 512 MB, which the loop must not wait for.
+        if fd < 0:
+            return
+        if nbytes <= INLINE_BYTES:
+            os.close(fd)
+        else:
+            self._garbage.append(fd)
+            self._garbage_there.set()
+
+    async def _collect(self) -> None:
+        while True:
+            if self._lingering:
+                with anyio.move_on_after(1.0):
+                    await self._garbage_there.wait()
+            else:
+                await self._garbage_there.wait()
+            self._garbage_there = anyio.Event()
+            fds, self._garbage = self._garbage, []
+
+            def close(fds: list[int] = fds) -> None:
+                for fd in fds:
+                    os.close(fd)
+
+            if fds:
+                with anyio.CancelScope(shield=True):
+                    await anyio.to_thread.run_sync(close)
+            self._retry_lingering()
+            await checkpoint()
+
+    async def _watch_leases(self) -> None:
+        with anyio.open_signal_receiver(shm.BREAK_SIGNAL) as signals:
+            async for _ in signals:
+                self._check_leases()
+
+    def _check_leases(self) -> None:
+        for known in list(self._objects.values()):
+            if known.leased and not known.lost and not shm.lease_holds(known.fd):
+                known.lost = True
+                log.error("sandbox %s opened an adopted output for writing; it is ended", known.producer)
+                if known.producer is not None:
+                    self.on_lease_break(known.producer)
+
+    def _all_descriptors(self) -> list[int]:
+        fds = [fd for box in self._boxes.values() for fd, _ in box.files.values()]
+        fds += [known.fd for known in (*self._objects.values(), *self._lingering)]
+        return [fd for fd in (*fds, *self._garbage) if fd >= 0]
+
+
+async def _sized(nbytes: int, work: Callable[[], T]) -> T:
+    """Run ``work`` here when it is small, else in a thread."""
+    if nbytes <= INLINE_BYTES:
+        return work()
+    # Not abandoned when cancelled: half-made files would belong to nobody, and the size bounds the wait.
+    return await anyio.to_thread.run_sync(work)

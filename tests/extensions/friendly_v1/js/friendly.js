@@ -1,0 +1,1 @@
+// nothing: the tests only look whether it is served

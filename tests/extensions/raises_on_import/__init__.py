@@ -1,0 +1,3 @@
+"""Its import raises."""
+
+raise RuntimeError("this pack needs a library that nobody has")

@@ -1,0 +1,279 @@
+"""The engine over real workers (plain child processes): what the stand-ins promise, real packs keep."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import anyio
+import pytest
+
+from engine import CacheMode, Engine, NodeType, PromptInvalidError, PromptRequest
+from engine.events import Event, NodeBlocked, NodeStarted, ProgressChanged, PromptEnded
+from engine.testing import MemoryStorage, until_ended
+from policies import LOCAL_TENANT, ExtensionName, TenantId
+from sandbox.testing import UnconfinedLauncher
+from tests.contract.kit import PACKS, World, world
+
+pytestmark = pytest.mark.anyio
+
+GRACE = "timeouts: {grace: 200ms}\n"
+
+
+class Types:
+    """Node types of the packs that a test names."""
+
+    def __init__(self, made: World, *packs: str, group: str | None = None) -> None:
+        self._made = made
+        self._packs = packs
+        self._group = group
+
+    async def node_types(self, tenant: TenantId) -> Mapping[str, NodeType]:
+        found: dict[str, NodeType] = {}
+        for pack in self._packs:
+            session = await self._made.manager.acquire(tenant, ExtensionName(pack))
+            for node in session.loaded.nodes:
+                found[node.class_type] = NodeType(
+                    node, ExtensionName(pack), group=self._group, private_areas=frozenset({"output"})
+                )
+        return found
+
+    async def refresh(self, tenant: TenantId, class_types: Collection[str] | None) -> Mapping[str, NodeType]:
+        del class_types
+        return await self.node_types(tenant)
+
+
+class Stage:
+    def __init__(self, made: World, engine: Engine) -> None:
+        self.made = made
+        self.engine = engine
+
+    async def submit(self, **nodes: tuple[str, dict[str, Any]]) -> str:
+        prompt = {name: {"class_type": kind, "inputs": inputs} for name, (kind, inputs) in nodes.items()}
+        return (await self.engine.submit(LOCAL_TENANT, PromptRequest(prompt=prompt))).prompt_id
+
+    async def run(self, **nodes: tuple[str, dict[str, Any]]) -> Any:
+        return await until_ended(self.engine, LOCAL_TENANT, await self.submit(**nodes), timeout_s=60)
+
+    async def text(self, **nodes: tuple[str, dict[str, Any]]) -> Any:
+        """What the RFReport node ``out`` was given."""
+        entry = await self.run(**nodes)
+        assert entry["status"]["status_str"] == "success", entry["status"]["messages"][-1]
+        return entry["outputs"]["out"]["text"]
+
+    async def error(self, **nodes: tuple[str, dict[str, Any]]) -> Any:
+        entry = await self.run(**nodes)
+        name, data = entry["status"]["messages"][-1]
+        assert name == "execution_error", entry
+        return data
+
+
+@asynccontextmanager
+async def stage(
+    tmp_path: Any, *packs: str, cache: str = "classic", group: str | None = None
+) -> AsyncIterator[Stage]:
+    policies = dict.fromkeys(packs, GRACE + (f"group: {group}\n" if group else ""))
+    async with world(tmp_path, lambda places, _: UnconfinedLauncher(places), policies=policies) as made:
+        for pack in packs:
+            made.shelf.add(PACKS / pack)
+        if group:
+            made.shelf.groups[group] = tuple(map(ExtensionName, packs))
+        engine = Engine(
+            manager=made.manager,
+            store=made.store,
+            extensions=cast("Any", Types(made, *packs, group=group)),
+            storage=MemoryStorage(),
+            cache_mode=CacheMode.parse(cache),
+        )
+        async with engine:
+            yield Stage(made, engine)
+        assert made.store.usage(LOCAL_TENANT).objects == 0, "values are still held after the engine closed"
+
+
+@pytest.mark.parametrize("cache", ["classic", "none"])
+async def test_tensors_pass_through_two_extensions(tmp_path, cache):
+    async with stage(tmp_path, "friendly_v1", "flow", cache=cache) as scene:
+        nodes = {
+            "solid": ("RFSolid", {"width": 16, "height": 8, "value": 0.25}),
+            "block": ("RFBlock", {"value": ["solid", 0], "block": False}),  # through the other sandbox
+            "invert": ("RFInvert", {"image": ["block", 0], "strength": 1}),
+            "mean": ("RFInPlace", {"image": ["invert", 0]}),
+            "out": ("RFReport", {"text": ["invert", 1], "any": ["mean", 0]}),
+        }
+        assert await scene.text(**nodes) == ["invert"]
+        assert await scene.text(**nodes) == ["invert"]
+
+
+async def test_lists_lazy_inputs_expansion_and_any_names(tmp_path):
+    async with stage(tmp_path, "friendly_v1", "flow") as scene:
+        text = await scene.text(
+            list=("RFMakeList", {"count": 3}),
+            sum=("RFSumList", {"values": ["list", 0], "scale": 10}),
+            expand=("RFExpand", {"start": ["sum", 0], "count": 3}),
+            switch=("RFLazySwitch", {"first": True, "on_true": ["expand", 0], "on_false": ["list", 1]}),
+            dynamic=("RFDynamic", {"a": ["switch", 0], "b": "constant"}),
+            kwargs=("RFKwargs", {"linked": ["switch", 0], "dropped": 1}),
+            raw=("RFRawLink", {"link": ["sum", 0]}),
+            p1=("RFPair", {"a": ["dynamic", 0], "b": ["kwargs", 0]}),
+            p2=("RFPair", {"a": ["p1", 0], "b": ["raw", 0]}),
+            out=("RFReport", {"text": ["p2", 0]}),
+        )
+        assert text == ["a=33,b=constant/linked/RFSumList"]
+
+
+async def test_a_blocker_with_a_message(tmp_path):
+    async with (
+        stage(tmp_path, "friendly_v1", "flow") as scene,
+        scene.engine.subscribe(LOCAL_TENANT) as events,
+    ):
+        entry = await scene.run(
+            add=("RFAdd", {"a": 1, "b": 2}),
+            block=("RFBlock", {"value": ["add", 0], "block": True, "message": "no licence"}),
+            pair=("RFPair", {"a": ["block", 0], "b": 1}),
+            out=("RFReport", {"text": ["pair", 0]}),
+        )
+        assert entry["status"]["status_str"] == "success"
+        assert entry["outputs"] == {}
+        (blocked,) = [event for event in await heard(events) if isinstance(event, NodeBlocked)]
+        assert (blocked.node_id, blocked.message) == ("pair", "no licence")
+
+
+async def heard(events: Any) -> list[Event]:
+    """What was said so far, up to the end of a prompt."""
+    found = []
+    with anyio.fail_after(10):
+        async for event in events:
+            found.append(event)
+            if isinstance(event, PromptEnded):
+                return found
+    raise AssertionError("the stream ended")
+
+
+async def test_validators_instances_and_is_changed(tmp_path):
+    async with stage(tmp_path, "friendly_v1", "flow") as scene:
+        with pytest.raises(PromptInvalidError) as caught:
+            await scene.submit(
+                add=("RFAdd", {"a": 13, "b": 1}), out=("RFReport", {"text": "", "any": ["add", 0]})
+            )
+        (error,) = caught.value.node_errors["add"]["errors"]
+        assert error["type"] == "custom_validation_failed"
+        assert error["details"] == "a - 13 is not a number that we add"
+        for number, expected in ((0, "1/0"), (1, "1/1")):  # the second time from the cache
+            text = await scene.text(
+                count=("RFCounter", {}),
+                pair=("RFPair", {"a": ["count", 0], "b": number}),
+                out=("RFReport", {"text": ["pair", 0]}),
+            )
+            assert text == [expected]
+
+
+async def test_a_node_that_raises(tmp_path):
+    async with stage(tmp_path, "friendly_v1") as scene:
+        error = await scene.error(bad=("RFRaises", {"text": "boom"}))
+        assert error["exception_message"] == "boom\n"
+        assert error["exception_type"] == "ValueError"
+        assert error["current_inputs"] == {"text": ["boom"]}
+        assert any("raise ValueError" in line for line in error["traceback"])
+
+
+async def test_live_objects(tmp_path):
+    graph = {
+        "one": ("RFModel", {"factor": 3.0}),
+        "two": ("RFModel", {"factor": 1.0, "model": ["one", 0]}),
+        "pair": ("RFPair", {"a": ["two", 1], "b": 0}),
+        "out": ("RFReport", {"text": ["pair", 0]}),
+    }
+    async with stage(tmp_path, "friendly_v1", "flow") as scene:
+        assert await scene.text(**graph) == ["30.0/0"]
+        graph["pass"] = ("RFBlock", {"value": ["one", 0], "block": False})
+        graph["two"] = ("RFModel", {"factor": 1.0, "model": ["pass", 0]})
+        error = await scene.error(**graph)
+        assert error["exception_type"] == "ringfence.HandleNotPortableError"
+        assert "'friendly_v1'" in error["exception_message"]
+        assert "'flow'" in error["exception_message"]
+
+
+async def test_objects_of_a_stopped_sandbox_are_made_anew(tmp_path):
+    async with stage(tmp_path, "friendly_v1", "flow") as scene:
+
+        def graph(factor: float) -> dict[str, Any]:
+            return {
+                "one": ("RFModel", {"factor": 3.0}),
+                "two": ("RFModel", {"factor": factor, "model": ["one", 0]}),
+                "pair": ("RFPair", {"a": ["two", 1], "b": 0}),
+                "out": ("RFReport", {"text": ["pair", 0]}),
+            }
+
+        assert await scene.text(**graph(1.0)) == ["30.0/0"]
+        (running,) = [
+            item for item in scene.made.manager.list(LOCAL_TENANT) if "friendly_v1" in item.extensions
+        ]
+        await scene.made.manager.stop(LOCAL_TENANT, running.id)
+        assert await scene.text(**graph(2.0)) == ["30.0/0"]
+
+
+async def until(events: Any, node_id: str, *, reports: bool = False) -> None:
+    """Wait until a node is about to be called, or says by its progress bar that it is running."""
+    with anyio.fail_after(30):
+        async for event in events:
+            if reports and isinstance(event, ProgressChanged) and event.legacy and event.changed == node_id:
+                return
+            if not reports and isinstance(event, NodeStarted) and event.node_id == node_id:
+                return
+
+
+async def test_a_node_that_never_returns_is_ended_and_the_next_prompt_works(tmp_path):
+    async with stage(tmp_path, "never_returns", "friendly_v1") as scene:
+        async with scene.engine.subscribe(LOCAL_TENANT) as events:
+            stuck = await scene.submit(n=("RFNeverReturns", {}))
+            await until(events, "n")
+            other = await scene.submit(
+                solid=("RFSolid", {"width": 1, "height": 1, "value": 1}),
+                out=("RFReport", {"text": "3", "any": ["solid", 0]}),
+            )
+            assert (await until_ended(scene.engine, LOCAL_TENANT, other))["outputs"]["out"]["text"] == ["3"]
+            with anyio.fail_after(5):
+                assert await scene.engine.interrupt(LOCAL_TENANT, stuck)
+                entry = await until_ended(scene.engine, LOCAL_TENANT, stuck)
+        assert entry["status"]["messages"][-1][0] == "execution_interrupted"
+        assert (await scene.run(a=("RFAnswers", {})))["outputs"]["a"] == {"answer": [42]}
+
+
+async def test_a_polite_node_is_interrupted_and_its_sandbox_lives(tmp_path):
+    async with stage(tmp_path, "slow") as scene, scene.engine.subscribe(LOCAL_TENANT) as events:
+        sleeping = await scene.submit(s=("RFSleep", {"seconds": 500}))
+        await until(events, "s", reports=True)
+        (before,) = scene.made.manager.list(LOCAL_TENANT)
+        with anyio.fail_after(5):
+            await scene.engine.interrupt(LOCAL_TENANT)
+            entry = await until_ended(scene.engine, LOCAL_TENANT, sleeping)
+        assert entry["status"]["messages"][-1][0] == "execution_interrupted"
+        (after,) = scene.made.manager.list(LOCAL_TENANT)
+        assert before.id == after.id
+
+
+async def test_async_nodes_of_one_worker_overlap(tmp_path):
+    async with stage(tmp_path, "gates") as scene:
+        entry = await scene.run(w=("RFGateWaitAsync", {"name": "g"}), o=("RFGateOpenAsync", {"name": "g"}))
+        assert entry["status"]["status_str"] == "success"
+
+
+async def test_a_dead_worker_fails_its_node_and_no_other_prompt(tmp_path):
+    async with (
+        stage(tmp_path, "slow", "friendly_v1") as scene,
+        scene.engine.subscribe(LOCAL_TENANT) as events,
+    ):
+        doomed = await scene.submit(s=("RFSleep", {"seconds": 500}))
+        await until(events, "s", reports=True)
+        (info,) = [item for item in scene.made.manager.list(LOCAL_TENANT) if "slow" in item.extensions]
+        await scene.made.manager.stop(LOCAL_TENANT, info.id)
+        entry = await until_ended(scene.engine, LOCAL_TENANT, doomed)
+        name, data = entry["status"]["messages"][-1]
+        assert name == "execution_error"
+        assert data["exception_type"] == "ringfence.EndedError"
+        assert "slow" in data["exception_message"]
+        assert await scene.text(
+            solid=("RFSolid", {"width": 1, "height": 1, "value": 1}),
+            out=("RFReport", {"text": "3", "any": ["solid", 0]}),
+        ) == [3]

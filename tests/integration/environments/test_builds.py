@@ -1,0 +1,199 @@
+"""Environments that are really built: in a build container, from the package index, beside the node image."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+from docker.errors import DockerException
+
+from policies import LOCAL_TENANT, EffectivePolicy, ExtensionName, PolicyStore
+from sandbox.environment_errors import BuildFailedError, BuildLimitError, DependencyAbsentError
+from sandbox.environments import Environment, Environments
+from sandbox.launcher.build import DockerBuilder
+from sandbox.launcher.build_verb import BuildSettings, IndexSettings
+
+pytestmark = [pytest.mark.docker, pytest.mark.anyio]
+
+IMAGE = os.environ.get("RINGFENCE_NODE_IMAGE", "ringfence-node:cpu")
+EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Any]:
+    try:
+        client = docker.from_env()
+        client.images.get(IMAGE)
+    except DockerException as error:
+        pytest.skip(f"no container engine with {IMAGE}: {error}")
+    yield client
+    client.close()
+
+
+class Yard:
+    """One data directory and a builder on the real engine."""
+
+    def __init__(self, root: Path, engine: Any) -> None:
+        self.engine = engine
+        self.settings = BuildSettings(
+            image=IMAGE,
+            instance="test-builds",
+            network_mode=os.environ.get("RINGFENCE_BUILD_NETWORK", "bridge"),
+        )
+        index = IndexSettings.from_environment(os.environ)
+        self.builder = DockerBuilder(self.settings, index, connect=lambda: engine)
+        self.environments = Environments(
+            root / "environments", self.builder, settings=self.settings, index=index
+        )
+        self.policy = PolicyStore(root / "policies").effective(ExtensionName("x"))
+        self.root = root
+        self.lines: list[str] = []
+
+    async def ensure(self, *lines: str, policy: EffectivePolicy | None = None) -> Environment:
+        pack = self.root / "pack"
+        pack.mkdir(exist_ok=True)
+        (pack / "requirements.txt").write_text("\n".join(lines))
+        return await self.environments.ensure(LOCAL_TENANT, pack, policy or self.policy, self.lines.append)
+
+    def python(self, site: Path | None, code: str) -> str:
+        """Run code in the node image, without a network, as a sandbox would see the environment."""
+        volumes = {str(site): {"bind": "/ringfence/env", "mode": "ro"}} if site else {}
+        output = self.engine.containers.run(
+            IMAGE,
+            ["/opt/venv/bin/python", "-c", code],
+            environment={"PYTHONPATH": "/ringfence/env"},
+            network_mode="none",
+            user="199998:199998",
+            volumes=volumes,
+            remove=True,
+        )
+        return str(output.decode().strip())
+
+    def containers(self) -> list[Any]:
+        found = self.engine.containers.list(all=True, filters={"label": "ringfence.instance=test-builds"})
+        return list(found)
+
+
+@pytest.fixture
+def yard(tmp_path: Path, engine: Any) -> Iterator[Yard]:
+    yard = Yard(tmp_path.resolve(), engine)
+    yield yard
+    assert yard.containers() == []
+
+
+async def test_the_image_says_what_it_holds(yard: Yard) -> None:
+    image = await yard.builder.image()
+    assert {"numpy", "torch", "pillow"} <= image.packages.keys()
+    assert image.python.startswith("3.")
+    assert image == await yard.builder.image()
+
+
+async def test_numpy_1_and_numpy_2_live_side_by_side_and_equal_sets_are_reused(yard: Yard) -> None:
+    started = time.monotonic()
+    one = await yard.ensure("numpy<2")
+    built_s = time.monotonic() - started
+    assert one.site is not None
+    assert not one.reused
+    two = await yard.ensure("numpy>=2")
+    report = "import numpy, torch; print(numpy.__version__, numpy.asarray(torch.ones(2)).sum())"
+    assert yard.python(one.site, report).startswith("1.26")
+    assert yard.python(two.site, report).startswith("2.")
+    started = time.monotonic()
+    again = await yard.ensure("NumPy <2.0")
+    assert (again.key, again.site, again.reused) == (one.key, one.site, True)
+    assert time.monotonic() - started < built_s / 2
+    manifest = json.loads((one.site.parent / "environment.json").read_text())
+    assert list(manifest["packages"]) == ["numpy"]
+    assert "--hash=sha256:" in (one.site.parent / "lock.txt").read_text()
+    assert (one.site / "numpy" / "__pycache__").is_dir()
+    assert one.site.stat().st_uid == os.geteuid()
+
+
+async def test_the_image_keeps_its_torch_when_another_package_wants_one(yard: Yard) -> None:
+    environment = await yard.ensure("kornia")
+    assert "kornia" in environment.packages
+    assert not {name for name in environment.packages if name == "torch" or name.startswith("nvidia-")}
+    assert yard.python(environment.site, "import kornia, torch; print(torch.__file__)").startswith(
+        "/opt/venv/"
+    )
+
+
+async def test_a_package_that_does_not_exist_fails_with_uvs_words(yard: Yard) -> None:
+    with pytest.raises(BuildFailedError, match=r"No solution found|not found in the package registry"):
+        await yard.ensure("ringfence-no-such-package==99")
+    assert any("resolving" in line for line in yard.lines)
+
+
+async def test_a_package_without_wheels_needs_the_policys_word(yard: Yard) -> None:
+    with pytest.raises(BuildFailedError) as caught:
+        await yard.ensure("antlr4-python3-runtime==4.9.3")
+    assert "build.source_builds" in caught.value.hint
+    build = yard.policy.build.model_copy(update={"source_builds": True})
+    allowed = yard.policy.model_copy(update={"build": build})
+    environment = await yard.ensure("antlr4-python3-runtime==4.9.3", policy=allowed)
+    assert environment.packages == {"antlr4-python3-runtime": "4.9.3"}
+
+
+async def test_what_only_another_image_has_is_said_before_anything_is_built(yard: Yard) -> None:
+    if "torchvision" in (await yard.builder.image()).packages:
+        pytest.skip("this image variant has torchvision")
+    with pytest.raises(DependencyAbsentError, match="'full'"):
+        await yard.ensure("torchvision")
+    assert yard.lines == []
+
+
+async def test_a_build_without_network_cannot_reach_the_index(yard: Yard) -> None:
+    build = yard.policy.build.model_copy(update={"network": False})
+    with pytest.raises(BuildFailedError) as caught:
+        await yard.ensure("piexif", policy=yard.policy.model_copy(update={"build": build}))
+    assert "build.network: false" in caught.value.hint
+
+
+async def test_a_build_over_its_time_is_ended_with_its_container(yard: Yard) -> None:
+    build = yard.policy.build.model_copy(update={"timeout_s": 0.2})
+    with pytest.raises(BuildLimitError) as caught:
+        await yard.ensure("piexif", policy=yard.policy.model_copy(update={"build": build}))
+    assert caught.value.limit == "time"
+    assert yard.containers() == []
+
+
+async def test_a_sweep_removes_what_a_killed_host_left(yard: Yard) -> None:
+    labels = {"ringfence.instance": "test-builds", "ringfence.purpose": "build"}
+    yard.engine.containers.create(IMAGE, ["true"], labels=labels)
+    assert await yard.builder.sweep() == 1
+
+
+async def test_the_numpy_examples_each_need_their_numpy(yard: Yard) -> None:
+    run = (
+        "import sys; sys.path.insert(0, '/pack'); import torch, {name} as pack\n"
+        "node = next(iter(pack.NODE_CLASS_MAPPINGS.values()))\n"
+        "image, report = getattr(node(), node.FUNCTION)(torch.rand(1, 8, 8, 3), 0.5)\n"
+        "print(tuple(image.shape), report)"
+    )
+    for name, version in (("numpy1", "numpy 1."), ("numpy2", "numpy 2.")):
+        pack = EXAMPLES / name / name
+        environment = await yard.environments.ensure(LOCAL_TENANT, pack, yard.policy, yard.lines.append)
+        code = f"NAME = {name!r}\n" + run.format(name=name)
+        volumes = {str(pack): {"bind": f"/pack/{name}", "mode": "ro"}}
+        if environment.site:
+            volumes[str(environment.site)] = {"bind": "/ringfence/env", "mode": "ro"}
+        output = yard.engine.containers.run(
+            IMAGE,
+            ["/opt/venv/bin/python", "-c", code],
+            environment={"PYTHONPATH": "/ringfence/env"},
+            network_mode="none",
+            volumes=volumes,
+            remove=True,
+        )
+        assert output.decode().strip().startswith(f"(1, 8, 8, 3) {version}")

@@ -1,0 +1,109 @@
+"""The application on a stand-in engine: real database, real queue, real files; nothing runs until a test says so."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from fastapi import FastAPI
+
+from api.app import create_app
+from api.services import Services
+from api.settings import Settings
+from engine import Database, SqlStorage, TenantRegistry
+from policies import PolicyStore
+from tests.unit.api.fakes import FakeEngine
+
+OPERATOR_TOKEN = "operator-token-for-tests-0123456789abcdef"
+Start = Callable[..., AbstractAsyncContextManager[FastAPI]]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return make_settings(tmp_path)
+
+
+def make_settings(tmp_path: Path, **more: Any) -> Settings:
+    fields: dict[str, Any] = {"data_dir": tmp_path / "data", "operator_token": OPERATOR_TOKEN, **more}
+    return Settings(**fields)
+
+
+@asynccontextmanager
+async def fake_wiring(settings: Settings) -> AsyncIterator[Services]:
+    async with Database(settings.database) as database:
+        tenants = TenantRegistry(database)
+        engine = FakeEngine(SqlStorage(database), settings)
+        token = settings.operator_token
+        assert token is not None
+        yield Services(
+            settings=settings,
+            database=database,
+            tenants=tenants,
+            policies=PolicyStore(settings.policies_path),
+            engine=engine,  # type: ignore[arg-type]
+            operator_token=token.get_secret_value(),
+        )
+
+
+@pytest.fixture
+def start() -> Start:
+    """Start an application with settings of the test's own."""
+
+    @asynccontextmanager
+    async def start_app(settings: Settings) -> AsyncIterator[FastAPI]:
+        app = create_app(settings, wiring=fake_wiring)
+        async with app.router.lifespan_context(app):
+            yield app
+
+    return start_app
+
+
+@pytest.fixture
+async def app(settings: Settings, start: Start) -> AsyncIterator[FastAPI]:
+    async with start(settings) as app:
+        yield app
+
+
+@pytest.fixture
+def engine(app: FastAPI) -> FakeEngine:
+    found = app.state.services.engine
+    assert isinstance(found, FakeEngine)
+    return found
+
+
+def client_for(app: FastAPI, **more: Any) -> httpx2.AsyncClient:
+    transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
+    return httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:8188", **more)
+
+
+@pytest.fixture
+async def client(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
+    async with client_for(app) as client:
+        yield client
+
+
+@pytest.fixture
+async def studio(app: FastAPI) -> AsyncIterator[tuple[httpx2.AsyncClient, httpx2.AsyncClient]]:
+    """Two tenants, 'a' and 'b', each with a client that holds its token."""
+    async with AsyncExitStack() as stack:
+        clients = []
+        for name in ("a", "b"):
+            _, token = await app.state.services.tenants.create(name)
+            headers = {"Authorization": f"Bearer {token}"}
+            clients.append(await stack.enter_async_context(client_for(app, headers=headers)))
+        yield clients[0], clients[1]
+
+
+@pytest.fixture
+async def operator(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
+    async with client_for(app, headers={"Authorization": f"Bearer {OPERATOR_TOKEN}"}) as client:
+        yield client

@@ -1,0 +1,268 @@
+"""A stand-in for ``Engine``: queues for real, runs nothing by itself, and says what a test tells it to say."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from api.settings import Settings
+from engine import (
+    GitSource,
+    NewPrompt,
+    Origin,
+    PromptInvalidError,
+    PromptRequest,
+    QueueItem,
+    QueueSnapshot,
+    SqlStorage,
+    Submitted,
+)
+from engine.events import Event, PromptEnded, PromptStarted, PromptSucceeded, QueueChanged
+from engine.extension_errors import ExtensionExistsError, ExtensionUnknownError
+from engine.extension_records import ExtensionInfo
+from engine.prompt import split_secrets
+from engine.streams import EventHub, EventStream
+from policies import ExtensionName, SandboxId, TenantId
+from sandbox import LogLine, SandboxInfo, SandboxState
+
+PROMPT = {"1": {"class_type": "Blur", "inputs": {}, "_meta": {"title": "Blur it"}}}
+
+
+class FakeExtensions:
+    """Keeps what it was given; the first file's content is read, as a real one would."""
+
+    def __init__(self) -> None:
+        self.infos: dict[tuple[TenantId, str], ExtensionInfo] = {}
+        self.sources: list[Path | GitSource] = []
+        self.files: dict[str, bytes] = {}
+        self.policies: list[bytes] = []
+        self.fails_with: BaseException | None = None
+
+    async def add(
+        self,
+        tenant: TenantId,
+        source: Path | GitSource,
+        *,
+        name: str | None = None,
+        policy_file: Path | None = None,
+        progress: Callable[[str], None] = lambda _line: None,
+    ) -> ExtensionInfo:
+        assert name is not None
+        if (tenant, name) in self.infos:
+            raise ExtensionExistsError(f"extension '{name}' was added already", hint="reload it")
+        if policy_file is not None:
+            self.policies.append(policy_file.read_bytes())  # noqa: ASYNC240
+        progress("copying")
+        return self._take(tenant, source, name)
+
+    async def reload(
+        self, tenant: TenantId, name: ExtensionName, progress: Callable[[str], None] = lambda _line: None
+    ) -> ExtensionInfo:
+        progress("reading again")
+        location = (await self.get(tenant, name)).source.location
+        return self._take(tenant, Path(location), name)
+
+    async def remove(self, tenant: TenantId, name: ExtensionName) -> None:
+        await self.get(tenant, name)
+        del self.infos[tenant, name]
+
+    async def list(self, tenant: TenantId) -> list[ExtensionInfo]:
+        return [info for key, info in self.infos.items() if key[0] == tenant]
+
+    async def get(self, tenant: TenantId, name: ExtensionName) -> ExtensionInfo:
+        try:
+            return self.infos[tenant, name]
+        except KeyError:
+            raise ExtensionUnknownError(f"there is no extension '{name}'") from None
+
+    def _take(self, tenant: TenantId, source: Path | GitSource, name: str) -> ExtensionInfo:
+        self.sources.append(source)
+        if self.fails_with is not None:
+            raise self.fails_with
+        if isinstance(source, GitSource):
+            origin = Origin(kind="git", location=source.url)
+        else:
+            origin = Origin(kind="file" if source.is_file() else "directory", location=str(source))
+            paths = [source] if source.is_file() else [p for p in source.rglob("*") if p.is_file()]
+            self.files = {
+                p.name if source.is_file() else p.relative_to(source).as_posix(): p.read_bytes()
+                for p in paths
+            }
+        info = ExtensionInfo(
+            name=ExtensionName(name), tenant=tenant, state="ready", sandbox="cold", api="v1", node_count=2,
+            content_hash="x", environment_key=None, policy_digest=None, source=origin, error=None, asks=(),
+            notes=(), core=False, added_ms=1, updated_ms=1,
+        )  # fmt: skip
+        self.infos[tenant, name] = info
+        return info
+
+
+class FakeSandboxes:
+    def __init__(self) -> None:
+        self.infos: list[SandboxInfo] = []
+        self.stopped: list[SandboxId] = []
+
+    def run(self, sandbox: str, tenant: str, extension: str) -> None:
+        self.infos.append(
+            SandboxInfo(
+                id=SandboxId(sandbox), tenant=TenantId(tenant), extensions=(ExtensionName(extension),),
+                state=SandboxState.WARM, started=datetime.now(UTC), policy_digest="d", container="c0ffee",
+                memory_used=100 * 2**20, memory_limit=2**30, pids_used=3, pids_limit=256,
+            )
+        )  # fmt: skip
+
+    def list(self, tenant: TenantId | None = None) -> list[SandboxInfo]:
+        return [info for info in self.infos if tenant in (None, info.tenant)]
+
+    async def logs(self, tenant: TenantId, sandbox: SandboxId, limit: int = 1000) -> list[LogLine]:
+        return [LogLine(at=datetime.now(UTC), stream="stdout", text=f"hello from {sandbox} of {tenant}")][
+            :limit
+        ]
+
+    async def stop(self, tenant: TenantId, sandbox: SandboxId) -> bool:
+        self.stopped.append(sandbox)
+        return True
+
+
+class FakeEngine:
+    """Fulfils what api/ uses of ``Engine``."""
+
+    def __init__(self, storage: SqlStorage, settings: Settings) -> None:
+        self.storage = storage
+        self.settings = settings
+        self.extensions = FakeExtensions()
+        self.sandboxes = FakeSandboxes()
+        self.hub = EventHub(64)
+        self.invalid: PromptInvalidError | None = None
+        self.requests: list[PromptRequest] = []
+        self.interrupts: list[tuple[TenantId, str | None]] = []
+        self.freed: list[tuple[bool, bool]] = []
+        self.running_nodes: dict[tuple[TenantId, str], str] = {}
+        self.on_submit: Callable[[TenantId, str], Any] | None = None
+
+    async def submit(self, tenant: TenantId, request: PromptRequest) -> Submitted:
+        self.requests.append(request)
+        if self.invalid is not None:
+            raise self.invalid
+        shown, secrets = split_secrets(request.extra_data)
+        if request.client_id is not None:
+            shown["client_id"] = request.client_id
+        shown["create_time"] = 1000 + len(self.requests)
+        new = NewPrompt(
+            tenant, request.prompt_id or f"p{len(self.requests)}", request.prompt, shown, ["1"],
+            request.number, request.front, secrets,
+        )  # fmt: skip
+        row = await self.storage.enqueue(new, limit=self.settings.queue_limit)
+        await self.queue_changed(tenant)
+        if self.on_submit is not None:
+            await self.on_submit(tenant, row.prompt_id)
+        return Submitted(row.prompt_id, row.number, {})
+
+    async def queue_changed(self, tenant: TenantId) -> None:
+        self.say(QueueChanged(tenant, None, await self.storage.remaining(tenant)))
+
+    def say(self, event: Event) -> None:
+        self.hub.publish(event)
+
+    async def run_one(self, tenant: TenantId, outputs: Mapping[str, Any] | None = None, **status: Any) -> str:
+        """Run the tenant's next prompt to its end, with the events of a successful run."""
+        row = await self.storage.claim_next(tenant)
+        assert row is not None
+        client = row.extra_data.get("client_id")
+        now = time.time_ns() // 1_000_000
+        await self.queue_changed(tenant)
+        self.say(PromptStarted(tenant, client, row.prompt_id, now))
+        self.say(PromptSucceeded(tenant, client, row.prompt_id, now + 5))
+        await self.finish(tenant, row.prompt_id, outputs, start=now, **status)
+        await self.queue_changed(tenant)
+        self.say(PromptEnded(tenant, client, row.prompt_id, now + 6))
+        return row.prompt_id
+
+    async def finish(
+        self, tenant: TenantId, prompt_id: str, outputs: Mapping[str, Any] | None = None, *, start: int = 1000,
+        end: str = "execution_success", error: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        rows = [row for row in await self.storage.running(tenant) if row.prompt_id == prompt_id]
+        prompt, extra = (rows[0].prompt, rows[0].extra_data) if rows else (PROMPT, {"create_time": start})
+        ran = {
+            "extension": "blur",
+            "sandbox": "blur-1",
+            "container": "c0ffee",
+            "duration_ms": 12.5,
+            "cached": False,
+        }
+        entry = {
+            "prompt": [0, prompt_id, prompt, extra, ["1"]],
+            "outputs": outputs or {},
+            "status": {
+                "status_str": "success" if end == "execution_success" else "error",
+                "completed": end == "execution_success",
+                "messages": [
+                    ["execution_start", {"prompt_id": prompt_id, "timestamp": start}],
+                    [end, {"prompt_id": prompt_id, "timestamp": start + 5, **(error or {})}],
+                ],
+            },
+            "meta": {
+                "1": {"node_id": "1", "display_node": "1", "parent_node": None, "real_node_id": "1", "ringfence": ran}
+            },
+        }  # fmt: skip
+        await self.storage.finish(tenant, prompt_id, entry)
+
+    async def queue(self, tenant: TenantId) -> QueueSnapshot:
+        running, pending = await self.storage.running(tenant), await self.storage.pending(tenant)
+        return QueueSnapshot(tuple(map(_item, running)), tuple(map(_item, pending)))
+
+    async def delete_pending(self, tenant: TenantId, prompt_ids: Collection[str]) -> int:
+        return len(await self.storage.remove(tenant, prompt_ids))
+
+    async def clear_pending(self, tenant: TenantId) -> int:
+        return len(await self.storage.remove(tenant, None))
+
+    async def interrupt(self, tenant: TenantId, prompt_id: str | None = None) -> bool:
+        self.interrupts.append((tenant, prompt_id))
+        return True
+
+    async def cancel(self, tenant: TenantId, prompt_id: str) -> bool:
+        if await self.storage.remove(tenant, [prompt_id]):
+            return True
+        running = any(row.prompt_id == prompt_id for row in await self.storage.running(tenant))
+        return running and await self.interrupt(tenant, prompt_id)
+
+    async def history(
+        self, tenant: TenantId, *, max_items: int | None = None, offset: int | None = None
+    ) -> Any:
+        return await self.storage.history(tenant, max_items=max_items, offset=offset)
+
+    async def history_entry(self, tenant: TenantId, prompt_id: str) -> Any:
+        return await self.storage.history_entry(tenant, prompt_id)
+
+    async def delete_history(self, tenant: TenantId, prompt_ids: Collection[str]) -> int:
+        return await self.storage.delete_history(tenant, prompt_ids)
+
+    async def clear_history(self, tenant: TenantId) -> int:
+        return await self.storage.delete_history(tenant, None)
+
+    async def object_info(self, tenant: TenantId, class_type: str | None = None) -> dict[str, Any]:
+        catalogue = {"Blur": {"name": "Blur", "input": {"required": {"x": ["FLOAT", {"max": float("inf")}]}}}}
+        if class_type is None:
+            return catalogue
+        return {class_type: catalogue[class_type]} if class_type in catalogue else {}
+
+    async def free(self, tenant: TenantId, *, unload_models: bool, free_memory: bool) -> None:
+        self.freed.append((unload_models, free_memory))
+
+    def subscribe(self, tenant: TenantId) -> EventStream:
+        return self.hub.subscribe(tenant)
+
+    def running_node(self, tenant: TenantId, client_id: str) -> str | None:
+        return self.running_nodes.get((tenant, client_id))
+
+
+def _item(row: Any) -> QueueItem:
+    return QueueItem(row.number, row.prompt_id, row.prompt, row.extra_data, row.outputs)
+
+
+__all__ = ["PROMPT", "FakeEngine"]

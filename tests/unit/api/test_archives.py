@@ -1,0 +1,120 @@
+"""Unpacking what a stranger sends."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from api.archives import ArchiveError, unpack
+
+
+def archive(fill: Callable[[tarfile.TarFile], None], mode: str = "w") -> io.BytesIO:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode=mode) as tar:  # type: ignore[call-overload]
+        fill(tar)
+    stream.seek(0)
+    return stream
+
+
+def add(tar: tarfile.TarFile, name: str, content: bytes = b"x", **fields: object) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    for key, value in fields.items():
+        setattr(member, key, value)
+    tar.addfile(member, io.BytesIO(content) if content else None)
+
+
+def unpacked(stream: io.BytesIO, target: Path, *, max_bytes: int = 10_000, max_files: int = 20) -> int:
+    return unpack(stream, target, max_bytes=max_bytes, max_files=max_files)
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz"])
+def test_files_and_directories_are_unpacked(tmp_path: Path, mode: str) -> None:
+    def fill(tar: tarfile.TarFile) -> None:
+        add(tar, "./__init__.py", b"code", mode=0o4777, uid=1000)
+        add(tar, "sub", b"", type=tarfile.DIRTYPE)
+        add(tar, "sub/a/b.txt", b"text")
+
+    assert unpacked(archive(fill, mode), tmp_path) == 2
+    assert (tmp_path / "__init__.py").read_bytes() == b"code"
+    assert (tmp_path / "sub" / "a" / "b.txt").read_bytes() == b"text"
+    assert (tmp_path / "__init__.py").stat().st_mode & 0o7777 == 0o644
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["/etc/x", "../x", "a/../../x", "a/../x", "..", "a\\..\\x", "a\nb", "a/" * 40 + "x", "n" * 600, ""],
+)
+def test_unsafe_names_refuse_the_archive(tmp_path: Path, name: str) -> None:
+    target = tmp_path / "in" / "here"
+    target.mkdir(parents=True)
+    with pytest.raises(ArchiveError):
+        unpacked(archive(lambda tar: add(tar, name)), target)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE],
+)
+def test_links_and_devices_refuse_the_archive(tmp_path: Path, kind: bytes) -> None:
+    with pytest.raises(ArchiveError, match="link or a special file"):
+        unpacked(archive(lambda tar: add(tar, "x", b"", type=kind, linkname="/etc/passwd")), tmp_path)
+
+
+def test_a_link_cannot_be_written_through(tmp_path: Path) -> None:
+    def fill(tar: tarfile.TarFile) -> None:
+        add(tar, "d", b"", type=tarfile.SYMTYPE, linkname="/tmp")
+        add(tar, "d/x", b"x")
+
+    with pytest.raises(ArchiveError):
+        unpacked(archive(fill), tmp_path)
+
+
+@pytest.mark.parametrize(("first", "second"), [("a", "a"), ("a", "a/b"), ("a/b", "a")])
+def test_a_name_twice_refuses_the_archive(tmp_path: Path, first: str, second: str) -> None:
+    with pytest.raises(ArchiveError):
+        unpacked(archive(lambda tar: (add(tar, first), add(tar, second))[0]), tmp_path)
+
+
+def test_sizes_and_counts_are_bounded(tmp_path: Path) -> None:
+    with pytest.raises(ArchiveError, match="larger than"):
+        unpacked(archive(lambda tar: add(tar, "x", b"0" * 20_000)), tmp_path / "1")
+    with pytest.raises(ArchiveError, match="more than 20"):
+        unpacked(archive(lambda tar: [add(tar, str(n)) for n in range(30)] and None), tmp_path / "2")
+    with pytest.raises(ArchiveError, match="no files"):
+        unpacked(archive(lambda tar: None), tmp_path / "3")
+
+
+def test_a_compressed_bomb_ends_at_the_budget(tmp_path: Path) -> None:
+    bomb = archive(lambda tar: add(tar, "x", b"\0" * 50_000_000), "w:gz")
+    assert len(bomb.getvalue()) < 100_000
+    with pytest.raises(ArchiveError, match="larger than"):
+        unpacked(bomb, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_oversized_header_is_not_read_into_memory(tmp_path: Path) -> None:
+    huge = archive(lambda tar: add(tar, "x", b"\0" * 1_000_000, type=tarfile.XHDTYPE))
+    with pytest.raises(ArchiveError, match="oversized header"):
+        unpacked(huge, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"not a tar" * 200, gzip.compress(b"x" * 2000), b"\x1f\x8b\x08garbage"]
+)
+def test_what_is_no_archive_is_refused(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(ArchiveError):
+        unpacked(io.BytesIO(content), tmp_path)
+
+
+def test_a_truncated_archive_is_refused(tmp_path: Path) -> None:
+    whole = archive(lambda tar: add(tar, "x", b"0" * 5000)).getvalue()
+    for length in (100, 600, 3000):
+        with pytest.raises(ArchiveError):
+            unpacked(io.BytesIO(whole[:length]), tmp_path / str(length))

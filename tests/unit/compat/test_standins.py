@@ -1,0 +1,186 @@
+"""Names without behaviour: everything that happens while a pack is imported works, a call says what is missing."""
+
+# ruff: noqa: SIM905 - long lists of names read better as text
+
+import enum
+import inspect
+
+import pytest
+
+from runtime.compat._standins import NotProvidedError, is_stand_in, reason_for, stand_in
+from runtime.compat.comfy import samplers, sd
+from runtime.compat.comfy_extras import nodes_mask
+
+MODULES_OF_TIERS_2_TO_4 = """
+comfy.samplers comfy.sample comfy.sd comfy.model_patcher latent_preview comfy.sampler_helpers comfy.controlnet
+comfy.clip_vision comfy.latent_formats comfy.ops comfy.lora comfy.patcher_extension comfy.model_base comfy.conds
+comfy.model_sampling comfy.hooks comfy.k_diffusion.sampling comfy.k_diffusion.utils comfy.sd1_clip comfy.sdxl_clip
+comfy.model_detection comfy.supported_models comfy.supported_models_base comfy.nested_tensor comfy_extras.nodes_lt
+comfy_extras.nodes_upscale_model comfy_extras.nodes_custom_sampler comfy_extras.chainner_models.model_loading
+comfy.ldm.modules.attention comfy.ldm.modules.diffusionmodules.openaimodel comfy.cldm.cldm comfy.taesd.taesd
+comfy_api_nodes.apis.client
+""".split()
+
+TIER_1 = """
+folder_paths nodes server execution node_helpers comfy comfy.utils comfy.model_management comfy.cli_args
+comfy.comfy_types comfy.comfy_types.node_typing comfy_execution.graph comfy_execution.graph_utils
+comfy_execution.utils comfy_api.latest comfy_api.v0_0_1 comfy_api.v0_0_2 comfy_api.input comfy_api.input_impl
+comfy_api.input_impl.video_types comfy_api.util comfy_api.torch_helpers comfy_api.feature_flags
+comfy_api.version_list comfy_api.internal comfy_extras comfyui_version protocol
+""".split()
+
+
+def test_every_module_of_the_survey_imports_as_one_object_under_both_names(child):
+    printed = child(
+        f"""
+        import importlib
+        for name in {TIER_1 + MODULES_OF_TIERS_2_TO_4!r}:
+            module = importlib.import_module(name)
+            assert module is importlib.import_module("runtime.compat." + name), name
+        print("all")
+        """
+    )
+    assert printed == "all"
+
+
+def test_light_modules_load_neither_torch_nor_numpy(child):
+    printed = child(
+        """
+        import folder_paths, server, nodes, execution, node_helpers, latent_preview
+        import comfy.utils, comfy.model_management, comfy.samplers
+        from comfy_api.latest import io, ui
+        print([name for name in ("torch", "numpy", "PIL", "aiohttp") if name in sys.modules])
+        """
+    )
+    assert printed == "[]"
+
+
+def test_import_comfy_alone_reaches_its_modules(child):
+    printed = child("import comfy\nprint(comfy.samplers.KSampler.SAMPLERS[0], comfy.sd.VAE)")
+    assert printed == "euler <name only: comfy.sd.VAE>"
+
+
+def test_a_submodule_taken_from_its_package_is_the_module(child):
+    code = """
+    from comfy.ldm.modules import attention
+    import comfy.ldm.modules.attention as again
+    print(attention is again)
+    """
+    assert child(code) == "True"
+
+
+@pytest.mark.parametrize("name", ["comfy.no_such_module", "comfy_extras.other", "comfy_execution.nothing"])
+def test_a_module_that_comfyui_does_not_have_is_an_import_error(child, name):
+    code = f"""
+    try:
+        import {name}
+    except ImportError as error:
+        print(type(error).__name__)
+    """
+    assert child(code) == "ModuleNotFoundError"
+
+
+def test_a_call_names_the_attribute_and_the_reason():
+    with pytest.raises(
+        NotProvidedError, match=r"^comfy\.sd\.load_checkpoint_guess_config needs a model runtime"
+    ):
+        sd.load_checkpoint_guess_config("x.safetensors")
+
+
+def test_a_nested_name_is_named_in_full():
+    with pytest.raises(NotProvidedError, match=r"^comfy\.samplers\.KSampler\.sample "):
+        samplers.KSampler.sample(1)
+
+
+def test_a_class_can_be_subclassed_and_refuses_when_it_is_made():
+    class Guider(samplers.CFGGuider):
+        def __init__(self, model):
+            super().__init__(model)
+
+    with pytest.raises(NotProvidedError, match=r"comfy\.samplers\.CFGGuider"):
+        Guider(None)
+
+
+def test_a_subclass_that_does_not_call_up_works():
+    class Own(sd.VAE):
+        def __init__(self):
+            self.value = 1
+
+        def twice(self):
+            return 2 * self.value
+
+    assert Own().twice() == 2
+    assert not hasattr(Own, "IS_CHANGED")
+    assert isinstance(Own(), sd.VAE)
+    assert not isinstance(1, sd.VAE)
+
+
+def test_annotations_unions_and_signatures_work():
+    def function(model: sd.VAE | None = None, clip: "sd.CLIP" = None) -> list[sd.CLIP]:
+        raise NotImplementedError
+
+    assert "model" in inspect.signature(function).parameters
+    assert inspect.signature(sd.VAE)
+
+
+def test_a_mixture_with_other_classes_works():
+    torch = pytest.importorskip("torch")
+    layer = stand_in("comfy.ops.disable_weight_init.Linear")
+
+    class Mixed(torch.nn.Module, layer):
+        pass
+
+    assert issubclass(Mixed, layer)
+
+
+def test_patching_is_allowed_and_local():
+    sd.patched_by_a_pack = 5
+    assert sd.patched_by_a_pack == 5
+    del sd.patched_by_a_pack
+
+
+def test_sampler_lists_are_lists():
+    assert "euler" in samplers.KSampler.SAMPLERS
+    assert [*samplers.KSampler.SCHEDULERS, "mine"]
+    assert samplers.KSampler.SCHEDULERS is samplers.SCHEDULER_NAMES
+
+
+def test_iterating_over_a_name_says_what_it_is():
+    with pytest.raises(NotProvidedError, match=r"comfy\.sd\.CLIPType"):
+        list(sd.CLIPType)
+
+
+def test_unknown_names_of_half_real_modules_are_names_only():
+    assert is_stand_in(nodes_mask.SomethingNewer)
+
+
+def test_dunder_names_are_attribute_errors():
+    assert not hasattr(sd, "__all__")
+    assert not hasattr(sd.VAE, "__wrapped__")
+
+
+def test_the_table_goes_by_name_parts():
+    assert reason_for("comfy.ldm.anything.below")
+    assert reason_for("comfy.ldmx") is None
+    assert reason_for("comfy.utils") is None
+    assert not isinstance(sd.CLIPType.FLUX, enum.Enum)
+
+
+def test_the_runtime_may_have_any_name(child):
+    code = """
+    import importlib.util, pathlib
+    for name in [name for name in sys.modules if name.split(".")[0] == "runtime"]:
+        del sys.modules[name]
+    sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__module__ != "runtime.aliases"]
+    place = pathlib.Path("runtime").resolve()
+    spec = importlib.util.spec_from_file_location("boxed", place / "__init__.py", submodule_search_locations=[str(place)])
+    sys.modules["boxed"] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    import boxed.aliases
+    boxed.aliases.install()
+    import comfy.ldm.modules.attention, nodes, comfy_api.latest
+    print(nodes.SaveImage.__module__, comfy.ldm.modules.attention.__name__, nodes.LoraLoader)
+    """
+    saver, attention, *_ = child(code).split()
+    assert saver == "boxed.compat._nodes.saving"
+    assert attention == "boxed.compat.comfy.ldm.modules.attention"

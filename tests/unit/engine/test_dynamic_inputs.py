@@ -1,0 +1,109 @@
+"""The checked example of node-api-v3.md §6, and templates that a sandbox should not have sent."""
+
+from engine.dynamic_inputs import declared_inputs
+
+INFO = {
+    "required": {
+        "dc": [
+            "COMFY_DYNAMICCOMBO_V3",
+            {
+                "options": [
+                    {"key": "one", "inputs": {"required": {"x": ["INT", {"max": 5}]}}},
+                    {
+                        "key": "two",
+                        "inputs": {"required": {"y": ["STRING", {}]}, "optional": {"im": ["IMAGE", {}]}},
+                    },
+                ]
+            },
+        ],
+        "ag": [
+            "COMFY_AUTOGROW_V3",
+            {"template": {"input": {"required": {"v": ["*", {}]}}, "prefix": "v", "min": 1, "max": 3}},
+        ],
+        "an": [
+            "COMFY_AUTOGROW_V3",
+            {
+                "template": {
+                    "input": {"required": {}, "optional": {"f": ["FLOAT", {}]}},
+                    "names": ["a", "b"],
+                    "min": 0,
+                }
+            },
+        ],
+    },
+    "optional": {"mt": ["COMFY_MATCHTYPE_V3", {"template": {"template_id": "T", "allowed_types": "*"}}]},
+}
+
+
+def names(given, info=INFO):
+    return {item.name: item.required for item in declared_inputs(info, given)}
+
+
+def test_chosen_option_and_submitted_names_are_declared():
+    given = {"dc": "one", "dc.x": 3, "ag.v0": "q", "ag.v1": ["2", 0]}
+    assert names(given) == {"dc": False, "dc.x": True, "ag.v0": True, "ag.v1": False, "mt": False}
+
+
+def test_missing_children_are_required_with_short_labels():
+    found = {item.name: item.label for item in declared_inputs(INFO, {"dc": "two"}) if item.required}
+    assert found == {"dc.y": "y", "ag.v0": "v0"}
+
+
+def test_unknown_or_missing_option_declares_nothing():
+    assert "dc" not in names({})
+    assert "dc" not in names({"dc": "three"})
+    assert "dc" not in names({"dc": ["1", 0]})
+
+
+def test_names_beyond_the_maximum_are_not_declared():
+    assert "ag.v3" not in names({"ag.v3": 1})
+
+
+def test_options_may_nest():
+    inner = ["COMFY_DYNAMICCOMBO_V3", {"options": [{"key": "k", "inputs": {"required": {"z": ["INT", {}]}}}]}]
+    outer = ["COMFY_DYNAMICCOMBO_V3", {"options": [{"key": "o", "inputs": {"required": {"in": inner}}}]}]
+    assert names({"a": "o", "a.in": "k"}, {"required": {"a": outer}}) == {
+        "a": False,
+        "a.in": False,
+        "a.in.z": True,
+    }
+
+
+def test_a_slot_reveals_its_inputs_when_connected():
+    info = {
+        "optional": {
+            "s": ["COMFY_DYNAMICSLOT_V3", {"slotType": "IMAGE", "inputs": {"required": {"n": ["INT", {}]}}}]
+        }
+    }
+    assert names({}, info) == {"s": False}
+    assert names({"s": ["1", 0]}, info) == {"s": False, "s.n": True}
+
+
+def test_nonsense_declares_nothing_and_raises_nothing():
+    for nonsense in (
+        None,
+        [],
+        "x",
+        {"required": 3},
+        {"required": {"a": ["COMFY_AUTOGROW_V3", {"template": 7}]}},
+    ):
+        assert names({"a": 1}, nonsense) == {}
+    for spec in ([], None, "INT", 5):
+        assert names({}, {"required": {"a": spec}}) == {"a": True}
+
+
+def test_a_template_that_allows_millions_costs_little():
+    template = {"input": {"optional": {"v": ["*", {}]}}, "prefix": "v", "min": 0, "max": 10**12}
+    assert names({"g.v7": 1}, {"required": {"g": ["COMFY_AUTOGROW_V3", {"template": template}]}}) == {
+        "g.v7": False
+    }
+
+
+def test_a_template_nested_without_end_stops():
+    spec = ["INT", {}]
+    for _ in range(50):
+        spec = [
+            "COMFY_AUTOGROW_V3",
+            {"template": {"input": {"required": {"v": spec}}, "names": ["v"], "min": 1}},
+        ]
+    assert len(declared_inputs({"required": {"g": spec}}, {})) == 1

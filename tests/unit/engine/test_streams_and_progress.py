@@ -1,0 +1,108 @@
+"""Listeners that are slow, and maps that are shared."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from engine import events as ev
+from engine.progress import EAGER_NODES, ProgressLog
+from engine.streams import EventHub
+from policies import LOCAL_TENANT, TenantId
+
+pytestmark = pytest.mark.anyio
+
+
+def event(number, tenant=LOCAL_TENANT):
+    return ev.QueueChanged(tenant, None, number)
+
+
+async def test_a_stream_hears_its_tenant_in_order():
+    hub = EventHub()
+    async with hub.subscribe(LOCAL_TENANT) as stream:
+        hub.publish(event(1))
+        hub.publish(event(9, TenantId("other")))
+        hub.publish(event(2))
+        assert [(await anext(stream)).remaining, (await anext(stream)).remaining] == [1, 2]
+
+
+async def test_a_slow_reader_is_dropped_and_the_others_are_not():
+    hub = EventHub(limit=2)
+    async with hub.subscribe(LOCAL_TENANT) as slow, hub.subscribe(LOCAL_TENANT) as quick:
+        for number in range(3):
+            hub.publish(event(number))
+            await anext(quick)
+        assert slow.is_dropped
+        assert [item async for item in slow] == []
+        assert not quick.is_dropped
+
+
+async def test_a_reader_that_waits_is_woken():
+    hub = EventHub()
+    heard = []
+
+    async def read(stream):
+        heard.extend([item.remaining async for item in stream])
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks, hub.subscribe(LOCAL_TENANT) as stream:
+            tasks.start_soon(read, stream)
+            await anyio.wait_all_tasks_blocked()
+            hub.publish(event(1))
+            hub.close()
+    assert heard == [1]
+
+
+async def test_a_stream_that_was_left_hears_nothing():
+    hub = EventHub()
+    async with hub.subscribe(LOCAL_TENANT) as stream:
+        pass
+    hub.publish(event(1))
+    assert [item async for item in stream] == []
+
+
+def state(node_id, value=0.0, state="running"):
+    return ev.NodeProgress(str(node_id), value, 1.0, state, str(node_id), None, str(node_id))
+
+
+async def test_a_view_stays_as_it_was():
+    log = ProgressLog()
+    log.set(state("a"))
+    first = log.view()
+    log.set(state("a", 1.0, "finished"))
+    log.set(state("b"))
+    second = log.view()
+    assert {name: item.state for name, item in first.items()} == {"a": "running"}
+    assert {name: item.state for name, item in second.items()} == {"a": "finished", "b": "running"}
+    assert "b" not in first
+    assert len(first) == 1
+
+
+async def test_a_flood_of_reports_is_not_kept():
+    log = ProgressLog()
+    log.set(state("a"))
+    first = log.view()
+    for number in range(10_000):
+        log.set(state("a", number / 10_000))
+    assert len(log.states["a"].entries) <= 64
+    assert first["a"].state == "running"
+
+
+async def test_long_prompts_do_not_pay_for_the_map_at_each_step():
+    log = ProgressLog()
+    shown = 0
+    for number in range(20_000):
+        log.set(state(number))
+        view = log.view()
+        if view is not None:
+            shown += len(view)
+    last = log.last()
+    assert last is None or len(last) == 20_000
+    assert shown < 40 * 20_000 + EAGER_NODES**2
+
+
+async def test_a_progress_bar_is_always_shown():
+    log = ProgressLog()
+    for number in range(1000):
+        log.set(state(number))
+    assert log.view(must_show=True) is not None

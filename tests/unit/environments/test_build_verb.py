@@ -1,0 +1,107 @@
+"""The flags of a build container, and how it reaches the index."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from policies import LOCAL_TENANT
+from sandbox.launcher import build_verb
+from sandbox.launcher.build_verb import BuildJob, BuildSettings, IndexSettings, command, container_options
+
+JOB = BuildJob(
+    id="abc",
+    tenant=LOCAL_TENANT,
+    directory=Path("/data/environments/.jobs/abc"),
+    cache=Path("/data/environments/.caches/local/wheels"),
+    network=True,
+    source_builds=False,
+    timeout_s=60,
+)
+SETTINGS = BuildSettings(image="ringfence-node:cpu", instance="test")
+
+
+def test_a_build_container_is_locked_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    options = container_options(JOB, "install", SETTINGS, IndexSettings())
+    for key in ("command", "environment", "image", "name", "entrypoint", "working_dir", "hostname"):
+        del options[key]
+    assert options == {
+        "labels": {"ringfence.instance": "test", "ringfence.purpose": "build", "ringfence.tenant": "local"},
+        "user": "199999:199999",
+        "read_only": True,
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges:true"],
+        "network_mode": "bridge",
+        "ipc_mode": "private",
+        "init": True,
+        "mem_limit": 4 * 1024**3,
+        "memswap_limit": 4 * 1024**3,
+        "nano_cpus": 2_000_000_000,
+        "pids_limit": 512,
+        "tmpfs": {"/tmp": f"rw,nosuid,nodev,size={512 * 1024**2},mode=1777"},
+        "volumes": {
+            "/data/environments/.jobs/abc/in": {"bind": "/build/in", "mode": "ro"},
+            "/data/environments/.jobs/abc/out": {"bind": "/build/out", "mode": "rw"},
+            "/data/environments/.caches/local/wheels": {"bind": "/build/cache", "mode": "rw"},
+        },
+    }
+
+
+def test_nobody_builds_as_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    for uid in (0, 1000):
+        monkeypatch.setattr(os, "geteuid", lambda uid=uid: uid)
+        monkeypatch.setattr(os, "getegid", lambda: 1000)
+        assert SETTINGS.user[0] != 0
+
+
+def test_a_policy_without_build_network_has_none() -> None:
+    options = container_options(replace(JOB, network=False), "install", SETTINGS, IndexSettings())
+    assert options["network_mode"] == "none"
+
+
+def test_paths_are_called_as_the_engine_calls_them() -> None:
+    settings = replace(SETTINGS, engine_paths=((Path("/data"), Path("/srv/volume")),))
+    volumes = container_options(JOB, "resolve", settings, IndexSettings())["volumes"]
+    assert sorted(volumes)[1] == "/srv/volume/environments/.jobs/abc/in"
+
+
+@pytest.mark.parametrize("step", ["resolve", "install"])
+def test_source_builds_have_to_be_allowed(step: build_verb.Step) -> None:
+    assert "--only-binary" in command(JOB, step)
+    assert "--only-binary" not in command(replace(JOB, source_builds=True), step)
+
+
+def test_installing_takes_locked_hashes_only() -> None:
+    assert {"--no-deps", "--require-hashes", "--compile-bytecode"} <= set(command(JOB, "install"))
+
+
+def test_the_hosts_index_settings_are_passed_on(tmp_path: Path) -> None:
+    bundle = tmp_path / "ca.pem"
+    bundle.write_bytes(b"certificates")
+    index = IndexSettings.from_environment(
+        {
+            "PIP_INDEX_URL": "https://user:secret@index.example/simple",
+            "PIP_EXTRA_INDEX_URL": "https://more.example/simple",
+            "https_proxy": "http://proxy.example:3128",
+            "SSL_CERT_FILE": str(bundle),
+            "AWS_SECRET_ACCESS_KEY": "no",
+        }
+    )
+    assert index.ca_bundle == b"certificates"
+    assert index.environment == {
+        "UV_DEFAULT_INDEX": "https://user:secret@index.example/simple",
+        "UV_INDEX": "https://more.example/simple",
+        "https_proxy": "http://proxy.example:3128",
+    }
+    assert "secret" not in repr(index)
+    variables = container_options(JOB, "resolve", SETTINGS, index)["environment"]
+    assert variables["SSL_CERT_FILE"] == "/build/in/ca.pem"
+
+
+def test_uvs_own_setting_goes_before_pips() -> None:
+    index = IndexSettings.from_environment({"PIP_INDEX_URL": "https://a", "UV_INDEX_URL": "https://b"})
+    assert index.environment == {"UV_INDEX_URL": "https://b"}

@@ -1,0 +1,152 @@
+"""What has to be built, given a pack and an image."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from policies import LOCAL_TENANT, TenantId
+from sandbox.environment_errors import BuildFailedError, DependencyAbsentError
+from sandbox.environment_plan import Plan, keeps_torch, make_plan, missing_module_hint, prune_lock
+from sandbox.launcher.build_verb import NodeImage
+from sandbox.manifests import Declared
+from sandbox.requirement_lines import Wanted, parse_requirement
+
+OTHER = TenantId("other")
+
+
+def declared(*lines: str) -> Declared:
+    items = enumerate(lines, 1)
+    return Declared(tuple(Wanted(parse_requirement(line, "r"), f"requirements.txt:{n}") for n, line in items))
+
+
+def plan(image: NodeImage, *lines: str, tenant: TenantId = LOCAL_TENANT, source_builds: bool = False) -> Plan:
+    return make_plan(image, declared(*lines), tenant=tenant, source_builds=source_builds)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (),
+        ("numpy", "Pillow>=9", "torch", "tqdm~=4.0"),
+        ("torch==2.13.0",),
+        ("pywin32; sys_platform == 'win32'", "numpy; python_version >= '3.9'"),
+        ("numpy>=2",),
+    ],
+)
+def test_nothing_is_built_when_the_image_has_it_all(image: NodeImage, lines: tuple[str, ...]) -> None:
+    assert plan(image, *lines).key == ""
+
+
+def test_the_key_covers_the_normal_form_of_the_dependencies(image: NodeImage) -> None:
+    key = plan(image, "numpy<2", "scikit-image").key
+    assert key == plan(image, "scikit_image", "NumPy < 2.0").key
+    assert key != plan(image, "numpy<2").key
+    assert key != plan(image, "numpy<2.1", "scikit-image").key
+
+
+def test_the_key_covers_interpreter_platform_and_image(image: NodeImage) -> None:
+    key = plan(image, "numpy<2").key
+    assert key != plan(replace(image, python="3.12.1"), "numpy<2").key
+    assert key != plan(replace(image, machine="aarch64"), "numpy<2").key
+    assert key != plan(replace(image, packages={**image.packages, "tqdm": "4.71"}), "numpy<2").key
+    assert key == plan(replace(image, id="sha256:rebuilt"), "numpy<2").key
+
+
+def test_wheels_serve_every_tenant_and_source_builds_only_their_own(image: NodeImage) -> None:
+    assert plan(image, "numpy<2").key == plan(image, "numpy<2", tenant=OTHER).key
+    ours = plan(image, "numpy<2", source_builds=True).key
+    assert ours != plan(image, "numpy<2").key
+    assert ours != plan(image, "numpy<2", tenant=OTHER, source_builds=True).key
+
+
+def test_torch_is_kept_out_of_the_resolution(image: NodeImage) -> None:
+    made = plan(image, "torch>=2", "kornia")
+    assert made.requirements == ("kornia",)
+    assert "torch ; python_version < '0'" in made.overrides
+    assert not keeps_torch(made)
+    assert "torch==2.13.0+cpu" in made.preferences
+
+
+def test_a_pack_that_pins_another_torch_gets_it_and_the_operator_is_told(image: NodeImage) -> None:
+    made = plan(image, "torch==2.1.0", "torchvision==0.16.0")
+    assert made.requirements == ("torch==2.1", "torchvision==0.16")
+    assert keeps_torch(made)
+    assert made.notes == (
+        "requirements.txt:1: 'torch==2.1.0' replaces the image's torch 2.13.0+cpu for this extension",
+    )
+
+
+def test_a_missing_torchvision_names_the_variant_that_has_it(image: NodeImage) -> None:
+    with pytest.raises(DependencyAbsentError) as caught:
+        plan(image, "numpy", "torchvision")
+    text = str(caught.value)
+    assert "requirements.txt:2" in text
+    assert "'cpu' does not have it (no build for this torch)" in text
+    assert "image variant 'full'" in text
+
+
+def test_what_no_variant_has_says_so(image: NodeImage) -> None:
+    with pytest.raises(DependencyAbsentError, match="no variant of the image has xformers"):
+        plan(image, "xformers")
+
+
+def test_a_module_that_is_missing_at_import_is_explained(image: NodeImage) -> None:
+    assert "'full' (or 'cuda') has" in missing_module_hint("torchvision", image)
+    assert "no variant" in missing_module_hint("xformers", image)
+    assert "requirements.txt" in missing_module_hint("piexif", image)
+
+
+def test_an_image_with_torchvision_satisfies_it(image: NodeImage) -> None:
+    full = replace(image, packages={**image.packages, "torchvision": "0.28.0+cpu"})
+    assert plan(full, "torchvision>=0.15").key == ""
+
+
+def test_every_opencv_is_the_headless_one(image: NodeImage) -> None:
+    made = plan(image, "opencv-python>=4")
+    assert made.key == ""
+    assert "satisfied by the image's opencv-python-headless" in made.notes[0]
+    older = plan(image, "opencv-python==4.8.0.76")
+    assert older.requirements == ("opencv-python-headless==4.8.0.76",)
+    contrib = plan(image, "opencv-contrib-python")
+    assert contrib.requirements == ("opencv-contrib-python-headless",)
+    assert "opencv-python ; python_version < '0'" in contrib.overrides
+
+
+def test_extras_are_not_taken_for_granted(image: NodeImage) -> None:
+    assert plan(image, "tqdm[notebook]").requirements == ("tqdm[notebook]",)
+
+
+LOCK = """\
+networkx==3.6.1 \\
+    --hash=sha256:aa
+    # via scikit-image
+numpy==1.26.4 \\
+    --hash=sha256:bb \\
+    --hash=sha256:cc
+    # via -r requirements.in
+pillow==13.0.0 \\
+    --hash=sha256:dd
+torchvision==0.28.0 \\
+    --hash=sha256:ee
+    # via timm
+"""
+
+
+def test_the_lock_keeps_what_the_image_does_not_have(image: NodeImage) -> None:
+    lock = prune_lock(LOCK, image, keep_torch=False)
+    assert lock.packages == {"networkx": "3.6.1", "numpy": "1.26.4"}
+    assert lock.text == (
+        "networkx==3.6.1 \\\n    --hash=sha256:aa\nnumpy==1.26.4 \\\n    --hash=sha256:bb \\\n    --hash=sha256:cc\n"
+    )
+    (note,) = lock.notes
+    assert note.startswith("torchvision is wanted by another package and left out: image variant 'cpu'")
+    assert note.endswith("'full' (or 'cuda') has")
+    assert "torchvision" in prune_lock(LOCK, image, keep_torch=True).packages
+
+
+@pytest.mark.parametrize("text", ["numpy\n", "numpy==1.0\n", "-e .\n", "--index-url x\n", "a @ file:///x\n"])
+def test_a_lock_that_is_none_is_refused(image: NodeImage, text: str) -> None:
+    with pytest.raises(BuildFailedError):
+        prune_lock(text, image, keep_torch=False)

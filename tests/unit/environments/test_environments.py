@@ -1,0 +1,277 @@
+"""Building, reusing and failing, with a builder that is none."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from policies import LOCAL_TENANT, EffectivePolicy, ExtensionName, PolicyStore
+from sandbox.environment_errors import BuildFailedError, BuildLimitError, DependencyRefusedError
+from sandbox.environments import EnvironmentLimits, Environments
+from sandbox.launcher.build_verb import (
+    BuildJob,
+    BuildOutcome,
+    BuildSettings,
+    IndexSettings,
+    Line,
+    NodeImage,
+    Step,
+)
+
+pytestmark = pytest.mark.anyio
+
+SETTINGS = BuildSettings(image="ringfence-node:cpu", instance="test")
+
+
+class ScriptedBuilder:
+    """Writes the lock and the packages that a build would; each step may be told to do something else."""
+
+    def __init__(self, image: NodeImage) -> None:
+        self._image = image
+        self.steps: list[Step] = []
+        self.lock = "numpy==1.26.4 --hash=sha256:aa\n"
+        self.instead: dict[str, Callable[[BuildJob], Any]] = {}
+
+    async def image(self) -> NodeImage:
+        return self._image
+
+    async def run(self, job: BuildJob, step: Step, line: Line) -> BuildOutcome:
+        self.steps.append(step)
+        line(f"{step} begins")
+        if step in self.instead:
+            result = self.instead[step](job)
+            if hasattr(result, "__await__"):
+                result = await result
+            if isinstance(result, BuildOutcome):
+                return result
+        elif step == "resolve":
+            (job.directory / "out" / "lock.txt").write_text(self.lock)
+        else:
+            package = job.directory / "out" / "site" / "numpy"
+            package.mkdir(parents=True)
+            (package / "__init__.py").write_text("x = 1\n")
+        await anyio.lowlevel.checkpoint()
+        return BuildOutcome(0, (), 0.1)
+
+    async def sweep(self) -> int:
+        return 0
+
+
+@pytest.fixture
+def builder(image: NodeImage) -> ScriptedBuilder:
+    return ScriptedBuilder(image)
+
+
+@pytest.fixture
+def environments(tmp_path: Path, builder: ScriptedBuilder) -> Environments:
+    index = IndexSettings(ca_bundle=b"certificates")
+    limits = EnvironmentLimits(nbytes=1024 * 1024, entries=100)
+    return Environments(tmp_path / "environments", builder, settings=SETTINGS, index=index, limits=limits)
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> EffectivePolicy:
+    return PolicyStore(tmp_path / "policies").effective(ExtensionName("x"))
+
+
+def quiet(_line: str) -> None:
+    pass
+
+
+def leftovers(tmp_path: Path) -> list[Path]:
+    jobs = tmp_path / "environments" / ".jobs"
+    return list(jobs.iterdir()) if jobs.exists() else []
+
+
+async def test_an_environment_is_built_once_and_reused(
+    environments: Environments, builder: ScriptedBuilder, policy: EffectivePolicy, pack: Path, tmp_path: Path
+) -> None:
+    (pack / "requirements.txt").write_text("numpy<2\n")
+    lines: list[str] = []
+    first = await environments.ensure(LOCAL_TENANT, pack, policy, lines.append)
+    assert first.site is not None
+    assert first.key is not None
+    assert (first.site / "numpy" / "__init__.py").read_text() == "x = 1\n"
+    assert first.packages == {"numpy": "1.26.4"}
+    assert not first.reused
+    assert "resolve begins" in lines
+    (pack / "requirements.txt").write_text("numpy < 2.0\n")
+    second = await environments.ensure(LOCAL_TENANT, pack, policy, quiet)
+    assert (second.key, second.site, second.reused) == (first.key, first.site, True)
+    assert builder.steps == ["resolve", "install"]
+    assert leftovers(tmp_path) == []
+    await environments.discard(first.key)
+    assert environments.site(first.key) is None
+
+
+async def test_two_at_once_build_once(
+    environments: Environments, builder: ScriptedBuilder, policy: EffectivePolicy, pack: Path
+) -> None:
+    (pack / "requirements.txt").write_text("numpy<2\n")
+    async with anyio.create_task_group() as tasks:
+        for _ in range(4):
+            tasks.start_soon(environments.ensure, LOCAL_TENANT, pack, policy, quiet)
+    assert builder.steps == ["resolve", "install"]
+
+
+async def test_a_pack_the_image_satisfies_has_no_environment(
+    environments: Environments, builder: ScriptedBuilder, policy: EffectivePolicy, pack: Path
+) -> None:
+    (pack / "requirements.txt").write_text("numpy\n")
+    environment = await environments.ensure(LOCAL_TENANT, pack, policy, quiet)
+    assert (environment.key, environment.site, builder.steps) == (None, None, [])
+
+
+async def test_a_lock_of_the_images_own_versions_adds_no_directory(
+    environments: Environments, builder: ScriptedBuilder, policy: EffectivePolicy, pack: Path
+) -> None:
+    builder.lock = "tqdm==4.70.1 --hash=sha256:aa\n"
+    (pack / "requirements.txt").write_text("tqdm[extra]\n")
+    environment = await environments.ensure(LOCAL_TENANT, pack, policy, quiet)
+    assert environment.key is not None
+    assert environment.site is None
+    assert builder.steps == ["resolve"]
+    assert (await environments.ensure(LOCAL_TENANT, pack, policy, quiet)).reused
+
+
+async def test_a_refused_line_starts_no_container(
+    environments: Environments, builder: ScriptedBuilder, policy: EffectivePolicy, pack: Path
+) -> None:
+    (pack / "requirements.txt").write_text("git+https://host.example/x\n")
+    with pytest.raises(DependencyRefusedError):
+        await environments.ensure(LOCAL_TENANT, pack, policy, quiet)
+    assert builder.steps == []
+
+
+async def test_a_failed_build_says_what_uv_said_and_leaves_nothing(
+    environments: Environments, builder: ScriptedBuilder, policy: EffectivePolicy, pack: Path, tmp_path: Path
+) -> None:
+    builder.instead["resolve"] = lambda job: BuildOutcome(1, ("error: No solution", "because so"), 0.1)
+    (pack / "requirements.txt").write_text("nothere\n")
+    with pytest.raises(BuildFailedError, match=r"exit 1\): error: No solution \| because so") as caught:
+        await environments.ensure(LOCAL_TENANT, pack, policy, quiet)
+    assert caught.value.lines == ("error: No solution", "because so")
+    assert leftovers(tmp_path) == []
+    del builder.instead["resolve"]
+    assert (await environments.ensure(LOCAL_TENANT, pack, policy, quiet)).site is not None
+
+
+async def test_a_missing_wheel_says_how_to_allow_source_builds(
+    environments: Environments, builder: ScriptedBuilder, policy: EffectivePolicy, pack: Path
+) -> None:
+    builder.instead["resolve"] = lambda job: BuildOutcome(1, ("Because x==1 has no usable wheels",), 0.1)
+    (pack / "requirements.txt").write_text("x\n")
+    with pytest.raises(BuildFailedError) as caught:
+        await environments.ensure(LOCAL_TENANT, pack, policy, quiet)
+    assert "build.source_builds: true" in caught.value.hint
+
+
+async def test_a_build_that_takes_too_long_is_ended(
+    environments: Environments, builder: ScriptedBuilder, policy: EffectivePolicy, pack: Path, tmp_path: Path
+) -> None:
+    builder.instead["resolve"] = lambda job: anyio.sleep_forever()
+    (pack / "requirements.txt").write_text("x\n")
+    short = policy.model_copy(update={"build": policy.build.model_copy(update={"timeout_s": 0.05})})
+    with anyio.fail_after(5), pytest.raises(BuildLimitError) as caught:
+        await environments.ensure(LOCAL_TENANT, pack, short, quiet)
+    assert (caught.value.limit, caught.value.figure) == ("time", "0.05 s")
+    assert leftovers(tmp_path) == []
+
+
+async def test_a_build_that_fills_the_disk_is_ended(
+    environments: Environments, builder: ScriptedBuilder, policy: EffectivePolicy, pack: Path
+) -> None:
+    async def fill(job: BuildJob) -> None:
+        (job.directory / "out" / "big").write_bytes(b"x" * 2 * 1024 * 1024)
+        await anyio.sleep_forever()
+
+    builder.instead["resolve"] = fill
+    (pack / "requirements.txt").write_text("x\n")
+    with anyio.fail_after(10), pytest.raises(BuildLimitError) as caught:
+        await environments.ensure(LOCAL_TENANT, pack, policy, quiet)
+    assert caught.value.limit == "disk"
+
+
+async def test_memory_is_named_when_the_kernel_ended_it(
+    environments: Environments, builder: ScriptedBuilder, policy: EffectivePolicy, pack: Path
+) -> None:
+    builder.instead["resolve"] = lambda job: BuildOutcome(137, (), 0.1, "memory")
+    (pack / "requirements.txt").write_text("x\n")
+    with pytest.raises(BuildLimitError, match="memory cap 4096 MiB"):
+        await environments.ensure(LOCAL_TENANT, pack, policy, quiet)
+
+
+async def test_what_a_build_leaves_cannot_trick_whoever_reads_it(
+    environments: Environments, builder: ScriptedBuilder, policy: EffectivePolicy, pack: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "secret").write_text("secret")
+
+    def install(job: BuildJob) -> None:
+        site = job.directory / "out" / "site"
+        site.mkdir()
+        (site / "leak").symlink_to(tmp_path / "secret")
+        (site / "inside").symlink_to("tool")
+        os.mkfifo(site / "pipe")
+        (site / "tool").write_text("#!/bin/sh\n")
+        (site / "tool").chmod(0o6777)
+
+    builder.instead["install"] = install
+    (pack / "requirements.txt").write_text("numpy<2\n")
+    environment = await environments.ensure(LOCAL_TENANT, pack, policy, quiet)
+    assert environment.site is not None
+    assert sorted(path.name for path in environment.site.iterdir()) == ["inside", "tool"]
+    assert (environment.site / "tool").stat().st_mode & 0o7777 == 0o755
+
+
+async def test_a_site_that_is_a_link_is_not_walked(
+    environments: Environments, builder: ScriptedBuilder, policy: EffectivePolicy, pack: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "theirs").mkdir(mode=0o700)
+    builder.instead["install"] = lambda job: (job.directory / "out" / "site").symlink_to(tmp_path / "theirs")
+    (pack / "requirements.txt").write_text("numpy<2\n")
+    with pytest.raises(BuildFailedError, match="no directory of packages"):
+        await environments.ensure(LOCAL_TENANT, pack, policy, quiet)
+    assert (tmp_path / "theirs").stat().st_mode & 0o777 == 0o700
+
+
+async def test_a_lock_that_is_a_link_is_not_followed(
+    environments: Environments, builder: ScriptedBuilder, policy: EffectivePolicy, pack: Path, tmp_path: Path
+) -> None:
+    def resolve(job: BuildJob) -> None:
+        lock = job.directory / "out" / "lock.txt"
+        lock.unlink()
+        lock.symlink_to(tmp_path / "secret")
+
+    (tmp_path / "secret").write_text("numpy==1 --hash=sha256:aa\n")
+    builder.instead["resolve"] = resolve
+    (pack / "requirements.txt").write_text("numpy<2\n")
+    with pytest.raises(BuildFailedError, match="no readable result"):
+        await environments.ensure(LOCAL_TENANT, pack, policy, quiet)
+
+
+async def test_the_container_gets_the_index_certificates_and_lists(
+    environments: Environments, builder: ScriptedBuilder, policy: EffectivePolicy, pack: Path
+) -> None:
+    seen: dict[str, str] = {}
+
+    def resolve(job: BuildJob) -> BuildOutcome:
+        for file in (job.directory / "in").iterdir():
+            seen[file.name] = file.read_text()
+        seen["lock"] = (job.directory / "out" / "lock.txt").read_text()
+        return BuildOutcome(1, (), 0)
+
+    builder.instead["resolve"] = resolve
+    (pack / "requirements.txt").write_text("numpy<2\n-c c.txt\n")
+    (pack / "c.txt").write_text("scipy<1.17\n")
+    with pytest.raises(BuildFailedError):
+        await environments.ensure(LOCAL_TENANT, pack, policy, quiet)
+    assert seen["requirements.in"] == "numpy<2\n"
+    assert seen["constraints.txt"] == "scipy<1.17\n"
+    assert seen["ca.pem"] == "certificates"
+    assert "scipy==1.17.1\n" in seen["lock"]

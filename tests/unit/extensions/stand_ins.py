@@ -1,0 +1,159 @@
+"""Sandboxes and environments that are none, for tests of the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from engine.extension_loader import Progress
+from policies import EffectivePolicy, ExtensionName, SandboxId, TenantId
+from sandbox.calls import LoadedExtension, NodeDescription
+from sandbox.errors import LoadFailedError
+from sandbox.extension_source import ExtensionFiles, ExtensionSource
+
+
+def described(class_type: str, text: str = "") -> NodeDescription:
+    return NodeDescription(
+        class_type=class_type,
+        info={"name": class_type, "description": text},
+        api="v1",
+        hidden={},
+        any_inputs=frozenset(),
+        any_outputs=frozenset({0}),
+        accepts_any_name=False,
+        raw_link=frozenset(),
+        lazy=frozenset(),
+        output_node=False,
+        not_idempotent=False,
+        is_async=False,
+        has_lazy=False,
+        has_fingerprint=False,
+        validator=None,
+        dynamic=False,
+        enable_expand=False,
+    )
+
+
+def loaded(*class_types: str, **changes: object) -> LoadedExtension:
+    values: dict[str, object] = {
+        "api": "v1",
+        "nodes": tuple(described(name) for name in class_types),
+        "skipped": {},
+        "web_directory": None,
+        "routes": (),
+        "notes": (),
+    }
+    return LoadedExtension(**{**values, **changes})  # type: ignore[arg-type]
+
+
+@dataclass
+class FakeSession:
+    sandbox: SandboxId
+    extension: ExtensionName
+    loaded: LoadedExtension
+    live_text: str = "live"
+    asked: list[Sequence[str] | None] = field(default_factory=list)
+
+    async def describe(self, class_types: Sequence[str] | None = None) -> tuple[NodeDescription, ...]:
+        self.asked.append(class_types)
+        names = [node.class_type for node in self.loaded.nodes]
+        return tuple(
+            described(name, self.live_text) for name in names if not class_types or name in class_types
+        )
+
+
+@dataclass
+class FakeView:
+    id: SandboxId
+    tenant: TenantId
+    extensions: tuple[ExtensionName, ...]
+    files: ExtensionFiles
+
+
+class FakeSandboxes:
+    """Starts nothing: "loads" a pack by reading the first line of its __init__.py, ``# nodes: A B``."""
+
+    def __init__(self) -> None:
+        self.source: ExtensionSource
+        self.views: dict[SandboxId, FakeView] = {}
+        self.sessions: dict[SandboxId, FakeSession] = {}
+        self.started: list[str] = []
+        self.stopped: list[SandboxId] = []
+        self.on_start: Callable[[str], None] = lambda _name: None
+
+    async def acquire(self, tenant: TenantId, extension: ExtensionName) -> FakeSession:
+        files = await self.source.files(tenant, extension)
+        for view in self.views.values():
+            same = (view.tenant, view.files) == (tenant, files)
+            if same and extension in view.extensions:
+                return self.sessions[view.id]
+        self.on_start(extension)
+        first, *_ = (files.source / "__init__.py").read_text().splitlines() or [""]
+        if first.startswith("raise"):
+            raise LoadFailedError(f"extension '{extension}' could not be imported: {first}")
+        sandbox = SandboxId(f"{extension}-{len(self.started)}".lower())
+        self.started.append(extension)
+        names = first.removeprefix("# nodes:").split() if first.startswith("# nodes:") else []
+        self.views[sandbox] = FakeView(sandbox, tenant, (extension,), files)
+        self.sessions[sandbox] = FakeSession(sandbox, extension, loaded(*names))
+        return self.sessions[sandbox]
+
+    def list(self, tenant: TenantId | None = None) -> list[FakeView]:
+        return [view for view in self.views.values() if tenant in (None, view.tenant)]
+
+    async def stop(self, tenant: TenantId, sandbox: SandboxId) -> bool:
+        self.stopped.append(sandbox)
+        return self.views.pop(sandbox, None) is not None
+
+    def quarantined_for(self, tenant: TenantId, extension: ExtensionName) -> float:
+        return 0.0
+
+
+@dataclass
+class FakeImage:
+    id: str = "sha256:one"
+
+
+@dataclass
+class FakeEnvironment:
+    key: str | None = None
+    site: Path | None = None
+    image: str = "sha256:one"
+    asks: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class FakeEnvironments:
+    """Has an environment for every pack with a requirements.txt, named by its text."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.current = FakeImage()
+        self.discarded: list[str] = []
+        self.fails: Exception | None = None
+
+    async def image(self) -> FakeImage:
+        return self.current
+
+    async def ensure(
+        self, tenant: TenantId, pack: Path, policy: EffectivePolicy, progress: Progress
+    ) -> FakeEnvironment:
+        if self.fails is not None:
+            raise self.fails
+        file = pack / "requirements.txt"
+        if not file.exists():
+            return FakeEnvironment(image=self.current.id)
+        key = f"{file.read_text().strip()}-{self.current.id[7:]}"
+        (self.root / key).mkdir(parents=True, exist_ok=True)
+        progress(f"built {key}")
+        return FakeEnvironment(key, self.root / key, self.current.id, ("asks for the moon",), ("a note",))
+
+    def site(self, key: str) -> Path | None:
+        return self.root / key if (self.root / key).is_dir() else None
+
+    async def hint_for_module(self, module: str) -> str:
+        return f"do something about {module}"
+
+    async def discard(self, key: str) -> None:
+        self.discarded.append(key)

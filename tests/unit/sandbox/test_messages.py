@@ -1,0 +1,384 @@
+"""The only parser of hostile input: it accepts what the protocol says, refuses the rest, and does nothing else."""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policies import ExtensionName, SandboxId
+from runtime import wire
+from sandbox import (
+    LoadFailedError,
+    NodeInterruptedError,
+    NodeRaisedError,
+    ProtocolViolationError,
+    QuotaError,
+    SandboxError,
+)
+from sandbox import hostile_json, messages
+from sandbox.messages import Answer, RemoteError, Request, parse_message
+from sandbox.values import Reader, constant
+
+BOX = SandboxId("box")
+PACK = ExtensionName("pack")
+FILE = "0" * 32
+
+
+def tensor(**changes: Any) -> dict[str, Any]:
+    ref = {"file": FILE, "nbytes": 24, "dtype": "float32", "shape": [2, 3], "requires_grad": False}
+    return {"$tensor": {**ref, **changes}}
+
+
+# -- JSON --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\xff\xfe",
+        b"NaN",
+        b"[Infinity]",
+        b"-Infinity",
+        b"1e999",
+        b'{"a": 1, "a": 2}',
+        b"[" * 100_000,
+        b"[" * 400 + b"]" * 400,
+        b"9" * 200,
+        b"1." + b"9" * 500,
+        b'{"\\ud800": 1}',
+        b"[1,]",
+        b"{} {}",
+    ],
+)
+def test_what_is_not_plain_json_is_refused(body: bytes) -> None:
+    with pytest.raises(ProtocolViolationError):
+        hostile_json.parse(body)
+
+
+def test_lone_surrogates_become_replacement_characters() -> None:
+    assert hostile_json.parse(b'{"a": ["\\ud800x", {"b": "\\udfff"}]}') == {"a": ["\ufffdx", {"b": "\ufffd"}]}
+    assert hostile_json.parse('"\ud800"'.encode("utf-8", "surrogatepass")) == "\ufffd"
+    assert hostile_json.parse(b'"\\ud83d\\ude00"') == "\U0001f600"
+
+
+def test_too_many_parts_are_refused() -> None:
+    with pytest.raises(ProtocolViolationError, match="parts"):
+        hostile_json.parse(b"[" + b"0," * hostile_json.MAX_JSON_NODES + b"0]")
+
+
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(_json)
+def test_ordinary_json_survives(tree: Any) -> None:
+    assert hostile_json.parse(json.dumps(tree, ensure_ascii=False).encode()) == tree
+
+
+@given(_json)
+def test_plain_leaves_nothing_that_a_64_bit_encoder_refuses(tree: Any) -> None:
+    import orjson
+
+    orjson.dumps(hostile_json.plain(tree))
+
+
+@given(st.binary(max_size=400))
+def test_any_bytes_are_a_message_or_a_violation(body: bytes) -> None:
+    try:
+        message = parse_message(body)
+    except ProtocolViolationError:
+        return
+    assert isinstance(message, Request | Answer)
+
+
+@given(st.dictionaries(st.sampled_from(["jsonrpc", "id", "method", "params", "result", "error", "x"]), _json | st.sampled_from(["2.0", *wire.WORKER_METHODS])))
+def test_any_object_is_a_message_or_a_violation(tree: Any) -> None:
+    try:
+        message = parse_message(json.dumps(tree).encode())
+    except ProtocolViolationError:
+        return
+    if isinstance(message, Request):
+        assert message.method in wire.WORKER_METHODS
+
+
+# -- the envelope --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        [],
+        {"jsonrpc": "1.0", "id": 1, "result": 1},
+        {"id": 1, "result": 1},
+        {"jsonrpc": "2.0", "id": 1},
+        {"jsonrpc": "2.0", "id": 1, "result": 1, "error": {"code": 1, "message": ""}},
+        {"jsonrpc": "2.0", "id": True, "result": 1},
+        {"jsonrpc": "2.0", "id": "1", "result": 1},
+        {"jsonrpc": "2.0", "id": 1.0, "result": 1},
+        {"jsonrpc": "2.0", "id": -1, "result": 1},
+        {"jsonrpc": "2.0", "id": 2**60, "result": 1},
+        {"jsonrpc": "2.0", "result": 1},
+        {"jsonrpc": "2.0", "id": 1, "result": 1, "more": 1},
+        {"jsonrpc": "2.0", "method": "node/execute", "params": {}},
+        {"jsonrpc": "2.0", "method": "__class__", "params": {}},
+        {"jsonrpc": "2.0", "method": ["log"], "params": {}},
+        {"jsonrpc": "2.0", "method": "log", "params": [1]},
+        {"jsonrpc": "2.0", "id": None, "method": "log", "params": {}},
+        {"jsonrpc": "2.0", "id": 1, "error": {"code": "x", "message": ""}},
+    ],
+)
+def test_malformed_envelopes_are_violations(tree: Any) -> None:
+    with pytest.raises(ProtocolViolationError):
+        parse_message(json.dumps(tree).encode())
+
+
+@pytest.mark.parametrize(
+    ("model", "data"),
+    [
+        (messages.Allocate, {"bytes": -1}),
+        (messages.Allocate, {"bytes": True}),
+        (messages.Allocate, {"bytes": "8"}),
+        (messages.Allocate, {"bytes": 2**60}),
+        (messages.Allocate, {"bytes": 1, "directory": "/etc"}),
+        (messages.Discard, {"file": "../../etc/passwd"}),
+        (messages.Discard, {"file": FILE + "\n"}),
+        (messages.LogPiece, {"stream": "protocol", "text": "", "dropped": 0}),
+        (messages.LogPiece, {"stream": "stdout", "text": "x" * 1_000_001, "dropped": 0}),
+        (messages.ProgressReport, {"call": 1, "node_id": "", "value": 1, "max": 2, "preview": None, "legacy": True}),
+        (messages.ProgressReport, {"call": 1, "node_id": "1", "value": 1e300, "max": 2, "preview": None, "legacy": True}),
+        (messages.Preview, {"format": "SVG", "file": FILE, "nbytes": 10}),
+        (messages.Preview, {"format": "PNG", "file": FILE, "nbytes": 1 << 40}),
+        (messages.SentEvent, {"event": "x" * 200, "data": None, "sid": None}),
+    ],
+)
+def test_requests_outside_the_protocol_are_violations(model: Any, data: Any) -> None:
+    with pytest.raises(ProtocolViolationError):
+        messages.checked(model, data, "request")
+
+
+# -- values --------------------------------------------------------------------------------------------------------------
+
+
+def read(tree: Any) -> Any:
+    return Reader(BOX).read(tree)
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        tensor(nbytes=23),
+        tensor(nbytes=24.0),
+        tensor(nbytes=True),
+        tensor(shape=[2, -3]),
+        tensor(shape=[2, 3.0]),
+        tensor(shape=[True, 24]),
+        tensor(shape=[2**46, 2**46]),
+        tensor(shape=[2**63]),
+        tensor(shape=[1] * 65),
+        tensor(shape="23"),
+        tensor(shape=None),
+        tensor(dtype="object"),
+        tensor(dtype=["float32"]),
+        tensor(dtype="float32 "),
+        tensor(file="../x"),
+        tensor(file=FILE.upper() + "A"),
+        tensor(file=None),
+        tensor(requires_grad=1),
+        tensor(extra=1),
+        {"$tensor": tensor()["$tensor"], "b": 1},
+        {"$tensor": None},
+        {"$unknown": 1},
+        {"$tuple": {}},
+        {"$dict": [[1]]},
+        {"$dict": {"a": 1}},
+        {"$float": "NaN"},
+        {"$float": ["nan"]},
+        {"$float": 1.0},
+        {"$complex": [1]},
+        {"$complex": [1, "2"]},
+        {"$complex": [1, True]},
+        {"$scalar": {"dtype": "os.system('x')", "value": 1}},
+        {"$scalar": {"dtype": "<f4", "value": []}},
+        {"$scalar": {"dtype": "<f4", "value": {"$tensor": {}}}},
+        {"$bytes": {"file": FILE, "nbytes": 4}},
+        {"$bytes": {"file": None, "nbytes": 4, "mutable": False}},
+        {"$str": {"file": FILE, "nbytes": -4}},
+        {"$json": {"file": None, "nbytes": 0}},
+        {"$handle": {"id": "1", "type": "x"}},
+        {"$handle": {"id": -1, "type": "x"}},
+        {"$handle": {"id": 1, "type": "x", "sandbox": "b", "y": 1}},
+        {"$handle": 1},
+        {"$blocker": 3},
+        [tensor(), tensor(nbytes=48, shape=[4, 3])],
+    ],
+)
+def test_values_outside_the_protocol_are_violations(tree: Any) -> None:
+    with pytest.raises(ProtocolViolationError):
+        read(tree)
+
+
+def test_nesting_is_bounded() -> None:
+    tree: Any = 1
+    for _ in range(wire.MAX_DEPTH):
+        tree = [tree]
+    read(tree)
+    with pytest.raises(ProtocolViolationError, match="levels"):
+        read([tree])
+
+
+def test_a_json_file_holds_no_further_json_file() -> None:
+    assert read({"$json": {"file": FILE, "nbytes": 9}}).json_files == {FILE: 9}
+    with pytest.raises(ProtocolViolationError, match="inside"):
+        Reader(BOX, nested=True).read({"$json": {"file": FILE, "nbytes": 9}})
+
+
+def test_files_and_handles_are_collected_and_a_handle_belongs_to_who_sent_it() -> None:
+    parsed = read({"a": [tensor(), tensor()], "b": {"$tuple": [{"$handle": {"id": 7, "type": "M\x1b[31m", "sandbox": "other"}}]}})
+    assert parsed.files == {FILE: 24}
+    assert parsed.nbytes == 24
+    assert list(parsed.handles) == [7]
+    assert parsed.tree["b"]["$tuple"][0]["$handle"] == {"id": 7, "type": "M\\x1b[31m", "sandbox": "box"}
+
+
+@pytest.mark.parametrize("shape", [[], [0], [0, 2**46], [3, 0, 2]])
+def test_scalars_and_empty_tensors_are_tensors(shape: list[int]) -> None:
+    nbytes = 4 if shape == [] else 0
+    read(tensor(shape=shape, nbytes=nbytes, file=FILE if nbytes else None))
+
+
+@given(_json)
+def test_any_json_is_a_value_or_a_violation(tree: Any) -> None:
+    try:
+        read(tree)
+    except ProtocolViolationError:
+        return
+
+
+@given(_json)
+def test_constants_are_values_whatever_keys_a_user_writes(tree: Any) -> None:
+    assert read(constant({"$tensor": tree, "x": tree})).files == {}
+    read(constant(tree))
+
+
+@given(
+    st.sampled_from(sorted(wire.ITEMSIZE)),
+    st.lists(st.integers(0, 2**20), max_size=5),
+    st.integers(-1, 1),
+)
+def test_a_tensor_is_accepted_exactly_when_shape_times_itemsize_is_its_size(dtype: str, shape: list[int], off: int) -> None:
+    nbytes = wire.ITEMSIZE[dtype]
+    for size in shape:
+        nbytes *= size
+    file = FILE if nbytes + off else None
+    tree = tensor(dtype=dtype, shape=shape, nbytes=nbytes + off, file=file)
+    if off == 0 and nbytes <= 2**46:
+        assert read(tree).nbytes == nbytes
+    else:
+        with pytest.raises(ProtocolViolationError):
+            read(tree)
+
+
+# -- answers -------------------------------------------------------------------------------------------------------------
+
+
+def executed(**changes: Any) -> dict[str, Any]:
+    return {"slots": [[1]], "ui": None, "calls": None, "blocked": [], **changes}
+
+
+def parse_executed(result: Any) -> Any:
+    return messages.executed(result, BOX, max_values=3, max_expansion=2)
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        None,
+        {},
+        executed(slots=None),
+        executed(calls=[]),
+        executed(ui=[]),
+        executed(blocked=[{"index": -1, "message": ""}]),
+        executed(slots=[1]),
+        executed(slots=[[tensor(nbytes=1)]]),
+        executed(slots=None, calls=[{"result": [], "expand": {"": {"class_type": "A", "inputs": {}}}}]),
+        executed(more=1),
+    ],
+)
+def test_results_outside_the_protocol_are_violations(result: Any) -> None:
+    with pytest.raises(ProtocolViolationError):
+        parse_executed(result)
+
+
+def test_results_over_the_policys_counts_are_quota_errors() -> None:
+    with pytest.raises(QuotaError, match=r"4 values.*allows 3"):
+        parse_executed(executed(slots=[[1, 2], [3, 4]]))
+    grown = {str(number): {"class_type": "A", "inputs": {}} for number in range(3)}
+    with pytest.raises(QuotaError, match=r"expands into 3 nodes.*allows 2"):
+        parse_executed(executed(slots=None, calls=[{"result": [], "expand": grown}]))
+
+
+def test_an_expansion_is_read_with_its_values() -> None:
+    node = {"class_type": "A", "inputs": {"x": tensor(), "l": ["0", 1]}, "override_display_id": "5"}
+    parsed = parse_executed(executed(slots=None, calls=[{"result": [["0", 0]], "expand": {"0": node}}]))
+    assert [value.files for value in parsed.values()] == [{}, {FILE: 24}, {}]
+
+
+def test_another_protocol_version_says_to_rebuild_the_image() -> None:
+    said = {"protocol": 99, "python": None, "numpy": None, "torch": None, "pid": 1}
+    with pytest.raises(ProtocolViolationError, match="rebuild the node image"):
+        messages.hello(said)
+
+
+# -- failures ------------------------------------------------------------------------------------------------------------
+
+FAILED = {"type": "ValueError", "message": "no \x1b[2J", "traceback": ["a\nb"], "inputs": {"x": ["1"]}}
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (wire.NODE_RAISED, NodeRaisedError),
+        (wire.OUT_OF_MEMORY, NodeRaisedError),
+        (wire.UNKNOWN_NODE, NodeRaisedError),
+        (wire.VALUE_NOT_PORTABLE, NodeRaisedError),
+        (wire.INTERRUPTED, NodeInterruptedError),
+        (wire.LOAD_FAILED, LoadFailedError),
+        (wire.QUOTA_EXCEEDED, QuotaError),
+        (wire.UNKNOWN_HANDLE, SandboxError),
+    ],
+)
+def test_error_codes_map_to_classes_through_a_closed_table(code: int, kind: type[Exception]) -> None:
+    error = messages.failure(RemoteError(code=code, message="no", data=FAILED), PACK)
+    assert type(error) is kind
+    assert "\x1b" not in str(error)
+
+
+def test_an_error_code_outside_the_table_is_a_violation() -> None:
+    with pytest.raises(ProtocolViolationError):
+        messages.failure(RemoteError(code=-32601, message="no"), PACK)
+
+
+def test_a_nodes_error_keeps_type_traceback_and_inputs_as_safe_text() -> None:
+    error = messages.failure(RemoteError(code=wire.NODE_RAISED, message="", data=FAILED), PACK)
+    assert isinstance(error, NodeRaisedError)
+    assert (error.exception_type, error.traceback, error.inputs) == ("ValueError", ("a\nb",), {"x": ["1"]})
+    assert error.message == "no \\x1b[2J"
+
+
+def test_an_error_whose_details_are_not_ours_is_a_violation() -> None:
+    with pytest.raises(ProtocolViolationError):
+        messages.failure(RemoteError(code=wire.NODE_RAISED, message="", data={"traceback": 3}), PACK)
+
+
+def test_the_frame_header_is_a_big_endian_u32() -> None:
+    assert wire.HEADER.format in (">I", b">I")
+    assert struct.unpack(">I", wire.encode_frame({})[:4]) == (2,)

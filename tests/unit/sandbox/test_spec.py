@@ -1,0 +1,185 @@
+"""The container that a policy becomes: the whole of it in one snapshot, so that a wall that moves shows in review.
+
+To take a new snapshot after an intended change: RINGFENCE_UPDATE_SNAPSHOTS=1 pytest tests/unit/sandbox/test_spec.py
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from policies import ExtensionName, PolicyStore, SandboxId, TenantId
+from sandbox import ExtensionFiles, Places, StartError
+from sandbox.launcher.mounts import sandbox_mounts
+from sandbox.launcher.settings import LaunchSettings, TestOverride
+from sandbox.launcher.spec import Identity, Mount, container_spec
+from sandbox.launcher.verbs import SandboxRequest
+
+SNAPSHOTS = Path(__file__).parent / "snapshots"
+BLUR = ExtensionName("blur")
+TENANT = TenantId("local")
+BOX = SandboxId("local-blur-1")
+
+
+def policy(tmp_path: Path, text: str) -> Any:
+    (tmp_path / "blur.yaml").write_text(text)
+    return PolicyStore(tmp_path).effective(BLUR)
+
+
+def config(tmp_path: Path, text: str, mounts: tuple[Mount, ...] = ()) -> dict[str, Any]:
+    effective = policy(tmp_path, text)
+    identity = Identity("main", BOX, TENANT, (BLUR,), "digest", 200_007)
+    return dict(container_spec(identity, effective, mounts, image="ringfence-node:cpu").config)
+
+
+def check(name: str, found: dict[str, Any]) -> None:
+    options = found["HostConfig"]["SecurityOpt"]
+    found["HostConfig"]["SecurityOpt"] = [item if not item.startswith("seccomp=") else "seccomp=<profile>" for item in options]
+    text = json.dumps(found, indent=1, sort_keys=True) + "\n"
+    path = SNAPSHOTS / f"{name}.json"
+    if os.environ.get("RINGFENCE_UPDATE_SNAPSHOTS"):
+        path.write_text(text)
+    assert text == path.read_text()
+
+
+def test_spec_of_an_ordinary_extension(tmp_path: Path) -> None:
+    mounts = (
+        Mount(Path("/data/tenants/local/extensions/blur/source"), "/ringfence/code/blur"),
+        Mount(Path("/dev/shm/ringfence/main/sandboxes/local-blur-1/out"), "/ringfence/out", writable=True),
+    )
+    check("ordinary", config(tmp_path, "memory: 512MiB\ncpus: 1.5\nenvironment: {MODE: fast}\n", mounts))
+
+
+def test_spec_with_gpus_under_gvisor_over_stdio(tmp_path: Path) -> None:
+    gpu = "GPU-00000000-0000-0000-0000-000000000001"
+    check("gpu_gvisor_stdio", config(tmp_path, f"isolation: gvisor\npids: 512\ntransport: stdio\ngpus: ['{gpu}']\n"))
+
+
+def test_the_seccomp_profile_is_sent_as_text_and_denies_by_default(tmp_path: Path) -> None:
+    options = config(tmp_path, "")["HostConfig"]["SecurityOpt"]
+    profile = json.loads(options[1].removeprefix("seccomp="))
+    assert options[0] == "no-new-privileges:true"
+    assert profile["defaultAction"] in ("SCMP_ACT_ERRNO", "SCMP_ACT_KILL_PROCESS")
+
+
+def test_no_container_without_gpus_can_be_given_some_by_its_image(tmp_path: Path) -> None:
+    assert "NVIDIA_VISIBLE_DEVICES=void" in config(tmp_path, "")["Env"]
+
+
+# -- mounts --------------------------------------------------------------------------------------------------------------
+
+
+class Yard:
+    """A data directory with one extension."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.places = Places("main", tmp_path / "data")
+        self.source = self.places.tenant(TENANT) / "extensions" / "blur" / "source"
+        self.source.mkdir(parents=True)
+        self.policies = tmp_path / "policies"
+        self.policies.mkdir()
+
+    def mounts(
+        self,
+        text: str = "",
+        *,
+        source: Path | None = None,
+        environment: Path | None = None,
+        override: TestOverride | None = None,
+        settings: LaunchSettings | None = None,
+    ) -> dict[str, tuple[str, bool]]:
+        files = ExtensionFiles(BLUR, source or self.source, environment, "hash")
+        effective = policy(self.policies, text)
+        request = SandboxRequest(BOX, TENANT, (files,), effective.digest())
+        made = sandbox_mounts(request, effective, self.places, settings or LaunchSettings(), override)
+        return {mount.target: (str(mount.source), mount.writable) for mount in made}
+
+
+@pytest.fixture
+def yard(tmp_path: Path) -> Yard:
+    return Yard(tmp_path)
+
+
+def test_only_what_the_policy_names_is_mounted(yard: Yard) -> None:
+    text = "paths:\n  - {tenant: input}\n  - {tenant: output, access: rw}\n  - {tenant: user/notes, access: rw}\n"
+    root = yard.places.tenant(TENANT)
+    assert yard.mounts(text) == {
+        "/ringfence/code/blur": (str(yard.source), False),
+        "/ringfence/in": (str(yard.places.inbox(BOX)), False),
+        "/ringfence/out": (str(yard.places.outbox(BOX)), True),
+        "/ringfence/socket": (str(yard.places.socket_directory(BOX)), False),
+        "/app/input": (f"{root}/input", False),
+        "/app/output/blur": (f"{root}/output/blur", True),
+        "/app/user/notes/blur": (f"{root}/user/notes/blur", True),
+    }
+    assert (root / "output").stat().st_mode & 0o7777 == 0o1777
+
+
+def test_a_sandbox_that_talks_over_stdio_mounts_no_socket(yard: Yard) -> None:
+    assert "/ringfence/socket" not in yard.mounts("transport: stdio\n")
+
+
+def test_the_environment_is_mounted_read_only(yard: Yard) -> None:
+    environment = yard.places.environments / "key"
+    environment.mkdir(parents=True)
+    assert yard.mounts(environment=environment)["/ringfence/env"] == (str(environment), False)
+
+
+@pytest.mark.parametrize("place", ["/etc", "/", "/var/run"])
+def test_code_from_outside_the_tenants_extensions_is_refused(yard: Yard, place: str) -> None:
+    with pytest.raises(StartError):
+        yard.mounts(source=Path(place))
+
+
+def test_another_tenants_extension_is_refused(yard: Yard) -> None:
+    other = yard.places.tenant(TenantId("other")) / "extensions" / "blur" / "source"
+    other.mkdir(parents=True)
+    with pytest.raises(StartError, match="outside"):
+        yard.mounts(source=other)
+
+
+def test_a_name_that_only_begins_like_the_root_is_refused(yard: Yard) -> None:
+    near = yard.places.tenant(TENANT) / "extensions-evil"
+    near.mkdir()
+    with pytest.raises(StartError, match="outside"):
+        yard.mounts(source=near)
+
+
+def test_an_extension_that_is_a_link_is_refused(yard: Yard, tmp_path: Path) -> None:
+    link = yard.source.with_name("link")
+    link.symlink_to("/etc")
+    with pytest.raises(StartError, match="leads to /etc"):
+        yard.mounts(source=link)
+
+
+@pytest.mark.parametrize("area", ["output", "output/blur"])
+def test_a_link_where_a_tenant_directory_should_be_is_refused(yard: Yard, area: str) -> None:
+    place = yard.places.tenant(TENANT) / area
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.symlink_to("/etc")
+    with pytest.raises(StartError, match="is a link"):
+        yard.mounts("paths:\n  - {tenant: output, access: rw}\n")
+
+
+def test_a_directory_that_a_sandbox_made_is_not_mounted_for_another(yard: Yard) -> None:
+    yard.mounts("paths:\n  - {tenant: output, access: rw}\n")
+    planted = yard.places.tenant(TENANT) / "output" / "blur"
+    os.chown(planted, 200_001, 200_001)
+    with pytest.raises(StartError, match="made by a sandbox"):
+        yard.mounts("paths:\n  - {tenant: output, access: rw}\n")
+
+
+def test_paths_are_named_as_the_engine_calls_them(yard: Yard) -> None:
+    settings = LaunchSettings(engine_paths=((yard.places.data, Path("/srv/ringfence")),))
+    found = yard.mounts(settings=settings)
+    assert found["/ringfence/code/blur"][0] == "/srv/ringfence/tenants/local/extensions/blur/source"
+
+
+def test_only_an_explicit_override_replaces_the_runtime(yard: Yard) -> None:
+    assert not any("ringfence_runtime" in target for target in yard.mounts())
+    found = yard.mounts(override=TestOverride(Path("/somewhere")))
+    assert found["/opt/ringfence/ringfence_runtime"] == ("/somewhere", False)
