@@ -26,6 +26,7 @@ sys.exit(not any(entry["name"] == sys.argv[1] for entry in listed))' "$1"; then
 run_prompt() {
     ./ringfence run examples/smoke/prompt.json --upload examples/photograph/astronaut.jpg --json >"$answer" || {
         cat "$answer"
+        ./ringfence extension list
         return 1
     }
 }

@@ -20,7 +20,6 @@ from api.services import Services, Wiring
 from api.settings import Settings
 from api.uploads import Uploads
 from api.websocket import Connections
-from policies import RingfenceError
 
 log = logging.getLogger(__name__)
 
@@ -39,15 +38,11 @@ def create_app(settings: Settings, *, wiring: Wiring | None = None) -> FastAPI:
             from api.wiring import wire
 
             build = wire
-        try:
-            async with build(settings) as services:
-                await anyio.to_thread.run_sync(app.state.uploads.sweep)
-                app.state.services = services
-                _say_ready(services)
-                yield
-        except RingfenceError as error:
-            app.state.start_failure = error  # server.py ends the command with it
-            raise
+        async with build(settings) as services:
+            await anyio.to_thread.run_sync(app.state.uploads.sweep)
+            app.state.services = services
+            _say_ready(services)
+            yield
 
     app = FastAPI(
         title="Ringfence",

@@ -87,7 +87,7 @@ def string_list(value: Any, what: str, *, limit: int = 10_000) -> list[str]:
 
 def _refuse_depth(value: Any, max_depth: int) -> None:
     level: list[Any] = [value]
-    for _ in range(max_depth + 1):
+    for _ in range(max_depth):
         deeper: list[Any] = []
         for item in level:
             if isinstance(item, dict):

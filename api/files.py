@@ -32,6 +32,7 @@ _PLAIN = frozenset(
     }
 )
 _MEDIA = ("image/", "audio/", "video/")
+_KNOWN = mimetypes.MimeTypes()  # Python's own table: the machine's would make answers differ between machines
 _ACTIVE = frozenset({"image/svg+xml"})
 _TYPES = {
     ".webp": "image/webp",
@@ -74,7 +75,7 @@ class DescriptorResponse(FileResponse):
 def content_type(name: str) -> tuple[str, bool]:
     """The type to answer with, and whether a browser may show it in place."""
     suffix = Path(name).suffix.lower()
-    kind = _TYPES.get(suffix) or mimetypes.guess_type(f"x{suffix}")[0] or "application/octet-stream"
+    kind = _TYPES.get(suffix) or _KNOWN.guess_type(f"x{suffix}")[0] or "application/octet-stream"
     if kind in _PLAIN or (kind.startswith(_MEDIA) and kind not in _ACTIVE):
         return kind, True
     return "application/octet-stream", False

@@ -205,9 +205,8 @@ class _Body:
             self.ended = True
         return message
 
-    async def drain(self) -> None:
-        """Throw away what still arrives, within reason: a client cut off while it sends never reads the answer."""
-        left = _DRAIN_BYTES
+    async def drain(self, left: int) -> None:
+        """Throw away what still arrives, within reason: a client cut off while it sends may never read the answer."""
         with anyio.move_on_after(_DRAIN_S):
             while not self.ended and left > 0:
                 message = await self.receive()
@@ -242,5 +241,7 @@ async def _refuse(scope: Scope, body: _Body, answer: _Answer, error: RingfenceEr
     # The answer's bytes first, its end only after the rest of the body: see drain.
     await answer.send({"type": "http.response.body", "body": response.body, "more_body": True})
     if isinstance(error, BodyTooLargeError) and Headers(scope=scope).get("expect") is None:
-        await body.drain()
+        # A body of announced length is let run out; one without an end in sight is hung up on.
+        announced = _announced(scope)
+        await body.drain(min(announced, _DRAIN_BYTES) if announced else body.limit)
     await answer.send({"type": "http.response.body", "body": b""})

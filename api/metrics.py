@@ -25,7 +25,6 @@ WEBSOCKETS_DROPPED = Counter(
     "WebSocket clients dropped because they read too slowly",
     registry=REGISTRY,
 )
-PROMPTS_ENDED = Counter("ringfence_prompts_ended", "Prompts that ended", ["outcome"], registry=REGISTRY)
 QUEUE_REMAINING = Gauge(
     "ringfence_queue_remaining", "Prompts pending or running", ["tenant"], registry=REGISTRY
 )

@@ -1,11 +1,19 @@
-"""Runs the application in uvicorn, with the limits that belong below ASGI."""
+"""Runs the application in uvicorn, with the limits that belong below ASGI.
+
+The lifespan is entered here and not by uvicorn: a failed start is then an error with a hint instead of a logged
+traceback, and the port is known to be ours before anything is built.
+"""
 
 from __future__ import annotations
 
-import logging
-import sys
+import asyncio
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import uvicorn
+import uvloop
 from fastapi import FastAPI
 
 from api.app import create_app
@@ -13,9 +21,13 @@ from api.logging import configure
 from api.settings import Settings
 from policies import RingfenceError
 
-log = logging.getLogger(__name__)
-
 _WEBSOCKET_MESSAGE = 64 * 1024  # a client's feature flags are small, and nothing else is expected of it
+
+
+class ListenError(RingfenceError):
+    """The address cannot be listened on."""
+
+    code = "listen-failed"
 
 
 def run_server(settings: Settings) -> None:
@@ -25,23 +37,15 @@ def run_server(settings: Settings) -> None:
         RingfenceError: the installation cannot start; says what to do.
     """
     configure(settings.log_level, settings.log_format)
-    app = create_app(settings)
-    server = uvicorn.Server(server_config(app, settings))
-    server.run()
-    failure: RingfenceError | None = getattr(app.state, "start_failure", None)
-    if failure is not None:
-        raise failure
-    if not server.started:
-        sys.exit(1)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_run(settings))
 
 
 def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
-    """How the application is served."""
+    """How the application is served; its lifespan is the caller's."""
     return uvicorn.Config(
         app,
-        host=settings.listen,
-        port=settings.port,
-        loop="uvloop",
+        loop="none",
         http="h11",
         ws="websockets-sansio",
         ws_max_size=_WEBSOCKET_MESSAGE,
@@ -52,5 +56,59 @@ def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         log_config=None,
         server_header=False,
         proxy_headers=False,
-        lifespan="on",
+        lifespan="off",
     )
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server without its signal handling, which would end the process before the lifespan does."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are ``_run``'s."""
+        yield
+
+
+async def _run(settings: Settings) -> None:
+    with _listen(settings) as listener:
+        app = create_app(settings)
+        server = Server(server_config(app, settings))
+        with _stopped_by_signals(server):
+            async with app.router.lifespan_context(app):
+                await server.serve(sockets=[listener])
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.listen else socket.AF_INET
+    listener = socket.socket(family)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((settings.listen, settings.port))
+    except OSError as error:
+        listener.close()
+        raise ListenError(
+            f"cannot listen on {settings.listen} port {settings.port}: {error.strerror}",
+            hint="set RINGFENCE_PORT (or --port) to a free one, RINGFENCE_LISTEN to an address of this machine",
+        ) from None
+    return listener
+
+
+@contextmanager
+def _stopped_by_signals(server: Server) -> Iterator[None]:
+    """The first signal stops in order, from start-up on; the second ends the process as signals do."""
+    loop = asyncio.get_running_loop()
+    signals = (signal.SIGINT, signal.SIGTERM)
+
+    def stop() -> None:
+        server.should_exit = True
+        for each in signals:
+            loop.remove_signal_handler(each)
+            signal.signal(each, signal.SIG_DFL)
+
+    for each in signals:
+        loop.add_signal_handler(each, stop)
+    try:
+        yield
+    finally:
+        for each in signals:
+            loop.remove_signal_handler(each)

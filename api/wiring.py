@@ -61,16 +61,16 @@ async def wire(settings: Settings) -> AsyncIterator[Services]:
     Raises:
         RingfenceError: says what stands in the way and what to do.
     """
-    stack = AsyncExitStack()
-    try:
-        yield await _build(settings, stack)
-    finally:
-        with anyio.move_on_after(settings.shutdown_s, shield=True) as scope:
-            await stack.aclose()
-        if scope.cancelled_caught:
-            log.error(
-                "stopping took longer than %.0f s; the next start sweeps what is left", settings.shutdown_s
-            )
+    # The scope is outermost because task groups of the stack must end inside it; only stopping has a deadline.
+    with anyio.CancelScope() as scope:
+        async with AsyncExitStack() as stack:
+            try:
+                yield await _build(settings, stack)
+            finally:
+                scope.shield = True
+                scope.deadline = anyio.current_time() + settings.shutdown_s
+    if scope.cancelled_caught:
+        log.error("stopping took longer than %.0f s; the next start sweeps the rest", settings.shutdown_s)
 
 
 async def _build(settings: Settings, stack: AsyncExitStack) -> Services:

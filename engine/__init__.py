@@ -5,7 +5,8 @@ Enter by this door (or ``engine.events`` and ``engine.errors``, which are data);
 
 from engine.cache import CacheMode
 from engine.database import Database, DatabaseError
-from engine.engine import Engine, EngineLimits, QueueItem, QueueSnapshot
+from engine.dispatcher import EngineLimits
+from engine.engine import Engine, QueueItem, QueueSnapshot
 from engine.errors import (
     DuplicatePromptError,
     EngineClosedError,

@@ -5,13 +5,13 @@ Nothing is decided here but wording and order within one announcement; ``executo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from engine import events as ev
 from engine.graph import GraphNode
 from engine.progress import ProgressLog
-from engine.reports import history_entry, node_meta
+from engine.reports import history_entry, node_meta, whereabouts
 from engine.storage import QueuedPrompt
 from sandbox.calls import Progress
 
@@ -36,6 +36,7 @@ class Announcer:
         self._progress = ProgressLog()
         self._messages: list[tuple[str, Mapping[str, JSON]]] = []
         self._meta: dict[str, JSON] = {}
+        self._nodes: dict[str, JSON] = {}  # where each ran
         self.outputs: dict[str, JSON] = {}
         self.executed: dict[str, None] = {}  # ids run afresh, in order
 
@@ -45,9 +46,12 @@ class Announcer:
         """Execution begins."""
         self._say(ev.PromptStarted, "execution_start", {})
 
-    def nodes_cached(self, nodes: list[str]) -> None:
+    def nodes_cached(self, nodes: Sequence[GraphNode]) -> None:
         """These need not run."""
-        self._say(ev.NodesCached, "execution_cached", {"nodes": nodes}, nodes=nodes)
+        for node in nodes:
+            self._nodes[node.node_id] = whereabouts(node, sandbox=None, duration_ms=None)
+        ids = [node.node_id for node in nodes]
+        self._say(ev.NodesCached, "execution_cached", {"nodes": ids}, nodes=ids)
 
     def prompt_succeeded(self) -> None:
         """The end, all well."""
@@ -72,7 +76,12 @@ class Announcer:
     def history_entry(self, *, is_success: bool) -> dict[str, JSON]:
         """What the history keeps of the run."""
         return history_entry(
-            self._row, outputs=self.outputs, meta=self._meta, messages=self._messages, is_success=is_success
+            self._row,
+            outputs=self.outputs,
+            meta=self._meta,
+            messages=self._messages,
+            is_success=is_success,
+            nodes=self._nodes,
         )
 
     # -- nodes -------------------------------------------------------------------------------------------------------
@@ -82,6 +91,11 @@ class Announcer:
         self._show(node, 0.0, 1.0, "running")
         self._say(ev.NodeStarted, None, {}, node_id=node.node_id, display_id=node.display)
 
+    def node_ran(self, node: GraphNode, sandbox: str, duration_ms: int) -> None:
+        """Its sandbox answered, well or not; a node that is called again counts both times."""
+        before = self._nodes.get(node.node_id, {}).get("duration_ms") or 0
+        self._nodes[node.node_id] = whereabouts(node, sandbox=sandbox, duration_ms=before + duration_ms)
+
     def node_finished(self, node: GraphNode) -> None:
         """A node's own result is there."""
         self.executed[node.node_id] = None
@@ -90,6 +104,7 @@ class Announcer:
 
     def node_cached(self, node: GraphNode, ui: Mapping[str, JSON] | None) -> None:
         """A needed node's result was already there."""
+        self._nodes.setdefault(node.node_id, whereabouts(node, sandbox=None, duration_ms=None))
         self.ui(node, ui)
         self._show(node, 1.0, 1.0, "finished")
 

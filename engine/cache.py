@@ -83,7 +83,7 @@ class _Entry:
 class ResultCache:
     """One tenant's results by key.
 
-    ``is_usable`` says whether a result can still be used (no handle of it lives in a sandbox that is gone).
+    ``is_usable`` says whether a result can still be used (nothing of it is gone, no sandbox of its handles).
     """
 
     def __init__(self, mode: CacheMode, byte_budget: int, is_usable: Callable[[Result], bool]) -> None:

@@ -68,7 +68,10 @@ class NodeProgress:
 @dataclass(frozen=True, slots=True)
 class ProgressChanged(PromptEvent):
     """``nodes`` is the full map of nodes that left pending; ``changed`` the one that moved. ``legacy``: the node's
-    own progress bar moved, which older clients hear as ``progress``; ``preview`` = (format, encoded image)."""
+    own progress bar moved, which older clients hear as ``progress``; ``preview`` = (format, encoded image).
+
+    ``nodes`` is shared and cheap to keep. In prompts of more than 256 nodes, plain changes of state are passed on
+    several at a time, since each is shown as the whole map."""
 
     nodes: Mapping[str, NodeProgress]
     changed: str

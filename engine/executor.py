@@ -10,9 +10,12 @@ import logging
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, TypeVar
 
 import anyio
+import anyio.abc
+import anyio.to_thread
 
 from engine import events as ev
 from engine import plan as pl
@@ -24,7 +27,8 @@ from engine.instances import Instances
 from engine.invocation import Inputs, Invocations, Sessions, wanted_links
 from engine.registry import NodeType
 from engine.reports import cycle_details, failure_details
-from engine.signature import CacheKey, Signatures
+from engine.results import RunResults
+from engine.signature import Signatures
 from engine.splice import links_of, splice
 from engine.storage import QueuedPrompt
 from engine.ui_files import with_private_folders
@@ -34,10 +38,12 @@ from sandbox.calls import NodeResult, Progress, Session
 from sandbox.errors import EndedError, NodeInterruptedError
 
 JSON = Any
+T = TypeVar("T")
 
 #: How often one node's result may be made anew within a run because its sandbox was lost.
 MAX_RECOMPUTED: Final = 3
 MAX_FINGERPRINTS: Final = 16  # IS_CHANGED calls at the same time
+THREAD_NODES: Final = 500  # a larger graph is computed on in a thread
 NEVER: Final = {"$float": "nan"}
 
 _log = logging.getLogger(__name__)
@@ -78,7 +84,6 @@ class PromptRun:
         self._row = row
         self._cache = cache
         self._instances = instances
-        self._keeps = cache.mode.kind != "none"
         client = row.extra_data.get("client_id")
         self.client_id: str | None = client if isinstance(client, str) else None
         self.prompt: dict[str, JSON] = {node_id: dict(entry) for node_id, entry in row.prompt.items()}
@@ -90,9 +95,7 @@ class PromptRun:
         self._is_stopping = False
         self._is_interrupted = False
         self._preparing: anyio.CancelScope | None = None
-        self._results: dict[str, Result] = {}
-        self._by_key: dict[CacheKey, Result] = {}  # made in this run
-        self._pending_calls: dict[str, NodeResult] = {}  # of expanded nodes
+        self._results = RunResults(cache, self._signatures, bench.ledger)
         self._gathered: dict[str, Inputs] = {}
         self._recomputed: dict[str, int] = {}
         self._failures: dict[str, RingfenceError] = {}
@@ -138,8 +141,11 @@ class PromptRun:
 
     async def _run(self) -> dict[str, JSON]:
         cached = self._open_cache()
-        self._say.nodes_cached(cached)
-        plan = pl.Plan(map(self._plan_node, self._graph.nodes.values()), self._row.outputs)
+        self._say.nodes_cached([self._graph[node_id] for node_id in cached])
+        plan = await self._compute(
+            lambda: pl.Plan(map(self._plan_node, self._graph.nodes.values()), self._row.outputs),
+            len(self.prompt),
+        )
         finish: pl.FinishPrompt | None = None
         async with anyio.create_task_group() as tasks:
             if not self._is_interrupted:
@@ -147,7 +153,8 @@ class PromptRun:
             while finish is None:
                 while self._inbox and finish is None:
                     event = self._inbox.popleft()
-                    for action in plan.handle(event):
+                    is_large = isinstance(event, pl.Started) and len(self.prompt)
+                    for action in await self._compute(partial(plan.handle, event), int(is_large)):
                         if isinstance(action, pl.FinishPrompt):
                             finish = action
                         else:
@@ -190,7 +197,13 @@ class PromptRun:
         for node_id, value in found.items():
             if node_id in self.prompt:
                 self.prompt[node_id]["is_changed"] = as_json(value)
-        self._signatures.extend([node.node_id for node in nodes], found)
+        await self._compute(
+            lambda: self._signatures.extend([node.node_id for node in nodes], found), len(nodes)
+        )
+
+    async def _compute(self, work: Callable[[], T], nodes: int) -> T:
+        """Pure work on this run's own data, in a thread where it would hold up the event loop."""
+        return work() if nodes < THREAD_NODES else await anyio.to_thread.run_sync(work)
 
     def _open_cache(self) -> list[str]:
         if self._is_interrupted and not self._signatures.keys:
@@ -198,13 +211,7 @@ class PromptRun:
         keys = self._signatures.keys
         roots = [(node.node_id, node.class_type) for node in self._graph.nodes.values()]
         self._cache.begin(self._row.prompt_id, list(keys.values()), roots)
-        return [node_id for node_id in self._graph.original if self._pin(node_id)]
-
-    def _pin(self, node_id: str) -> bool:
-        result = self._cache.get(self._signatures.keys[node_id]) if self._keeps else None
-        if result is not None:
-            self._results[node_id] = result.hold()
-        return result is not None
+        return [node_id for node_id in self._graph.original if self._results.pin(node_id)]
 
     def _plan_node(self, node: GraphNode) -> pl.PlanNode:
         description = node.node_type.description
@@ -215,7 +222,7 @@ class PromptRun:
             lane=node.node_type.group or node.node_type.extension,
             is_async=description.is_async,
             is_output=description.output_node,
-            key=self._signatures.keys.get(node.node_id) if self._keeps else None,
+            key=self._signatures.keys.get(node.node_id) if self._results.are_kept else None,
         )
 
     # -- actions -------------------------------------------------------------------------------------------------------
@@ -241,7 +248,7 @@ class PromptRun:
 
     def _emit_cached(self, node: GraphNode, twin: str | None) -> None:
         if twin is not None:
-            self._results[node.node_id] = self._results[twin].hold()
+            self._results.share(node.node_id, twin)
         self._say.node_cached(node, self._results[node.node_id].ui)
 
     async def _guard(self, node: GraphNode, work: Callable[[GraphNode], Any]) -> None:
@@ -276,7 +283,9 @@ class PromptRun:
 
     async def _call_node(self, node: GraphNode) -> None:
         session = await self._acquire(node)
-        inputs = await self._invocations.gather(node, session, self._result_of, self._bench.sessions.is_alive)
+        inputs = await self._invocations.gather(
+            node, session, self._results.of, self._bench.sessions.is_alive
+        )
         if inputs.lost:
             self._lose(node, inputs.lost)
             return
@@ -288,16 +297,23 @@ class PromptRun:
             if wanted:
                 self._tell(pl.LazyRequested(node.node_id, wanted))
                 return
-        outcome = await session.execute(call, lambda progress: self._hear_progress(node, progress))
-        self._adopt(outcome)
+        began = self._bench.now_ms()
+        try:
+            outcome = await session.execute(call, lambda progress: self._hear_progress(node, progress))
+        finally:
+            self._say.node_ran(node, session.sandbox, self._bench.now_ms() - began)
+        self._results.adopt(outcome)
         if self._is_stopping:
-            self._release(outcome)
+            self._results.release(outcome)
             return
         del self._gathered[node.node_id]
         await self._take_outcome(node, outcome)
 
     def _lose(self, node: GraphNode, lost: Sequence[str]) -> None:
-        for source in dict.fromkeys(lost):
+        """These results cannot be used any more: have them made anew, but not without end."""
+        for source in lost:
+            if not self._results.forget(source):
+                continue  # another reader has said so already
             times = self._recomputed[source] = self._recomputed.get(source, 0) + 1
             if times > MAX_RECOMPUTED:
                 extension = self._graph[source].node_type.extension
@@ -306,21 +322,9 @@ class PromptRun:
                     "that holds its objects keeps ending",
                     limit="stopped",
                 )
-            result = self._results.pop(source, None)
-            if result is not None:
-                result.drop()
-            made = self._by_key.pop(self._signatures.keys[source], None)
-            if made is not None:
-                made.drop()
-        self._tell(pl.ResultsLost(node.node_id, list(dict.fromkeys(lost))))
+        self._tell(pl.ResultsLost(node.node_id, lost))
 
     # -- results -------------------------------------------------------------------------------------------------------
-
-    def _result_of(self, node_id: str) -> Result | None:
-        result = self._results.get(node_id)
-        if result is None and self._keeps and node_id in self._signatures.keys:
-            return self._by_key.get(self._signatures.keys[node_id])
-        return result
 
     async def _take_outcome(self, node: GraphNode, outcome: NodeResult) -> None:
         for _, message in outcome.blocked:
@@ -329,7 +333,7 @@ class PromptRun:
         if ui:
             self._say.ui(node, ui)
         if outcome.calls is not None:
-            self._pending_calls[node.node_id] = outcome
+            self._results.put_aside(node.node_id, outcome)
             await self._expand(node, outcome)
         else:
             self._keep(node, Result(self._bench.ledger, outcome.slots or (), ui))
@@ -339,7 +343,9 @@ class PromptRun:
         try:
             children = self._graph.expand(node, calls, limit=self._bench.expansion_nodes)
         except ExpansionError:
-            self._release_children(outcome)  # the graph owns their values only once it has taken them in
+            self._results.release_children(
+                outcome
+            )  # the graph owns their values only once it has taken them in
             raise
         waits_for = links_of(calls)
         for source in waits_for:
@@ -348,68 +354,34 @@ class PromptRun:
                     f"node {node.node_id!r}: its result links to {source!r}, which is no known node"
                 )
         await self._fingerprint(children)
+        for child in children:
+            self._results.forget(
+                child.node_id
+            )  # of an earlier expansion of this node, when its result was lost
         keys = {self._signatures.keys[child.node_id] for child in children}
         self._cache.keep_in_scope(self._signatures.scope(node.node_id), keys)
-        cached = frozenset(child.node_id for child in children if self._pin(child.node_id))
+        cached = frozenset(child.node_id for child in children if self._results.pin(child.node_id))
         self._tell(
             pl.Expanded(node.node_id, [self._plan_node(child) for child in children], waits_for, cached)
         )
 
     async def _resolve(self, node: GraphNode) -> None:
-        outcome = self._pending_calls[node.node_id]
+        outcome = self._results.take_aside(node.node_id)
         is_list = node.node_type.description.info.get("output_is_list") or ()
         who = f"extension '{node.node_type.extension}', node {node.node_id!r}"
-        slots = splice(outcome.calls or (), is_list, self._result_of, self._bench.ledger, who)
-        del self._pending_calls[node.node_id]
-        self._release_calls(outcome)
+        slots = splice(outcome.calls or (), is_list, self._results.of, self._bench.ledger, who)
+        self._results.drop_aside(node.node_id)
         ui = None if outcome.ui is None else with_private_folders(outcome.ui, node.node_type)
         self._keep(node, Result(self._bench.ledger, slots, ui))
 
     def _keep(self, node: GraphNode, result: Result) -> None:
-        key = self._signatures.keys[node.node_id]
-        self._results[node.node_id] = result
-        if self._keeps:
-            if key not in self._by_key:
-                self._by_key[key] = result.hold()
-            self._cache.put(key, result)
+        self._results.keep(node, result)
         self._say.node_finished(node)
         self._tell(pl.NodeFinished(node.node_id))
 
-    def _adopt(self, outcome: NodeResult) -> None:
-        for slot in outcome.slots or ():
-            for value in slot:
-                self._bench.ledger.adopt(value)
-        for call in outcome.calls or ():
-            for value in call.result:
-                self._bench.ledger.adopt(value)
-            for child in (call.expand or {}).values():
-                for value in child.inputs.values():
-                    self._bench.ledger.adopt(value)
-
-    def _release(self, outcome: NodeResult) -> None:
-        for slot in outcome.slots or ():
-            self._bench.ledger.release_all(slot)
-        self._release_calls(outcome)
-        self._release_children(outcome)
-
-    def _release_children(self, outcome: NodeResult) -> None:
-        for call in outcome.calls or ():
-            for child in (call.expand or {}).values():
-                self._bench.ledger.release_all(child.inputs.values())
-
-    def _release_calls(self, outcome: NodeResult) -> None:
-        for call in outcome.calls or ():
-            self._bench.ledger.release_all(call.result)
-
     def _let_go(self) -> None:
         self._cache.end(self._row.prompt_id)
-        for outcome in self._pending_calls.values():
-            self._release_calls(outcome)
-        for result in (*self._results.values(), *self._by_key.values()):
-            result.drop()
-        self._pending_calls.clear()
-        self._results.clear()
-        self._by_key.clear()
+        self._results.close()
         self._invocations.close()
 
     def _hear_progress(self, node: GraphNode, progress: Progress) -> None:
@@ -450,7 +422,7 @@ class PromptRun:
         """Cached UI of nodes that were not needed this time, where the class wants it shown anyway."""
         for node_id in self._graph.original:
             node = self._graph[node_id]
-            result = self._results.get(node_id)
+            result = self._results.of(node_id)
             if result is None or not result.ui or node_id in self._say.outputs:
                 continue
             if node.node_type.description.info.get("has_intermediate_output"):

@@ -23,6 +23,8 @@ class Offer:
     sequence: int
     core: bool = False
     group: str | None = None
+    private_areas: frozenset[str] = frozenset()
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,5 +53,12 @@ def make_catalog(offers: Iterable[Offer]) -> Catalog:
             if class_type in types:
                 hidden.setdefault(offer.extension, {})[class_type] = types[class_type].extension
             else:
-                types[class_type] = NodeType(description, offer.extension, offer.core, offer.group)
+                types[class_type] = NodeType(
+                    description,
+                    offer.extension,
+                    offer.core,
+                    offer.group,
+                    version=offer.version,
+                    private_areas=offer.private_areas,
+                )
     return Catalog(types, hidden)

@@ -186,8 +186,10 @@ class Loader:
             def log(line: str) -> None:
                 logger.info("extension %s: %s", entry.name, line)
 
+            before = record.environment_key
             _use(entry, await self._environments.ensure(entry.tenant, entry.code, policy, log))
             await self._shelf.save(entry)
+            await self.drop_environment(before)
 
     async def describe(self, entry: Entry, class_types: Sequence[str] | None) -> None:
         """Ask the extension's worker for its nodes anew; on failure the last descriptions stay."""

@@ -80,6 +80,11 @@ class Record(BaseModel):
     load_notes: tuple[str, ...] = ()
     """Of loading it in its sandbox."""
 
+    @property
+    def version(self) -> str:
+        """What a node's result depends on besides its inputs: code, packages and image."""
+        return f"{self.content_hash}/{self.environment_key}/{self.image_id}"
+
 
 @dataclass(frozen=True, slots=True)
 class ExtensionInfo:

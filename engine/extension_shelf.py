@@ -17,6 +17,7 @@ from engine.extension_catalog import Catalog, Offer, make_catalog
 from engine.extension_errors import ExtensionUnknownError
 from engine.extension_files import hash_tree
 from engine.extension_records import Origin, Record, read_record, write_record
+from engine.registry import private_areas
 from policies import (
     CORE_EXTENSION,
     EffectivePolicy,
@@ -46,6 +47,8 @@ class Entry:
     """Its environment's site-packages."""
     group: str | None = None
     """Its sandbox group, as its policy said last."""
+    private_areas: frozenset[str] = frozenset()
+    """Of output and temp: those of which its sandbox sees its own folder only, as its policy said last."""
     loading: bool = False
     stale: bool = False
     """The descriptions at hand are of another policy, image or content."""
@@ -120,7 +123,15 @@ class Shelf:
         catalog = self._catalogs.get(tenant)
         if catalog is None:
             catalog = self._catalogs[tenant] = make_catalog(
-                Offer(entry.name, entry.nodes, entry.record.sequence, entry.core, entry.group)
+                Offer(
+                    entry.name,
+                    entry.nodes,
+                    entry.record.sequence,
+                    entry.core,
+                    entry.group,
+                    entry.private_areas,
+                    entry.record.version,
+                )
                 for key, entry in self.entries.items()
                 if key[0] == tenant and entry.nodes
             )
@@ -133,8 +144,9 @@ class Shelf:
     async def read_policy(self, entry: Entry) -> EffectivePolicy:
         """The extension's policy as it is now. Raises: PolicyError."""
         policy = await anyio.to_thread.run_sync(self._policies.effective, entry.name, entry.tenant)
-        if entry.group != policy.group:
-            entry.group = policy.group
+        seen = (policy.group, private_areas(policy))
+        if (entry.group, entry.private_areas) != seen:
+            entry.group, entry.private_areas = seen
             self.changed(entry.tenant)
         return policy
 

@@ -56,6 +56,7 @@ class Graph:
         self._types = types
         self.original: tuple[str, ...] = tuple(prompt)
         self.nodes: dict[str, GraphNode] = {}
+        self.replaced: list[GraphNode] = []  # by an expansion that had to be done again
         self._displays: dict[str, str] = {}  # of added nodes, one step, as DynamicPrompt tells it
         for node_id, entry in prompt.items():
             node_type = types[entry["class_type"]]
@@ -97,7 +98,8 @@ class Graph:
         new: dict[str, GraphNode] = {}
         displays: dict[str, str] = {}
         for child_id, child in given:
-            if child_id in self.nodes or child_id in new:
+            known = self.nodes.get(child_id)
+            if child_id in new or (known is not None and known.parent != parent.node_id):
                 raise ExpansionError(
                     f"{who}: its expansion uses the node id {safe_text(child_id, 80)!r} twice"
                 )
@@ -109,6 +111,7 @@ class Graph:
                     raise ExpansionError(
                         f"{who}: its expansion links to {safe_text(link.source, 80)!r}, no known node"
                     )
+        self.replaced += [self.nodes[child_id] for child_id in new if child_id in self.nodes]
         self.nodes.update(new)
         self._displays.update(displays)
         return list(new.values())

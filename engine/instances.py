@@ -30,7 +30,7 @@ class Instances:
     def note(self, session: Session, node: GraphNode) -> None:
         """A node is about to be called in this session."""
         worker = self._workers.get(session.extension)
-        if worker is None or worker.session is not session:
+        if worker is None or worker.session.sandbox != session.sandbox:
             worker = self._workers[session.extension] = _Worker(session)
         if node.parent is None:
             worker.roots[node.instance] = (node.node_id, node.class_type)

@@ -79,7 +79,7 @@ class Invocations:
         """Let go of everything that was made for the run."""
         self._ledger.release_all(self._owned)
         self._owned.clear()
-        for node in self._graph.nodes.values():
+        for node in (*self._graph.nodes.values(), *self._graph.replaced):
             if node.parent is not None:
                 self._ledger.release_all(
                     value for value in node.constants.values() if isinstance(value, Value)
@@ -106,14 +106,17 @@ class Invocations:
             result = result_of(link.source)
             if result is None:
                 inputs.values[name] = None if link.source in self._graph.nodes else (NONE,)
+                if inputs.values[name] is None and name not in node.node_type.description.lazy:
+                    inputs.lost.append(link.source)  # it was there when the node was chosen to run
             elif 0 <= link.slot < len(result.slots):
                 inputs.values[name] = result.slots[link.slot]
             else:
                 inputs.values[name] = (NONE,)
         for name, values in inputs.values.items():
             for value in values or ():
-                if value.handles:
+                if value.handles or value.objects:
                     self._route(node, name, value, session, is_alive, inputs)
+        inputs.lost = list(dict.fromkeys(inputs.lost))
         return inputs
 
     def _route(
@@ -125,13 +128,13 @@ class Invocations:
         is_alive: Callable[[SandboxId], bool],
         inputs: Inputs,
     ) -> None:
-        if not all(is_alive(sandbox) for sandbox, _ in value.handles):
+        if not all(is_alive(sandbox) for sandbox, _ in value.handles) or not self._ledger.is_intact(value):
             if name in node.links:
                 inputs.lost.append(node.links[name].source)
                 return
             raise EndedError(
                 f"node {safe_text(node.node_id, 80)!r}, input {safe_text(name, 80)!r}: the object it was given by an "
-                "expansion was lost when its sandbox ended",
+                "expansion is gone with the sandbox that made it",
                 limit="stopped",
             )
         who = f"node {safe_text(node.node_id, 80)!r} ({safe_text(node.class_type, 80)})"

@@ -197,7 +197,10 @@ class Plan:
             case Expanded(node_id, children, waits_for, cached):
                 self._stop_running(node_id)
                 self._expanded.add(node_id)
-                self._nodes.update((child.node_id, child) for child in children)
+                for child in children:
+                    if child.node_id in self._nodes and child.node_id not in self._running:
+                        self._forget_result(child.node_id)  # it expands again, its first result was lost
+                    self._nodes[child.node_id] = child
                 self._cached |= cached
                 for child in children:
                     if child.is_output:

@@ -24,6 +24,7 @@ class NodeType:
     extension: ExtensionName
     core: bool = False
     group: str | None = None  # sandbox group by policy: handles may pass between its members
+    version: str = ""  # changes with code, environment and image: another version's results are not reused
     private_areas: frozenset[str] = frozenset()
     """Of `output` and `temp`: those that the policy gives the extension with scope `extension`, so that the sandbox
     mounts `<tenant>/<area>/<extension>` there and file names that it reports need that folder in front."""

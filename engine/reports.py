@@ -102,6 +102,17 @@ def node_meta(node: GraphNode) -> dict[str, JSON]:
     }
 
 
+def whereabouts(node: GraphNode, *, sandbox: str | None, duration_ms: int | None) -> dict[str, JSON]:
+    """Where a node ran and for how long; no sandbox: its result was already there."""
+    return {
+        "class_type": node.class_type,
+        "extension": node.node_type.extension,
+        "sandbox": sandbox,
+        "duration_ms": duration_ms,
+        "cached": sandbox is None,
+    }
+
+
 def history_entry(
     row: QueuedPrompt,
     *,
@@ -109,8 +120,12 @@ def history_entry(
     meta: Mapping[str, JSON],
     messages: Sequence[tuple[str, Mapping[str, JSON]]],
     is_success: bool,
+    nodes: Mapping[str, JSON] | None = None,
 ) -> dict[str, JSON]:
-    """One entry of ``/history``. The prompt is the one that was queued, without what the run added to it."""
+    """One entry of ``/history``. The prompt is the one that was queued, without what the run added to it.
+
+    ``nodes`` (see ``whereabouts``) go under the key ``ringfence``, which ComfyUI's clients are not shown.
+    """
     return {
         "prompt": [row.number, row.prompt_id, row.prompt, row.extra_data, list(row.outputs)],
         "outputs": dict(outputs),
@@ -120,4 +135,5 @@ def history_entry(
             "messages": [[name, dict(data)] for name, data in messages],
         },
         "meta": dict(meta),
+        "ringfence": {"nodes": dict(nodes or {})},
     }

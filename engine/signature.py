@@ -47,6 +47,7 @@ class Signatures:
         self._sub_caches = sub_caches
         self._digests: dict[str, bytes] = {}
         self._scopes: dict[str, bytes] = {}  # by id of the expanding node
+        self._fleeting: set[str] = set()
         self.keys: dict[str, CacheKey] = {}
 
     def extend(self, node_ids: Iterable[str], is_changed: Mapping[str, JSON]) -> None:
@@ -54,10 +55,18 @@ class Signatures:
 
         ``is_changed``: encoded results of the nodes that have the method.
         """
-        for node_id in node_ids:
+        listed = list(node_ids)
+        for node_id in listed:
+            self._digests.pop(node_id, None)  # of a node that an expansion, done again, replaces
+            self._fleeting.discard(node_id)
+        for node_id in listed:
             if node_id not in self._digests:
                 self._compute(node_id, is_changed)
             self.keys[node_id] = self._key(node_id)
+
+    def may_return(self, node_id: str) -> bool:
+        """False when no later run can have this key: the node, or one it depends on, equals nothing."""
+        return node_id not in self._fleeting
 
     def scope(self, node_id: str) -> bytes:
         """The sub-cache for children of ``node_id``."""
@@ -102,6 +111,8 @@ class Signatures:
                     stack.extend(missing)
                     continue
             self._digests[current] = self._digest(node, is_changed)
+            if any(link.source in self._fleeting for link in node.links.values()):
+                self._fleeting.add(current)
             stack.pop()
 
     def _digest(self, node: GraphNode, is_changed: Mapping[str, JSON]) -> bytes:
@@ -109,6 +120,7 @@ class Signatures:
         try:
             parts = [
                 node.class_type.encode("utf-8", "surrogatepass"),
+                node.node_type.version.encode(),
                 canonical(is_changed.get(node.node_id, False)),
             ]
             if description.not_idempotent or (
@@ -128,6 +140,7 @@ class Signatures:
                         raise NeverEqualError
                     parts.append(b"l" + source + str(link.slot).encode())
         except NeverEqualError:
+            self._fleeting.add(node.node_id)
             return _digest(b"never", self._run, node.node_id.encode("utf-8", "surrogatepass"))
         return _digest(*parts)
 

@@ -6,6 +6,7 @@ that crosses the line is a Value tree as from a real worker. No setting or flag 
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -15,10 +16,11 @@ from typing import Any, cast
 import anyio
 
 from engine.cache import CacheMode
-from engine.engine import Engine, EngineLimits
-from engine.errors import DuplicatePromptError, QueueFullError
+from engine.dispatcher import EngineLimits
+from engine.engine import Engine
+from engine.memory_storage import MemoryStorage
 from engine.registry import NodeType
-from engine.storage import NewPrompt, QueuedPrompt
+from engine.storage import Storage
 from engine.values import encode
 from policies import ExtensionName, RingfenceError, SandboxId, TenantId
 from sandbox.calls import (
@@ -34,94 +36,22 @@ from sandbox.calls import (
     Validator,
     Value,
 )
-from sandbox.errors import EndedError, NodeRaisedError
+from sandbox.errors import EndedError, NodeRaisedError, SandboxError
+
+__all__ = [
+    "Blocker",
+    "Context",
+    "FakeNode",
+    "FakeSession",
+    "FakeSessions",
+    "FakeStore",
+    "Live",
+    "MemoryStorage",
+    "Tensor",
+    "until_ended",
+]
 
 JSON = Any
-
-
-class MemoryStorage:
-    """``Storage`` that forgets when the process ends."""
-
-    def __init__(self) -> None:
-        self._pending: dict[tuple[TenantId, str], QueuedPrompt] = {}
-        self._running: dict[tuple[TenantId, str], QueuedPrompt] = {}
-        self._history: dict[TenantId, dict[str, JSON]] = {}
-        self._counters: Counter[TenantId] = Counter()
-
-    async def requeue_running(self) -> int:
-        count = len(self._running)
-        self._pending.update(self._running)
-        self._running.clear()
-        return count
-
-    async def enqueue(self, new: NewPrompt, *, limit: int) -> QueuedPrompt:
-        key = (new.tenant, new.prompt_id)
-        if key in self._pending or key in self._running:
-            raise DuplicatePromptError(new.prompt_id)
-        if len(await self.pending(new.tenant)) >= limit:
-            raise QueueFullError(limit)
-        number = new.number
-        if number is None:
-            number = -self._counters[new.tenant] if new.front else self._counters[new.tenant]
-            self._counters[new.tenant] += 1
-        row = QueuedPrompt(
-            new.tenant, new.prompt_id, number, new.prompt, new.extra_data, tuple(new.outputs), new.secrets
-        )
-        self._pending[key] = row
-        return row
-
-    async def waiting_tenants(self) -> Sequence[TenantId]:
-        return list(dict.fromkeys(tenant for tenant, _ in self._pending))
-
-    async def claim_next(self, tenant: TenantId) -> QueuedPrompt | None:
-        for row in (await self.pending(tenant))[:1]:
-            self._running[tenant, row.prompt_id] = self._pending.pop((tenant, row.prompt_id))
-            return row
-        return None
-
-    async def finish(self, tenant: TenantId, prompt_id: str, entry: Mapping[str, JSON]) -> None:
-        self._running.pop((tenant, prompt_id), None)
-        self._history.setdefault(tenant, {}).pop(prompt_id, None)
-        self._history[tenant][prompt_id] = entry
-
-    async def pending(self, tenant: TenantId) -> Sequence[QueuedPrompt]:
-        rows = [row for (owner, _), row in self._pending.items() if owner == tenant]
-        return sorted(rows, key=lambda row: (row.number, row.prompt_id))
-
-    async def running(self, tenant: TenantId) -> Sequence[QueuedPrompt]:
-        return [row for (owner, _), row in self._running.items() if owner == tenant]
-
-    async def remaining(self, tenant: TenantId) -> int:
-        return len(await self.pending(tenant)) + len(await self.running(tenant))
-
-    async def remove(self, tenant: TenantId, prompt_ids: Collection[str] | None) -> Sequence[str]:
-        rows = [
-            row.prompt_id
-            for row in await self.pending(tenant)
-            if prompt_ids is None or row.prompt_id in prompt_ids
-        ]
-        for prompt_id in rows:
-            del self._pending[tenant, prompt_id]
-        return rows
-
-    async def history(
-        self, tenant: TenantId, *, max_items: int | None = None, offset: int | None = None
-    ) -> dict[str, JSON]:
-        items = list(self._history.get(tenant, {}).items())
-        if offset is not None and offset >= 0:
-            items = items[offset:]
-            return dict(items if max_items is None else items[:max_items])
-        return dict(items if max_items is None else items[len(items) - min(max_items, len(items)) :])
-
-    async def history_entry(self, tenant: TenantId, prompt_id: str) -> JSON | None:
-        return self._history.get(tenant, {}).get(prompt_id)
-
-    async def delete_history(self, tenant: TenantId, prompt_ids: Collection[str] | None) -> int:
-        entries = self._history.get(tenant, {})
-        gone = list(entries) if prompt_ids is None else [key for key in prompt_ids if key in entries]
-        for key in gone:
-            del entries[key]
-        return len(gone)
 
 
 class FakeStore:
@@ -130,6 +60,7 @@ class FakeStore:
     def __init__(self) -> None:
         self.references: Counter[str] = Counter()
         self.data: dict[str, Any] = {}
+        self.lost: set[str] = set()
 
     def add(self, data: Any) -> str:
         """A new object with one reference."""
@@ -143,6 +74,8 @@ class FakeStore:
 
     def retain(self, value: Value) -> None:
         for name in value.objects:
+            if name in self.lost:
+                raise SandboxError(f"object {name} is gone")
             if name not in self.references:
                 raise AssertionError(f"{name} is retained after it was freed")
             self.references[name] += 1
@@ -228,7 +161,7 @@ class FakeNode:
         }
         validator = None
         if self.validate is not None:
-            parameters = inspect.signature(self.validate).parameters
+            parameters = _signature(self.validate).parameters
             kwargs = any(item.kind is item.VAR_KEYWORD for item in parameters.values())
             names = tuple(name for name, item in parameters.items() if item.kind is not item.VAR_KEYWORD)
             validator = Validator(names, kwargs, "input_types" in names)
@@ -297,7 +230,7 @@ class FakeSessions:
     def engine(
         self,
         *,
-        storage: MemoryStorage | None = None,
+        storage: Storage | None = None,
         cache_mode: CacheMode | None = None,
         limits: EngineLimits | None = None,
         now_ms: Callable[[], int] = lambda: 0,
@@ -343,7 +276,7 @@ class FakeSession:
         function = self._node(call).validate
         if function is None:
             raise AssertionError("no validator")
-        names = inspect.signature(function).parameters
+        names = _signature(function).parameters
         kwargs = any(item.kind is item.VAR_KEYWORD for item in names.values())
         given = {
             name: None if values is None else self._read(values[0]) for name, values in call.inputs.items()
@@ -439,7 +372,7 @@ class FakeSession:
 
     @staticmethod
     def _known(function: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
-        parameters = inspect.signature(function).parameters
+        parameters = _signature(function).parameters
         if any(item.kind is item.VAR_KEYWORD for item in parameters.values()):
             return {
                 name: value for name, value in arguments.items() if name != "context" or name in parameters
@@ -468,7 +401,10 @@ class FakeSession:
         if isinstance(tree, dict) and len(tree) == 1:
             ((tag, body),) = tree.items()
             if tag in ("$tensor", "$json", "$str"):
-                if body["file"] not in self._sessions.store.references:
+                if (
+                    body["file"] not in self._sessions.store.references
+                    or body["file"] in self._sessions.store.lost
+                ):
                     raise AssertionError("a freed object is read")
                 return self._sessions.store.data[body["file"]]
             if tag == "$handle":
@@ -497,6 +433,11 @@ class FakeSession:
                 sum(part.nbytes for part in parts),
             )
         return Value(encode(value))
+
+
+@functools.cache
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    return inspect.signature(function)
 
 
 def _mapped(inputs: Mapping[str, Sequence[Value] | None], *, whole: bool) -> list[dict[str, Any]]:

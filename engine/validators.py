@@ -13,6 +13,7 @@ from typing import Any, Final
 import anyio
 import anyio.to_thread
 
+from engine.executor import THREAD_NODES
 from engine.invocation import Sessions
 from engine.prompt import PromptLimits, PromptRequest, as_link, parse_prompt
 from engine.registry import NodeType, NodeTypes
@@ -25,7 +26,6 @@ from sandbox.errors import NodeRaisedError
 JSON = Any
 
 MAX_VALIDATORS: Final = 16  # calls at the same time
-THREAD_NODES: Final = 500  # a larger prompt is walked in a thread, so that the event loop goes on
 
 
 @dataclass(frozen=True, slots=True)

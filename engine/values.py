@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 
 from policies import ExtensionName, SandboxId, TenantId, safe_text
 from sandbox.calls import Session, Value
-from sandbox.errors import HandleNotPortableError
+from sandbox.errors import HandleNotPortableError, SandboxError
 
 JSON = Any
 
@@ -144,6 +144,17 @@ class Ledger:
             self._store.retain(value)
         for handle in value.handles:
             self._handles[handle] += 1
+
+    def is_intact(self, value: Value) -> bool:
+        """False when an object of a held value is gone, because its maker broke the rules after handing it over."""
+        for name in value.objects:
+            single = Value(None, (name,))
+            try:
+                self._store.retain(single)
+            except SandboxError:
+                return False
+            self._store.release(single)
+        return True
 
     def release(self, value: Value) -> None:
         """A holder lets go."""

@@ -13,7 +13,7 @@ from policies.errors import (
     Problem,
     RingfenceError,
 )
-from policies.explain import Row, explain
+from policies.explanation import Row, explain
 from policies.model import EffectivePolicy, HostPath, Source, TenantPath
 from policies.names import (
     CORE_EXTENSION,

@@ -105,7 +105,9 @@ class Mapped:
 
     def _context(self, index: int) -> context.CallContext:
         base = self.call
-        return context.CallContext(base.call, base.prompt_id, base.node_id, index, base.interrupted)
+        return context.CallContext(
+            base.call, base.prompt_id, base.node_id, index, base.interrupted, base.is_execution
+        )
 
     def _blocked(self, arguments: Mapping[str, Any]) -> Blocked | None:
         blocker = mapping.find_blocker(arguments, is_list=self.is_list)
@@ -200,16 +202,24 @@ def _encode_graph(graph: Mapping[str, Any], encoder: Encoder) -> dict[str, Any]:
     for node_id, node in graph.items():
         if not isinstance(node, Mapping) or "class_type" not in node:
             raise TypeError(f"expand: node {node_id!r} has no class_type")
-        display = node.get("override_display_id")
-        encoded[plain.clean(str(node_id))] = {
-            "class_type": plain.clean(str(node["class_type"])),
+        display = node.get("override_display_id") or None
+        encoded[_name(node_id)] = {
+            "class_type": _name(node["class_type"]),
             "inputs": {
                 plain.clean(str(name)): encoder.encode(value)
                 for name, value in (node.get("inputs") or {}).items()
             },
-            "override_display_id": None if display is None else plain.clean(str(display)),
+            "override_display_id": None if display is None else _name(display),
         }
     return encoded
+
+
+def _name(value: Any) -> str:
+    """A node id or class name as the host takes it."""
+    name = plain.clean(str(value))
+    if not 0 < len(name) <= schema.MAX_NAME:
+        raise ValueError(f"expand: {name[:40]!r} is no name: 1 to {schema.MAX_NAME} characters are")
+    return name
 
 
 def inference_mode() -> AbstractContextManager[Any]:

@@ -29,9 +29,10 @@ def prepare() -> None:
 def _search_path() -> None:
     """The application root first; the extension's environment before the image's packages, after the standard
     library (a package named like a standard module must not replace it)."""
-    home = str(Path(__file__).parent.parent)
-    # Outside the image this is a checkout full of names like "api" that packs bring along too.
-    sys.path[:] = [entry for entry in sys.path if entry not in {"", home} or home.startswith(sys.prefix)]
+    home = Path(__file__).parent.parent
+    if (home / "pyproject.toml").exists():
+        # A checkout, full of names like "api" that packs bring along too. The image has a folder for us alone.
+        sys.path[:] = [entry for entry in sys.path if entry not in {"", str(home)}]
     environment = paths.place(wire.ENVIRONMENT_DIRECTORY)
     if Path(environment).is_dir():
         before = list(sys.path)

@@ -41,14 +41,11 @@ class SharedFiles:
         Raises:
             RpcError: it is missing or shorter than announced (VALUE_NOT_PORTABLE).
         """
-        fd = self._open(name, nbytes)
-        try:
-            data = bytearray(nbytes)
-            view, done = memoryview(data), 0
-            while done < nbytes and (count := os.preadv(fd, [view[done:]], done)) > 0:
-                done += count
-        finally:
-            os.close(fd)
+        data = bytearray(nbytes)
+        with os.fdopen(self._open(name, nbytes), "rb", buffering=0) as file:
+            view = memoryview(data)
+            while view and (count := file.readinto(view)):
+                view = view[count:]
         return data
 
     def map(self, name: str, nbytes: int) -> Any:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from . import failures, plain, schema, throwaway
+from . import failures, schema, throwaway
 from .sdk import paths, registry
 
 
@@ -166,7 +166,7 @@ def _add_v3(cls: Any, extension: Extension) -> None:
         label = declaration.display_name
     except Exception as error:  # noqa: BLE001 - one bad class must not take the others along
         failures.print_to_log(error, f"node class {getattr(cls, '__name__', cls)!s} is left out")
-        extension.skipped[plain.clean(str(getattr(cls, "__name__", cls)))[:200]] = _reason(error)
+        extension.skipped[str(getattr(cls, "__name__", cls))] = _reason(error)
         return
     extension.nodes[class_type] = NodeClass(class_type, cls, label)
 
@@ -182,8 +182,7 @@ def adopt_draft_spelling(cls: Any) -> None:
 def _take_patched_in(known: Mapping[str, Any], extension: Extension) -> None:
     """Packs also enter classes into ``nodes.NODE_CLASS_MAPPINGS`` by hand; those are theirs as well."""
     for class_type, cls in list(registry.node_classes.items()):
-        stand_in = str(getattr(cls, "__module__", "")).startswith(f"{__package__}.compat")
-        if known.get(class_type) is not cls and not stand_in and class_type not in extension.nodes:
+        if known.get(class_type) is not cls and not _is_stand_in(cls) and class_type not in extension.nodes:
             label = registry.display_names.get(class_type)
             extension.nodes[str(class_type)] = NodeClass(str(class_type), cls, label)
 
@@ -194,7 +193,12 @@ def _register(extension: Extension, relative_name: str) -> None:
             node.cls.RELATIVE_PYTHON_MODULE = relative_name
         except (AttributeError, TypeError):  # slots, odd metaclasses: the attribute is a courtesy
             pass
-        registry.node_classes[node.class_type] = node.cls
+        if not _is_stand_in(registry.node_classes.get(node.class_type)):  # core names are protected
+            registry.node_classes[node.class_type] = node.cls
+
+
+def _is_stand_in(cls: Any) -> bool:
+    return str(getattr(cls, "__module__", "")).startswith(f"{__package__}.compat")
 
 
 def describe(extension: Extension, class_types: list[str] | None = None) -> list[dict[str, Any]]:

@@ -14,14 +14,19 @@ from typing import Any
 from . import wire
 
 _MAX_TEXT = 2_000
+_MAX_PARTS = 400_000  # the host reads a message of a million
 
 
-def to_json(value: Any, *, depth: int = wire.MAX_DEPTH) -> Any:
+def to_json(value: Any) -> Any:
     """Return ``value`` as JSON that ``json.dumps(allow_nan=False)`` accepts. Never raises."""
+    return _to_json(value, wire.MAX_DEPTH, [_MAX_PARTS])
+
+
+def _to_json(value: Any, depth: int, left: list[int]) -> Any:
     if value is None or value is True or value is False:
         return value
     if isinstance(value, Enum):
-        return to_json(value.value, depth=depth)
+        return _to_json(value.value, depth, left)
     if isinstance(value, str):
         # A trick subclass of str (the any-type) must not meet json: its overridden operators may misbehave.
         return clean(value)
@@ -29,34 +34,35 @@ def to_json(value: Any, *, depth: int = wire.MAX_DEPTH) -> Any:
         return int(value) if -(2**63) <= value < 2**64 else _large(value)
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
-    if depth <= 0:
+    left[0] -= len(value) if isinstance(value, (list, tuple, dict, set, frozenset)) else 1
+    if depth <= 0 or left[0] < 0:
         return "..."
     try:
-        return _container(value, depth - 1)
+        return _container(value, depth - 1, left)
     except Exception:  # noqa: BLE001 - a pack's object may raise from anything
         return None
 
 
-def _container(value: Any, depth: int) -> Any:
+def _container(value: Any, depth: int, left: list[int]) -> Any:
     if isinstance(value, dict):
-        return {_key(key): to_json(item, depth=depth) for key, item in dict.items(value)}
+        return {_key(key): _to_json(item, depth, left) for key, item in dict.items(value)}
     if isinstance(value, (list, tuple, set, frozenset, range)):
-        return [to_json(item, depth=depth) for item in value]
+        return [_to_json(item, depth, left) for item in value]
     if isinstance(value, (bytes, bytearray, memoryview)):
         return f"<{len(value)} bytes>"
     if isinstance(value, PurePath):
         return str(value)
     number = _number(value)
     if number is not None:
-        return to_json(number, depth=depth)
+        return _to_json(number, depth, left)
     if hasattr(value, "as_dict"):
-        return to_json(value.as_dict(), depth=depth)
+        return _to_json(value.as_dict(), depth, left)
     if hasattr(value, "items") and hasattr(value, "keys"):
-        return {_key(key): to_json(item, depth=depth) for key, item in value.items()}
+        return {_key(key): _to_json(item, depth, left) for key, item in value.items()}
     if (
         hasattr(value, "__iter__") and hasattr(value, "__len__") and len(value) < 100_000
     ):  # dict views, deques
-        return [to_json(item, depth=depth) for item in value]
+        return [_to_json(item, depth, left) for item in value]
     return clean(str(value)[:_MAX_TEXT])
 
 

@@ -26,7 +26,8 @@ TOKENS = frozenset(
         "COMFY_USAGE_SOURCE",
     }
 )
-_MAX_NAME = 256  # the host's limit for names
+#: The host takes no longer names, of nodes, inputs or anything else.
+MAX_NAME = 256
 _PROBE = "RINGFENCE_PROBE"
 
 
@@ -36,8 +37,8 @@ def describe(class_type: str, cls: Any, display_name: str | None) -> dict[str, A
     Raises:
         Exception: whatever the class's own code raises; the caller leaves that node out.
     """
-    if not 0 < len(class_type) <= _MAX_NAME:
-        raise ValueError(f"a node name must have 1 to {_MAX_NAME} characters")
+    if not 0 < len(class_type) <= MAX_NAME:
+        raise ValueError(f"a node name must have 1 to {MAX_NAME} characters")
     v3 = is_v3(cls)
     sections = input_types(cls)
     info = _v3_info(cls) if v3 else _v1_info(class_type, cls, sections, display_name)
@@ -103,7 +104,7 @@ def hidden_tokens(sections: Mapping[str, Any]) -> dict[str, str]:
     for name, value in dict(sections.get("hidden") or {}).items():
         token = value[0] if isinstance(value, (tuple, list)) and len(value) == 1 else value
         token = getattr(token, "value", token)
-        if isinstance(token, str) and str.__str__(token) in TOKENS:
+        if isinstance(token, str) and str.__str__(token) in TOKENS and 0 < len(str(name)) <= MAX_NAME:
             asked[plain.clean(str(name))] = str.__str__(token)
     return asked
 
@@ -228,7 +229,7 @@ def _declarations(sections: Mapping[str, Any]) -> list[tuple[str, Any]]:
         (str(name), declaration)
         for key in ("required", "optional")
         for name, declaration in dict(sections.get(key) or {}).items()
-        if 0 < len(str(name)) <= _MAX_NAME
+        if 0 < len(str(name)) <= MAX_NAME
     ]
 
 

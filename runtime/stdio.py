@@ -7,6 +7,7 @@ read (or it would hang) but not repeated: beyond the budget bytes are dropped an
 from __future__ import annotations
 
 import codecs
+import ctypes
 import io
 import os
 import select
@@ -22,6 +23,7 @@ Send = Callable[[str, str, int], None]
 _READ: Final = 32 * 1024
 _PIECE: Final = 8 * 1024
 _ROUNDS: Final = 8  # reads per turn; together more than a pipe holds
+_IOLBF: Final = 1  # stdio.h
 _OVERHEAD: Final = 256  # what a notification costs besides its text
 _BURST: Final = 512 * 1024
 _PER_SECOND: Final = 128 * 1024
@@ -53,6 +55,7 @@ class Capture:
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         for pipe in self._pipes:
             self._open_stream(pipe)
+        _buffer_c_output_by_line()
 
     def start(self, send: Send) -> None:
         """Begin to pass on what is printed (and what has been, since construction)."""
@@ -132,3 +135,12 @@ class Capture:
             if pipe.dropped and self._send is not None and self._budget.take(_OVERHEAD):
                 dropped, pipe.dropped = pipe.dropped, 0
                 self._send(pipe.name, "", dropped)
+
+
+def _buffer_c_output_by_line() -> None:
+    """C code would keep what it prints to a pipe until its buffer is full, or for ever when it crashes."""
+    try:
+        libc = ctypes.CDLL(None)
+        libc.setvbuf(ctypes.c_void_p.in_dll(libc, "stdout"), None, _IOLBF, ctypes.c_size_t(0))
+    except (OSError, ValueError, AttributeError):
+        pass  # another C library: its output comes later, not never

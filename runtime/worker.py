@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
-import inspect
 import os
 import platform
 import queue
@@ -20,20 +19,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import calling, environment, failures, fingerprints, inputs, loader, schema, wire
-from .calling import InstanceTable, Mapped
+from . import calling, environment, failures, wire
+from .catalogue import Catalogue
 from .files import SharedFiles
-from .handles import HandleTable
-from .loader import NodeClass
 from .loop import LoopThread
+from .nodecalls import NodeCalls
 from .peer import Peer, PeerGoneError, Reply, RpcError
-from .sdk import context, host, paths
+from .sdk import host, paths
 from .stdio import Capture
 from .streams import FrameStream
-from .values import Decoder, Encoder
 
 _POOL = 4
 _CODEC_POOL = 2
+
+Make = Callable[[], dict[str, Any]]
 
 
 @dataclass(slots=True)
@@ -42,7 +41,6 @@ class _Call:
 
     params: Mapping[str, Any]
     reply: Reply
-    node: NodeClass
     interrupted: threading.Event = field(default_factory=threading.Event)
     task: asyncio.Task[None] | None = None
     has_started: bool = False
@@ -57,28 +55,33 @@ class Worker:
         self._complain = complain
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._pool = ThreadPoolExecutor(_POOL, thread_name_prefix="ringfence-pool")
+        # Of its own: tensors of coroutine nodes must not wait for somebody's slow validator.
         self._codec = ThreadPoolExecutor(_CODEC_POOL, thread_name_prefix="ringfence-codec")
         self._loop = LoopThread()
-        self._extensions: dict[str, loader.Extension] = {}
-        self._nodes: dict[str, NodeClass] = {}
-        self._instances = InstanceTable()
-        self._handles = HandleTable()
         self._files = SharedFiles(
             paths.place(wire.IN_DIRECTORY),
             paths.place(wire.OUT_DIRECTORY),
-            allocate=self._allocate,
+            allocate=lambda nbytes: str(self._peer.call(wire.ALLOCATE, {"bytes": nbytes})["file"]),
             discard=lambda name: self._peer.notify(wire.DISCARD, {"file": name}),
         )
+        self._catalogue = Catalogue()
+        self._nodes = NodeCalls(self._catalogue, self._files, self._loop)
         self._calls: dict[str | int, _Call] = {}
         self._calls_lock = threading.Lock()
         self._requests: dict[str, Callable[[dict[str, Any], Reply], None]] = {
             wire.HELLO: self._on_hello,
             wire.BYE: self._on_bye,
-            wire.LOAD: self._on_load,
-            wire.DESCRIBE: lambda params, reply: self._in_pool(self._describe, params, reply),
-            wire.VALIDATE: lambda params, reply: self._in_pool(self._validate, params, reply),
-            wire.FINGERPRINT: lambda params, reply: self._in_pool(self._fingerprint, params, reply),
-            wire.LAZY: lambda params, reply: self._in_pool(self._lazy, params, reply),
+            wire.LOAD: lambda params, reply: self._on_main(
+                reply, lambda: self._catalogue.load(params, self._loop)
+            ),
+            wire.DESCRIBE: lambda params, reply: self._in_pool(
+                reply, lambda: self._catalogue.describe(params)
+            ),
+            wire.VALIDATE: lambda params, reply: self._in_pool(reply, lambda: self._nodes.validate(params)),
+            wire.FINGERPRINT: lambda params, reply: self._in_pool(
+                reply, lambda: self._nodes.fingerprint(params)
+            ),
+            wire.LAZY: lambda params, reply: self._in_pool(reply, lambda: self._nodes.lazy(params)),
             wire.EXECUTE: self._on_execute,
         }
         host.connect(self)
@@ -90,7 +93,7 @@ class Worker:
         while True:
             job = self._jobs.get()
             job()
-            del job
+            del job  # it holds the inputs of a node
 
     # -- what the sdk asks for (sdk.host.Host) -------------------------------------------------------------------
 
@@ -128,9 +131,9 @@ class Worker:
         if method == wire.CANCEL:
             self._cancel(params.get("call"))
         elif method == wire.RELEASE_HANDLES:
-            self._bury(self._handles.release(params.get("handles") or ()))
+            self._bury(self._nodes.handles.release(params.get("handles") or ()))
         elif method == wire.DROP_INSTANCES:
-            self._bury(self._instances.drop(params.get("instances") or []))
+            self._bury(self._nodes.instances.drop(params.get("instances") or []))
 
     def _bury(self, objects: list[Any]) -> None:
         """Let objects go at once, but their destructors run elsewhere: they are the pack's code."""
@@ -142,19 +145,18 @@ class Worker:
                 wire.INVALID_REQUEST,
                 f"the host speaks protocol {params.get('protocol')}, this worker {wire.PROTOCOL_VERSION}",
             )
-        self._jobs.put(lambda: self._hello(reply))
+        self._on_main(reply, self._hello)
 
-    def _hello(self, reply: Reply) -> None:
+    def _hello(self) -> dict[str, Any]:
         self._capture.start(self._log)
         environment.prepare()
-        answer = {
+        return {
             "protocol": wire.PROTOCOL_VERSION,
             "python": platform.python_version(),
             "numpy": _version("numpy"),
             "torch": _version("torch"),
             "pid": os.getpid(),
         }
-        self._answer(reply, lambda: answer)
 
     def _on_bye(self, params: dict[str, Any], reply: Reply) -> None:
         del params
@@ -162,119 +164,32 @@ class Worker:
         reply.result({})
         os._exit(0)
 
-    # -- loading and describing ----------------------------------------------------------------------------------
-
-    def _on_load(self, params: dict[str, Any], reply: Reply) -> None:
-        self._jobs.put(lambda: self._answer(reply, lambda: self._load(params)))
-
-    def _load(self, params: dict[str, Any]) -> dict[str, Any]:
-        name = str(params["name"])
-        extension = self._extensions.get(name)
-        if extension is None:
-            try:
-                extension = self._loop.run_here(
-                    loader.load(
-                        name, params["path"], params.get("module_name"), core=bool(params.get("core"))
-                    )
-                )
-            except BaseException as error:  # also sys.exit at import: the worker lives on
-                raise failures.load_failed(error) from error
-            self._extensions[name] = extension
-        described = loader.describe(extension)
-        self._nodes.update(extension.nodes)
-        return {
-            "api": extension.api,
-            "nodes": described,
-            "skipped": _skipped(extension),
-            "web_directory": extension.web_directory,
-            "routes": [route._asdict() for route in extension.routes],
-            "notes": extension.notes,
-        }
-
-    def _describe(self, params: dict[str, Any]) -> dict[str, Any]:
-        class_types = params.get("class_types")
-        extensions = list(self._extensions.values())
-        return {
-            "nodes": [node for extension in extensions for node in loader.describe(extension, class_types)],
-            "skipped": [entry for extension in extensions for entry in _skipped(extension)],
-        }
-
-    # -- questions about a node, on the pool ---------------------------------------------------------------------
-
-    def _in_pool(
-        self, handler: Callable[[dict[str, Any]], dict[str, Any]], params: dict[str, Any], reply: Reply
-    ) -> None:
-        self._pool.submit(self._answer, reply, lambda: handler(params))
-
-    def _validate(self, params: dict[str, Any]) -> dict[str, Any]:
-        cls = self._node(params).cls
-        name = schema.validator_name(cls)
-        if name is None:
-            return {"results": []}
-        mapped = self._mapped(cls, name, params, instance=None, is_validator=True)
-        return {"results": fingerprints.verdicts(self._run_anywhere(mapped))}
-
-    def _fingerprint(self, params: dict[str, Any]) -> dict[str, Any]:
-        cls = self._node(params).cls
-        name = schema.fingerprint_name(cls)
-        if name is None:
-            return {"value": False}
-        try:
-            mapped = self._mapped(cls, name, params, instance=None)
-            return {"value": fingerprints.fingerprint(self._run_anywhere(mapped))}
-        except RpcError:
-            raise
-        except Exception as error:  # noqa: BLE001 - the node then simply runs
-            failures.print_to_log(error, f"{name} of {params['class_type']} failed")
-            return {"value": fingerprints.NEVER_SAME}
-
-    def _lazy(self, params: dict[str, Any]) -> dict[str, Any]:
-        cls = self._node(params).cls
-        name = schema.lazy_function_name(cls)
-        if name is None:
-            return {"names": []}
-        mapped = self._mapped(cls, name, params, instance=lambda: self._instance(cls, params), is_lazy=True)
-        with calling.inference_mode():
-            outcomes = self._run_anywhere(mapped)
-        asked = {
-            item
-            for outcome in outcomes
-            if isinstance(outcome, list)
-            for item in outcome
-            if isinstance(item, str)
-        }
-        return {"names": sorted(asked)}
-
-    def _run_anywhere(self, mapped: Mapped) -> list[Any]:
-        """Run here, or on the loop if the function is a coroutine function."""
-        return self._loop.submit(mapped.run_async()).result() if mapped.is_async else mapped.run()
-
     # -- running nodes -------------------------------------------------------------------------------------------
 
     def _on_execute(self, params: dict[str, Any], reply: Reply) -> None:
-        call = _Call(params, reply, self._node(params))
+        node = self._catalogue.node(params)
+        call = _Call(params, reply)
         with self._calls_lock:
             self._calls[params["call"]] = call
-        if call.node.is_async:
+        if node.is_async:
             self._loop.submit(self._execute_async(call))
         else:
             self._jobs.put(lambda: self._execute(call))
 
     def _execute(self, call: _Call) -> None:
         """Run a synchronous node, on the main thread."""
-        if not self._begin(call):
-            return
-        self._answer(call.reply, lambda: self._execute_here(call), call)
+        if self._begin(call):
+            self._answer(call.reply, lambda: self._execute_here(call), call)
 
     def _execute_here(self, call: _Call) -> dict[str, Any]:
-        mapped = self._prepare(call)
+        mapped = self._nodes.prepare(call.params, call.interrupted)
         arguments = mapped.gathered.arguments
         try:
             with calling.inference_mode():
-                outcomes = mapped.run()
+                outcomes = self._nodes.run(mapped)
         except BaseException as error:
             raise failures.as_rpc_error(error, arguments) from error
-        return self._encode(call, outcomes, arguments)
+        return self._nodes.result(call.params, outcomes, arguments)
 
     async def _execute_async(self, call: _Call) -> None:
         """Run a coroutine node on the loop; tensors are read and written on other threads, to keep the loop free."""
@@ -284,7 +199,9 @@ class Worker:
         loop = asyncio.get_running_loop()
         arguments: Mapping[str, Any] = {}
         try:
-            mapped = await loop.run_in_executor(self._codec, self._prepare, call)
+            mapped = await loop.run_in_executor(
+                self._codec, self._nodes.prepare, call.params, call.interrupted
+            )
             arguments = mapped.gathered.arguments
             self._loop.enter_inference_mode()
             outcomes = await mapped.run_async()
@@ -293,32 +210,13 @@ class Worker:
             self._codec.submit(self._answer, call.reply, _raiser(failure), call)
         else:
             # Not awaited: from here on a cancellation comes too late, and half-written files would be lost.
-            self._codec.submit(
-                self._answer, call.reply, lambda: self._encode(call, outcomes, arguments), call
-            )
+            make: Make = lambda: self._nodes.result(call.params, outcomes, arguments)  # noqa: E731
+            self._codec.submit(self._answer, call.reply, make, call)
 
     def _begin(self, call: _Call) -> bool:
         with self._calls_lock:
             call.has_started = not call.interrupted.is_set()
             return call.has_started
-
-    def _prepare(self, call: _Call) -> Mapped:
-        cls = call.node.cls
-        return self._mapped(
-            cls,
-            cls.FUNCTION,
-            call.params,
-            instance=lambda: self._instance(cls, call.params),
-            interrupted=call.interrupted,
-        )
-
-    def _encode(self, call: _Call, outcomes: list[Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
-        encoder = Encoder(self._files, self._handles)
-        try:
-            return calling.execute_result(call.node.cls, outcomes, encoder)
-        except BaseException as error:
-            encoder.rollback()
-            raise failures.as_rpc_error(error, arguments) from error
 
     def _cancel(self, call_id: Any) -> None:
         with self._calls_lock:
@@ -330,93 +228,57 @@ class Worker:
                 del self._calls[call_id]
         if not call.has_started:
             call.reply.error(wire.INTERRUPTED, "the node was interrupted before it started")
-        if call.task is not None:
+        elif call.task is not None:
             self._loop.loop.call_soon_threadsafe(call.task.cancel)
 
-    # -- shared --------------------------------------------------------------------------------------------------
+    # -- answering -----------------------------------------------------------------------------------------------
 
-    def _node(self, params: Mapping[str, Any]) -> NodeClass:
-        class_type = params.get("class_type")
-        node = self._nodes.get(class_type) if isinstance(class_type, str) else None
-        if node is None:
-            raise RpcError(wire.UNKNOWN_NODE, f"no node {str(class_type)[:200]!r} is loaded here")
-        return node
+    def _on_main(self, reply: Reply, make: Make) -> None:
+        self._jobs.put(lambda: self._answer(reply, make))
 
-    def _instance(self, cls: Any, params: Mapping[str, Any]) -> Any:
-        return self._instances.get(str(params.get("instance") or params.get("node_id")), cls)
+    def _in_pool(self, reply: Reply, make: Make) -> None:
+        self._pool.submit(self._answer, reply, make)
 
-    def _mapped(
-        self,
-        cls: Any,
-        name: str,
-        params: Mapping[str, Any],
-        *,
-        instance: Callable[[], Any] | None,
-        interrupted: threading.Event | None = None,
-        is_validator: bool = False,
-        is_lazy: bool = False,
-    ) -> Mapped:
-        gathered = inputs.gather(cls, params, Decoder(self._files, self._handles), getattr(cls, name))
-        function = calling.bound_function(cls, name, instance, gathered.hidden)
-        if is_validator:
-            inputs.select(gathered, function)
-            if "input_types" in inspect.signature(function).parameters:
-                gathered.arguments["input_types"] = [dict(params.get("input_types") or {})]
-        if is_lazy:
-            inputs.name_leaves(gathered)
-        call = context.CallContext(
-            params.get("call", 0),
-            str(params.get("prompt_id", "")),
-            str(params.get("node_id", "")),
-            None,
-            interrupted or threading.Event(),
-        )
-        return Mapped(function, gathered, getattr(cls, "INPUT_IS_LIST", False) is True, call)
-
-    def _answer(self, reply: Reply, make: Callable[[], Any], call: _Call | None = None) -> None:
+    def _answer(self, reply: Reply, make: Make, call: _Call | None = None) -> None:
         """Answer a request with what ``make`` returns or raises; what was printed meanwhile goes first."""
+        result: dict[str, Any] = {}
+        failure: RpcError | None = None
         try:
-            try:
-                result = make()
-            except BaseException as error:  # noqa: BLE001 - nothing a pack does may end this thread
-                failure = failures.as_rpc_error(error)
-                self._capture.restore()
-                self._capture.drain()
-                self._forget(call)
-                reply.failure(failure)
-                return
-            self._capture.restore()
-            self._capture.drain()
-            self._forget(call)
-            try:
-                reply.result(result)
-            except wire.FrameTooLargeError as error:
-                reply.error(wire.VALUE_NOT_PORTABLE, f"the result is too large: {error}", {"what": "result"})
-        except PeerGoneError:
-            pass  # the reading thread ends the process
-
-    def _forget(self, call: _Call | None) -> None:
+            result = make()
+        except BaseException as error:  # noqa: BLE001 - nothing a pack does may end this thread
+            found = failures.as_rpc_error(error)
+            # A copy: the original's traceback holds the node's inputs, which are let go before the host hears of it.
+            failure = RpcError(found.code, found.message, found.data)
+            del found
+        self._capture.restore()
+        self._capture.drain()
         if call is not None:
             with self._calls_lock:
                 self._calls.pop(call.params["call"], None)
-
-    def _allocate(self, nbytes: int) -> str:
-        answer = self._peer.call(wire.ALLOCATE, {"bytes": nbytes})
-        return str(answer["file"])
+        try:
+            _send(reply, result, failure)
+        except PeerGoneError:
+            pass  # the reading thread ends the process
 
     def _log(self, stream: str, text: str, dropped: int) -> None:
         self._peer.notify(wire.LOG, {"stream": stream, "text": text, "dropped": dropped})
 
 
-def _raiser(error: BaseException) -> Callable[[], Any]:
-    def raise_it() -> Any:
+def _send(reply: Reply, result: dict[str, Any], failure: RpcError | None) -> None:
+    if failure is not None:
+        reply.failure(failure)
+        return
+    try:
+        reply.result(result)
+    except wire.FrameTooLargeError as error:
+        reply.error(wire.VALUE_NOT_PORTABLE, f"the result is too large: {error}", {"what": "result"})
+
+
+def _raiser(error: RpcError) -> Make:
+    def raise_it() -> dict[str, Any]:
         raise error
 
     return raise_it
-
-
-def _skipped(extension: loader.Extension) -> list[dict[str, str]]:
-    return [{"class_type": class_type, "error": error} for class_type, error in extension.skipped.items()]
 
 
 def _version(distribution: str) -> str | None:

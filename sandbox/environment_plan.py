@@ -33,6 +33,9 @@ NEVER = "; python_version < '0'"
 
 TORCH_FAMILY = frozenset({"torch", "torchvision", "torchaudio", "torchtext", "triton", "xformers"})
 _IMAGE_ONLY = frozenset({"torchvision", "torchaudio", "torchtext", "xformers"})
+_NOT_FAMILY = frozenset(
+    {"nvidia-ml-py", "nvidia-ml-py3"}
+)  # reads the driver's figures, whatever torch there is
 _VARIANTS_WITH = {"torchvision": "'full' (or 'cuda')"}
 
 # All four unpack into the same folder `cv2`; the headless ones need no window system.
@@ -67,7 +70,7 @@ class Lock:
 
 def is_torch_family(name: str) -> bool:
     """True for packages that have to match the image's build of torch."""
-    return name in TORCH_FAMILY or name.startswith("nvidia-")
+    return name in TORCH_FAMILY or (name.startswith("nvidia-") and name not in _NOT_FAMILY)
 
 
 def make_plan(image: NodeImage, declared: Declared, *, tenant: TenantId, source_builds: bool) -> Plan:
@@ -140,7 +143,7 @@ def missing_module_hint(module: str, image: NodeImage) -> str:
     where = _VARIANTS_WITH.get(package)
     if where is None:
         return f"no variant of the image has {package}; add it to the node image (docs/install.md)"
-    return f"image variant '{image.variant}' does not have {package}, {where} has: make up VARIANT=full"
+    return f"image variant '{image.variant}' does not have {package}, {where} has: RINGFENCE_VARIANT=full make up"
 
 
 def keeps_torch(plan: Plan) -> bool:
@@ -211,7 +214,7 @@ def _refuse_absent(items: Iterable[Wanted], image: NodeImage) -> None:
         raise DependencyAbsentError(
             f"{item.place}: '{item.requirement}' has to match the image's torch ({torch}), and image variant "
             f"'{image.variant}' does not have it{reason}",
-            hint=f"build the image variant {where}: make up VARIANT=full"
+            hint=f"build the image variant {where}: RINGFENCE_VARIANT=full make up"
             if where
             else f"no variant of the image has {name}: add it to the node image (docs/install.md) or remove the line",
         )

@@ -325,6 +325,9 @@ class Sandbox:
         except TimeoutError:
             self.end(failure.too_slow(self.names, "its worker's hello", "timeouts.import", limit_s))
             return
+        except ProtocolViolationError as error:
+            self.end(error)
+            return
         except RemoteCallError as error:
             said = safe_text(error.error.message, 500)
             self.end(ProtocolViolationError(f"it refused hello: {said}", "rebuild the node image (make up)"))

@@ -153,7 +153,7 @@ class SandboxManager:
 
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
+    ) -> None:
         self._is_closing = True
         with anyio.move_on_after(_SHUTDOWN_S, shield=True) as limit:
             for tenancy in list(self._all.values()):
@@ -164,7 +164,8 @@ class SandboxManager:
         if limit.cancelled_caught:
             log.error("some sandboxes did not end within %.0f s", _SHUTDOWN_S)
         self._group.cancel_scope.cancel()
-        return await self._stack.__aexit__(kind, value, trace)
+        # Not told of the body's exception: a task group would wrap it into a group.
+        await self._stack.__aexit__(None, None, None)
 
     # -- sessions ----------------------------------------------------------------------------------------------------
 

@@ -308,7 +308,10 @@ class ExtensionSession:
             return await self._broken(violation)
         if isinstance(mine, NodeRaisedError) and not mine.hint:
             before, now = self._sandbox.usage, await self._launcher.stats(self._sandbox.id)
-            mine.hint = failure.hint(before, now, self._sandbox.names)
+            names = self._sandbox.names
+            mine.hint = failure.hint(before, now, names) or failure.refusal(
+                mine.exception_type, mine.message, mine.traceback, names
+            )
             self._sandbox.usage = now
         return mine
 

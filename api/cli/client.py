@@ -167,7 +167,7 @@ def failure_of(status: int, body: bytes) -> Failure:
         message, hint = str(error) if isinstance(error, str) else f"the server answered {status}", ""
     if status in (401, 403):
         return Failure(Status.AUTH, message, hint or "pass --token, or set RINGFENCE_TOKEN")
-    if status in (400, 404, 409, 413, 422):
+    if status in (400, 413):
         return Failure(Status.REJECTED, message, hint)
     return Failure(Status.FAILED, message, hint)
 

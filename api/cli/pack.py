@@ -54,11 +54,14 @@ def _files(source: Path) -> Iterator[tuple[Path, str]]:
             path = Path(folder, name)
             relative = path.relative_to(source).as_posix()
             if path.is_symlink():
+                if not path.resolve().is_relative_to(source.resolve()):
+                    raise Failure(
+                        Status.USAGE,
+                        f"{source}: '{relative}' is a link that leads out of the pack",
+                        "replace it by what it points at, or remove it",
+                    )
                 if not path.is_file():
                     note(f"left out, because it is a link to a directory or to nothing: {relative}")
-                    continue
-                if not path.resolve().is_relative_to(source.resolve()):
-                    note(f"left out, because it is a link to somewhere else: {relative}")
                     continue
                 path = path.resolve()
             if path.is_file() and not name.endswith((".pyc", ".pyo")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -34,7 +35,8 @@ async def list_extensions(request: Request, services: Have, tenant: ForTenant) -
     """The caller's extensions and how they are."""
     found = await services.engine.extensions.list(tenant)
     uploads = _uploads(request)
-    return OrjsonResponse({"extensions": [_shown(uploads, info) for info in found]})
+    shown = await anyio.to_thread.run_sync(lambda: [_shown(uploads, info) for info in found])
+    return OrjsonResponse({"extensions": shown})
 
 
 @router.post("/extensions")
@@ -77,7 +79,7 @@ async def add_extension(request: Request, services: Have, caller: Caller) -> Res
                     )
                 else:
                     info = await _add_archive(services, uploads, caller, form, name, policy_file, report)
-            return _shown(uploads, info)
+            return await anyio.to_thread.run_sync(_shown, uploads, info)
         finally:
             with anyio.CancelScope(shield=True):
                 await form.close()
@@ -108,7 +110,7 @@ async def reload_extension(name: str, request: Request, services: Have, tenant: 
                 staged = await _stage(uploads, tenant, extension, form, report)
                 await anyio.to_thread.run_sync(uploads.keep, tenant, extension, staged)
             info = await services.engine.extensions.reload(tenant, extension, report)
-            return _shown(uploads, info)
+            return await anyio.to_thread.run_sync(_shown, uploads, info)
         finally:
             with anyio.CancelScope(shield=True):
                 await form.close()
@@ -131,7 +133,8 @@ async def _add_archive(
     try:
         taken = {info.name for info in await extensions.list(tenant) if info.state != "failed"}
         if name in taken:
-            pack = pack_in(staged, name)  # the registry refuses it; the upload of the one that is there stays
+            # The registry refuses it; the upload of the one that is there stays.
+            pack = await anyio.to_thread.run_sync(pack_in, staged, name)
         else:
             pack = await anyio.to_thread.run_sync(uploads.keep, tenant, name, staged)
         return await extensions.add(tenant, pack, name=name, policy_file=policy_file, progress=report)
@@ -153,13 +156,18 @@ async def _policy_file(name: ExtensionName, text: bytes | None) -> AsyncIterator
     if text is None:
         yield None
         return
-    directory = tempfile.TemporaryDirectory(prefix="ringfence-policy-")
+    path = await anyio.to_thread.run_sync(_write_policy, name, text)
     try:
-        path = Path(directory.name) / f"{name}.yaml"
-        path.write_bytes(text)
         yield path
     finally:
-        directory.cleanup()
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(shutil.rmtree, path.parent, True)
+
+
+def _write_policy(name: ExtensionName, text: bytes) -> Path:
+    path = Path(tempfile.mkdtemp(prefix="ringfence-policy-")) / f"{name}.yaml"
+    path.write_bytes(text)
+    return path
 
 
 async def _policy_text(form: FormData, caller: Identity) -> bytes | None:

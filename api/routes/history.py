@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
@@ -21,14 +21,15 @@ async def get_history(
     services: Have, tenant: ForTenant, max_items: _Int = None, offset: _Int = None
 ) -> Response:
     """Entries by prompt id, oldest first."""
-    return OrjsonResponse(await services.engine.history(tenant, max_items=max_items, offset=offset))
+    entries = await services.engine.history(tenant, max_items=max_items, offset=offset)
+    return OrjsonResponse({prompt_id: _comfyui(entry) for prompt_id, entry in entries.items()})
 
 
 @router.get("/history/{prompt_id}")
 async def get_history_entry(prompt_id: str, services: Have, tenant: ForTenant) -> Response:
     """One entry, or an empty object while it has not ended."""
     entry = await services.engine.history_entry(tenant, prompt_id)
-    return OrjsonResponse({} if entry is None else {prompt_id: entry})
+    return OrjsonResponse({} if entry is None else {prompt_id: _comfyui(entry)})
 
 
 @router.post("/history")
@@ -40,3 +41,8 @@ async def post_history(request: Request, services: Have, tenant: ForTenant) -> R
     if "delete" in body:
         await services.engine.delete_history(tenant, string_list(body["delete"], "delete"))
     return Response()
+
+
+def _comfyui(entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry without what only /ringfence/v1/prompts shows."""
+    return {key: value for key, value in entry.items() if key != "ringfence"}

@@ -80,10 +80,12 @@ async def run_doctor(services: Have, _operator: Operator) -> Response:
 
 def _where_nodes_ran(entry: dict[str, Any]) -> list[dict[str, Any]]:
     prompt = entry["prompt"][2]
+    meta = entry.get("meta", {})
+    recorded = (entry.get("ringfence") or {}).get("nodes") or {}
     nodes = []
-    for node_id, meta in entry.get("meta", {}).items():
-        ran = meta.get("ringfence") or {}
-        top = prompt.get(meta.get("real_node_id", node_id)) or prompt.get(node_id) or {}
+    for node_id, ran in recorded.items():
+        real = meta.get(node_id, {}).get("real_node_id", node_id)
+        top = prompt.get(real) or prompt.get(node_id.split(".")[0]) or {}
         nodes.append(
             {
                 "node_id": node_id,
@@ -91,7 +93,6 @@ def _where_nodes_ran(entry: dict[str, Any]) -> list[dict[str, Any]]:
                 "title": (top.get("_meta") or {}).get("title"),
                 "extension": ran.get("extension"),
                 "sandbox": ran.get("sandbox"),
-                "container": ran.get("container"),
                 "duration_ms": ran.get("duration_ms"),
                 "cached": ran.get("cached"),
             }

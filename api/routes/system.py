@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 import psutil
@@ -22,6 +23,7 @@ FRONTEND_VERSION = "1.27.10"
 TEMPLATES_VERSION = "0.1.95"
 
 
+@cache
 def ringfence_version() -> str:
     """Our own version."""
     try:

@@ -31,8 +31,6 @@ _SPOOL = 1024 * 1024
 def user_tree(settings: Settings, tenant: TenantId) -> Tree:
     """The root of a tenant's user data: ComfyUI's default user, where packs look for it too."""
     root = tenant_directory(settings.data_dir, tenant) / "user" / "default"
-    if not root.is_dir():
-        root.mkdir(parents=True, exist_ok=True)
     return Tree(root, max_bytes=settings.max_user_bytes)
 
 

@@ -26,6 +26,8 @@ class CallContext:
     """Which item of a list-mapped call; None outside list mapping."""
     interrupted: threading.Event = field(default_factory=threading.Event, repr=False)
     """Set once the host (or the pack) asked the call to stop; shared by all mapped calls of one execution."""
+    is_execution: bool = True
+    """False for validators and the like: the host listens for the progress of executions only."""
     graphs: Iterator[int] = field(default_factory=itertools.count, repr=False)
     """Numbers the graph builders that this call makes, for their default prefixes."""
 
@@ -44,7 +46,7 @@ def current() -> CallContext | None:
 
 
 def latest() -> CallContext | None:
-    """The call that was entered last and is not over; the best guess where there is no context."""
+    """The execution that was entered last and is not over; the best guess where there is no context."""
     try:
         return _active[-1]
     except IndexError:
@@ -55,9 +57,11 @@ def latest() -> CallContext | None:
 def entered(call: CallContext) -> Iterator[CallContext]:
     """Run the body as part of ``call``."""
     token = _current.set(call)
-    _active.append(call)
+    if call.is_execution:
+        _active.append(call)
     try:
         yield call
     finally:
-        _active.remove(call)
+        if call.is_execution:
+            _active.remove(call)
         _current.reset(token)

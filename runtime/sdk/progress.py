@@ -36,7 +36,7 @@ def report(
         interruption.check()
     line = host.connected()
     call = context.current() or context.latest()
-    if line is None or call is None:
+    if line is None or call is None or not call.is_execution:
         return
     if value < maximum and not _budget.take():
         return

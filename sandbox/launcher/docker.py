@@ -119,8 +119,13 @@ class DockerLauncher:
         await self._stack.__aexit__(None, None, None)
 
     def _connect(self) -> docker.DockerClient:
+        url = self._engine_url or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+        if url.startswith("unix://"):
+            # The SDK's own error for this is a chain of four, and it leaves its socket open.
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.connect(url.removeprefix("unix://"))
         if self._engine_url:
-            return docker.DockerClient(base_url=self._engine_url, version="auto")
+            return docker.DockerClient(base_url=url, version="auto")
         return docker.from_env(version="auto")
 
     # -- verbs ---------------------------------------------------------------------------------------------------
@@ -161,7 +166,7 @@ class DockerLauncher:
             )
             settings = self._settings
             image = settings.gpu_image if policy.gpus and settings.gpu_image else settings.image
-            spec = container_spec(identity, policy, mounts, image=image)
+            spec = await self._in_thread(lambda: container_spec(identity, policy, mounts, image=image))
             clock.step("prepare")
             container = await self._engine("create a sandbox", lambda: self._create(spec))
             clock.step("create")
@@ -314,11 +319,11 @@ class DockerLauncher:
     def _attach(self, container: str, *, stdin: bool) -> socket.socket:
         params = {"stdin": int(stdin), "stdout": 1, "stderr": 1, "stream": 1}
         attached = self._api.attach_socket(container, params=params)
-        try:
-            # The SDK's wrapper reads ahead and closes with its response; a duplicate is a plain socket.
-            plain = socket.socket(fileno=os.dup(attached.fileno()))
-        finally:
-            attached.close()
+        # The SDK's wrapper reads ahead and lives as long as its response; a duplicate is a plain socket.
+        plain = socket.socket(fileno=os.dup(attached.fileno()))
+        underlying, response = attached._sock, attached._response  # noqa: SLF001  (nothing public closes them)
+        response.close()
+        underlying.close()
         plain.setblocking(False)
         return plain
 
@@ -365,7 +370,7 @@ class DockerLauncher:
     async def _engine(self, doing: str, work: Callable[[], T]) -> T:
         try:
             return await self._in_thread(work)
-        except (DockerException, requests.RequestException) as error:
+        except (DockerException, requests.RequestException, OSError) as error:
             raise translated(error, doing, self._settings.image) from error
 
 

@@ -119,6 +119,44 @@ def hint(before: Usage, after: Usage, names: Names) -> str:
     return ""
 
 
+_NETWORK_TYPES: Final = frozenset(
+    {
+        "gaierror",
+        "URLError",
+        "ConnectError",
+        "ConnectionError",
+        "ConnectTimeout",
+        "MaxRetryError",
+        "ProxyError",
+    }
+    | {"NewConnectionError", "ClientConnectorError", "ClientConnectorDNSError", "NameResolutionError"}
+)
+_SOCKET_FRAMES: Final = (
+    "socket.",
+    "socket.py",
+    "urllib",
+    "http/client.py",
+    "httpx",
+    "requests",
+    "aiohttp",
+    "connect(",
+)
+_PATH_TYPES: Final = frozenset({"PermissionError", "FileNotFoundError", "NotADirectoryError", "OSError"})
+
+
+def refusal(kind: str, message: str, trace: Sequence[str], names: Names) -> str:
+    """What a pack's own error most likely ran into, when that is a wall of its policy."""
+    word = kind.rpartition(".")[2]
+    is_socket = word in _PATH_TYPES | {"TimeoutError"} and any(
+        mark in line for line in trace[-4:] for mark in _SOCKET_FRAMES
+    )
+    if word in _NETWORK_TYPES or is_socket:
+        return f"a sandbox has no network (network: none, {names.policy.source('network')})"
+    if word in _PATH_TYPES and ("'/" in message or '"/' in message):
+        return f"a sandbox sees only the paths of its policy ({names.policy.source('paths')})"
+    return ""
+
+
 def _grew(before: int | None, after: int | None) -> bool:
     return after is not None and after > (before or 0)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Iterator
 
 import pytest
 from blockbuster import blockbuster_ctx
 
+IMAGE = "ringfence-node:cpu"
 # One system call each on a file system in memory: faster than handing it to a thread.
 _TMPFS = {
     "allocate",
@@ -30,3 +33,34 @@ def no_blocking_calls() -> Iterator[None]:
         for function in blockbuster.functions.values():
             function.can_block_in("sandbox/tensors.py", _TMPFS)
         yield
+
+
+@pytest.fixture(scope="session")
+def engine() -> None:
+    """A container engine with the node image: skipped by name where there is none, failed where there must be one."""
+    try:
+        found = subprocess.run(
+            ["docker", "image", "inspect", IMAGE], capture_output=True, text=True, timeout=30, check=False
+        )
+        missing = "" if found.returncode == 0 else found.stderr.strip()
+    except (OSError, subprocess.TimeoutExpired) as error:
+        missing = str(error)
+    if not missing:
+        return
+    text = f"no container engine with the image {IMAGE}: {missing}; run 'make up'"
+    if os.environ.get("RINGFENCE_REQUIRE_DOCKER"):
+        pytest.fail(text)
+    pytest.skip(text)
+
+
+def containers(instance: str) -> str:
+    """State of every container of an instance, for a failed test's report."""
+    label = f"label=ringfence.instance={instance}"
+    try:
+        return _docker("ps", "-a", "--filter", label, "--format", "{{.ID}} {{.Names}} {{.Status}}").stdout
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+
+
+def _docker(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=30, check=False)

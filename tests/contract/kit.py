@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import anyio
+import anyio.to_thread
 import numpy as np
 
 from policies import CORE_EXTENSION, ExtensionName, PolicyStore, TenantId
@@ -18,6 +20,7 @@ from sandbox import (
     ExtensionFiles,
     ManagerLimits,
     NodeCall,
+    NodeResult,
     PackEvent,
     Places,
     SandboxManager,
@@ -27,6 +30,9 @@ from sandbox import (
     TensorStore,
     Value,
 )
+from sandbox.launcher.docker import DockerLauncher
+from sandbox.launcher.settings import TestOverride
+from tests.contract.fixtures import containers
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PACKS = CHECKOUT / "tests" / "extensions"
@@ -94,7 +100,9 @@ def call(class_type: str, inputs: Mapping[str, Any] | None = None, **fields: Any
         name: None if item is None else item if isinstance(item, tuple) else (value(item),)
         for name, item in (inputs or {}).items()
     }
-    return NodeCall(prompt_id="p", node_id=fields.pop("node_id", "1"), class_type=class_type, inputs=given, **fields)
+    return NodeCall(
+        prompt_id="p", node_id=fields.pop("node_id", "1"), class_type=class_type, inputs=given, **fields
+    )
 
 
 def value(item: Any) -> Value:
@@ -131,6 +139,23 @@ class World:
         """Acquire one."""
         return await self.manager.acquire(tenant, ExtensionName(extension))
 
+    async def run(self, extension: str, class_type: str, **inputs: Any) -> NodeResult:
+        """One call of one node."""
+        session = await self.session(extension)
+        with anyio.fail_after(60):
+            return await session.execute(call(class_type, inputs), ignore)
+
+    async def report(self) -> str:
+        """States and logs of every sandbox, for a failed test."""
+        lines = [await anyio.to_thread.run_sync(containers, self.places.instance)]
+        for info in self.manager.list():
+            lines.append(repr(info))
+            lines += [
+                f"  {line.stream}: {line.text}" for line in await self.manager.logs(info.tenant, info.id)
+            ]
+            lines.append(await self.launcher.logs(info.id))
+        return "\n".join(lines)
+
 
 MakeLauncher = Callable[[Places, Policies], Any]
 
@@ -163,6 +188,20 @@ async def world(
             limits=limits,
         )
         async with manager:
-            yield World(ours, store, manager, launcher, shelf, written, events)
+            made = World(ours, store, manager, launcher, shelf, written, events)
+            try:
+                yield made
+            except BaseException:
+                print(await made.report())
+                raise
     assert not ours.shm.exists()
     assert not ours.run.exists()
+
+
+#: Until the image is built anew, containers run the checkout's own runtime.
+RUNTIME = TestOverride(runtime_source=CHECKOUT / "runtime")
+
+
+def in_docker(ours: Places, written: Policies) -> DockerLauncher:
+    """Real containers."""
+    return DockerLauncher(ours, written.store, override=RUNTIME)

@@ -32,7 +32,6 @@ __all__ = [
     "get_tiled_scale_steps",
     "lanczos",
     "load_torch_file",
-    "model_trange",
     "pack_latents",
     "repeat_to_batch_size",
     "reshape_mask",
@@ -54,6 +53,7 @@ __all__ = [
 ]
 
 MODEL_NAMES = [
+    "model_trange",
     "auraflow_to_diffusers",
     "clip_text_transformers_convert",
     "convert_old_quants",
@@ -127,13 +127,6 @@ class ProgressBar:
 
     def update(self, value: float) -> None:
         self.update_absolute(self.current + value)
-
-
-def model_trange(*args: Any, **kwargs: Any) -> Any:
-    """``tqdm.trange``."""
-    from tqdm.auto import trange  # type: ignore[import-untyped]
-
-    return trange(*args, **kwargs)
 
 
 # -- weight files --------------------------------------------------------------------------------------------------

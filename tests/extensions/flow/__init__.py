@@ -41,7 +41,10 @@ class MakeList:
 class SumList:
     @classmethod
     def INPUT_TYPES(cls):
-        return {"required": {"values": ("INT", {"forceInput": True})}, "optional": {"scale": ("INT", {"default": 1})}}
+        return {
+            "required": {"values": ("INT", {"forceInput": True})},
+            "optional": {"scale": ("INT", {"default": 1})},
+        }
 
     INPUT_IS_LIST = True
     RETURN_TYPES = ("INT",)

@@ -12,7 +12,10 @@ class Invert:
     @classmethod
     def INPUT_TYPES(cls):
         return {
-            "required": {"image": ("IMAGE",), "strength": ("FLOAT", {"default": 1.0, "min": 0.0, "max": 1.0})},
+            "required": {
+                "image": ("IMAGE",),
+                "strength": ("FLOAT", {"default": 1.0, "min": 0.0, "max": 1.0}),
+            },
             "hidden": {"node": "UNIQUE_ID", "graph": "PROMPT"},
         }
 

@@ -97,5 +97,6 @@ class WaitInValidation(Node):
 
 
 NODE_CLASS_MAPPINGS = {
-    f"RFGate{cls.__name__}": cls for cls in (Wait, WaitAsync, Open, OpenAsync, OpenByValidation, WaitInValidation)
+    f"RFGate{cls.__name__}": cls
+    for cls in (Wait, WaitAsync, Open, OpenAsync, OpenByValidation, WaitInValidation)
 }

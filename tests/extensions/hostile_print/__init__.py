@@ -1,5 +1,6 @@
 """Prints where, how and as much as it should not, then answers as if nothing had happened."""
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -49,6 +50,7 @@ class Everywhere(Node):
         print("to stderr", file=sys.stderr)
         os.write(1, b"from os.write\n")
         subprocess.run([sys.executable, "-c", "print('from a child')"], check=True)
+        ctypes.CDLL(None).puts(b"from C")
         os.write(1, b"\xff\xfe not utf-8 \x1b[31m red\n")
         return ("done",)
 

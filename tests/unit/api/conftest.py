@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+from blockbuster import blockbuster_ctx
 from fastapi import FastAPI
 
 from api.app import create_app
@@ -25,6 +26,19 @@ Start = Callable[..., AbstractAsyncContextManager[FastAPI]]
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def no_blocking_calls() -> Iterator[None]:
+    """A blocking call of ours on the event loop fails the test."""
+    with blockbuster_ctx(scanned_modules=["api", "engine"]) as guard:
+        for function in guard.functions.values():
+            function.can_block_in(
+                "engine/database.py", ("_migrate", "_upgrade", "_create_engine")
+            )  # start-up
+            function.can_block_in("api/settings.py", "_default_core_dir")  # before there is a server
+            function.can_block_in("api/app.py", "create_app")  # likewise
+        yield
 
 
 @pytest.fixture

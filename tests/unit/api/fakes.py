@@ -8,6 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import anyio
+import anyio.to_thread
+
 from api.settings import Settings
 from engine import (
     GitSource,
@@ -54,16 +57,16 @@ class FakeExtensions:
         if (tenant, name) in self.infos:
             raise ExtensionExistsError(f"extension '{name}' was added already", hint="reload it")
         if policy_file is not None:
-            self.policies.append(policy_file.read_bytes())  # noqa: ASYNC240
+            self.policies.append(await anyio.to_thread.run_sync(policy_file.read_bytes))
         progress("copying")
-        return self._take(tenant, source, name)
+        return await anyio.to_thread.run_sync(self._take, tenant, source, name)
 
     async def reload(
         self, tenant: TenantId, name: ExtensionName, progress: Callable[[str], None] = lambda _line: None
     ) -> ExtensionInfo:
         progress("reading again")
         location = (await self.get(tenant, name)).source.location
-        return self._take(tenant, Path(location), name)
+        return await anyio.to_thread.run_sync(self._take, tenant, Path(location), name)
 
     async def remove(self, tenant: TenantId, name: ExtensionName) -> None:
         await self.get(tenant, name)
@@ -190,7 +193,7 @@ class FakeEngine:
         ran = {
             "extension": "blur",
             "sandbox": "blur-1",
-            "container": "c0ffee",
+            "class_type": "Blur",
             "duration_ms": 12.5,
             "cached": False,
         }
@@ -206,8 +209,9 @@ class FakeEngine:
                 ],
             },
             "meta": {
-                "1": {"node_id": "1", "display_node": "1", "parent_node": None, "real_node_id": "1", "ringfence": ran}
+                "1": {"node_id": "1", "display_node": "1", "parent_node": None, "real_node_id": "1"}
             },
+            "ringfence": {"nodes": {"1": ran}},
         }  # fmt: skip
         await self.storage.finish(tenant, prompt_id, entry)
 

@@ -7,10 +7,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import anyio
-import uvicorn
 from fastapi import FastAPI
 
-from api.server import server_config
+from api.server import Server, server_config
 from api.settings import Settings
 
 
@@ -18,13 +17,11 @@ from api.settings import Settings
 async def serving(app: FastAPI, settings: Settings) -> AsyncIterator[str]:
     """Serve an application whose lifespan is the caller's; yields the URL."""
     config = server_config(app, settings)
-    config.lifespan = "off"
-    config.loop = "none"
-    server = uvicorn.Server(config)
+    server = Server(config)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_serve, server, listener)
+            tasks.start_soon(server.serve, [listener])
             with anyio.fail_after(10):
                 while not server.started:  # noqa: ASYNC110 - uvicorn offers no event for it
                     await anyio.sleep(0.01)
@@ -32,8 +29,3 @@ async def serving(app: FastAPI, settings: Settings) -> AsyncIterator[str]:
                 yield f"http://127.0.0.1:{listener.getsockname()[1]}"
             finally:
                 server.should_exit = True
-
-
-async def _serve(server: uvicorn.Server, listener: socket.socket) -> None:
-    # Not server.serve: that would take over the signals of the test run.
-    await server._serve([listener])

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
+import anyio
+import anyio.to_thread
 import httpx2
 import pytest
 from fastapi import FastAPI
 
+from api.settings import Settings
 from tests.unit.api.conftest import OPERATOR_TOKEN, Start, client_for, make_settings
 from tests.unit.api.fakes import PROMPT, FakeEngine
+from tests.unit.api.live import serving
 
 pytestmark = pytest.mark.anyio
 
@@ -274,3 +279,31 @@ async def test_metrics_count_requests_by_route_not_by_path(
     assert "some-prompt" not in text
     assert 'ringfence_sandboxes{state="warm"} 1.0' in text
     assert 'ringfence_queue_remaining{tenant="local"} 0.0' in text
+
+
+async def test_the_nesting_limit_is_exact(client: httpx2.AsyncClient) -> None:
+    for depth, kind in ((128, "no_prompt"), (129, "invalid_json")):
+        answer = await client.post("/prompt", content=b"[" * depth + b"]" * depth)
+        assert answer.json()["error"]["type"] == kind
+
+
+async def test_a_body_without_announced_length_is_hung_up_on(app: FastAPI, settings: Settings) -> None:
+    piece = b"100000\r\n" + b" " * 0x100000 + b"\r\n"
+
+    def send(port: int) -> tuple[int, bytes]:
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+            head = f"POST /prompt HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nTransfer-Encoding: chunked\r\n\r\n"
+            connection.sendall(head.encode())
+            sent = 0
+            try:
+                while sent < 200:
+                    connection.sendall(piece)
+                    sent += 1
+            except OSError:
+                pass
+            return sent, connection.recv(4096)
+
+    async with serving(app, settings) as url:
+        sent, answer = await anyio.to_thread.run_sync(send, int(url.rsplit(":", 1)[1]))
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert sent < 100

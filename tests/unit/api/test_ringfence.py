@@ -188,7 +188,7 @@ async def test_a_prompt_tells_where_its_nodes_ran(client: httpx2.AsyncClient, en
     assert done["nodes"] == [
         {
             "node_id": "1", "class_type": "Blur", "title": "Blur it", "extension": "blur", "sandbox": "blur-1",
-            "container": "c0ffee", "duration_ms": 12.5, "cached": False,
+            "duration_ms": 12.5, "cached": False,
         }
     ]  # fmt: skip
     assert (await client.get("/ringfence/v1/prompts/unknown")).status_code == 404

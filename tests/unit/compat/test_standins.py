@@ -173,7 +173,8 @@ def test_the_runtime_may_have_any_name(child):
         del sys.modules[name]
     sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__module__ != "runtime.aliases"]
     place = pathlib.Path("runtime").resolve()
-    spec = importlib.util.spec_from_file_location("boxed", place / "__init__.py", submodule_search_locations=[str(place)])
+    init = place / "__init__.py"
+    spec = importlib.util.spec_from_file_location("boxed", init, submodule_search_locations=[str(place)])
     sys.modules["boxed"] = module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     import boxed.aliases

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import anyio
 
-from engine import CacheMode, Engine, EngineLimits, PromptRequest, Submitted
+from engine import CacheMode, Engine, EngineLimits, PromptRequest, Storage, Submitted
 from engine import events as ev
 from engine.testing import FakeNode, FakeSessions, MemoryStorage, Tensor, until_ended
 from policies import LOCAL_TENANT, TenantId
@@ -42,7 +42,7 @@ class Stage:
         *nodes: FakeNode,
         cache: str = "classic",
         limits: EngineLimits | None = None,
-        storage: MemoryStorage | None = None,
+        storage: Storage | None = None,
     ) -> None:
         self.sessions = FakeSessions(*BASICS, *nodes)
         self.storage = storage or MemoryStorage()

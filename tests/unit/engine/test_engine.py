@@ -297,3 +297,26 @@ async def test_object_info():
         assert info["Const"]["python_module"] == "custom_nodes.fake"
         assert list(await stage.engine.object_info(LOCAL_TENANT, "Add")) == ["Add"]
         assert await stage.engine.object_info(LOCAL_TENANT, "Nope") == {}
+
+
+async def test_a_storage_that_fails_now_and_then_loses_nothing(monkeypatch):
+    monkeypatch.setattr("engine.dispatcher.RETRY_S", 0)
+    fails = {"claim_next": 2, "finish": 2}
+
+    class Flaky(MemoryStorage):
+        async def claim_next(self, tenant):
+            self.fail("claim_next")
+            return await super().claim_next(tenant)
+
+        async def finish(self, tenant, prompt_id, entry):
+            self.fail("finish")
+            await super().finish(tenant, prompt_id, entry)
+
+        def fail(self, name):
+            if fails[name]:
+                fails[name] -= 1
+                raise OSError("the disk is full")
+
+    async with Stage(storage=Flaky()) as stage:
+        assert (await stage.run(prompt(s=("Show", {"x": 1}))))["status"]["completed"]
+    assert fails == {"claim_next": 0, "finish": 0}

@@ -84,6 +84,16 @@ async def test_is_changed():
             assert len(stage.sessions.calls) == runs, value
 
 
+async def test_what_can_never_match_again_is_not_kept():
+    node = FakeNode("Watch", lambda v: (Tensor(v),), {"v": ["INT", {}]}, fingerprint=lambda v: float("nan"))
+    after = FakeNode("After", lambda x: (Tensor(x.data),), {"x": ["*", {}]})
+    async with Stage(node, after) as stage:
+        await stage.outputs(
+            prompt(w=("Watch", {"v": 1}), a=("After", {"x": ["w", 0]}), s=("Sink", {"x": ["a", 0]}))
+        )
+        assert not stage.sessions.store.references
+
+
 async def test_is_changed_that_raises_means_always_run_and_the_run_goes_on():
     def fail(v):
         raise RuntimeError("no")
@@ -625,6 +635,116 @@ async def test_objects_lost_during_the_run_are_made_anew():
         )  # fmt: skip
         assert (await stage.outputs(graph))["s"] == {"x": [4]}
         assert stage.sessions.calls.count("m") == 2
+
+
+async def test_a_lost_result_of_an_expansion_is_made_anew_by_expanding_again():
+    def expand():
+        children = {
+            "e.m": {"class_type": "Model", "inputs": {"v": 3}},
+            "e.t": {"class_type": "Image", "inputs": {"v": Tensor(1)}},
+        }
+        return {"result": (["e.m", 0], ["e.t", 0]), "expand": children}
+
+    killed = []
+    use = FakeNode(
+        "Use",
+        lambda m, n: (m.data + n,),
+        {**USE["required"], "n": ["INT", {}]},
+        outputs=("INT",),
+        extension="maker",
+    )
+    async with Stage(MODEL, use, FakeNode("Expand", expand, outputs=("MODEL", "IMAGE"))) as stage:
+
+        def kill(v):
+            if not killed:
+                killed.append(v)
+                stage.sessions.kill("maker")
+            return (1,)
+
+        stage.sessions.nodes["Kill"] = FakeNode("Kill", kill, {"v": ["*", {}]}, outputs=("INT",))
+        graph = prompt(
+            e=("Expand",),
+            k=("Kill", {"v": ["e", 1]}),
+            u=("Use", {"m": ["e", 0], "n": ["k", 0]}),
+            s=("Show", {"x": ["u", 0]}),
+        )
+        assert (await stage.outputs(graph))["s"] == {"x": [4]}
+        assert stage.sessions.calls.count("e") == 2
+
+
+async def test_a_result_that_is_lost_again_and_again_ends_the_prompt():
+    async with Stage(MODEL) as stage:
+
+        def die(m):
+            raise AssertionError("never reached")
+
+        stage.sessions.nodes["Use"] = FakeNode("Use", die, **USE, extension="maker")
+        real = stage.sessions.acquire
+
+        async def acquire(tenant, extension):
+            if extension == "maker" and stage.sessions.calls[-1:] == ["m"]:
+                stage.sessions.kill("maker")
+            return await real(tenant, extension)
+
+        stage.sessions.acquire = acquire
+        error = await stage.error(
+            prompt(m=("Model", {"v": 3}), u=("Use", {"m": ["m", 0]}), s=("Sink", {"x": ["u", 0]}))
+        )
+        assert error["exception_type"] == "ringfence.EndedError"
+        assert "was lost 4 times" in error["exception_message"]
+
+
+async def test_many_readers_of_a_lost_result_count_it_once():
+    async with Stage(
+        MODEL,
+        *(FakeNode(f"Use{i}", lambda m: (m.data,), **USE, extension="maker", group=None) for i in range(6)),
+    ) as stage:
+        killed = []
+
+        def kill(v):
+            if not killed:
+                killed.append(v)
+                stage.sessions.kill("maker")
+            return (1,)
+
+        stage.sessions.nodes["Kill"] = FakeNode("Kill", kill, {"v": ["*", {}]}, outputs=("INT",))
+        graph = prompt(m=("Model", {"v": 3}), p=("Use5", {"m": ["m", 0]}), k=("Kill", {"v": ["p", 0]}))
+        for i in range(5):
+            graph |= {
+                f"u{i}": {"class_type": f"Use{i}", "inputs": {"m": ["m", 0], "after": ["k", 0]}},
+                f"s{i}": {"class_type": "Show", "inputs": {"x": [f"u{i}", 0]}},
+            }
+        outputs = await stage.outputs(graph)
+        assert outputs == {f"s{i}": {"x": [3]} for i in range(5)}
+        assert stage.sessions.calls.count("m") == 2
+
+
+async def test_objects_that_are_gone_are_made_anew():
+    name = FakeNode(
+        "Name", lambda i, n: (i.data + n,), {"i": ["IMAGE", {}], "n": ["INT", {}]}, outputs=("INT",)
+    )
+    async with Stage(name) as stage:
+
+        def graph(n):
+            return prompt(
+                i=("Image", {"v": 3}), n=("Name", {"i": ["i", 0], "n": n}), s=("Show", {"x": ["n", 0]})
+            )
+
+        await stage.outputs(graph(1))
+        stage.sessions.store.lost |= set(stage.sessions.store.references)  # between two prompts
+        assert (await stage.outputs(graph(2)))["s"] == {"x": [5]}
+
+        def lose(v):
+            if not stage.sessions.store.lost - before:
+                stage.sessions.store.lost |= set(stage.sessions.store.references)  # within one
+            return (v,)
+
+        before = set(stage.sessions.store.lost)
+        stage.sessions.nodes["Lose"] = FakeNode("Lose", lose, {"v": ["*", {}]}, outputs=("INT",))
+        nodes = graph(3) | prompt(l=("Lose", {"v": ["p", 0]}), p=("Name", {"i": ["i", 0], "n": 9}))
+        nodes["n"]["inputs"]["n"] = ["l", 0]
+        assert (await stage.outputs(nodes))["s"] == {"x": [15]}
+        assert stage.sessions.calls.count("i") == 3
 
 
 # -- instances ---------------------------------------------------------------------------------------------------

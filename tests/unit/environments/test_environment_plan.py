@@ -8,7 +8,14 @@ import pytest
 
 from policies import LOCAL_TENANT, TenantId
 from sandbox.environment_errors import BuildFailedError, DependencyAbsentError
-from sandbox.environment_plan import Plan, keeps_torch, make_plan, missing_module_hint, prune_lock
+from sandbox.environment_plan import (
+    Plan,
+    is_torch_family,
+    keeps_torch,
+    make_plan,
+    missing_module_hint,
+    prune_lock,
+)
 from sandbox.launcher.build_verb import NodeImage
 from sandbox.manifests import Declared
 from sandbox.requirement_lines import Wanted, parse_requirement
@@ -112,6 +119,12 @@ def test_every_opencv_is_the_headless_one(image: NodeImage) -> None:
     contrib = plan(image, "opencv-contrib-python")
     assert contrib.requirements == ("opencv-contrib-python-headless",)
     assert "opencv-python ; python_version < '0'" in contrib.overrides
+
+
+def test_what_belongs_to_torch_is_known_by_name() -> None:
+    assert is_torch_family("nvidia-cublas-cu12")
+    assert not is_torch_family("nvidia-ml-py")
+    assert not is_torch_family("torchsde")
 
 
 def test_extras_are_not_taken_for_granted(image: NodeImage) -> None:

@@ -152,6 +152,7 @@ async def test_another_image_means_another_environment(house: House) -> None:
         files = await registry.files(LOCAL_TENANT, BLUR)
         assert files.environment == house.environments.root / "numpy-two"
         assert house.meta()["environment_key"] == "numpy-two"
+        assert house.environments.discarded == ["numpy-one"]
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     host = WorkerHost(tmp_path_factory.mktemp("shared") / request.param, request.param)
     try:
         host.hello()
-        for pack in ("friendly_v1", "friendly_v3", "draft_v3", "flow", "gates", "hostile_print"):
+        for pack in ("friendly_v1", "friendly_v3", "draft_v3", "flow", "gates", "odd_v3", "hostile_print"):
             host.load(pack)
         yield host
     finally:

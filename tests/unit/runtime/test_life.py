@@ -272,6 +272,25 @@ def test_a_ui_object_too_large_for_a_frame_is_left_out_and_the_log_says_so(
     assert "ui object of 50000" in host.log("stderr")
 
 
+@pytest.mark.parametrize("ending", ["return (out,)", "raise ValueError", "return None"])
+def test_inputs_are_let_go_with_the_call_even_when_it_fails(
+    start_worker: StartWorker, tmp_path: Path, ending: str
+) -> None:
+    source = node(f"out = len(big)\n{ending}").replace("def run(self)", "def run(self, big)")
+    host = start_worker()
+    host.load("pack", pack(tmp_path, source.replace('"required": {}', '"required": {"big": ("*",)}')))
+    name = host.files.put(b"\0" * 1_000_000)
+    ref = {"file": name, "nbytes": 1_000_000, "dtype": "uint8", "shape": [1_000_000], "requires_grad": False}
+    request = host.start(wire.EXECUTE, host.params("N", {"big": {wire.TAG_ARRAY: ref}}))
+    if ending == "return (out,)":
+        assert host.result(request)["slots"] == [[1_000_000]]
+    else:
+        with pytest.raises(WorkerError) as caught:
+            host.result(request)
+        assert caught.value.data["inputs"] == {"big": ["ndarray([1000000], uint8)"]}
+    assert name not in Path(f"/proc/{host.process.pid}/maps").read_text()
+
+
 # -- descriptors and children ------------------------------------------------------------------------------------------
 
 

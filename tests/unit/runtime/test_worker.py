@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -266,6 +267,44 @@ def test_the_draft_spelling_of_v3_works(shared: WorkerHost) -> None:
     assert shared.execute("RFShout", {"text": "hi"})["slots"] == [["HI"]]
 
 
+def test_a_validator_may_report_progress_but_nobody_listens(shared: WorkerHost) -> None:
+    shared.messages.clear()
+    params = shared.params("RFTalkativeValidator", {"n": 1})
+    assert shared.call(wire.VALIDATE, params)["results"] == [True]
+    assert shared.said(wire.PROGRESS) == []
+
+
+def test_dynamic_inputs_reach_a_v3_node_nested(shared: WorkerHost) -> None:
+    inputs = {"mode": "scale", "mode.factor": 2, "values.v0": 10, "values.v1": 20, "stray": 1}
+    result = shared.execute("RFDynamicV3", inputs, links=["values.v0", "values.v1"])
+    assert json.loads(result["slots"][0][0]) == {
+        "mode": {"factor": 2, "mode": "scale"},
+        "values": {"v0": 10, "v1": 20},
+    }
+    mapped = shared.execute("RFDynamicV3", {"mode": "plain", "values.v0": Items(1, 2)}, links=["values.v0"])
+    assert [json.loads(text)["values"] for text in mapped["slots"][0]] == [{"v0": 1}, {"v0": 2}]
+
+
+def test_a_lazy_question_names_the_parts_of_dynamic_inputs(shared: WorkerHost) -> None:
+    params = shared.params(
+        "RFDynamicV3", {"mode": "plain", "values.v0": None, "values.v1": 5}, links=["values.v0"]
+    )
+    assert shared.call(wire.LAZY, params) == {"names": ["values.v0"]}
+
+
+def test_all_mapped_calls_of_a_coroutine_node_run_at_once(shared: WorkerHost) -> None:
+    names = [fresh_gate() for _ in range(3)]
+    request = shared.start(wire.EXECUTE, shared.params("RFGateWaitAsync", {"name": Items(*names)}))
+    for name in reversed(names):
+        shared.execute("RFGateOpenAsync", {"name": name})
+    assert shared.result(request)["slots"] == [names]
+
+
+def test_the_first_failure_in_call_order_is_the_nodes_error(shared: WorkerHost) -> None:
+    with pytest.raises(WorkerError, match="ValueError: 1"):
+        shared.execute("RFFailAsync", {"n": Items(0, 1, 2)})
+
+
 # -- who waits for whom ----------------------------------------------------------------------------------------------
 
 
@@ -361,7 +400,7 @@ def test_cancelling_one_call_leaves_another_alone(shared: WorkerHost) -> None:
 def test_whatever_is_printed_arrives_as_log_before_the_result(shared: WorkerHost) -> None:
     shared.messages.clear()
     shared.execute("RFPrintEverywhere")
-    assert "from print\nfrom os.write\nfrom a child\n" in shared.log("stdout")
+    assert "from print\nfrom os.write\nfrom a child\nfrom C\n" in shared.log("stdout")
     assert "to stderr\n" in shared.log("stderr")
     assert "\ufffd\ufffd not utf-8 \x1b[31m red" in shared.log("stdout")
 

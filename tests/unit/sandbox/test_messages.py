@@ -19,14 +19,16 @@ from sandbox import (
     ProtocolViolationError,
     QuotaError,
     SandboxError,
+    hostile_json,
+    messages,
 )
-from sandbox import hostile_json, messages
 from sandbox.messages import Answer, RemoteError, Request, parse_message
 from sandbox.values import Reader, constant
 
 BOX = SandboxId("box")
 PACK = ExtensionName("pack")
 FILE = "0" * 32
+REPORT = {"call": 1, "node_id": "1", "value": 1, "max": 2, "preview": None, "legacy": True}
 
 
 def tensor(**changes: Any) -> dict[str, Any]:
@@ -73,7 +75,11 @@ def test_too_many_parts_are_refused() -> None:
 
 
 _json = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4),
     max_leaves=20,
 )
@@ -100,7 +106,12 @@ def test_any_bytes_are_a_message_or_a_violation(body: bytes) -> None:
     assert isinstance(message, Request | Answer)
 
 
-@given(st.dictionaries(st.sampled_from(["jsonrpc", "id", "method", "params", "result", "error", "x"]), _json | st.sampled_from(["2.0", *wire.WORKER_METHODS])))
+@given(
+    st.dictionaries(
+        st.sampled_from(["jsonrpc", "id", "method", "params", "result", "error", "x"]),
+        _json | st.sampled_from(["2.0", *wire.WORKER_METHODS]),
+    )
+)
 def test_any_object_is_a_message_or_a_violation(tree: Any) -> None:
     try:
         message = parse_message(json.dumps(tree).encode())
@@ -110,7 +121,7 @@ def test_any_object_is_a_message_or_a_violation(tree: Any) -> None:
         assert message.method in wire.WORKER_METHODS
 
 
-# -- the envelope --------------------------------------------------------------------------------------------------------
+# -- the envelope --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -153,8 +164,14 @@ def test_malformed_envelopes_are_violations(tree: Any) -> None:
         (messages.Discard, {"file": FILE + "\n"}),
         (messages.LogPiece, {"stream": "protocol", "text": "", "dropped": 0}),
         (messages.LogPiece, {"stream": "stdout", "text": "x" * 1_000_001, "dropped": 0}),
-        (messages.ProgressReport, {"call": 1, "node_id": "", "value": 1, "max": 2, "preview": None, "legacy": True}),
-        (messages.ProgressReport, {"call": 1, "node_id": "1", "value": 1e300, "max": 2, "preview": None, "legacy": True}),
+        (
+            messages.ProgressReport,
+            {"call": 1, "node_id": "", "value": 1, "max": 2, "preview": None, "legacy": True},
+        ),
+        (
+            messages.ProgressReport,
+            {"call": 1, "node_id": "1", "value": 1e300, "max": 2, "preview": None, "legacy": True},
+        ),
         (messages.Preview, {"format": "SVG", "file": FILE, "nbytes": 10}),
         (messages.Preview, {"format": "PNG", "file": FILE, "nbytes": 1 << 40}),
         (messages.SentEvent, {"event": "x" * 200, "data": None, "sid": None}),
@@ -165,7 +182,7 @@ def test_requests_outside_the_protocol_are_violations(model: Any, data: Any) -> 
         messages.checked(model, data, "request")
 
 
-# -- values --------------------------------------------------------------------------------------------------------------
+# -- values --------------------------------------------------------------------------------------------------
 
 
 def read(tree: Any) -> Any:
@@ -242,7 +259,12 @@ def test_a_json_file_holds_no_further_json_file() -> None:
 
 
 def test_files_and_handles_are_collected_and_a_handle_belongs_to_who_sent_it() -> None:
-    parsed = read({"a": [tensor(), tensor()], "b": {"$tuple": [{"$handle": {"id": 7, "type": "M\x1b[31m", "sandbox": "other"}}]}})
+    parsed = read(
+        {
+            "a": [tensor(), tensor()],
+            "b": {"$tuple": [{"$handle": {"id": 7, "type": "M\x1b[31m", "sandbox": "other"}}]},
+        }
+    )
     assert parsed.files == {FILE: 24}
     assert parsed.nbytes == 24
     assert list(parsed.handles) == [7]
@@ -274,7 +296,9 @@ def test_constants_are_values_whatever_keys_a_user_writes(tree: Any) -> None:
     st.lists(st.integers(0, 2**20), max_size=5),
     st.integers(-1, 1),
 )
-def test_a_tensor_is_accepted_exactly_when_shape_times_itemsize_is_its_size(dtype: str, shape: list[int], off: int) -> None:
+def test_a_tensor_is_accepted_exactly_when_shape_times_itemsize_is_its_size(
+    dtype: str, shape: list[int], off: int
+) -> None:
     nbytes = wire.ITEMSIZE[dtype]
     for size in shape:
         nbytes *= size
@@ -287,7 +311,7 @@ def test_a_tensor_is_accepted_exactly_when_shape_times_itemsize_is_its_size(dtyp
             read(tree)
 
 
-# -- answers -------------------------------------------------------------------------------------------------------------
+# -- answers -------------------------------------------------------------------------------------------------
 
 
 def executed(**changes: Any) -> dict[str, Any]:
@@ -338,7 +362,7 @@ def test_another_protocol_version_says_to_rebuild_the_image() -> None:
         messages.hello(said)
 
 
-# -- failures ------------------------------------------------------------------------------------------------------------
+# -- failures ------------------------------------------------------------------------------------------------
 
 FAILED = {"type": "ValueError", "message": "no \x1b[2J", "traceback": ["a\nb"], "inputs": {"x": ["1"]}}
 

@@ -38,7 +38,9 @@ def config(tmp_path: Path, text: str, mounts: tuple[Mount, ...] = ()) -> dict[st
 
 def check(name: str, found: dict[str, Any]) -> None:
     options = found["HostConfig"]["SecurityOpt"]
-    found["HostConfig"]["SecurityOpt"] = [item if not item.startswith("seccomp=") else "seccomp=<profile>" for item in options]
+    found["HostConfig"]["SecurityOpt"] = [
+        item if not item.startswith("seccomp=") else "seccomp=<profile>" for item in options
+    ]
     text = json.dumps(found, indent=1, sort_keys=True) + "\n"
     path = SNAPSHOTS / f"{name}.json"
     if os.environ.get("RINGFENCE_UPDATE_SNAPSHOTS"):
@@ -56,7 +58,10 @@ def test_spec_of_an_ordinary_extension(tmp_path: Path) -> None:
 
 def test_spec_with_gpus_under_gvisor_over_stdio(tmp_path: Path) -> None:
     gpu = "GPU-00000000-0000-0000-0000-000000000001"
-    check("gpu_gvisor_stdio", config(tmp_path, f"isolation: gvisor\npids: 512\ntransport: stdio\ngpus: ['{gpu}']\n"))
+    check(
+        "gpu_gvisor_stdio",
+        config(tmp_path, f"isolation: gvisor\npids: 512\ntransport: stdio\ngpus: ['{gpu}']\n"),
+    )
 
 
 def test_the_seccomp_profile_is_sent_as_text_and_denies_by_default(tmp_path: Path) -> None:
@@ -70,7 +75,7 @@ def test_no_container_without_gpus_can_be_given_some_by_its_image(tmp_path: Path
     assert "NVIDIA_VISIBLE_DEVICES=void" in config(tmp_path, "")["Env"]
 
 
-# -- mounts --------------------------------------------------------------------------------------------------------------
+# -- mounts --------------------------------------------------------------------------------------------------
 
 
 class Yard:

@@ -18,10 +18,18 @@ import anyio.to_thread
 import pytest
 
 from policies import SandboxId, TenantId
-from sandbox import ProtocolViolationError, QuotaError, SandboxError, StartError, StoreLimits, TensorStore, Value
-from sandbox import shm
+from sandbox import (
+    ProtocolViolationError,
+    QuotaError,
+    SandboxError,
+    StartError,
+    StoreLimits,
+    TensorStore,
+    Value,
+    shm,
+)
 from sandbox.places import Places
-from tests.contract.kit import places
+from tests.contract.kit import CHECKOUT, places
 
 pytestmark = pytest.mark.anyio
 
@@ -32,7 +40,9 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 @asynccontextmanager
-async def opened(tmp_path: Path, limits: StoreLimits | None = None, quota: int = 64 * MIB) -> AsyncIterator[TensorStore]:
+async def opened(
+    tmp_path: Path, limits: StoreLimits | None = None, quota: int = 64 * MIB
+) -> AsyncIterator[TensorStore]:
     async with TensorStore(places(tmp_path), limits) as store:
         await store.register(A, ONE, quota=quota, quota_name="policies/a.yaml:3")
         await store.register(B, ONE, quota=quota, quota_name="policies/b.yaml:3")
@@ -68,7 +78,7 @@ def is_leased(store: TensorStore, name: str) -> bool:
     return store._objects[name].leased
 
 
-# -- adoption -------------------------------------------------------------------------------------------------------
+# -- adoption ------------------------------------------------------------------------------------------------
 
 
 async def test_a_closed_output_is_adopted_without_a_copy(tmp_path: Path) -> None:
@@ -83,7 +93,9 @@ async def test_a_closed_output_is_adopted_without_a_copy(tmp_path: Path) -> None
         assert not out(store, name).exists()
 
 
-@pytest.mark.parametrize("hold", ["descriptor", "shared mapping", "read-only mapping of a writable descriptor"])
+@pytest.mark.parametrize(
+    "hold", ["descriptor", "shared mapping", "read-only mapping of a writable descriptor"]
+)
 async def test_an_output_that_somebody_can_still_write_is_copied(tmp_path: Path, hold: str) -> None:
     async with opened(tmp_path) as store:
         name = await store.allocate(A, 8192)
@@ -138,7 +150,12 @@ def _link(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("attack", "says"),
-    [(_truncate, "holds 100 bytes"), (_extend, "announced were 8192"), (_punch, "holes"), (_link, "one name")],
+    [
+        (_truncate, "holds 100 bytes"),
+        (_extend, "announced were 8192"),
+        (_punch, "holes"),
+        (_link, "one name"),
+    ],
 )
 @pytest.mark.parametrize("zero_copy", [True, False])
 async def test_an_output_that_was_tampered_with_is_refused_and_gone(
@@ -155,7 +172,9 @@ async def test_an_output_that_was_tampered_with_is_refused_and_gone(
         assert store.usage().bytes == 0
 
 
-async def test_a_file_truncated_while_it_is_copied_is_refused_and_does_not_hurt_the_host(tmp_path: Path) -> None:
+async def test_a_file_truncated_while_it_is_copied_is_refused_and_does_not_hurt_the_host(
+    tmp_path: Path,
+) -> None:
     async with opened(tmp_path) as store:
         name = await store.allocate(A, 8192)
         fd = os.open(out(store, name), os.O_RDONLY)
@@ -248,7 +267,7 @@ async def test_the_signal_of_a_lease_break_kills_nobody_even_without_a_handler()
         "finally: p.unlink()\n"
         "assert not shm.lease_holds(fd)\n"
     )
-    root = str(Path(__file__).resolve().parents[3])
+    root = str(CHECKOUT)
     done = await anyio.run_process([sys.executable, "-c", code, root], check=False, stderr=subprocess.PIPE)
     assert done.returncode == 0, done.stderr.decode()
 
@@ -271,7 +290,7 @@ async def test_without_leases_everything_is_copied(tmp_path: Path, monkeypatch: 
         assert kept(store, name).stat().st_ino != inode
 
 
-# -- grants -----------------------------------------------------------------------------------------------------------
+# -- grants --------------------------------------------------------------------------------------------------
 
 
 async def test_a_granted_object_is_the_same_inode_and_goes_with_the_last_grant(tmp_path: Path) -> None:
@@ -334,13 +353,15 @@ async def test_objects_outlive_their_producer(tmp_path: Path) -> None:
         assert store.usage() == store.usage(TWO)
 
 
-# -- quotas -----------------------------------------------------------------------------------------------------------
+# -- quotas --------------------------------------------------------------------------------------------------
 
 
 async def test_a_sandbox_over_its_cap_is_refused_with_limit_asked_and_used(tmp_path: Path) -> None:
     async with opened(tmp_path, quota=10 * MIB) as store:
         await store.allocate(A, 6 * MIB)
-        with pytest.raises(QuotaError, match=r"cap 10 MiB \(policies/a.yaml:3\): asked 6 MiB, 6 MiB in use") as caught:
+        with pytest.raises(
+            QuotaError, match=r"cap 10 MiB \(policies/a.yaml:3\): asked 6 MiB, 6 MiB in use"
+        ) as caught:
             await store.allocate(A, 6 * MIB)
         assert "raise 'shared_memory'" in str(caught.value)
         assert store.usage().bytes == 6 * MIB
@@ -382,7 +403,9 @@ async def test_the_number_of_open_outputs_is_bounded(tmp_path: Path) -> None:
             await store.allocate(A, 0)
 
 
-async def test_a_full_file_system_is_a_quota_error_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_full_file_system_is_a_quota_error_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "full")
 
@@ -417,7 +440,7 @@ async def test_an_object_of_the_hosts_own_is_read_only_and_counted(tmp_path: Pat
         assert store.usage(ONE).bytes == 0
 
 
-# -- life ---------------------------------------------------------------------------------------------------------------
+# -- life ----------------------------------------------------------------------------------------------------
 
 
 async def test_one_instance_runs_once(tmp_path: Path) -> None:
@@ -438,7 +461,7 @@ async def test_what_a_killed_host_left_is_swept_at_the_next_start(tmp_path: Path
         "        await s.put('one', b'x' * 3000000); os.kill(os.getpid(), 9)\n"
         "anyio.run(main)\n"
     )
-    root = str(Path(__file__).resolve().parents[3])
+    root = str(CHECKOUT)
     command = [sys.executable, "-c", code, root, ours.instance, str(tmp_path)]
     done = await anyio.run_process(command, check=False)
     assert done.returncode == -9

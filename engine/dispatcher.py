@@ -1,0 +1,311 @@
+"""Whose turn it is, and the life of one prompt around its run: claim, build, run, store, say so.
+
+Owns every task of the engine: one that claims prompts (fair between tenants, first come first within one) and one per
+running prompt. What a run does is ``executor.py``; what clients may ask is ``engine.py``.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Final, Self
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+
+from engine.cache import CacheMode, Result, ResultCache
+from engine.events import Event, PromptEnded, PromptFailed, QueueChanged
+from engine.executor import THREAD_NODES, PromptRun, Workbench
+from engine.instances import Instances
+from engine.prompt import PromptLimits
+from engine.registry import NodeType, NodeTypes
+from engine.reports import refused_entry
+from engine.storage import QueuedPrompt, Storage
+from policies import RingfenceError, TenantId
+
+JSON = Any
+
+CLEANUP_S: Final = 10.0
+RETRY_S: Final = 1.0  # after the storage failed
+STORE_TRIES: Final = 5
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLimits:
+    """What the engine bounds by itself."""
+
+    concurrency: int = 4  # prompts running at the same time
+    tenant_concurrency: int | None = None  # of one tenant; None: as many as there may be at all
+    pending: int = 1_000  # prompts waiting, of one tenant
+    cache_bytes: int = 4 * 1024**3  # in the store, of one tenant
+    prompt: PromptLimits = field(default_factory=PromptLimits)
+
+
+@dataclass(slots=True)
+class _Running:
+    row: QueuedPrompt
+    run: PromptRun | None = None
+    is_interrupted: bool = False
+
+    def interrupt(self) -> None:
+        self.is_interrupted = True
+        if self.run is not None:
+            self.run.interrupt()
+
+
+@dataclass(slots=True)
+class _Tenant:
+    cache: ResultCache
+    instances: Instances = field(default_factory=Instances)
+    last_turn: int = 0
+
+
+class Dispatcher:
+    """Runs what is queued. Enter with ``async with``; leaving stops all runs, which start over next time."""
+
+    def __init__(
+        self, bench: Workbench, extensions: NodeTypes, storage: Storage, mode: CacheMode, limits: EngineLimits
+    ) -> None:
+        self._bench = bench
+        self._extensions = extensions
+        self._storage = storage
+        self._mode = mode
+        self._limits = limits
+        self._tenants: dict[TenantId, _Tenant] = {}
+        self._running: dict[tuple[TenantId, str], _Running] = {}
+        self._cancelled_early: set[tuple[TenantId, str]] = set()
+        self._turns = 0
+        self._wake = anyio.Event()
+        self._exit = AsyncExitStack()
+        self._tasks: anyio.abc.TaskGroup
+
+    async def __aenter__(self) -> Self:
+        again = await self._storage.requeue_running()
+        if again:
+            _log.info("%d prompts were running when the host stopped; they run again", again)
+        self._tasks = await self._exit.enter_async_context(anyio.create_task_group())
+        self._tasks.start_soon(self._dispatch)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._tasks.cancel_scope.cancel()
+        try:
+            await self._exit.__aexit__(kind, value, trace)
+        finally:
+            for tenant in self._tenants.values():
+                tenant.cache.clear()
+
+    # -- for the engine ----------------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Something was queued."""
+        self._wake.set()
+
+    def interrupt(self, tenant: TenantId, prompt_id: str | None) -> bool:
+        """Signal the tenant's running prompts (or the one named) to stop; False when there is none."""
+        found = [running for running in self._of(tenant) if prompt_id in (None, running.row.prompt_id)]
+        for running in found:
+            running.interrupt()
+        return bool(found)
+
+    def interrupt_early(self, tenant: TenantId, prompt_id: str) -> None:
+        """Stop a prompt that was claimed this instant, as soon as it is known here."""
+        if not self.interrupt(tenant, prompt_id):
+            self._cancelled_early.add((tenant, prompt_id))
+
+    def running_node(self, tenant: TenantId, client_id: str) -> str | None:
+        """Display id of the node that this client's prompt is at, if it runs one."""
+        for running in self._of(tenant):
+            if running.run is not None and running.run.client_id == client_id:
+                return running.run.running_node
+        return None
+
+    async def free(self, tenant: TenantId, *, results: bool) -> None:
+        """Drop the tenant's node objects in workers and, when asked, its cached results."""
+        known = self._tenants.get(tenant)
+        if known is None:
+            return
+        if results:
+            known.cache.clear()
+        for session in known.instances.take_all():
+            await _quietly(session.drop_instances, ())
+        await self._release_handles()
+
+    async def queue_changed(self, tenant: TenantId) -> None:
+        """Tell the tenant's clients how many prompts are left."""
+        try:
+            self._publish(QueueChanged(tenant, None, await self._storage.remaining(tenant)))
+        except RingfenceError as error:
+            _log.warning("the length of the queue is not known: %s", error)
+
+    def _of(self, tenant: TenantId) -> Iterator[_Running]:
+        return (running for (owner, _), running in self._running.items() if owner == tenant)
+
+    # -- whose turn it is --------------------------------------------------------------------------------------------
+
+    async def _dispatch(self) -> None:
+        while True:
+            self._wake = wake = anyio.Event()
+            try:
+                while len(self._running) < self._limits.concurrency:
+                    row = await self._claim()
+                    if row is None:
+                        break
+                    running = self._running[row.tenant, row.prompt_id] = _Running(row)
+                    if (row.tenant, row.prompt_id) in self._cancelled_early:
+                        self._cancelled_early.discard((row.tenant, row.prompt_id))
+                        running.interrupt()
+                    self._tasks.start_soon(self._execute, running)
+            except Exception:  # noqa: BLE001 - whatever it is: without this task no prompt of anybody runs again
+                _log.exception("the queue cannot be read; trying again in %s s", RETRY_S)
+                await anyio.sleep(RETRY_S)
+                continue
+            await wake.wait()
+
+    async def _claim(self) -> QueuedPrompt | None:
+        busy: dict[TenantId, int] = {}
+        for tenant, _ in self._running:
+            busy[tenant] = busy.get(tenant, 0) + 1
+        most = self._limits.tenant_concurrency or self._limits.concurrency
+        waiting = [tenant for tenant in await self._storage.waiting_tenants() if busy.get(tenant, 0) < most]
+        # Who runs least goes first; among equals, who has waited longest for a turn.
+        waiting.sort(key=lambda tenant: (busy.get(tenant, 0), self._tenant(tenant).last_turn))
+        for tenant in waiting:
+            row = await self._storage.claim_next(tenant)
+            if row is not None:
+                self._turns += 1
+                self._tenant(tenant).last_turn = self._turns
+                return row
+        return None
+
+    def _tenant(self, tenant: TenantId) -> _Tenant:
+        known = self._tenants.get(tenant)
+        if known is None:
+            cache = ResultCache(self._mode, self._limits.cache_bytes, self._is_usable)
+            known = self._tenants[tenant] = _Tenant(cache)
+        return known
+
+    def _is_usable(self, result: Result) -> bool:
+        return all(map(self._bench.sessions.is_alive, result.sandboxes)) and all(
+            self._bench.ledger.is_intact(value) for slot in result.slots for value in slot
+        )
+
+    # -- one prompt --------------------------------------------------------------------------------------------------
+
+    async def _execute(self, running: _Running) -> None:
+        row = running.row
+        key = (row.tenant, row.prompt_id)
+        try:
+            await self.queue_changed(row.tenant)
+            try:
+                entry = await self._run(running)
+            except Exception as error:  # noqa: BLE001 - a defect of ours ends this prompt and no other
+                _log.exception("prompt %s: internal error", row.prompt_id)
+                entry = self._refuse(
+                    row, "ringfence.InternalError", f"internal error of the engine: {type(error).__name__}"
+                )
+            await self._store_end(row, entry)
+            del self._running[key]
+            await self.queue_changed(row.tenant)
+            # After the history can be read: clients wait for this and then ask for the entry.
+            client_id = row.extra_data.get("client_id")
+            self._publish(PromptEnded(row.tenant, client_id, row.prompt_id, self._bench.now_ms()))
+        finally:
+            self._running.pop(key, None)
+            self._cancelled_early.discard(key)
+            self._wake.set()
+
+    async def _run(self, running: _Running) -> dict[str, JSON]:
+        row = running.row
+        types = await self._extensions.node_types(row.tenant)
+        gone = sorted({entry["class_type"] for entry in row.prompt.values()} - types.keys())
+        if gone:
+            text = f"no extension provides these node classes any more: {', '.join(gone[:20])}"
+            return self._refuse(row, "ringfence.NodeTypeGoneError", text)
+        tenant = self._tenant(row.tenant)
+        run = await self._build(row, types, tenant)
+        running.run = run
+        if running.is_interrupted:
+            run.interrupt()
+        await self._drop_stale_instances(row.tenant, tenant)
+        started = time.monotonic()
+        try:
+            entry = await run.run()
+        finally:
+            with anyio.move_on_after(CLEANUP_S, shield=True):
+                await self._release_handles()
+                if self._mode.kind == "none" and not self._others(row):
+                    for session in tenant.instances.take_all():
+                        await _quietly(session.drop_instances, ())
+        _log.info(
+            "prompt %s of tenant %s: %s, %d nodes run, %.3f s",
+            row.prompt_id,
+            row.tenant,
+            entry["status"]["status_str"],
+            run.nodes_run,
+            time.monotonic() - started,
+        )
+        return entry
+
+    async def _build(self, row: QueuedPrompt, types: Mapping[str, NodeType], tenant: _Tenant) -> PromptRun:
+        def build() -> PromptRun:
+            return PromptRun(self._bench, row, types, tenant.cache, tenant.instances)
+
+        return build() if len(row.prompt) < THREAD_NODES else await anyio.to_thread.run_sync(build)
+
+    def _others(self, row: QueuedPrompt) -> bool:
+        return any(tenant == row.tenant and other != row.prompt_id for tenant, other in self._running)
+
+    async def _drop_stale_instances(self, name: TenantId, tenant: _Tenant) -> None:
+        roots = {
+            (node_id, entry["class_type"])
+            for running in self._of(name)
+            for node_id, entry in running.row.prompt.items()
+        }
+        for session, instances in tenant.instances.take_stale(roots):
+            await _quietly(session.drop_instances, instances)
+
+    async def _release_handles(self) -> None:
+        for session, handles in self._bench.ledger.take_dead_handles():
+            await _quietly(session.release_handles, handles)
+
+    def _refuse(self, row: QueuedPrompt, kind: str, text: str) -> dict[str, JSON]:
+        details, entry = refused_entry(row, kind, text, self._bench.now_ms())
+        client_id = row.extra_data.get("client_id")
+        self._publish(PromptFailed(row.tenant, client_id, row.prompt_id, self._bench.now_ms(), details))
+        return entry
+
+    async def _store_end(self, row: QueuedPrompt, entry: Mapping[str, JSON]) -> None:
+        """Store an entry; when that keeps failing, a short one that says so, so that the prompt has an end."""
+        text = "the prompt ended, but its result could not be stored; see the host's log"
+        _, short = refused_entry(row, "ringfence.NotStoredError", text, self._bench.now_ms())
+        for attempt in range(2 * STORE_TRIES):
+            try:
+                # Shielded: a prompt that ended while the host stops should not run a second time.
+                with anyio.move_on_after(CLEANUP_S, shield=True):
+                    kept = entry if attempt < STORE_TRIES else short
+                    await self._storage.finish(row.tenant, row.prompt_id, kept)
+                    return
+            except Exception:  # noqa: BLE001 - the storage's defect must not end other tenants' prompts
+                _log.exception("prompt %s: its end cannot be stored", row.prompt_id)
+            await anyio.sleep(RETRY_S)
+        _log.error("prompt %s is left in the queue; it runs again at the next start", row.prompt_id)
+
+    def _publish(self, event: Event) -> None:
+        self._bench.publish(event)
+
+
+async def _quietly(call: Callable[[Any], Any], argument: Any) -> None:
+    """Tell a worker to let go of something; one that is gone has done so."""
+    try:
+        await call(argument)
+    except RingfenceError as error:
+        _log.debug("a worker could not be told to let go: %s", error)

@@ -1,0 +1,117 @@
+"""Results in the hands of one run: what is pinned from the cache, what was made, and who lets go of what.
+
+A run holds every result it may still need until it ends, so neither eviction nor another prompt can take one away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from engine.cache import Result, ResultCache
+from engine.graph import GraphNode
+from engine.signature import CacheKey, Signatures
+from engine.values import Ledger
+from sandbox.calls import NodeResult, Value
+
+
+class RunResults:
+    """Results of one run by node, and by key for nodes that are equal."""
+
+    def __init__(self, cache: ResultCache, signatures: Signatures, ledger: Ledger) -> None:
+        self._cache = cache
+        self._signatures = signatures
+        self._ledger = ledger
+        self._by_node: dict[str, Result] = {}
+        self._by_key: dict[CacheKey, Result] = {}  # made in this run
+        self._unresolved: dict[str, NodeResult] = {}  # of expanded nodes, until their children are done
+        self.are_kept = cache.mode.kind != "none"
+
+    def __getitem__(self, node_id: str) -> Result:
+        return self._by_node[node_id]
+
+    def of(self, node_id: str) -> Result | None:
+        """A node's result, or that of an equal node of this run."""
+        result = self._by_node.get(node_id)
+        if result is None and self.are_kept and node_id in self._signatures.keys:
+            return self._by_key.get(self._signatures.keys[node_id])
+        return result
+
+    def pin(self, node_id: str) -> bool:
+        """Take a node's result from the cache, if it is there."""
+        result = self._cache.get(self._signatures.keys[node_id]) if self.are_kept else None
+        if result is not None:
+            self._by_node[node_id] = result.hold()
+        return result is not None
+
+    def share(self, node_id: str, twin: str) -> None:
+        """An equal node's result is this node's, too."""
+        self._by_node[node_id] = self._by_node[twin].hold()
+
+    def keep(self, node: GraphNode, result: Result) -> None:
+        """A node's own result; the run becomes its holder in place of the caller."""
+        key = self._signatures.keys[node.node_id]
+        self._by_node[node.node_id] = result
+        if self.are_kept:
+            if key not in self._by_key:
+                self._by_key[key] = result.hold()
+            if self._signatures.may_return(node.node_id):
+                self._cache.put(key, result)
+
+    def forget(self, node_id: str) -> bool:
+        """Let go of a result that is no longer good; False when there was none."""
+        made = self._by_key.pop(self._signatures.keys[node_id], None)
+        result = self._by_node.pop(node_id, None)
+        for held in (made, result):
+            if held is not None:
+                held.drop()
+        return made is not None or result is not None
+
+    # -- results of calls, before they are a node's result -----------------------------------------------------------
+
+    def adopt(self, outcome: NodeResult) -> None:
+        """Enter everything that a session just returned."""
+        for value in _all_values(outcome):
+            self._ledger.adopt(value)
+
+    def release(self, outcome: NodeResult) -> None:
+        """Let go of everything in an outcome that nobody wants."""
+        self._ledger.release_all(_all_values(outcome))
+
+    def release_children(self, outcome: NodeResult) -> None:
+        """Let go of the inputs of nodes that could not be added."""
+        self._ledger.release_all(_child_values(outcome))
+
+    def put_aside(self, node_id: str, outcome: NodeResult) -> None:
+        """Keep an expanding node's own values until its children are done."""
+        self._unresolved[node_id] = outcome
+
+    def take_aside(self, node_id: str) -> NodeResult:
+        """What was put aside, still held."""
+        return self._unresolved[node_id]
+
+    def drop_aside(self, node_id: str) -> None:
+        """Its values have been merged."""
+        self._ledger.release_all(_call_values(self._unresolved.pop(node_id)))
+
+    def close(self) -> None:
+        """Let go of everything."""
+        for node_id in list(self._unresolved):
+            self.drop_aside(node_id)
+        for result in (*self._by_node.values(), *self._by_key.values()):
+            result.drop()
+        self._by_node.clear()
+        self._by_key.clear()
+
+
+def _call_values(outcome: NodeResult) -> Iterable[Value]:
+    return [value for call in outcome.calls or () for value in call.result]
+
+
+def _child_values(outcome: NodeResult) -> Iterable[Value]:
+    children = [child for call in outcome.calls or () for child in (call.expand or {}).values()]
+    return [value for child in children for value in child.inputs.values()]
+
+
+def _all_values(outcome: NodeResult) -> Iterable[Value]:
+    slots = [value for slot in outcome.slots or () for value in slot]
+    return [*slots, *_call_values(outcome), *_child_values(outcome)]

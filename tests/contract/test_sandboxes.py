@@ -1,0 +1,326 @@
+"""One behaviour suite for every kind of sandbox: real worker, every launcher, both transports.
+
+What differs between them is data: ``KINDS``. Anything else that differs is a bug.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+import numpy as np
+import pytest
+
+from sandbox import (
+    EndedError,
+    HandleNotPortableError,
+    NodeInterruptedError,
+    NodeRaisedError,
+    Progress,
+    Session,
+    Value,
+)
+from sandbox.launcher.docker import DockerLauncher
+from sandbox.testing import UnconfinedLauncher
+from tests.contract.kit import CHECKOUT, RUNTIME, TENANT, MakeLauncher, World, call, ignore, tensor_of, world
+
+pytestmark = pytest.mark.anyio
+PACK = CHECKOUT / "tests" / "contract" / "pack"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of sandbox and what is particular about it."""
+
+    name: str
+    make: MakeLauncher
+    policy: str
+    pid_one: bool
+
+
+KINDS = [
+    Kind("plain-socket", lambda places, _: UnconfinedLauncher(places), "", pid_one=False),
+    Kind(
+        "plain-stdio",
+        lambda places, _: UnconfinedLauncher(places, transport="stdio"),
+        "transport: stdio\n",
+        pid_one=False,
+    ),
+    Kind(
+        "docker-socket", lambda places, p: DockerLauncher(places, p.store, override=RUNTIME), "", pid_one=True
+    ),
+    Kind(
+        "docker-stdio",
+        lambda places, p: DockerLauncher(places, p.store, override=RUNTIME),
+        "transport: stdio\n",
+        pid_one=True,
+    ),
+]
+POLICY = "timeouts: {call: 20s, grace: 1s}\nmemory: 1GiB\n"
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(kind, id=kind.name, marks=[pytest.mark.docker] if "docker" in kind.name else [])
+        for kind in KINDS
+    ],
+)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    return request.param  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module")
+async def at(kind: Kind, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+    directory = tmp_path_factory.mktemp(kind.name)
+    policy = POLICY + kind.policy
+    async with world(directory, kind.make, policies={"pack": policy, "twin": policy}) as made:
+        made.shelf.add(PACK)
+        made.shelf.add(PACK, "twin")
+        yield made
+
+
+async def run(session: Session, class_type: str, value: Any) -> tuple[Value, ...]:
+    """One call with one input; the first value of each output."""
+    with anyio.fail_after(30):
+        result = await session.execute(call(class_type, {"value": value}), ignore)
+    assert result.slots is not None
+    return tuple(slot[0] for slot in result.slots)
+
+
+async def test_it_loads_and_describes_its_nodes(at: World, kind: Kind) -> None:
+    session = await at.session("pack")
+    names = {node.class_type for node in session.loaded.nodes}
+    assert {"echo", "views", "stubborn"} <= names
+    assert session.loaded.api == "v1"
+    (node,) = await session.describe(["progresses"])
+    assert node.output_node
+    assert node.info["category"] == "contract"
+    sandbox = at.manager._all[session.sandbox].sandbox
+    assert sandbox.hello is not None
+    assert (sandbox.hello.pid == 1) is kind.pid_one
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        True,
+        -(2**63),
+        2**70,
+        1.5,
+        "text \u2603",
+        [1, [2, None]],
+        {"a": {"b": 1}},
+        {"$tuple": [1, "a"]},
+        {"$dict": [[1, "one"], [{"$tuple": [1]}, 2]]},
+        {"$float": "nan"},
+        {"$complex": [1.0, -2.0]},
+        {"$set": [1]},
+    ],
+    ids=repr,
+)
+async def test_plain_values_survive_the_trip(at: World, value: Any) -> None:
+    (back,) = await run(await at.session("pack"), "echo", value)
+    assert back.tree == value
+    assert back.objects == ()
+
+
+DTYPES = ["bool", "uint8", "int16", "uint32", "int64", "float16", "float32", "float64", "complex64"]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(), (0, 3), (2, 3)])
+async def test_tensors_survive_the_trip_and_are_taken_over(
+    at: World, dtype: str, shape: tuple[int, ...]
+) -> None:
+    made = (np.arange(np.prod(shape, dtype=int)) % 2).astype(dtype).reshape(shape)
+    data = made.tobytes()
+    objects: tuple[str, ...] = (await at.store.put(TENANT, data),) if data else ()
+    ref = {
+        "file": objects[0] if objects else None,
+        "nbytes": len(data),
+        "dtype": dtype,
+        "shape": list(shape),
+        "requires_grad": False,
+    }
+    given = Value({"$tensor": ref}, objects, nbytes=len(data))
+    (back,) = await run(await at.session("pack"), "echo", given)
+    assert back.tree["$tensor"]["dtype"] == dtype
+    np.testing.assert_array_equal(tensor_of(back, at.store), made)
+    assert back.objects != given.objects or not objects
+    at.store.release(given)
+    at.store.release(back)
+
+
+async def a_tensor(at: World, count: int) -> Value:
+    """A tensor that a worker made: adopted."""
+    (made,) = await run(await at.session("pack"), "full", count)
+    return made
+
+
+async def test_an_adopted_output_was_not_copied(at: World) -> None:
+    made = await a_tensor(at, 100_000)
+    assert at.store._objects[made.objects[0]].leased
+    at.store.release(made)
+
+
+async def test_writing_to_an_input_in_place_changes_only_the_nodes_own_copy(at: World) -> None:
+    made = await a_tensor(at, 1000)
+    (doubled,) = await run(await at.session("pack"), "double_in_place", made)
+    assert set(tensor_of(doubled, at.store)) == {14}
+    assert set(tensor_of(made, at.store)) == {7}
+    at.store.release(made)
+    at.store.release(doubled)
+
+
+async def test_a_tensor_goes_from_one_sandbox_to_another_without_a_copy(at: World) -> None:
+    made = await a_tensor(at, 5000)
+    (text,) = await run(await at.session("twin"), "describe", made)
+    assert text.tree == "Tensor torch.uint8 (5000,)"
+    at.store.release(made)
+
+
+async def test_views_arrive_as_what_they_show(at: World) -> None:
+    base = np.arange(12, dtype="int64").reshape(3, 4)
+    name = await at.store.put(TENANT, base.tobytes())
+    ref = {"file": name, "nbytes": 96, "dtype": "int64", "shape": [3, 4], "requires_grad": False}
+    sliced, turned, expanded = await run(await at.session("pack"), "views", Value({"$tensor": ref}, (name,)))
+    np.testing.assert_array_equal(tensor_of(sliced, at.store), base[1:, ::2])
+    np.testing.assert_array_equal(tensor_of(turned, at.store), base.T)
+    np.testing.assert_array_equal(tensor_of(expanded, at.store), np.broadcast_to(base[:1], (5, 4)))
+    for value in (sliced, turned, expanded, Value(None, (name,))):
+        at.store.release(value)
+
+
+async def test_long_text_travels_as_a_file(at: World) -> None:
+    text = "snow \u2603 " * 50_000
+    name = await at.store.put(TENANT, text.encode())
+    given = Value({"$str": {"file": name, "nbytes": len(text.encode())}}, (name,))
+    (back,) = await run(await at.session("pack"), "echo", given)
+    assert await at.store.read(back.objects[0], 1 << 20) == text.encode()
+    at.store.release(given)
+    at.store.release(back)
+
+
+async def test_a_large_value_travels_as_a_file_with_what_it_refers_to(at: World) -> None:
+    made = await a_tensor(at, 10)
+    tree = [{"n": number, "text": "x" * 100} for number in range(2000)]
+    (back,) = await run(await at.session("pack"), "echo", Value([made.tree, tree], made.objects))
+    assert "$json" in back.tree
+    assert len(back.objects) == 2
+    (again,) = await run(await at.session("twin"), "describe", back)
+    assert again.tree.startswith("list")
+    at.store.release(made)
+    at.store.release(back)
+
+
+async def test_a_nodes_exception_is_a_result_and_the_sandbox_lives_on(at: World) -> None:
+    session = await at.session("pack")
+    with pytest.raises(NodeRaisedError, match="no: 5") as caught:
+        await run(session, "fails", 5)
+    assert caught.value.exception_type == "ValueError"
+    assert any("raise ValueError" in line for line in caught.value.traceback)
+    assert session.is_alive
+
+
+async def test_what_a_pack_prints_arrives_as_logs_and_never_in_the_protocol(at: World) -> None:
+    session = await at.session("pack")
+    await run(session, "prints", "hello \x1b[31mred")
+    lines = {(line.stream, line.text) for line in await at.manager.logs(TENANT, session.sandbox)}
+    assert {("stdout", "hello \\x1b[31mred"), ("stderr", "to stderr"), ("stdout", "past python")} <= lines
+
+
+async def test_progress_arrives_and_ends_at_its_end(at: World) -> None:
+    reports: list[Progress] = []
+    session = await at.session("pack")
+    await session.execute(call("progresses", {"value": 5}), reports.append)
+    assert reports
+    assert (reports[-1].value, reports[-1].max) == (5.0, 5.0)
+    assert {report.node_id for report in reports} == {"1"}
+
+
+async def test_an_object_stays_in_its_sandbox_and_can_be_used_there(at: World) -> None:
+    session = await at.session("pack")
+    (handle,) = await run(session, "make_object", 41)
+    assert handle.handles[0][0] == session.sandbox
+    (back,) = await run(session, "use_object", handle)
+    assert back.tree == 41
+    with pytest.raises(HandleNotPortableError):
+        await run(await at.session("twin"), "use_object", handle)
+    await session.release_handles([handle.handles[0][1]])
+
+
+async def test_a_patient_node_is_interrupted_and_its_sandbox_kept(at: World) -> None:
+    session = await at.session("pack")
+    await interrupted(at, session, "patient")
+    assert session.is_alive
+    assert (await run(session, "echo", 1))[0].tree == 1
+
+
+async def interrupted(at: World, session: Session, class_type: str) -> None:
+    """Start a node that waits, see that it runs, cancel it, and wait until it does not."""
+    logbook = at.manager._all[session.sandbox].sandbox.logbook
+    before = len([line for line in logbook.lines(10_000) if line.text == "waiting"])
+
+    async def wait_for_it() -> None:
+        # No event tells of a log line; the caller bounds the wait.
+        while len([line for line in logbook.lines(10_000) if line.text == "waiting"]) == before:  # noqa: ASYNC110
+            await anyio.sleep(0.01)
+
+    async def start() -> None:
+        try:
+            await session.execute(call(class_type, {"value": 0}), ignore)
+        except NodeInterruptedError:
+            pass
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as group:
+            group.start_soon(start)
+            await wait_for_it()
+            began = anyio.current_time()
+            group.cancel_scope.cancel()
+        assert anyio.current_time() - began < 5
+
+
+async def test_a_stubborn_node_ends_within_five_seconds_with_its_sandbox_only(at: World) -> None:
+    twin, other = await at.session("twin"), await at.session("pack")
+    with anyio.fail_after(25):
+        await interrupted(at, twin, "stubborn")
+    assert not twin.is_alive
+    assert other.is_alive
+    again = await at.session("twin")
+    assert again.sandbox != twin.sandbox
+    assert (await run(again, "echo", 2))[0].tree == 2
+
+
+async def test_a_worker_that_leaves_fails_its_call_with_its_status_and_is_replaced(at: World) -> None:
+    session = await at.session("twin")
+    with pytest.raises(EndedError, match="extension 'twin' ended: left with status 7") as caught:
+        await run(session, "leaves", 7)
+    assert (caught.value.limit, caught.value.figure) == ("exit", "7")
+    assert (await run(await at.session("twin"), "echo", 3))[0].tree == 3
+
+
+async def test_nothing_is_left_in_shared_memory_when_all_values_are_released(at: World) -> None:
+    for sandbox in list(at.manager.list()):
+        await at.manager.stop(TENANT, sandbox.id)
+    at.store._retry_lingering()
+    left = [entry for entry in at.store._objects.values() if entry.references > 0]
+    assert left == []
+    assert at.store.usage().bytes == 0
+    assert os.listdir(at.places.store) == []
+
+
+def test_kinds_have_names_of_their_own() -> None:
+    assert len({kind.name for kind in KINDS}) == len(KINDS)
+    assert Path(PACK).is_dir()

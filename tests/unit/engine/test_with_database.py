@@ -1,0 +1,65 @@
+"""The engine over the real queue and history: what was accepted runs, also after a restart."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from engine import Database, DuplicatePromptError, EngineLimits, SqlStorage
+from engine.testing import until_ended
+from policies import LOCAL_TENANT, TenantId
+from tests.unit.engine.scene import Stage, prompt
+from tests.unit.engine.test_engine import Gate, named
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(autouse=True)
+def blocking_calls_fail():
+    """Off: the database migrates on a loop of its own in a thread, where blocking is fine."""
+
+
+async def test_accepted_prompts_survive_a_restart(tmp_path):
+    url = f"sqlite+aiosqlite:///{tmp_path}/queue.db"
+    gate = Gate()
+    async with Database(url) as database:
+        stage = Stage(gate.node, storage=SqlStorage(database), limits=EngineLimits(concurrency=1))
+        async with stage:
+            done = await stage.run(prompt(s=("Show", {"x": 1})), extra_data={"api_key_comfy_org": "secret"})
+            running, pending = await stage.submit(named("running")), await stage.submit(named("pending"))
+            with pytest.raises(DuplicatePromptError):
+                await stage.submit(named("again"), prompt_id=running.prompt_id)
+            await gate.until(1)
+            snapshot = await stage.engine.queue(LOCAL_TENANT)
+            assert [item.prompt_id for item in snapshot.running] == [running.prompt_id]
+            assert [item.prompt_id for item in snapshot.pending] == [pending.prompt_id]
+    gate.open.set()
+    async with Database(url) as database:
+        stage = Stage(gate.node, storage=SqlStorage(database))
+        async with stage:
+            for submitted in (running, pending):
+                entry = await until_ended(stage.engine, LOCAL_TENANT, submitted.prompt_id)
+                assert entry["status"]["completed"]
+            history = await stage.engine.history(LOCAL_TENANT)
+            assert next(iter(history)) == done["prompt"][1]
+            assert history[done["prompt"][1]] == done
+            assert "secret" not in str(history)
+            assert (await stage.engine.queue(LOCAL_TENANT)).remaining == 0
+
+
+async def test_many_prompts_of_two_tenants(tmp_path):
+    async with Database(f"sqlite+aiosqlite:///{tmp_path}/queue.db") as database:
+        stage = Stage(storage=SqlStorage(database))
+        async with stage:
+            entries = {}
+
+            async def one(tenant, number):
+                entries[tenant, number] = await stage.run(prompt(s=("Show", {"x": number})), tenant)
+
+            async with anyio.create_task_group() as tasks:
+                for number in range(10):
+                    for tenant in ("a", "b"):
+                        tasks.start_soon(one, TenantId(tenant), number)
+            assert {key: entry["outputs"]["s"]["x"] for key, entry in entries.items()} == {
+                (tenant, number): [number] for tenant in ("a", "b") for number in range(10)
+            }
