@@ -20,7 +20,9 @@ mkdir -p "$results"
 status=0
 for level in "${levels[@]}"; do
     say "test: $level"
-    .venv/bin/pytest --quiet --junitxml="$results/$level.xml" "tests/$level" </dev/null || status=1
+    workers=()
+    if [ "$level" = unit ]; then workers=(--numprocesses auto); fi # the other levels share an engine
+    .venv/bin/pytest --quiet "${workers[@]}" --junitxml="$results/$level.xml" "tests/$level" </dev/null || status=1
 done
 
 .venv/bin/python - "$results" <<'PYTHON' || status=1

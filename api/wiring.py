@@ -96,8 +96,8 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Services:
     )
     index = _index(settings)
     builder = DockerBuilder(builds, index)
-    await builder.sweep()
     environments = Environments(places.environments, builder, settings=builds, index=index)
+    await environments.sweep()
     extensions = await stack.enter_async_context(
         ExtensionRegistry(places=places, core=settings.core_dir, policies=policies, environments=environments)
     )

@@ -116,6 +116,21 @@ def is_open_elsewhere(fd: int) -> bool:
     return False
 
 
+def destroy(fd: int) -> None:
+    """Empty an output that nobody but its maker could reach, and close it.
+
+    Unlinking alone would leave the pages to a maker that keeps the file open: ours, and counted for nobody. Emptied,
+    they are gone; what the maker writes from now on counts against its own memory.
+    """
+    try:
+        os.fchmod(fd, 0o600)
+        os.truncate(f"/proc/self/fd/{fd}", 0)
+    except OSError as error:
+        log.warning("an output could not be emptied: %s", error.strerror)
+    finally:
+        os.close(fd)
+
+
 def check_extent(fd: int, nbytes: int) -> None:
     """See that the file holds exactly ``nbytes`` real bytes under one name.
 

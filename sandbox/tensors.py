@@ -20,12 +20,11 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Self, TypeVar
 
 import anyio
 import anyio.abc
 import anyio.to_thread
-from anyio.lowlevel import checkpoint
 
 from policies import SandboxId, TenantId
 from sandbox import shm
@@ -35,13 +34,11 @@ from sandbox.errors import ProtocolViolationError, QuotaError, SandboxError
 from sandbox.figures import human_bytes
 from sandbox.instance import InstanceLock
 from sandbox.places import Places
+from sandbox.reaper import INLINE_BYTES, Reaper
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-INLINE_BYTES: Final = 1024 * 1024
-"""Up to here allocating, copying and freeing is faster than handing it to a thread."""
 
 
 @dataclass(slots=True)
@@ -54,7 +51,8 @@ class _Object:
     leased: bool
     references: int = 0
     lost: bool = False
-    seen_by: set[SandboxId] = field(default_factory=set)
+    holders: set[SandboxId] = field(default_factory=set)
+    # sandboxes that may have it open: whoever it was granted to, and its maker
 
 
 @dataclass(slots=True)
@@ -83,9 +81,7 @@ class TensorStore:
         self._objects: dict[str, _Object] = {}
         self._boxes: dict[SandboxId, _Box] = {}
         self._ledger = Ledger(self._limits)
-        self._lingering: list[_Object] = []
-        self._garbage: list[int] = []
-        self._garbage_there = anyio.Event()
+        self._reaper = Reaper()
         self._lock = InstanceLock(places)
         self._stack = AsyncExitStack()
         self.on_lease_break: Callable[[SandboxId], None] = lambda _sandbox: None
@@ -103,7 +99,7 @@ class TensorStore:
         try:
             group = await self._stack.enter_async_context(anyio.create_task_group())
             group.start_soon(self._watch_leases)
-            group.start_soon(self._collect)
+            group.start_soon(self._reaper.run)
         except BaseException:
             await anyio.to_thread.run_sync(self._lock.release)
             raise
@@ -116,13 +112,7 @@ class TensorStore:
         self._group.cancel_scope.cancel()
         await self._stack.__aexit__(None, None, None)
         with anyio.CancelScope(shield=True):
-            for fd in self._all_descriptors():
-                os.close(fd)
-            self._objects.clear()
-            self._boxes.clear()
-            self._lingering.clear()
-            self._garbage.clear()
-            await anyio.to_thread.run_sync(self._lock.release)
+            await anyio.to_thread.run_sync(self._close)
 
     # -- sandboxes -----------------------------------------------------------------------------------------------
 
@@ -156,7 +146,7 @@ class TensorStore:
             self._ledger.subtract(box.tenant, None, nbytes)
             self._discard_file(box.outbox / name, fd, nbytes)
         for known in list(self._objects.values()):
-            known.seen_by.discard(sandbox)
+            known.holders.discard(sandbox)
             if known.producer == sandbox:
                 known.producer = None
                 if known.lost:
@@ -166,9 +156,7 @@ class TensorStore:
                     known.leased = False
                     os.close(known.fd)
                     known.fd = -1
-        for lingering in self._lingering:
-            lingering.seen_by.discard(sandbox)
-        self._retry_lingering()
+        self._reaper.forget_sandbox(sandbox)
         await anyio.to_thread.run_sync(lambda: shutil.rmtree(box.inbox.parent, ignore_errors=True))
 
     # -- outputs: allocate, publish or discard --------------------------------------------------------------------
@@ -272,7 +260,7 @@ class TensorStore:
             if box.zero_copy and shm.freeze(fd):
                 shm.check_extent(fd, nbytes)
                 os.rename(source, target)  # noqa: PTH104  (one syscall on tmpfs, and blockbuster knows this place)
-                return _Object(name, box.tenant, sandbox, nbytes, fd, leased=True)
+                return _Object(name, box.tenant, sandbox, nbytes, fd, leased=True, holders={sandbox})
             shm.check_extent(fd, nbytes)
             copied = await _sized(nbytes, lambda: shm.copy(fd, target, nbytes))
         except shm.FileRefusedError as error:
@@ -369,7 +357,7 @@ class TensorStore:
                 if not box.grants[object_id]:
                     os.link(self._places.store / object_id, box.inbox / object_id)
                 box.grants[object_id] += 1
-                known.seen_by.add(sandbox)
+                known.holders.add(sandbox)
                 known.references += 1  # a release while the node runs must not pull it away
                 granted.append(object_id)
         except BaseException:
@@ -422,8 +410,8 @@ class TensorStore:
     def _check_quota(self, tenant: TenantId, sandbox: SandboxId | None, nbytes: int) -> None:
         account = self._box(sandbox).account if sandbox is not None else None
         refusal = self._ledger.refusal(tenant, account, nbytes)
-        if refusal and self._lingering:
-            self._retry_lingering()
+        if refusal and self._reaper.has_lingering:
+            self._reaper.ask_again()
             refusal = self._ledger.refusal(tenant, account, nbytes)
         if refusal:
             self.on_pressure(tenant, sandbox if refusal.by_sandbox else None, charge(nbytes))
@@ -447,67 +435,21 @@ class TensorStore:
             return
         path = self._places.store / known.id
         if known.fd < 0:
-            try:
-                known.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-            except OSError:
-                known.fd = -1
+            known.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         path.unlink(missing_ok=True)
         known.leased = False
-        if known.fd >= 0 and known.seen_by and shm.is_open_elsewhere(known.fd):
-            # A consumer keeps its mapping: the pages live on and go on counting until it lets go.
-            self._lingering.append(known)
-            self._garbage_there.set()
-            return
-        self._free(known)
-
-    def _free(self, known: _Object) -> None:
         box = self._boxes.get(known.producer) if known.producer else None
-        self._ledger.subtract(known.tenant, box.account if box else None, known.nbytes)
-        self._close_later(known.fd, known.nbytes)
-        known.fd = -1
-
-    def _retry_lingering(self) -> None:
-        still: list[_Object] = []
-        for known in self._lingering:
-            if known.seen_by and shm.is_open_elsewhere(known.fd):
-                still.append(known)
-            else:
-                self._free(known)
-        self._lingering = still
+        account = box.account if box else None
+        self._reaper.release(
+            known.fd,
+            known.nbytes,
+            known.holders,
+            lambda: self._ledger.subtract(known.tenant, account, known.nbytes),
+        )
 
     def _discard_file(self, path: Path, fd: int, nbytes: int) -> None:
         path.unlink(missing_ok=True)
-        self._close_later(fd, nbytes)
-
-    def _close_later(self, fd: int, nbytes: int) -> None:
-        # The last close frees the pages: 20 ms for 512 MB, which the loop must not wait for.
-        if fd < 0:
-            return
-        if nbytes <= INLINE_BYTES:
-            os.close(fd)
-        else:
-            self._garbage.append(fd)
-            self._garbage_there.set()
-
-    async def _collect(self) -> None:
-        while True:
-            if self._lingering:
-                with anyio.move_on_after(1.0):
-                    await self._garbage_there.wait()
-            else:
-                await self._garbage_there.wait()
-            self._garbage_there = anyio.Event()
-            fds, self._garbage = self._garbage, []
-
-            def close(fds: list[int] = fds) -> None:
-                for fd in fds:
-                    os.close(fd)
-
-            if fds:
-                with anyio.CancelScope(shield=True):
-                    await anyio.to_thread.run_sync(close)
-            self._retry_lingering()
-            await checkpoint()
+        self._reaper.destroy(fd, nbytes)
 
     async def _watch_leases(self) -> None:
         with anyio.open_signal_receiver(shm.BREAK_SIGNAL) as signals:
@@ -522,10 +464,17 @@ class TensorStore:
                 if known.producer is not None:
                     self.on_lease_break(known.producer)
 
-    def _all_descriptors(self) -> list[int]:
-        fds = [fd for box in self._boxes.values() for fd, _ in box.files.values()]
-        fds += [known.fd for known in (*self._objects.values(), *self._lingering)]
-        return [fd for fd in (*fds, *self._garbage) if fd >= 0]
+    def _close(self) -> None:
+        for box in self._boxes.values():
+            for fd, _ in box.files.values():
+                os.close(fd)
+        for known in self._objects.values():
+            if known.fd >= 0:
+                os.close(known.fd)
+        self._reaper.close()
+        self._objects.clear()
+        self._boxes.clear()
+        self._lock.release()
 
 
 async def _sized(nbytes: int, work: Callable[[], T]) -> T:

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from api import metrics
 from api.errors import OrjsonResponse
 from api.services import Have, Operator
-from policies import RingfenceError
+from policies import LOCAL_TENANT, RingfenceError
 
 router = APIRouter()
 
@@ -22,12 +22,21 @@ async def healthz() -> Response:
 
 @router.get("/readyz")
 async def readyz(services: Have) -> Response:
-    """Prompts can be taken: the database answers."""
+    """Prompts can be taken: the database answers and, in single-user mode, the core nodes are there."""
     try:
         await services.database.check()
+        if await services.tenants.is_single_user():
+            # The first question loads them, so a sandbox has been started by the time we say yes.
+            types = await services.engine.extensions.node_types(LOCAL_TENANT)
+            if not any(node.core for node in types.values()):
+                return _not_ready("the core nodes could not be loaded; see 'ringfence extension list'")
     except RingfenceError as error:
-        return OrjsonResponse({"status": "not ready", "reason": error.message}, 503)
+        return _not_ready(error.message)
     return OrjsonResponse({"status": "ready"})
+
+
+def _not_ready(reason: str) -> Response:
+    return OrjsonResponse({"status": "not ready", "reason": reason}, 503)
 
 
 @router.get("/metrics")

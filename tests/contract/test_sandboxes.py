@@ -314,7 +314,7 @@ async def test_a_worker_that_leaves_fails_its_call_with_its_status_and_is_replac
 async def test_nothing_is_left_in_shared_memory_when_all_values_are_released(at: World) -> None:
     for sandbox in list(at.manager.list()):
         await at.manager.stop(TENANT, sandbox.id)
-    at.store._retry_lingering()
+    at.store._reaper.ask_again()
     left = [entry for entry in at.store._objects.values() if entry.references > 0]
     assert left == []
     assert at.store.usage().bytes == 0

@@ -106,7 +106,9 @@ def test_an_oversized_header_is_not_read_into_memory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"not a tar" * 200, gzip.compress(b"x" * 2000), b"\x1f\x8b\x08garbage"]
+    "content",
+    [b"", b"not a tar" * 200, gzip.compress(b"x" * 2000), b"\x1f\x8b\x08garbage"],
+    ids=["nothing", "text", "gzip of text", "broken gzip"],
 )
 def test_what_is_no_archive_is_refused(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(ArchiveError):

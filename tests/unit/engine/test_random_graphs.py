@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import anyio
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,8 +15,11 @@ from tests.unit.engine.scene import Stage
 ANY = ["*", {}]
 
 
+CHILDREN = itertools.count()  # equal list items expand too, and each child needs an id of its own
+
+
 def double(v, context):
-    child = f"{context.call.node_id}.{v}"
+    child = f"{context.call.node_id}.{next(CHILDREN)}"
     return {
         "result": ([child, 0],),
         "expand": {child: {"class_type": "Add", "inputs": {"a": v, "b": v}}},
@@ -111,7 +116,7 @@ def reference(graph):
 
 @pytest.mark.parametrize("cache", ["classic", "lru:3", "none"])
 @settings(
-    max_examples=60,
+    max_examples=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
@@ -126,7 +131,7 @@ def test_outputs_are_those_of_the_reference_whatever_was_run_before(cache, rows)
 
 
 @settings(
-    max_examples=40,
+    max_examples=20,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )

@@ -338,8 +338,40 @@ async def test_a_consumer_that_keeps_its_mapping_goes_on_being_counted(tmp_path:
         store.revoke(B, [name])
         assert store.usage(ONE).bytes == 8192
         mapping.close()
-        store._retry_lingering()
+        store._reaper.ask_again()
         assert store.usage(ONE).bytes == 0
+
+
+async def test_a_maker_that_keeps_its_output_mapped_keeps_no_memory_of_ours(tmp_path: Path) -> None:
+    """It was copied because it is still writable; the original is emptied, whoever has it mapped."""
+    async with opened(tmp_path) as store:
+        name = await store.allocate(A, 8192)
+        fd = os.open(out(store, name), os.O_RDWR)
+        await store.adopt(A, [(name, 8192)])
+        assert os.fstat(fd).st_blocks == 0
+        assert store.usage(ONE).bytes == 8192
+        discarded = await store.allocate(A, 3 * MIB)
+        other = os.open(out(store, discarded), os.O_RDWR)
+        store.discard(A, discarded)
+        with anyio.fail_after(5):
+            while os.fstat(other).st_blocks:
+                await anyio.sleep(0.01)
+        os.close(fd)
+        os.close(other)
+
+
+async def test_a_maker_that_keeps_an_adopted_output_open_goes_on_being_counted(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        name = await store.allocate(A, 8192)
+        fd = os.open(out(store, name), os.O_RDONLY)
+        await store.adopt(A, [(name, 8192)])
+        assert is_leased(store, name)
+        store.retain_objects([name])
+        store.release(Value(None, (name,)))
+        assert store.sandbox_bytes(A) == store.usage(ONE).bytes == 8192
+        os.close(fd)
+        store._reaper.ask_again()
+        assert store.sandbox_bytes(A) == store.usage(ONE).bytes == 0
 
 
 async def test_objects_outlive_their_producer(tmp_path: Path) -> None:
