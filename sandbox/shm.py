@@ -123,6 +123,11 @@ def destroy(fd: int) -> None:
     they are gone; what the maker writes from now on counts against its own memory.
     """
     try:
+        # A lease of our own would make our own truncation wait until it is broken by force (fs.lease-break-time).
+        fcntl.fcntl(fd, F_SETLEASE, fcntl.F_UNLCK)
+    except OSError:
+        pass  # none was held
+    try:
         os.fchmod(fd, 0o600)
         os.truncate(f"/proc/self/fd/{fd}", 0)
     except OSError as error:

@@ -133,7 +133,7 @@ class Comfy:
         return self.get(f"/history/{prompt_id}")[prompt_id]
 
     def where(self, prompt_id: str) -> dict[str, Mapping[str, JSON]]:
-        """Which extension, sandbox and container ran each node of a finished prompt."""
+        """Which extension and sandbox ran each node of a finished prompt."""
         nodes = self.get(f"/ringfence/v1/prompts/{prompt_id}")["nodes"]
         return {ran["node_id"]: ran for ran in nodes}
 

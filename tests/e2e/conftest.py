@@ -152,9 +152,7 @@ class Stack:
             [sys.executable, "-c", "from api.cli import main; main()", *arguments],
             cwd=ROOT, env={**os.environ, "RINGFENCE_URL": self.url}, capture_output=True, text=True, timeout=timeout,
         )  # fmt: skip
-        assert done.returncode == status, (
-            f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-        )
+        assert done.returncode == status, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return json.loads(done.stdout) if "--json" in arguments else done.stdout + done.stderr
 
     def ask(

@@ -11,6 +11,13 @@ def attempt(function):
     return "reached"
 
 
+def interfaces():
+    try:
+        return ",".join(sorted(name for _, name in socket.if_nameindex()))
+    except OSError as error:
+        return f"{type(error).__name__}: {error}"
+
+
 def connect(family, address):
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.settimeout(2)
@@ -32,7 +39,7 @@ class NetworkProbe:
             "tcp": attempt(lambda: connect(socket.AF_INET, (host, port))),
             "dns": attempt(lambda: socket.getaddrinfo("example.com", 80)),
             "gateway": attempt(lambda: connect(socket.AF_INET, ("172.17.0.1", port))),
-            "interfaces": ",".join(sorted(name for _, name in socket.if_nameindex())),
+            "interfaces": interfaces(),
         }
         lines = [f"{name}: {text}" for name, text in outcome.items()]
         return {"ui": {"text": lines}, "result": ("\n".join(lines),)}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import uuid
 from pathlib import Path
@@ -21,14 +20,6 @@ IMAGE = os.environ.get("RINGFENCE_NODE_IMAGE", "ringfence-node:cpu")
 PROBE = Path(__file__).parent / "seccomp_probe.py"
 
 pytestmark = pytest.mark.docker
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _engine() -> None:
-    if not shutil.which("docker"):
-        pytest.skip("docker is not installed")
-    if subprocess.run(["docker", "image", "inspect", IMAGE], capture_output=True).returncode:
-        pytest.skip(f"no engine answers, or it has no image {IMAGE}")
 
 
 def probe(profile: str) -> dict[str, Any]:
