@@ -145,6 +145,12 @@ class ResultCache:
             for key in [key for key in self._scopes.get(scope, ()) if key not in keys]:
                 self._drop(key)
 
+    def shrink(self, nbytes: int) -> None:
+        """Drop results, least recently used first, until at least ``nbytes`` are given back or none are left."""
+        target = self.nbytes - nbytes
+        while self._entries and self.nbytes > target:
+            self._drop(next(iter(self._entries)))
+
     def clear(self) -> None:
         """Drop everything."""
         for key in list(self._entries):

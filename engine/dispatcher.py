@@ -26,7 +26,7 @@ from engine.prompt import PromptLimits
 from engine.registry import NodeType, NodeTypes
 from engine.reports import refused_entry
 from engine.storage import QueuedPrompt, Storage
-from policies import RingfenceError, TenantId
+from policies import RingfenceError, SandboxId, TenantId
 
 JSON = Any
 
@@ -138,6 +138,17 @@ class Dispatcher:
         for session in known.instances.take_all():
             await _quietly(session.drop_instances, ())
         await self._release_handles()
+
+    def give_way(self, tenant: TenantId, sandbox: SandboxId | None, nbytes: int) -> None:
+        """Memory is short: let the tenant's cache give back ``nbytes``. What running prompts hold stays.
+
+        Where one sandbox's own cap is in the way the whole cache goes, since it does not know who made what.
+        """
+        known = self._tenants.get(tenant)
+        if known is not None and sandbox is None:
+            known.cache.shrink(nbytes)
+        elif known is not None:
+            known.cache.clear()
 
     async def queue_changed(self, tenant: TenantId) -> None:
         """Tell the tenant's clients how many prompts are left."""

@@ -93,6 +93,7 @@ class Engine:
             manager, store, Ledger(store), self._hub.publish, now_ms, self._limits.prompt.expansion_nodes
         )
         self._dispatcher = Dispatcher(bench, extensions, storage, cache_mode or CacheMode(), self._limits)
+        store.on_pressure = self._dispatcher.give_way
         self._is_open = False
 
     async def __aenter__(self) -> Self:

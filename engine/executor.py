@@ -42,6 +42,8 @@ T = TypeVar("T")
 
 #: How often one node's result may be made anew within a run because its sandbox was lost.
 MAX_RECOMPUTED: Final = 3
+#: How often a call that never reached its worker is made again in another sandbox.
+MAX_REPEATED: Final = 2
 MAX_FINGERPRINTS: Final = 16  # IS_CHANGED calls at the same time
 THREAD_NODES: Final = 500  # a larger graph is computed on in a thread
 NEVER: Final = {"$float": "nan"}
@@ -282,7 +284,18 @@ class PromptRun:
             await self._call_node(node)
 
     async def _call_node(self, node: GraphNode) -> None:
-        session = await self._acquire(node)
+        for times in range(MAX_REPEATED + 1):
+            session = await self._acquire(node)
+            try:
+                await self._call_in(session, node)
+            except EndedError as error:
+                # Somebody else's node ended the sandbox while this one waited for its turn: nothing of it has run.
+                if error.call_started or times == MAX_REPEATED:
+                    raise
+            else:
+                return
+
+    async def _call_in(self, session: Session, node: GraphNode) -> None:
         inputs = await self._invocations.gather(
             node, session, self._results.of, self._bench.sessions.is_alive
         )

@@ -61,6 +61,7 @@ class FakeStore:
         self.references: Counter[str] = Counter()
         self.data: dict[str, Any] = {}
         self.lost: set[str] = set()
+        self.on_pressure: Callable[[TenantId, SandboxId | None, int], None] = lambda *_: None
 
     def add(self, data: Any) -> str:
         """A new object with one reference."""

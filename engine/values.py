@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol
 
 from policies import ExtensionName, SandboxId, TenantId, safe_text
@@ -26,6 +26,9 @@ _PLAIN: Final = (str, int, type(None))
 
 class ValueStore(Protocol):
     """What the engine needs of ``sandbox.TensorStore``."""
+
+    on_pressure: Callable[[TenantId, SandboxId | None, int], None]
+    """Called before a quota refuses; whoever caches values may let go of some."""
 
     def retain(self, value: Value) -> None:
         """Take another reference to each object of a value."""

@@ -21,6 +21,7 @@ async def list_sandboxes(services: Have, caller: Caller, all_tenants: bool = Fal
     """The caller's sandboxes; the operator may ask for everybody's."""
     if all_tenants:
         caller.require_operator()
+    await services.engine.sandboxes.refresh()
     found = services.engine.sandboxes.list(None if all_tenants else caller.tenant)
     return OrjsonResponse({"sandboxes": [_shown(info) for info in found]})
 

@@ -117,6 +117,9 @@ class FakeSandboxes:
             )
         )  # fmt: skip
 
+    async def refresh(self) -> None:
+        pass
+
     def list(self, tenant: TenantId | None = None) -> list[SandboxInfo]:
         return [info for info in self.infos if tenant in (None, info.tenant)]
 

@@ -162,3 +162,14 @@ def test_a_result_with_an_object_of_a_dead_sandbox_is_dropped():
     shelf.dead.add("s1")
     assert shelf.has("a") == [False]
     assert not shelf.alive
+
+
+def test_shrinking_drops_the_least_recently_used_until_enough_is_given_back():
+    shelf = Shelf("lru:9")
+    for name in ("a", "b", "c"):
+        shelf.put(name, nbytes=10)
+    assert shelf.has("a") == [True]  # touched
+    shelf.cache.shrink(11)
+    assert shelf.alive == {"a"}
+    shelf.cache.shrink(1_000)
+    assert shelf.alive == set()

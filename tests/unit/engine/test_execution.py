@@ -7,8 +7,8 @@ import pytest
 
 from engine import EngineLimits, PromptLimits
 from engine.testing import Blocker, FakeNode, Live, Tensor
-from policies import TenantId
-from sandbox.errors import NodeInterruptedError, QuotaError
+from policies import LOCAL_TENANT, SandboxId, TenantId
+from sandbox.errors import EndedError, NodeInterruptedError, QuotaError
 from tests.unit.engine.scene import Stage, prompt
 
 pytestmark = pytest.mark.anyio
@@ -762,3 +762,39 @@ async def test_node_objects_are_dropped_when_the_next_prompt_does_not_name_them(
 
 def test_blockers_are_values():
     assert Blocker("x").message == "x"
+
+
+@pytest.mark.parametrize(("times", "is_success"), [(2, True), (3, False)])
+async def test_a_call_that_never_reached_its_worker_is_made_again_but_not_for_ever(times, is_success):
+    async with Stage() as stage:
+        left = [times]
+
+        def unlucky(v):
+            if left[0]:
+                left[0] -= 1
+                raise EndedError("extension 'fake' ended: stopped", limit="stopped", call_started=False)
+            return (v,)
+
+        stage.sessions.nodes["Unlucky"] = FakeNode("Unlucky", unlucky, {"v": ["*", {}]})
+        entry = await stage.run(prompt(u=("Unlucky", {"v": 7}), s=("Sink", {"x": ["u", 0]})))
+        assert (entry["status"]["status_str"] == "success") is is_success
+
+
+async def test_the_history_says_where_each_node_ran():
+    async with Stage() as stage:
+        graph = prompt(a=("Add", {"a": 1, "b": 2}), s=("Show", {"x": ["a", 0]}))
+        nodes = (await stage.run(graph))["ringfence"]["nodes"]
+        assert {node_id: about["class_type"] for node_id, about in nodes.items()} == {"a": "Add", "s": "Show"}
+        assert all(
+            about["sandbox"] and about["extension"] and not about["cached"] for about in nodes.values()
+        )
+        again = (await stage.run(graph))["ringfence"]["nodes"]
+        assert all(about["cached"] and about["sandbox"] is None for about in again.values())
+
+
+async def test_the_cache_gives_way_when_memory_is_short():
+    async with Stage() as stage:
+        await stage.run(prompt(a=("Add", {"a": 1, "b": 2}), s=("Sink", {"x": ["a", 0]})))
+        stage.sessions.store.on_pressure(LOCAL_TENANT, SandboxId("fake-1"), 1)
+        again = await stage.run(prompt(a=("Add", {"a": 1, "b": 2}), s=("Sink", {"x": ["a", 0]})))
+        assert not again["ringfence"]["nodes"]["a"]["cached"]

@@ -37,7 +37,7 @@ from tests.contract.kit import TENANT, MakeLauncher, call, ignore, world
 
 pytestmark = pytest.mark.anyio
 
-EMPTY = {"slots": [], "ui": None, "calls": None, "blocked": []}
+EMPTY: dict[str, Any] = {"slots": [], "ui": None, "calls": None, "blocked": []}
 FAST = "timeouts: {import: 2s, call: 2s, grace: 100ms}\n"
 
 
