@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from policies import ExtensionName, PolicyStore, TenantId
+from policies import ExtensionName, PolicyStore, SandboxGroup, TenantId
 from sandbox import (
     DockerLauncher,
     ExtensionFiles,
@@ -25,6 +25,9 @@ IMAGE = "ringfence-node:cpu"
 
 class OnePack:
     """Every extension name stands for the same benchmark pack, so two names are two sandboxes."""
+
+    async def members(self, tenant: TenantId, group: SandboxGroup) -> tuple[ExtensionName, ...]:
+        return ()
 
     async def files(self, tenant: TenantId, extension: ExtensionName) -> ExtensionFiles:
         return ExtensionFiles(
@@ -45,12 +48,12 @@ class House:
 
 
 @asynccontextmanager
-async def house(folder: Path) -> AsyncIterator[House]:
+async def house(folder: Path, *, may_adopt: bool = True) -> AsyncIterator[House]:
     """Everything real; gone again at the end."""
     places = Places("bench", folder)
     policies = PolicyStore(PACK.parents[1] / "policies", protected=(folder,))
     async with (
-        TensorStore(places) as store,
+        TensorStore(places, may_adopt=may_adopt) as store,
         DockerLauncher(places, policies, LaunchSettings(image=IMAGE, trusted_sources=(PACK,))) as launcher,
         SandboxManager(
             launcher=launcher, policies=policies, extensions=OnePack(), store=store, places=places

@@ -48,6 +48,8 @@ class Extension:
 class NoNodesError(Exception):
     """The module declares no nodes in any way known."""
 
+    __module__ = "ringfence"  # as shown to users
+
 
 async def load(name: str, path: str, module_name: str | None, *, core: bool) -> Extension:
     """Import the extension at ``path`` (a directory or a single file).

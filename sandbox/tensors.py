@@ -72,10 +72,12 @@ class TensorStore:
 
     ``on_lease_break`` is called with a sandbox that opened a file of its own which the host had adopted: end it.
     ``on_pressure(tenant, sandbox, nbytes)`` is called before a quota refuses, so that a cache can let go of values
-    (``sandbox`` is set when that sandbox's own cap is the one in the way).
+    (``sandbox`` is set when that sandbox's own cap is the one in the way). ``may_adopt`` off copies every output, for
+    comparison (``benchmarks/tensor_trip.py``); results are the same.
     """
 
-    def __init__(self, places: Places, limits: StoreLimits | None = None) -> None:
+    def __init__(self, places: Places, limits: StoreLimits | None = None, *, may_adopt: bool = True) -> None:
+        self._may_adopt = may_adopt
         self._places = places
         self._limits = limits or StoreLimits()
         self._objects: dict[str, _Object] = {}
@@ -257,7 +259,7 @@ class TensorStore:
         try:
             if announced != nbytes:
                 raise shm.FileRefusedError(f"{nbytes} bytes were allocated, announced were {announced}")
-            if box.zero_copy and shm.freeze(fd):
+            if self._may_adopt and box.zero_copy and shm.freeze(fd):
                 shm.check_extent(fd, nbytes)
                 os.rename(source, target)  # noqa: PTH104  (one syscall on tmpfs, and blockbuster knows this place)
                 return _Object(name, box.tenant, sandbox, nbytes, fd, leased=True, holders={sandbox})

@@ -23,7 +23,7 @@ from api.progress import ProgressResponse, Report
 from api.services import Caller, ForTenant, Have, Services
 from api.uploads import Uploads, pack_in
 from engine import ExtensionInfo, GitSource, parse_source
-from policies import ExtensionName, TenantId, parse_extension_name, suggest_extension_name
+from policies import ExtensionName, PolicyError, TenantId, parse_extension_name, suggest_extension_name
 
 router = APIRouter()
 
@@ -159,6 +159,11 @@ async def _policy_file(name: ExtensionName, text: bytes | None) -> AsyncIterator
     path = await anyio.to_thread.run_sync(_write_policy, name, text)
     try:
         yield path
+    except PolicyError as error:
+        # The user knows the file by its name; where it lay on this machine for a moment tells nobody anything.
+        if Path(error.file) == path:
+            error.file = path.name
+        raise
     finally:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(shutil.rmtree, path.parent, True)
