@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from policies import ExtensionName, PolicyStore, SandboxGroup, TenantId
+from policies import ExtensionName, PolicyStore, TenantId
 from sandbox import (
     DockerLauncher,
     ExtensionFiles,
@@ -26,7 +26,7 @@ IMAGE = "ringfence-node:cpu"
 class OnePack:
     """Every extension name stands for the same benchmark pack, so two names are two sandboxes."""
 
-    async def members(self, tenant: TenantId, group: SandboxGroup) -> tuple[ExtensionName, ...]:
+    async def members(self, tenant: TenantId, group: str) -> tuple[ExtensionName, ...]:
         return ()
 
     async def files(self, tenant: TenantId, extension: ExtensionName) -> ExtensionFiles:
