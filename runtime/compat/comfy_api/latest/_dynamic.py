@@ -13,6 +13,7 @@ from ..internal import prune_dict
 from ._types import AnyType, ComfyTypeI, ComfyTypeIO, Input, Output, WidgetInput, _ComfyType, comfytype
 
 _MAX_NAMES = 100
+_AnyInput = Input  # by another name, because the classes below hold one called Input
 
 
 def serialise(inputs: list[Input]) -> dict[str, Any]:
@@ -58,7 +59,7 @@ class MatchType(ComfyTypeIO):
                 "allowed_types": ",".join(str(kind.io_type) for kind in self.allowed_types),
             }
 
-    class Input(Input):
+    class Input(_AnyInput):
         def __init__(
             self,
             id: str,
