@@ -1,10 +1,18 @@
-"""What is marked as needing a container engine asks for it, by name and once."""
+"""For the whole suite: what needs a container engine asks for it once, and how long properties are tested."""
+
+import os
 
 import pytest
+from hypothesis import settings
 
 from tests.contract.fixtures import engine
 
 __all__ = ["engine"]
+
+# A busy machine is no counterexample. HYPOTHESIS_PROFILE=thorough looks longer.
+settings.register_profile("suite", deadline=None, max_examples=40)
+settings.register_profile("thorough", deadline=None, max_examples=1000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

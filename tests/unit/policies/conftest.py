@@ -6,13 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 
 from policies import PolicyStore
-
-# A busy machine is no counterexample.
-settings.register_profile("ringfence", deadline=None)
-settings.load_profile("ringfence")
 
 Write = Callable[..., Path]
 
