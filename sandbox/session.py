@@ -110,6 +110,11 @@ class ExtensionSession:
         """Whether a call may be made."""
         return not self._sandbox.is_ending
 
+    @property
+    def start_seconds(self) -> Mapping[str, float]:
+        """How long each part of the sandbox's start took: create, attach, start, connect, hello, load."""
+        return dict(self._sandbox.seconds)
+
     # -- loading ---------------------------------------------------------------------------------------------------
 
     async def load(self, module_name: str, *, core: bool) -> None:

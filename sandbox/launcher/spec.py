@@ -99,7 +99,7 @@ def _host_config(identity: Identity, policy: EffectivePolicy, mounts: Sequence[M
         "ReadonlyRootfs": True,
         "CapDrop": ["ALL"],
         "Privileged": False,
-        "SecurityOpt": ["no-new-privileges:true", f"seccomp={seccomp_profile()}"],
+        "SecurityOpt": ["no-new-privileges:true", f"seccomp={seccomp_profile(gpus=bool(policy.gpus))}"],
         "Runtime": {"runc": "runc", "gvisor": "runsc"}[policy.isolation],
         # -- what it does not see
         "NetworkMode": "none",

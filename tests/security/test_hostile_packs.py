@@ -286,6 +286,34 @@ found = [result, errno.errorcode.get(ctypes.get_errno(), "")]
         assert await attack(at) in ([-1, "EPERM"], [-1, "ENOSYS"])
 
 
+async def test_direct_io_which_would_write_to_an_output_after_it_was_taken_over_is_refused(
+    tmp_path: Path,
+) -> None:
+    code = pack("""
+import fcntl
+libc = ctypes.CDLL(None, use_errno=True)
+flags = os.O_RDWR | os.O_CREAT | os.O_DIRECT
+handle = os.open("/tmp/x", os.O_RDWR | os.O_CREAT)
+def call(number, *arguments):  # past the C library, with 64 bits of everything
+    if libc.syscall(ctypes.c_long(number), *[ctypes.c_long(item) for item in arguments]) == -1:
+        raise OSError(ctypes.get_errno(), "refused")
+name = ctypes.create_string_buffer(b"/tmp/x")
+how = (ctypes.c_uint64 * 3)(flags, 0o600, 0)
+at = ctypes.addressof
+found = [attempt(os.open, "/tmp/x", flags), attempt(fcntl.fcntl, handle, fcntl.F_SETFL, os.O_DIRECT),
+         attempt(call, 2, at(name), flags, 0o600), attempt(call, 257, -100, at(name), flags, 0o600),
+         attempt(call, 437, -100, at(name), at(how), 24), attempt(call, 72, handle, 4, os.O_DIRECT),
+         attempt(call, 72, handle, 1 << 32 | 4, os.O_DIRECT)]
+fcntl.fcntl(handle, fcntl.F_SETFL, os.O_NONBLOCK)
+found.append(bool(fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_DIRECT))
+""")
+    async with beside_a_neighbour(tmp_path, "evil", code) as at:
+        *refused, direct = await attack(at)  # type: ignore[misc]
+    assert len(refused) == 7
+    assert all(item.startswith("PermissionError: [Errno 1]") for item in refused)
+    assert direct is False
+
+
 async def test_only_its_own_processes_are_seen(tmp_path: Path) -> None:
     code = pack("found = sorted(int(name) for name in os.listdir('/proc') if name.isdigit())")
     async with beside_a_neighbour(tmp_path, "evil", code) as at:

@@ -7,6 +7,7 @@ import asyncio
 import concurrent.futures
 import ctypes
 import errno
+import fcntl
 import json
 import mmap
 import multiprocessing
@@ -31,10 +32,12 @@ NUMBERS = {  # x86-64; the profile itself is the same for every architecture
     "mknodat": 259, "setuid": 105, "setxattr": 188, "kcmp": 312, "modify_ldt": 154, "iopl": 172, "syslog": 103,
     "clock_settime": 227, "splice": 275, "vmsplice": 278, "tee": 276, "shmget": 29, "msgget": 68, "mq_open": 240,
     "seccomp": 317, "clone3": 435, "remap_file_pages": 216, "open_by_handle_at": 304,
+    "openat2": 437,
 }  # fmt: skip
 NAMESPACES = (0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000)
 IOCTLS = {"TIOCSTI": 0x5412, "TIOCLINUX": 0x541C, "TIOCSETD": 0x5423, "TIOCGPTN": 0x80045430, "FIBMAP": 1}
 FAMILIES = range(46)
+OPEN, OPENAT, FCNTL, AT_FDCWD = 2, 257, 72, -100  # x86-64
 
 
 def double(number: int) -> int:
@@ -115,6 +118,23 @@ def files_are_written_and_mapped() -> None:
         database.close()
 
 
+def descriptors_are_locked_and_set() -> None:
+    with open("l", "w+b") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.fcntl(stream, fcntl.F_SETFL, fcntl.fcntl(stream, fcntl.F_GETFL) | os.O_APPEND)
+        os.set_inheritable(stream.fileno(), True)
+        os.close(os.dup(stream.fileno()))
+    for end in os.pipe():
+        os.set_blocking(end, False)
+        assert not os.get_blocking(end)
+        fcntl.fcntl(end, fcntl.F_SETPIPE_SZ, fcntl.fcntl(end, fcntl.F_GETPIPE_SZ))
+        os.close(end)
+    sealed = os.memfd_create("m", os.MFD_ALLOW_SEALING)
+    fcntl.fcntl(sealed, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+    os.close(sealed)
+
+
 def the_event_loop_runs() -> None:
     async def closes(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.close()
@@ -158,6 +178,7 @@ STEPS = [
     helper_programs_run,
     processes_share_work,
     files_are_written_and_mapped,
+    descriptors_are_locked_and_set,
     the_event_loop_runs,
     descriptors_travel_over_unix_sockets,
     signals_arrive,
@@ -185,6 +206,17 @@ def reachable() -> list[str]:
                 found.append(name)
         found += [f"clone {flag:#x}" for flag in NAMESPACES if refused(56, flag | 17) != errno.EPERM]
         found += [f"ioctl {name}" for name, number in IOCTLS.items() if refused(16, 0, number) != errno.EPERM]
+        path = ctypes.create_string_buffer(b"/tmp/direct")
+        flags = os.O_RDWR | os.O_CREAT | os.O_DIRECT
+        with open("/tmp/direct", "wb") as stream:
+            tries = {
+                "open O_DIRECT": (OPEN, ctypes.addressof(path), flags, 0o600),
+                "openat O_DIRECT": (OPENAT, AT_FDCWD, ctypes.addressof(path), flags, 0o600),
+                "F_SETFL O_DIRECT": (FCNTL, stream.fileno(), fcntl.F_SETFL, os.O_DIRECT),
+                # The kernel reads 32 bits of the command, a filter 64.
+                "F_SETFL O_DIRECT, long": (FCNTL, stream.fileno(), 1 << 32 | fcntl.F_SETFL, os.O_DIRECT),
+            }
+            found += [name for name, call in tries.items() if refused(*call) != errno.EPERM]
     for family in FAMILIES:
         if family == socket.AF_UNIX:
             continue

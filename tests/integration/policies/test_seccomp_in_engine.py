@@ -70,6 +70,9 @@ def test_python_torch_and_their_helpers_work_and_nothing_else_is_reachable(
 def test_the_probe_does_reach_what_it_claims_to_try_when_nothing_filters() -> None:
     answer = probe("unconfined")
     assert answer["failed"] == {}
+    assert {"open O_DIRECT", "openat O_DIRECT", "F_SETFL O_DIRECT", "F_SETFL O_DIRECT, long"} <= set(
+        answer["reached"]
+    )
     assert {"io_uring_setup", "clone3", "memfd_secret", "socket family 2", "ioctl TIOCSTI"} - set(
         answer["reached"]
     ) <= {"io_uring_setup", "memfd_secret"}  # a kernel may lack these two

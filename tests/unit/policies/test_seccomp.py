@@ -25,7 +25,7 @@ NEVER = [
     "modify_ldt", "clock_settime", "settimeofday", "adjtimex", "fanotify_init", "splice", "vmsplice",
     "tee", "sethostname", "setdomainname", "nfsservctl", "lookup_dcookie", "vhangup", "uselib",
     "remap_file_pages", "shmget", "msgget", "semget", "mq_open", "seccomp", "mlockall", "setxattr",
-    "lsetxattr", "fsetxattr", "socketcall", "ipc",
+    "lsetxattr", "fsetxattr", "socketcall", "ipc", "openat2",
 ]  # fmt: skip
 
 
@@ -75,6 +75,40 @@ def test_clone_makes_no_namespace_and_clone3_sends_the_c_library_back_to_clone()
     )
     (clone3,) = [entry for entry in ENTRIES if "clone3" in entry["names"]]
     assert (clone3["action"], clone3["errnoRet"]) == ("SCMP_ACT_ERRNO", 38)
+
+
+O_DIRECT = {"amd64": 0x4000, "arm64": 0x10000}
+F_SETFL = 4
+
+
+def without(flag: int, index: int) -> dict[str, Any]:
+    return {"index": index, "value": flag, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}
+
+
+@pytest.mark.parametrize(
+    ("name", "index", "arches"), [("openat", 2, ["amd64", "arm64"]), ("open", 1, ["amd64"])]
+)
+def test_no_file_is_opened_for_direct_io_which_would_pin_pages_past_an_adoption(
+    name: str, index: int, arches: list[str]
+) -> None:
+    found = {tuple(entry["includes"]["arches"]): entry["args"] for entry in allowed(name, ENTRIES + GPU)}
+    assert len(allowed(name, ENTRIES + GPU)) == len(found)
+    assert found == {(arch,): [without(O_DIRECT[arch], index)] for arch in arches}
+
+
+def test_direct_io_cannot_be_turned_on_later() -> None:
+    """Each fcntl command is allowed as a whole 64-bit number: the kernel would cut 0x1_0000_0004 down to F_SETFL."""
+    setfl = {}
+    for entry in allowed("fcntl", ENTRIES + GPU):
+        command, *others = entry["args"]
+        assert (command["index"], command["op"]) == (1, "SCMP_CMP_EQ")
+        if command["value"] == F_SETFL:
+            (arch,) = entry["includes"]["arches"]
+            assert arch not in setfl
+            setfl[arch] = others
+        else:
+            assert not others
+    assert setfl == {arch: [without(flag, 2)] for arch, flag in O_DIRECT.items()}
 
 
 @pytest.mark.parametrize(("name", "index"), [("ioctl", 1), ("prctl", 0)])

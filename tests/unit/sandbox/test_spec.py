@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from policies import ExtensionName, PolicyStore, SandboxId, TenantId
+from policies import ExtensionName, PolicyStore, SandboxId, TenantId, seccomp_profile
 from sandbox import ExtensionFiles, Places, StartError
 from sandbox.launcher.mounts import sandbox_mounts
 from sandbox.launcher.settings import LaunchSettings, TestOverride
@@ -37,10 +37,12 @@ def config(tmp_path: Path, text: str, mounts: tuple[Mount, ...] = ()) -> dict[st
 
 
 def check(name: str, found: dict[str, Any]) -> None:
+    profiles = {
+        f"seccomp={seccomp_profile()}": "seccomp=<profile>",
+        f"seccomp={seccomp_profile(gpus=True)}": "seccomp=<profile for GPUs>",
+    }
     options = found["HostConfig"]["SecurityOpt"]
-    found["HostConfig"]["SecurityOpt"] = [
-        item if not item.startswith("seccomp=") else "seccomp=<profile>" for item in options
-    ]
+    found["HostConfig"]["SecurityOpt"] = [profiles.get(item, item) for item in options]
     text = json.dumps(found, indent=1, sort_keys=True) + "\n"
     path = SNAPSHOTS / f"{name}.json"
     if os.environ.get("RINGFENCE_UPDATE_SNAPSHOTS"):
@@ -69,6 +71,13 @@ def test_the_seccomp_profile_is_sent_as_text_and_denies_by_default(tmp_path: Pat
     profile = json.loads(options[1].removeprefix("seccomp="))
     assert options[0] == "no-new-privileges:true"
     assert profile["defaultAction"] in ("SCMP_ACT_ERRNO", "SCMP_ACT_KILL_PROCESS")
+
+
+def test_only_a_policy_with_gpus_gets_the_profile_for_gpus(tmp_path: Path) -> None:
+    gpu = "GPU-00000000-0000-0000-0000-000000000001"
+    with_gpus = config(tmp_path, f"gpus: ['{gpu}']\n")["HostConfig"]["SecurityOpt"]
+    assert f"seccomp={seccomp_profile(gpus=True)}" in with_gpus
+    assert f"seccomp={seccomp_profile()}" in config(tmp_path, "")["HostConfig"]["SecurityOpt"]
 
 
 def test_no_container_without_gpus_can_be_given_some_by_its_image(tmp_path: Path) -> None:
