@@ -1,10 +1,11 @@
-"""Reading JSON bodies: strict, bounded in depth, and whatever the Content-Type says (ComfyUI's clients send any).
+"""Reading JSON bodies: strict, bounded in depth and number of values, whatever Content-Type ComfyUI's clients send.
 
 The byte limit is the guard's; it holds before anything here runs.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import anyio
@@ -12,9 +13,11 @@ import orjson
 from starlette.requests import Request
 
 from api.services import services_of
+from api.threads import parse_work
 from policies import RingfenceError, safe_text
 
 _INLINE = 256 * 1024  # bytes; beyond, parsing would hold up the event loop noticeably
+_LARGE = 1024 * 1024  # bytes; of these few are parsed at once
 
 
 class BodyError(RingfenceError):
@@ -38,10 +41,13 @@ async def read_json(request: Request, *, empty: Any = None) -> Any:
     raw = await request.body()
     if not raw.strip() and empty is not None:
         return empty
-    depth = services_of(request).settings.max_json_depth
+    settings = services_of(request).settings
+    parse = partial(parse_json, raw, max_depth=settings.max_json_depth, max_nodes=settings.max_json_nodes)
     if len(raw) <= _INLINE:
-        return parse_json(raw, max_depth=depth)
-    return await anyio.to_thread.run_sync(lambda: parse_json(raw, max_depth=depth))
+        return parse()
+    if len(raw) <= _LARGE:
+        return await anyio.to_thread.run_sync(parse)
+    return await parse_work(parse)
 
 
 async def read_object(request: Request, *, optional: bool = False) -> dict[str, Any]:
@@ -56,18 +62,26 @@ async def read_object(request: Request, *, optional: bool = False) -> dict[str, 
     return value
 
 
-def parse_json(raw: bytes, *, max_depth: int) -> Any:
-    """Parse strictly: no NaN, no lone surrogates, no trailing text, bounded nesting.
+def parse_json(raw: bytes, *, max_depth: int, max_nodes: int) -> Any:
+    """Parse strictly: no NaN, no lone surrogates, no trailing text, bounded nesting and number of values.
 
     Raises:
         BodyError: says where it stops being JSON.
     """
+    # Each value becomes an object of many times its size, so they are counted before there are any. What stands in
+    # strings is counted too: the limit is far beyond what anybody writes.
+    brackets = raw.count(b"[") + raw.count(b"{")
+    if brackets + raw.count(b",") > max_nodes:
+        raise BodyError(
+            f"the JSON has more than {max_nodes} values",
+            hint="send less; whoever runs this server may raise RINGFENCE_MAX_JSON_NODES",
+        )
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         raise BodyError("the body is not valid JSON", hint=safe_text(str(error), 200)) from None
     # Fewer brackets than the limit cannot nest deeper than it: nearly every body is done here.
-    if raw.count(b"[") + raw.count(b"{") > max_depth:
+    if brackets > max_depth:
         _refuse_depth(value, max_depth)
     return value
 

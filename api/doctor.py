@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,11 @@ BUILDX_WANTED = (0, 10)
 PYTHON_WANTED = (3, 11)
 SHM_WANTED = 1024**3
 DISK_WANTED = 5 * 1024**3
+OPEN_FILES_NEEDED = 1024
+OPEN_FILES_WANTED = 16384
+OPEN_FILES_ADVICE = (
+    "raise the hard limit: ulimit -Hn 65536, LimitNOFILE= of a systemd unit, --ulimit of a container"
+)
 _TIMEOUT_S = 20
 
 
@@ -70,7 +76,7 @@ def examine(settings: Wanted, *, run: Run | None = None) -> list[Check]:
     if isinstance(info, dict):
         checks += [_cgroups(info), _seccomp(info), _runtimes(info)]
         checks += [_compose(run), _buildx(run), _node_image(run, settings.node_image)]
-    return [*checks, _own_profile(), _shm(settings.shm_dir), _data_dir(settings.data_dir)]
+    return [*checks, _own_profile(), _open_files(), _shm(settings.shm_dir), _data_dir(settings.data_dir)]
 
 
 def report(checks: Sequence[Check]) -> dict[str, Any]:
@@ -208,12 +214,24 @@ def _node_image(run: Run, image: str) -> Check:
 
 def _own_profile() -> Check:
     try:
-        calls = sum(len(entry.get("names", ())) for entry in json.loads(seccomp_profile())["syscalls"])
+        calls = len({name for entry in json.loads(seccomp_profile())["syscalls"] for name in entry["names"]})
     except (OSError, ValueError, KeyError) as error:
         return Check(
             "seccomp profile", "missing", f"cannot be read: {type(error).__name__}", "install Ringfence again"
         )
     return Check("seccomp profile", "ok", f"{calls} system calls allowed by name, all others refused")
+
+
+def _open_files() -> Check:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]  # the server raises its own limit to this one
+    if hard == resource.RLIM_INFINITY:
+        return Check("open files", "ok", "no limit")
+    found = f"at most {hard} per process"
+    if hard < OPEN_FILES_NEEDED:
+        return Check("open files", "missing", found, OPEN_FILES_ADVICE)
+    if hard < OPEN_FILES_WANTED:
+        return Check("open files", "warning", found, OPEN_FILES_ADVICE)
+    return Check("open files", "ok", found)
 
 
 def _shm(directory: Path) -> Check:

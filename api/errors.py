@@ -63,6 +63,7 @@ STATUS_BY_CODE: dict[str, int] = {
     "extension-unknown": 404,
     "sandbox-unknown": 404,
     "extension-exists": 409,
+    "policy-reserved": 403,
 }
 
 

@@ -7,6 +7,7 @@ traceback, and the port is known to be ours before anything is built.
 from __future__ import annotations
 
 import asyncio
+import resource
 import signal
 import socket
 from collections.abc import Iterator
@@ -17,17 +18,25 @@ import uvloop
 from fastapi import FastAPI
 
 from api.app import create_app
+from api.doctor import OPEN_FILES_ADVICE, OPEN_FILES_NEEDED
 from api.logging import configure
 from api.settings import Settings
 from policies import RingfenceError
 
 _WEBSOCKET_MESSAGE = 64 * 1024  # a client's feature flags are small, and nothing else is expected of it
+_OPEN_FILES_MOST = 1024 * 1024  # where there is no hard limit
 
 
 class ListenError(RingfenceError):
     """The address cannot be listened on."""
 
     code = "listen-failed"
+
+
+class OpenFilesError(RingfenceError):
+    """The limit of open files is too low."""
+
+    code = "open-files-limit"
 
 
 def run_server(settings: Settings) -> None:
@@ -37,8 +46,30 @@ def run_server(settings: Settings) -> None:
         RingfenceError: the installation cannot start; says what to do.
     """
     configure(settings.log_level, settings.log_format)
+    raise_open_files()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_run(settings))
+
+
+def raise_open_files() -> None:
+    """Raise the soft limit of open files to the hard one: connections, sandboxes and tensors all take some.
+
+    Raises:
+        OpenFilesError: the hard limit is too low to serve with.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES_MOST if hard == resource.RLIM_INFINITY else hard
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            soft = wanted
+        except (OSError, ValueError):
+            pass  # the kernel's own limit is lower (fs.nr_open); what there is may do
+    if soft != resource.RLIM_INFINITY and soft < OPEN_FILES_NEEDED:
+        raise OpenFilesError(
+            f"this process may open only {soft} files; at least {OPEN_FILES_NEEDED} are needed",
+            hint=OPEN_FILES_ADVICE,
+        )
 
 
 def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
@@ -51,6 +82,7 @@ def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         ws_max_size=_WEBSOCKET_MESSAGE,
         ws_per_message_deflate=False,
         h11_max_incomplete_event_size=settings.max_header_bytes + settings.max_url_bytes + 4096,
+        limit_concurrency=settings.max_connections,
         timeout_keep_alive=30,
         timeout_graceful_shutdown=max(1, int(settings.shutdown_s / 4)),
         log_config=None,

@@ -76,10 +76,14 @@ class Settings(BaseSettings):
     """Largest body of every other request, prompts among them."""
     max_json_depth: int = Field(default=128, ge=8, le=900)
     """Deepest nesting of a JSON body."""
+    max_json_nodes: int = Field(default=1_000_000, ge=1000)
+    """Most values (commas and opening brackets) in a JSON body; a prompt of 50,000 nodes has about half of that."""
     max_url_bytes: int = Field(default=16 * 1024, ge=256)
     """Longest path with query."""
     max_header_bytes: int = Field(default=32 * 1024, ge=1024)
     """All request headers together."""
+    max_connections: int = Field(default=1024, ge=16)
+    """Open connections, idle ones and WebSockets among them; beyond, requests are answered with 503."""
     max_websockets: int = Field(default=64, ge=1)
     """Open WebSockets per tenant."""
     max_extension_bytes: int = Field(default=1024 * MIB, ge=1024)

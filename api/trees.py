@@ -24,6 +24,7 @@ _LIST_LIMIT = 50_000
 _DEPTH_LIMIT = 32
 _NAME_LIMIT = 255
 _CHUNK = 1024 * 1024
+_COMPARED = 16  # files of the same name and size that are read to see whether they are the one that comes
 
 
 class FileUnknownError(RingfenceError):
@@ -134,7 +135,9 @@ class Tree:
         A file of the same name and content is taken as it is.
         """
         stem, suffix = os.path.splitext(_checked_name(name))  # noqa: PTH122 - a name, not a path
-        digest = _digest(source)
+        size = _left(source)
+        digest = _digest(source, size)
+        compared = 0
         self._check_quota(source)
         with self._directory(folder, create=True) as parent, _temporary(parent) as temporary:
             _fill(parent, temporary, source)
@@ -143,8 +146,11 @@ class Tree:
                 try:
                     _link(parent, temporary, candidate)
                 except FileExistsInTheWayError:
-                    if _has_content(parent, candidate, digest):
-                        return candidate
+                    if compared < _COMPARED and (there := _same_size(parent, candidate, size)) is not None:
+                        compared += 1
+                        with os.fdopen(there, "rb") as stream:
+                            if _digest(stream, size) == digest:
+                                return candidate
                 else:
                     return candidate
         raise FileExistsInTheWayError("too many files have this name", hint="choose another name")
@@ -235,9 +241,7 @@ class Tree:
     def _check_quota(self, source: IO[bytes]) -> None:
         if self._max_bytes is None:
             return
-        position = source.tell()
-        coming = source.seek(0, os.SEEK_END) - position
-        source.seek(position)
+        coming = _left(source)
         used = sum(entry.size for entry in self.walk())
         if used + coming > self._max_bytes:
             raise StorageFullError(
@@ -299,22 +303,37 @@ def _enter(here: int, part: str, *, create: bool) -> int:
     raise FileUnknownError("there is no such directory")
 
 
-def _has_content(parent: int, name: str, digest: bytes) -> bool:
+def _same_size(parent: int, name: str, size: int) -> int | None:
+    """A descriptor of the file if it has that size. A pack can leave a file of terabytes (sparse, so it costs nothing).
+
+    Whoever reads it reads no more than ``size`` bytes: the file may grow meanwhile.
+    """
     try:
         descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=parent)
     except OSError:
-        return False
-    with os.fdopen(descriptor, "rb") as stream:
-        return stat.S_ISREG(os.fstat(descriptor).st_mode) and _digest(stream) == digest
+        return None
+    status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode) and status.st_size == size:
+        return descriptor
+    os.close(descriptor)
+    return None
 
 
-def _digest(stream: IO[bytes]) -> bytes:
+def _digest(stream: IO[bytes], size: int) -> bytes:
     position = stream.tell()
     digest = hashlib.sha256()
-    while chunk := stream.read(_CHUNK):
+    while size > 0 and (chunk := stream.read(min(_CHUNK, size))):
         digest.update(chunk)
+        size -= len(chunk)
     stream.seek(position)
     return digest.digest()
+
+
+def _left(source: IO[bytes]) -> int:
+    position = source.tell()
+    size = source.seek(0, os.SEEK_END) - position
+    source.seek(position)
+    return size
 
 
 def _entry(path: str, status: os.stat_result) -> Entry:

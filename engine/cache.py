@@ -14,7 +14,7 @@ from typing import Any, Literal
 from engine.signature import CacheKey
 from engine.values import Ledger
 from policies import SandboxId
-from sandbox.calls import Value
+from sandbox.calls import Value, measure
 
 JSON = Any
 Slots = tuple[tuple[Value, ...], ...]
@@ -47,14 +47,18 @@ class CacheMode:
 class Result:
     """What one node produced. Starts with one holder, its maker; the last one to let go frees the values."""
 
-    __slots__ = ("_holders", "_ledger", "nbytes", "slots", "ui")
+    __slots__ = ("_holders", "_ledger", "nbytes", "slots", "stored", "ui")
 
     def __init__(self, ledger: Ledger, slots: Slots, ui: Mapping[str, JSON] | None) -> None:
         self._ledger = ledger
         self._holders = 1
         self.slots = slots
         self.ui = ui
-        self.nbytes = sum(value.nbytes for slot in slots for value in slot)
+        self.stored = sum(value.nbytes for slot in slots for value in slot)
+        """Bytes in the store."""
+        weight = sum(value.weight for slot in slots for value in slot) + (measure(ui)[1] if ui else 0)
+        self.nbytes = self.stored + weight
+        """The same with what the trees take of our own memory."""
 
     def hold(self) -> Result:
         """Become a holder."""
@@ -146,10 +150,12 @@ class ResultCache:
                 self._drop(key)
 
     def shrink(self, nbytes: int) -> None:
-        """Drop results, least recently used first, until at least ``nbytes`` are given back or none are left."""
-        target = self.nbytes - nbytes
-        while self._entries and self.nbytes > target:
-            self._drop(next(iter(self._entries)))
+        """Drop results, least recently used first, until the store has ``nbytes`` back or none are left."""
+        freed = 0
+        while self._entries and freed < nbytes:
+            key, entry = next(iter(self._entries.items()))
+            freed += entry.result.stored
+            self._drop(key)
 
     def clear(self) -> None:
         """Drop everything."""

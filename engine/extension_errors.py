@@ -5,6 +5,7 @@ EngineError (engine.errors)
    ├─ ExtensionUnknownError    the tenant has no extension of that name
    ├─ ExtensionExistsError     the name is taken
    ├─ ExtensionProtectedError  ``core`` is built in: it cannot be added, removed or replaced
+   ├─ PolicyReservedError      a policy file of that name is there, and not for this tenant
    ├─ SourceRefusedError       the directory, file or repository cannot be taken over as it is
    └─ NoNodesError             the pack loaded and offers no node
 
@@ -39,6 +40,12 @@ class ExtensionProtectedError(ExtensionError):
     """``core`` is built in."""
 
     code = "extension-protected"
+
+
+class PolicyReservedError(ExtensionError):
+    """The operator's policy file of that name was not meant for this tenant's extension."""
+
+    code = "policy-reserved"
 
 
 class SourceRefusedError(ExtensionError):

@@ -72,6 +72,8 @@ class Record(BaseModel):
     policy_digest: str | None = None
     policy_adopted: bool = False
     """Its policy file came with ``add``, so it goes with ``remove``."""
+    operator_added: bool = False
+    """The operator added it, so a policy file of its name is meant for it."""
     api: str | None = None
     nodes: int = 0
     asks: tuple[str, ...] = ()

@@ -19,7 +19,7 @@ from typing import Self
 import anyio
 import anyio.to_thread
 
-from engine.extension_errors import ExtensionExistsError, ExtensionProtectedError
+from engine.extension_errors import ExtensionExistsError, ExtensionProtectedError, PolicyReservedError
 from engine.extension_files import SourceLimits
 from engine.extension_git import GitLimits, GitSource, parse_source
 from engine.extension_intake import Taken, drop_copies, original_source, take_source
@@ -89,12 +89,16 @@ class ExtensionRegistry:
         *,
         name: str | None = None,
         policy_file: Path | None = None,
+        by_operator: bool = True,
         progress: Progress = _silent,
     ) -> ExtensionInfo:
         """Take over a pack and make its nodes available.
 
+        A policy file grants by name, so only the operator adds a pack whose name has one.
+
         Raises:
-            ExtensionError: the name is taken or protected, or the source is refused; nothing was added.
+            ExtensionError: the name is taken, protected or has somebody else's policy, or the source is refused;
+                nothing was added.
             NameInvalidError, PolicyError: the name or the policy file is wrong; nothing was added.
             EnvironmentFailedError, SandboxError, NoNodesError: it stays listed as failed, with this error.
         """
@@ -112,6 +116,8 @@ class ExtensionRegistry:
                     f"extension '{chosen}' was added already",
                     hint="choose another name with --name, or: ringfence extension reload | remove",
                 )
+            if not by_operator:
+                await self._refuse_anothers_policy(old, chosen)
             directory = self._shelf.directory(tenant, chosen)
             taken = await self._take(source, directory, progress)
             adopted = policy_file is not None or (old is not None and old.record.policy_adopted)
@@ -119,6 +125,7 @@ class ExtensionRegistry:
                 await anyio.to_thread.run_sync(self._policies.adopt, chosen, policy_file)
                 progress(f"policy adopted as {chosen}.yaml")
             record = self._new_record(tenant, chosen, taken, adopted=adopted)
+            record.operator_added = by_operator or (old is not None and old.record.operator_added)
             entry = Entry(tenant, record, directory, directory / taken.content_hash)
             self._shelf.entries[tenant, chosen] = entry
             await anyio.to_thread.run_sync(lambda: drop_copies(directory, keep=taken.content_hash))
@@ -126,7 +133,12 @@ class ExtensionRegistry:
             return self._info(entry)
 
     async def reload(
-        self, tenant: TenantId, name: ExtensionName, progress: Progress = _silent
+        self,
+        tenant: TenantId,
+        name: ExtensionName,
+        progress: Progress = _silent,
+        *,
+        by_operator: bool = True,
     ) -> ExtensionInfo:
         """Read the original again, build what changed, and replace the sandbox.
 
@@ -139,6 +151,8 @@ class ExtensionRegistry:
             return self._info(self._shelf.entry(tenant, name))
         async with self._shelf.lock(tenant, name):
             old = self._shelf.entry(tenant, name)
+            if not by_operator:
+                await self._refuse_anothers_policy(old, name)
             source = await anyio.to_thread.run_sync(original_source, old.record.origin)
             if source is None:
                 progress(f"{old.record.origin.location} is gone: loading the stored copy again")
@@ -283,6 +297,15 @@ class ExtensionRegistry:
             updated_ms=now,
             policy_adopted=adopted,
         )
+
+    async def _refuse_anothers_policy(self, old: Entry | None, name: ExtensionName) -> None:
+        if old is not None and (old.record.policy_adopted or old.record.operator_added):
+            return
+        if name in await anyio.to_thread.run_sync(self._policies.extensions):
+            raise PolicyReservedError(
+                f"the policy file {name}.yaml is there, and it was not made for this extension",
+                hint="ask the operator to add the extension for this tenant, or choose another name with --name",
+            )
 
     async def _differs(self, old: Entry, taken: Taken) -> bool:
         if old.record.content_hash != taken.content_hash:

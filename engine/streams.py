@@ -12,20 +12,25 @@ from typing import Final, Self
 
 import anyio
 
-from engine.events import Event
+from engine.events import Event, NodeExecuted, PackMessage, ProgressChanged, PromptFailed
 from policies import TenantId
+from sandbox.calls import measure
 
 BUFFERED_EVENTS: Final = 4_096
+BUFFERED_BYTES: Final = 32 * 1024 * 1024
+_EVENT_BYTES: Final = 500
 
 
 class EventStream:
     """One listener's events, from ``async with`` on. Iteration ends when the reader was dropped or the hub closed."""
 
-    def __init__(self, hub: EventHub, tenant: TenantId, limit: int) -> None:
+    def __init__(self, hub: EventHub, tenant: TenantId, limit: int, byte_limit: int) -> None:
         self._hub = hub
         self._tenant = tenant
         self._limit = limit
-        self._buffer: deque[Event] = deque()
+        self._byte_limit = byte_limit
+        self._buffer: deque[tuple[Event, int]] = deque()
+        self._bytes = 0
         self._wake = anyio.Event()
         self._is_closed = False
         self.is_dropped = False
@@ -49,17 +54,21 @@ class EventStream:
                 raise StopAsyncIteration
             self._wake = anyio.Event()
             await self._wake.wait()
-        return self._buffer.popleft()
+        event, nbytes = self._buffer.popleft()
+        self._bytes -= nbytes
+        return event
 
-    def push(self, event: Event) -> None:
-        """Add an event; drops the reader when its buffer is full."""
+    def push(self, event: Event, nbytes: int) -> None:
+        """Add an event of about ``nbytes``; drops the reader when its buffer is full. One event always fits."""
         if self.is_dropped or self._is_closed:
             return
-        if len(self._buffer) >= self._limit:
+        is_too_much = self._bytes + nbytes > self._byte_limit and self._buffer
+        if len(self._buffer) >= self._limit or is_too_much:
             self.is_dropped = True
             self._buffer.clear()
         else:
-            self._buffer.append(event)
+            self._buffer.append((event, nbytes))
+            self._bytes += nbytes
         self._wake.set()
 
     def close(self) -> None:
@@ -71,18 +80,22 @@ class EventStream:
 class EventHub:
     """Passes events of a tenant to that tenant's streams."""
 
-    def __init__(self, limit: int = BUFFERED_EVENTS) -> None:
+    def __init__(self, limit: int = BUFFERED_EVENTS, byte_limit: int = BUFFERED_BYTES) -> None:
         self._limit = limit
+        self._byte_limit = byte_limit
         self._streams: dict[TenantId, list[EventStream]] = {}
 
     def subscribe(self, tenant: TenantId) -> EventStream:
         """A stream for ``async with``."""
-        return EventStream(self, tenant, self._limit)
+        return EventStream(self, tenant, self._limit, self._byte_limit)
 
     def publish(self, event: Event) -> None:
         """Give an event to everyone who listens; returns at once."""
-        for stream in self._streams.get(event.tenant, ()):
-            stream.push(event)
+        streams = self._streams.get(event.tenant)
+        if streams:
+            nbytes = _size(event)
+            for stream in streams:
+                stream.push(event, nbytes)
 
     def add(self, tenant: TenantId, stream: EventStream) -> None:
         """Start giving a stream events."""
@@ -102,3 +115,17 @@ class EventHub:
         for streams in self._streams.values():
             for stream in streams:
                 stream.close()
+
+
+def _size(event: Event) -> int:
+    """About what it takes to keep an event."""
+    content: object = None
+    if isinstance(event, ProgressChanged):
+        return _EVENT_BYTES + (len(event.preview[1]) if event.preview else 0)
+    if isinstance(event, NodeExecuted):
+        content = event.output
+    elif isinstance(event, PackMessage):
+        content = event.data
+    elif isinstance(event, PromptFailed):
+        content = event.details
+    return _EVENT_BYTES + measure(content)[1]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol
 
 from policies import ExtensionName, SandboxId, TenantId, safe_text
-from sandbox.calls import Session, Value
+from sandbox.calls import Session, Value, measure
 from sandbox.errors import HandleNotPortableError, SandboxError
 
 JSON = Any
@@ -244,7 +244,7 @@ def list_items(value: Value) -> list[Value] | None:
 
 def _part(whole: Value, tree: JSON) -> Value:
     if not whole.objects and not whole.handles:
-        return Value(tree)
+        return Value(tree, weight=measure(tree)[1])
     known = set(whole.objects)
     files: dict[str, int] = {}
     handles: dict[tuple[SandboxId, int], None] = {}
@@ -264,4 +264,4 @@ def _part(whole: Value, tree: JSON) -> Value:
                     handles[(SandboxId(str(handle.get("sandbox"))), int(handle.get("id", 0)))] = None
                 following += item.values()
         level = following
-    return Value(tree, tuple(files), tuple(handles), sum(files.values()))
+    return Value(tree, tuple(files), tuple(handles), sum(files.values()), measure(tree)[1])

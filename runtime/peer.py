@@ -119,10 +119,10 @@ class Peer:
         """Tell the host; silently nothing when it is gone.
 
         Raises:
-            FrameTooLargeError: the message does not fit a frame.
+            FrameTooLargeError: the message is longer than ``wire.MAX_NOTIFICATION``.
         """
         try:
-            self._send({"jsonrpc": "2.0", "method": method, "params": params})
+            self._send({"jsonrpc": "2.0", "method": method, "params": params}, wire.MAX_NOTIFICATION)
         except PeerGoneError:
             pass
 
@@ -183,8 +183,8 @@ class Peer:
             waiter.answer = message
             waiter.event.set()
 
-    def _send(self, message: dict[str, Any]) -> None:
+    def _send(self, message: dict[str, Any], limit: int = wire.MAX_FRAME) -> None:
         try:
-            self._stream.write(message)
+            self._stream.write(message, limit=limit)
         except OSError as error:
             raise PeerGoneError from error

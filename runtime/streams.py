@@ -49,14 +49,14 @@ class FrameStream:
             raise wire.FrameError("a frame holds no JSON object")
         return message
 
-    def write(self, message: dict[str, Any]) -> None:
+    def write(self, message: dict[str, Any], *, limit: int = wire.MAX_FRAME) -> None:
         """Send one message.
 
         Raises:
-            FrameTooLargeError: it does not fit a frame; nothing was sent.
+            FrameTooLargeError: it is longer than ``limit``; nothing was sent.
             OSError: the peer is gone.
         """
-        frame = memoryview(wire.encode_frame(message))
+        frame = memoryview(wire.encode_frame(message, limit=limit))
         with self._lock:
             while frame:
                 frame = frame[os.write(self._write_fd, frame) :]

@@ -17,6 +17,8 @@ PROTOCOL_VERSION: Final = 1
 # A frame is a big-endian u32 byte count, then that many bytes of UTF-8 JSON holding one JSON-RPC 2.0 object.
 HEADER: Final = struct.Struct(">I")
 MAX_FRAME: Final = 4 * 1024 * 1024
+#: The longest frame of a worker that is no answer: what it asks or tells.
+MAX_NOTIFICATION: Final = 256 * 1024
 #: Strings, bytes and encoded values longer than this many bytes travel as a file in /dev/shm, not in a frame.
 INLINE_LIMIT: Final = 64 * 1024
 MAX_DEPTH: Final = 64

@@ -24,8 +24,8 @@ class StoreLimits:
     """All tenants together; the size of /dev/shm ends it earlier."""
     tenant_objects: int = 65_536
     """Files per tenant; each costs an inode and, while its maker lives, one of our descriptors."""
-    sandbox_files: int = 4_096
-    """Files a sandbox has asked for and not yet published or discarded."""
+    sandbox_files: int = 1_024
+    """Files a sandbox has asked for and not yet published or discarded; each holds one of our descriptors."""
 
 
 @dataclass(frozen=True, slots=True)

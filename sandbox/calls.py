@@ -8,11 +8,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from policies import ExtensionName, SandboxId, TenantId
 
 JSON = Any  # a JSON tree; narrowed by messages.py where it enters
+
+
+PART_BYTES: Final = 100
+"""Memory of one part of a tree, its place in a container included; measured: 64 (``[]``) to 104 (``{"a": 0}``, two)."""
+
+
+def measure(tree: Any) -> tuple[int, int]:
+    """The number of parts of a tree, and about how many bytes of this process's memory it takes."""
+    parts, text = 1, 0
+    pending = [tree]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, str):
+            text += len(item) if item.isascii() else 4 * len(item)
+        elif isinstance(item, list | tuple):
+            parts += len(item)
+            pending += item
+        elif isinstance(item, dict):
+            parts += len(item)
+            text += sum(map(len, item))
+            pending += item.values()
+    return parts, parts * PART_BYTES + text
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +50,9 @@ class Value:
     objects: tuple[str, ...] = ()
     handles: tuple[tuple[SandboxId, int], ...] = ()
     nbytes: int = 0  # bytes in the store, for cache budgets
+    weight: int = field(
+        default=0, compare=False
+    )  # about what the tree takes of the host's own memory, for the same
 
     @property
     def is_blocker(self) -> bool:

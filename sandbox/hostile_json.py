@@ -20,6 +20,8 @@ MAX_JSON_DEPTH: Final = 300
 """Levels of brackets: ``MAX_DEPTH`` values deep, at most four levels each, and the envelope."""
 MAX_JSON_NODES: Final = 1_000_000
 MAX_DIGITS: Final = 128
+PART_COST: Final = 128
+"""Reading one part takes 200 to 500 ns, as long as this many bytes of a long string."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -39,6 +41,11 @@ def parse(body: bytes) -> Any:
     except ValueError as error:
         raise ProtocolViolationError(f"it sent something that is not JSON: {error!s:.120}") from None
     return _bounded(tree)
+
+
+def cost(body: bytes) -> int:
+    """What reading ``body`` costs, in bytes of plain text. Cheap, and never less than its brackets and commas say."""
+    return len(body) + PART_COST * (body.count(b",") + body.count(b"[") + body.count(b"{"))
 
 
 def plain(tree: Any) -> Any:

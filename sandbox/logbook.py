@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Final
 
 from policies import safe_text
 from sandbox.rates import Allowance
 
-LINE_LIMIT = 8_000
+LINE_LIMIT: Final = 8_000
+CHARS_PER_S: Final = 128 * 1024
+"""As much as a worker repeats; making text safe takes time for each character."""
+CHARS_AT_ONCE: Final = 512 * 1024
+_BREAK = re.compile("\r\n|[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +36,27 @@ class Logbook:
         self._bytes = 0
         self._max_bytes = max_bytes
         self._allowance = Allowance(lines_per_s, 2 * lines_per_s)
+        self._chars = Allowance(CHARS_PER_S, CHARS_AT_ONCE)
         self._dropped = 0
+        self._lost = 0
 
     def add(self, stream: str, text: str, dropped: int = 0) -> None:
         """Add a piece of output; ``dropped`` bytes were lost before it."""
-        if dropped:
-            self._keep("ringfence", f"{dropped} bytes of output were dropped in the sandbox")
-        for line in text.splitlines():
+        self._lost += dropped
+        if dropped and self._allowance.take():
+            self._keep("ringfence", f"{self._lost} bytes of output were dropped in the sandbox")
+            self._lost = 0
+        start = 0
+        while start < len(text):
+            # Asked before the line is looked at, and the rest of a piece is only counted: splitting it would be work
+            # that no rate bounds.
             if not self._allowance.take():
+                self._dropped += text.count("\n", start) + (not text.endswith("\n"))
+                return
+            end = _BREAK.search(text, start)
+            line = text[start : end.start() if end else len(text)]
+            start = end.end() if end else len(text)
+            if not self._chars.take(min(len(line), LINE_LIMIT)):
                 self._dropped += 1
                 continue
             if self._dropped:

@@ -8,6 +8,7 @@ anything else has broken the protocol and is ended. JSON itself is read in ``hos
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, TypeVar
@@ -17,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from policies import ExtensionName, SandboxId, safe_text
 from runtime import wire
 from sandbox import hostile_json
-from sandbox.calls import LoadedExtension, NodeDescription, Validator
+from sandbox.calls import LoadedExtension, NodeDescription, Validator, measure
 from sandbox.errors import (
     LoadFailedError,
     NodeInterruptedError,
@@ -30,6 +31,9 @@ from sandbox.values import MAX_FILE_BYTES, Parsed, Reader
 
 MAX_ID: Final = 2**53
 MAX_NODES: Final = 10_000
+MAX_RESULT_PARTS: Final = 200_000
+"""JSON values in the frame of one node result, all values and ``ui`` together; larger data travels in files."""
+LOG_LIMIT: Final = 64 * 1024
 PREVIEW_LIMIT: Final = 8 * 1024 * 1024
 TRACEBACK_LINES: Final = 200
 
@@ -37,6 +41,10 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Text = Annotated[str, StringConstraints(max_length=1_000_000)]
 FileName = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 Bytes = Annotated[int, Field(ge=0, le=MAX_FILE_BYTES)]
+
+
+# How every peer writes an answer. Only an answer may be long, and which it is must be known before it is parsed.
+_ANSWER = re.compile(rb'\{"jsonrpc":"2\.0","id":[0-9]{1,16},"(?:result|error)":')
 
 
 class _Strict(BaseModel):
@@ -88,6 +96,10 @@ def parse_message(body: bytes) -> Request | Answer:
     Raises:
         ProtocolViolationError: it is no JSON-RPC 2.0 request, notification or answer that a worker may send.
     """
+    if len(body) > wire.MAX_NOTIFICATION and not _ANSWER.match(body):
+        raise ProtocolViolationError(
+            f"it sent a frame of {len(body)} bytes that is no answer; at most {wire.MAX_NOTIFICATION} are allowed"
+        )
     tree = hostile_json.parse(body)
     if not isinstance(tree, dict) or tree.get("jsonrpc") != "2.0":
         raise ProtocolViolationError("it sent a frame that is no JSON-RPC 2.0 object")
@@ -182,7 +194,7 @@ class LogPiece(_Strict):
     """``log``."""
 
     stream: Literal["stdout", "stderr"]
-    text: Text
+    text: Annotated[str, StringConstraints(max_length=LOG_LIMIT)]
     dropped: Annotated[int, Field(ge=0, le=2**53)]
 
 
@@ -402,7 +414,7 @@ def executed(result: Any, sandbox: SandboxId, *, max_values: int, max_expansion:
 
     Raises:
         ProtocolViolationError: it is none.
-        QuotaError: more values or expanded nodes than the policy allows.
+        QuotaError: more values or expanded nodes than the policy allows, or more than ``MAX_RESULT_PARTS``.
     """
     said = checked(_Executed, result, "node result")
     if (said.slots is None) == (said.calls is None):
@@ -418,7 +430,8 @@ def executed(result: Any, sandbox: SandboxId, *, max_values: int, max_expansion:
             f"the node expands into {expanded} nodes, the policy allows {max_expansion}",
             "raise 'limits.expansion_nodes'",
         )
-    read = Reader(sandbox).read
+    ui_parts, _ = measure(said.ui)
+    read = Reader(sandbox, max_parts=MAX_RESULT_PARTS - ui_parts).read
     return ParsedResult(
         slots=None if said.slots is None else [[read(item) for item in slot] for slot in said.slots],
         calls=None if said.calls is None else [_call(call, read) for call in said.calls],

@@ -80,6 +80,7 @@ class Outputs:
                 tuple(item.files),
                 tuple((self._sandbox, handle) for handle in item.handles),
                 item.nbytes,
+                item.weight,
             )
             for item in parsed
         ]

@@ -13,7 +13,7 @@ from typing import Any, Final
 from policies import EffectivePolicy, ExtensionName, SandboxId, TenantId, safe_text
 from runtime import wire
 from sandbox import messages
-from sandbox.calls import EventSink, PackEvent, Progress, ProgressSink
+from sandbox.calls import EventSink, PackEvent, Progress, ProgressSink, measure
 from sandbox.errors import ProtocolViolationError, QuotaError, SandboxError
 from sandbox.hostile_json import plain
 from sandbox.logbook import Logbook
@@ -27,6 +27,9 @@ PROGRESS_PER_S: Final = 50
 PREVIEWS_PER_S: Final = 10
 EVENTS_PER_S: Final = 50
 TEXT_LIMIT: Final = 20_000
+TEXT_CHARS_PER_S: Final = 5 * TEXT_LIMIT
+EVENT_PARTS: Final = 4_096
+"""Values in the data of one event: it is copied and encoded for every client that listens."""
 
 
 class Services:
@@ -53,7 +56,9 @@ class Services:
         self._newest_call = 0
         self._progress = Allowance(PROGRESS_PER_S, 2 * PROGRESS_PER_S)
         self._previews = Allowance(PREVIEWS_PER_S, PREVIEWS_PER_S)
+        self._last_steps = Allowance(PROGRESS_PER_S, 2 * PROGRESS_PER_S)
         self._texts = Allowance(EVENTS_PER_S, 2 * EVENTS_PER_S)
+        self._text_chars = Allowance(TEXT_CHARS_PER_S, 2 * TEXT_CHARS_PER_S)
 
     def listen(self, call: int, sink: ProgressSink) -> None:
         """Hand progress of ``call`` to ``sink``."""
@@ -117,21 +122,34 @@ class Services:
             else:
                 self._store.discard(self._sandbox, report.preview.file)
         sink = self._sinks.get(report.call)
-        # The last step always gets through: a bar that stops at 97 % looks like a node that hangs.
-        if sink is not None and (self._progress.take() or report.value >= report.max):
+        # The last step has a rate of its own: a bar that stops at 97 % looks like a node that hangs.
+        if sink is not None and (
+            self._progress.take() or (report.value >= report.max and self._last_steps.take())
+        ):
             node = safe_text(report.node_id, 256)
             sink(Progress(node, report.value, report.max, preview, report.legacy))
 
     def _on_text(self, said: messages.NodeText) -> None:
-        node = safe_text(said.node_id, 256)
-        text = safe_text(said.text, TEXT_LIMIT, newlines=True)
-        self._send(PackEvent("progress_text", {"text": text}, None, node))
+        if self._may_send() and self._text_chars.take(min(len(said.text), TEXT_LIMIT)):
+            node = safe_text(said.node_id, 256)
+            text = safe_text(said.text, TEXT_LIMIT, newlines=True)
+            self._send(PackEvent("progress_text", {"text": text}, None, node))
 
     def _on_event(self, said: messages.SentEvent) -> None:
-        self._send(PackEvent(safe_text(said.event, 128), plain(said.data), said.sid))
+        if not self._may_send():
+            return
+        name, (parts, _) = safe_text(said.event, 128), measure(said.data)
+        if parts > EVENT_PARTS:
+            text = f"event {name!r} was not passed on: {parts} values in it, at most {EVENT_PARTS} may be"
+            self._logbook.add("ringfence", text)
+            return
+        self._send(PackEvent(name, plain(said.data), said.sid))
+
+    def _may_send(self) -> bool:
+        """Asked before anything is done with the content, or the rate would bound the events and not the work."""
+        return self._events is not None and self._texts.take()
 
     def _send(self, event: PackEvent) -> None:
         extension = self._extension_of_call(self._newest_call)
-        if self._events is None or extension is None or not self._texts.take():
-            return
-        self._events(self._tenant, extension, event)
+        if self._events is not None and extension is not None:
+            self._events(self._tenant, extension, event)

@@ -15,7 +15,8 @@ from typing import Any, Final
 
 from policies import SandboxId, safe_text
 from runtime import wire
-from sandbox.errors import ProtocolViolationError
+from sandbox.calls import measure
+from sandbox.errors import ProtocolViolationError, QuotaError
 
 MAX_FILE_BYTES: Final = 1 << 46
 MAX_DIMENSIONS: Final = 64
@@ -34,6 +35,8 @@ class Parsed:
     tree: Any
     files: dict[str, int] = field(default_factory=dict)
     handles: dict[int, None] = field(default_factory=dict)
+    weight: int = 0
+    """Memory of the tree itself; only known when the reader counts parts."""
     json_files: dict[str, int] = field(default_factory=dict)
     """Those of ``files`` that hold an encoded value themselves, which must be read before it is known what it names."""
 
@@ -44,10 +47,14 @@ class Parsed:
 
 
 class Reader:
-    """Checks values of one sandbox. ``nested``: the content of a ``$json`` file, which may hold no further one."""
+    """Checks values of one sandbox. ``nested``: the content of a ``$json`` file, which may hold no further one.
 
-    def __init__(self, sandbox: SandboxId, *, nested: bool = False) -> None:
+    ``max_parts``: JSON values in all that is read together, where that is to be bounded.
+    """
+
+    def __init__(self, sandbox: SandboxId, *, nested: bool = False, max_parts: int | None = None) -> None:
         self._sandbox = sandbox
+        self._parts_left = max_parts
         self._nested = nested
 
     def read(self, tree: Any) -> Parsed:
@@ -55,8 +62,17 @@ class Reader:
 
         Raises:
             ProtocolViolationError: it is none, or is nested deeper than ``MAX_DEPTH``.
+            QuotaError: it has more parts than are left.
         """
         parsed = Parsed(None)
+        if self._parts_left is not None:
+            parts, parsed.weight = measure(tree)
+            self._parts_left -= parts
+            if self._parts_left < 0:
+                raise QuotaError(
+                    "the node returned too many values in lists and dicts for one message",
+                    "return arrays, or fewer values at once",
+                )
         parsed.tree = self._value(tree, parsed, 0)
         return parsed
 

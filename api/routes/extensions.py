@@ -75,7 +75,12 @@ async def add_extension(request: Request, services: Have, caller: Caller) -> Res
             async with _policy_file(name, policy) as policy_file:
                 if git is not None:
                     info = await services.engine.extensions.add(
-                        caller.tenant, source, name=name, policy_file=policy_file, progress=report
+                        caller.tenant,
+                        source,
+                        name=name,
+                        policy_file=policy_file,
+                        progress=report,
+                        by_operator=True,
                     )
                 else:
                     info = await _add_archive(services, uploads, caller, form, name, policy_file, report)
@@ -97,8 +102,9 @@ async def remove_extension(name: str, request: Request, services: Have, tenant: 
 
 
 @router.post("/extensions/{name}/reload")
-async def reload_extension(name: str, request: Request, services: Have, tenant: ForTenant) -> Response:
+async def reload_extension(name: str, request: Request, services: Have, caller: Caller) -> Response:
     """Read the original again; with a form field ``archive``, that archive is the new original."""
+    tenant = caller.tenant
     extension = parse_extension_name(name)
     form = await request.form(max_files=1, max_fields=4, max_part_size=64 * 1024)
     uploads = _uploads(request)
@@ -109,7 +115,9 @@ async def reload_extension(name: str, request: Request, services: Have, tenant: 
                 await services.engine.extensions.get(tenant, extension)  # unknown names keep no upload
                 staged = await _stage(uploads, tenant, extension, form, report)
                 await anyio.to_thread.run_sync(uploads.keep, tenant, extension, staged)
-            info = await services.engine.extensions.reload(tenant, extension, report)
+            info = await services.engine.extensions.reload(
+                tenant, extension, report, by_operator=caller.is_operator
+            )
             return await anyio.to_thread.run_sync(_shown, uploads, info)
         finally:
             with anyio.CancelScope(shield=True):
@@ -137,7 +145,14 @@ async def _add_archive(
             pack = await anyio.to_thread.run_sync(pack_in, staged, name)
         else:
             pack = await anyio.to_thread.run_sync(uploads.keep, tenant, name, staged)
-        return await extensions.add(tenant, pack, name=name, policy_file=policy_file, progress=report)
+        return await extensions.add(
+            tenant,
+            pack,
+            name=name,
+            policy_file=policy_file,
+            by_operator=caller.is_operator,
+            progress=report,
+        )
     finally:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(uploads.discard, staged)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Annotated
 
 import anyio
@@ -14,6 +15,7 @@ from api.bodies import BodyError
 from api.errors import OrjsonResponse, comfy_error
 from api.files import DescriptorResponse, annotated, file_tree
 from api.services import ForTenant, Have
+from api.threads import file_work
 from api.trees import FileRefusedError, FileUnknownError
 
 router = APIRouter()
@@ -65,9 +67,9 @@ async def upload_image(request: Request, services: Have, tenant: ForTenant) -> R
         stream = upload.file
         if overwrite:
             path = f"{subfolder}/{name}" if subfolder else name
-            await anyio.to_thread.run_sync(lambda: tree.write(path, stream, overwrite=True))
+            await file_work(lambda: tree.write(path, stream, overwrite=True))
         else:
-            name = await anyio.to_thread.run_sync(tree.add, subfolder, name, stream)
+            name = await file_work(partial(tree.add, subfolder, name, stream))
     return OrjsonResponse({"name": name, "subfolder": subfolder, "type": kind})
 
 

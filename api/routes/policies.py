@@ -11,10 +11,12 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from api.errors import OrjsonResponse
-from api.services import ForTenant, Have, Operator
+from api.services import Caller, Have, Operator
 from policies import EffectivePolicy, PolicyStore, explain, parse_extension_name
 
 router = APIRouter()
+
+_HIDDEN = "(hidden)"
 
 
 @router.get("/policies/schema")
@@ -33,11 +35,14 @@ async def check(request: Request, services: Have, caller: Operator, name: str = 
 
 
 @router.get("/policies/{extension}")
-async def show(extension: str, services: Have, tenant: ForTenant) -> Response:
-    """The effective policy, each value with its source."""
+async def show(extension: str, services: Have, caller: Caller) -> Response:
+    """The effective policy, each value with its source; what variables hold (keys, licences) is the operator's."""
     name = parse_extension_name(extension)
-    effective = await anyio.to_thread.run_sync(services.policies.effective, name, tenant)
-    return OrjsonResponse({"extension": name, "tenant": tenant, "policy": policy_rows(effective)})
+    effective = await anyio.to_thread.run_sync(services.policies.effective, name, caller.tenant)
+    rows = policy_rows(effective)
+    if not caller.is_operator:
+        rows = [{**row, "value": _HIDDEN} if row["key"].startswith("environment.") else row for row in rows]
+    return OrjsonResponse({"extension": name, "tenant": caller.tenant, "policy": rows})
 
 
 def policy_rows(effective: EffectivePolicy) -> list[dict[str, Any]]:

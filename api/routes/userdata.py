@@ -19,6 +19,7 @@ from api.errors import OrjsonResponse
 from api.files import DescriptorResponse
 from api.services import ForTenant, Have
 from api.settings import Settings
+from api.threads import file_work
 from api.trees import Entry, FileExistsInTheWayError, FileRefusedError, FileUnknownError, Tree
 from engine import tenant_directory
 from policies import TenantId
@@ -47,7 +48,7 @@ async def list_userdata(
     if not dir:
         return Response("a directory is needed: ?dir=", 400, media_type="text/plain")
     tree = user_tree(services.settings, tenant)
-    entries = await anyio.to_thread.run_sync(lambda: tree.entries(dir, recurse=recurse.lower() == "true"))
+    entries = await file_work(lambda: tree.entries(dir, recurse=recurse.lower() == "true"))
     files = sorted((entry for entry in entries if not entry.is_directory), key=lambda entry: entry.path)
     if full_info.lower() == "true":
         return OrjsonResponse([_info(entry) for entry in files])
@@ -60,7 +61,7 @@ async def list_userdata(
 async def list_userdata_v2(services: Have, tenant: ForTenant, path: str = "") -> Response:
     """Everything below a path, directories first."""
     tree = user_tree(services.settings, tenant)
-    entries = await anyio.to_thread.run_sync(tree.walk, path)
+    entries = await file_work(lambda: tree.walk(path))
     entries.sort(key=lambda entry: (not entry.is_directory, entry.path.rsplit("/", 1)[-1].lower()))
     prefix = path.strip("/")
     return OrjsonResponse(
@@ -100,7 +101,7 @@ async def post_userdata(
     try:
         if len(segments) == 3 and segments[1] == "move":
             path = segments[2]
-            entry = await anyio.to_thread.run_sync(lambda: tree.move(segments[0], path, overwrite=replace))
+            entry = await file_work(lambda: tree.move(segments[0], path, overwrite=replace))
         else:
             path = "/".join(segments)
             with tempfile.SpooledTemporaryFile(max_size=_SPOOL) as spool:
@@ -108,7 +109,7 @@ async def post_userdata(
                     # Past the spool's size it is a real file; the writes are small, but still not the loop's work.
                     await anyio.to_thread.run_sync(spool.write, chunk)
                 spool.seek(0, os.SEEK_SET)
-                entry = await anyio.to_thread.run_sync(lambda: tree.write(path, spool, overwrite=replace))
+                entry = await file_work(lambda: tree.write(path, spool, overwrite=replace))
     except FileExistsInTheWayError as error:
         return Response(error.message, 409, media_type="text/plain")
     return OrjsonResponse(_info(entry) if full_info.lower() == "true" else path)

@@ -42,6 +42,7 @@ class FakeExtensions:
         self.sources: list[Path | GitSource] = []
         self.files: dict[str, bytes] = {}
         self.policies: list[bytes] = []
+        self.by_operator: list[bool] = []
         self.fails_with: BaseException | None = None
 
     async def add(
@@ -51,9 +52,11 @@ class FakeExtensions:
         *,
         name: str | None = None,
         policy_file: Path | None = None,
+        by_operator: bool = True,
         progress: Callable[[str], None] = lambda _line: None,
     ) -> ExtensionInfo:
         assert name is not None
+        self.by_operator.append(by_operator)
         if (tenant, name) in self.infos:
             raise ExtensionExistsError(f"extension '{name}' was added already", hint="reload it")
         if policy_file is not None:
@@ -62,8 +65,14 @@ class FakeExtensions:
         return await anyio.to_thread.run_sync(self._take, tenant, source, name)
 
     async def reload(
-        self, tenant: TenantId, name: ExtensionName, progress: Callable[[str], None] = lambda _line: None
+        self,
+        tenant: TenantId,
+        name: ExtensionName,
+        progress: Callable[[str], None] = lambda _line: None,
+        *,
+        by_operator: bool = True,
     ) -> ExtensionInfo:
+        self.by_operator.append(by_operator)
         progress("reading again")
         location = (await self.get(tenant, name)).source.location
         return await anyio.to_thread.run_sync(self._take, tenant, Path(location), name)

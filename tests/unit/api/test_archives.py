@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from api.archives import ArchiveError, unpack
+from api.archives import ArchiveError, _Plain, unpack
 
 
 def archive(fill: Callable[[tarfile.TarFile], None], mode: str = "w") -> io.BytesIO:
@@ -120,3 +122,88 @@ def test_a_truncated_archive_is_refused(tmp_path: Path) -> None:
     for length in (100, 600, 3000):
         with pytest.raises(ArchiveError):
             unpacked(io.BytesIO(whole[:length]), tmp_path / str(length))
+
+
+def pax(**records: str) -> bytes:
+    lines = b""
+    for key, value in records.items():
+        body = f" {key.replace('_', '.')}={value}\n".encode()
+        length = next(n for n in range(len(body), len(body) + 9) if len(str(n)) + len(body) == n)
+        lines += str(length).encode() + body
+    return lines
+
+
+def compressed(raw: bytes) -> io.BytesIO:
+    return io.BytesIO(gzip.compress(raw))
+
+
+def header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytearray:
+    member = tarfile.TarInfo(name)
+    member.size, member.type = size, kind
+    return bytearray(member.tobuf(tarfile.USTAR_FORMAT))
+
+
+def test_an_old_sparse_map_is_not_read(tmp_path: Path) -> None:
+    head = header("s", 0, tarfile.GNUTYPE_SPARSE)
+    head[482] = 1  # more of the map follows
+    head[148:156] = b"        "
+    head[148:156] = b"%06o\0 " % sum(head)
+    block = (b"00000000001\0" * 42) + b"\1" + b"\0" * 7
+    stream = compressed(bytes(head) + block * 100_000)
+    with pytest.raises(ArchiveError, match="special file"):
+        unpacked(stream, tmp_path)
+    assert stream.tell() <= 128 * 1024
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        {"GNU_sparse_size": "10", "GNU_sparse_offset": "1", "GNU_sparse_numbytes": "1"},
+        {"GNU_sparse_map": "0,1", "GNU_sparse_size": "10"},
+        {"GNU_sparse_major": "1", "GNU_sparse_minor": "0", "GNU_sparse_realsize": "10"},
+    ],
+    ids=["0.0", "0.1", "1.0"],
+)
+def test_a_sparse_map_in_pax_headers_is_not_read(tmp_path: Path, records: dict[str, str]) -> None:
+    extended = pax(**records)
+    raw = bytes(header("x", len(extended), tarfile.XHDTYPE)) + extended.ljust(512, b"\0")
+    raw += bytes(header("f", 8 * 1024**3 - 1)) + b"1000000000000\n" + b"1\n" * 5_000_000
+    with pytest.raises(ArchiveError, match="special file"):
+        unpacked(compressed(raw), tmp_path)
+
+
+@pytest.mark.parametrize("kind", [tarfile.CONTTYPE, b"D", b"V", b"M"])
+def test_members_of_other_kinds_are_refused(tmp_path: Path, kind: bytes) -> None:
+    with pytest.raises(ArchiveError, match="special file"):
+        unpacked(io.BytesIO(bytes(header("x", 0, kind)) + b"\0" * 10240), tmp_path)
+
+
+def test_all_that_is_decompressed_counts(tmp_path: Path) -> None:
+    for pack in (gzip.compress, bz2.compress, lzma.compress):
+        bomb = io.BytesIO(pack(bytes(header("d", 0, tarfile.DIRTYPE)) + bytes(header("x", 8 * 1024**3 - 1))))
+        with pytest.raises(ArchiveError, match="larger than"):
+            unpacked(bomb, tmp_path)
+    plain = _Plain(io.BytesIO(bz2.compress(b"\0" * 50_000_000)), 100_000, 10_000)
+    assert [len(plain.read(10_240)) for _ in range(9)] == [10_240] * 9  # never more than was asked for
+    with pytest.raises(ArchiveError, match="larger than"):
+        plain.read(10_240)
+
+
+@pytest.mark.parametrize("kind", [tarfile.XGLTYPE, tarfile.XHDTYPE])
+def test_many_extended_headers_are_refused(tmp_path: Path, kind: bytes) -> None:
+    extended = pax(comment="c" * 60_000)
+    one = bytes(header("x", len(extended), kind)) + extended + b"\0" * (-len(extended) % 512)
+    raw = b"".join(one + bytes(header(f"f{number}", 0)) for number in range(10))
+    with pytest.raises(ArchiveError, match="oversized header"):
+        unpacked(compressed(raw), tmp_path)
+
+
+def test_long_names_and_the_comment_of_git_are_fine(tmp_path: Path) -> None:
+    for number, form in enumerate((tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)):
+        stream = io.BytesIO()
+        with tarfile.open(
+            fileobj=stream, mode="w:bz2", format=form, pax_headers={"comment": "0" * 40}
+        ) as tar:
+            add(tar, "d/" * 20 + "n" * 200, b"text", mtime=1.5)
+        stream.seek(0)
+        assert unpacked(stream, tmp_path / str(number)) == 1

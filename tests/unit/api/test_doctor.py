@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -118,3 +119,16 @@ def test_the_report_is_one_document(tmp_path: Path) -> None:
     checks = list(look(tmp_path, machine(Ran(127, "", "x"))).values())
     assert doctor.report(checks)["ok"] is False
     json.dumps(doctor.report(checks))
+
+
+@pytest.mark.parametrize(
+    ("hard", "verdict"),
+    [(512, "missing"), (4096, "warning"), (65536, "ok"), (resource.RLIM_INFINITY, "ok")],
+)
+def test_the_limit_of_open_files_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hard: int, verdict: str
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _kind: (256, hard))
+    check = look(tmp_path, machine(INFO))["open files"]
+    assert check.verdict == verdict
+    assert bool(check.advice) == (verdict != "ok")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
+import anyio
 import httpx2
 import pytest
 from fastapi import FastAPI
 
+from api import trees
 from api.settings import Settings
 from tests.unit.api.conftest import Start, client_for, make_settings
 
@@ -332,3 +335,26 @@ async def test_what_the_frontend_asks_for_at_start_is_there(client: httpx2.Async
     assert (await client.get("/extensions")).json() == []
     schema = (await client.get("/ringfence/v1/openapi.json")).json()
     assert {"/prompt", "/ringfence/v1/extensions", "/ringfence/v1/tenants"} <= schema["paths"].keys()
+
+
+async def test_a_huge_file_of_the_same_name_is_not_read(client: httpx2.AsyncClient, home: Path) -> None:
+    with (home / "output" / "x.png").open("wb") as stream:
+        os.truncate(stream.fileno(), 1 << 43)  # as a pack can leave it: eight terabytes that take no room
+    for _ in range(2):
+        with anyio.fail_after(10):
+            answer = await client.post(
+                "/upload/image", files={"image": ("x.png", b"hello")}, data={"type": "output"}
+            )
+        assert answer.json()["name"] == "x (1).png"
+
+
+def test_only_so_many_files_of_the_same_size_are_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    digest = trees._digest
+    monkeypatch.setattr(trees, "_digest", lambda stream, size: (read.append(size), digest(stream, size))[1])
+    for number in range(100):
+        (tmp_path / (f"x ({number}).png" if number else "x.png")).write_bytes(b"other")
+    assert trees.Tree(tmp_path).add("", "x.png", io.BytesIO(b"hello")) == "x (100).png"
+    assert len(read) == 1 + 16

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import resource
 import socket
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import anyio
@@ -11,6 +13,7 @@ import httpx2
 import pytest
 from fastapi import FastAPI
 
+from api.server import OpenFilesError, raise_open_files
 from api.settings import Settings
 from tests.unit.api.conftest import OPERATOR_TOKEN, Start, client_for, make_settings
 from tests.unit.api.fakes import PROMPT, FakeEngine
@@ -307,3 +310,58 @@ async def test_a_body_without_announced_length_is_hung_up_on(app: FastAPI, setti
         sent, answer = await anyio.to_thread.run_sync(send, int(url.rsplit(":", 1)[1]))
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert sent < 100
+
+
+async def test_a_body_of_very_many_values_is_refused_before_it_is_parsed(client: httpx2.AsyncClient) -> None:
+    for piece in (b"{}", b"[]", b"0.5"):
+        answer = await client.post("/prompt", content=b"[" + b",".join([piece] * 1_000_001) + b"]")
+        assert answer.status_code == 400
+        assert answer.json()["error"]["type"] == "invalid_json"
+        assert "values" in str(answer.json())
+
+
+async def test_a_chain_of_many_nodes_is_accepted(client: httpx2.AsyncClient) -> None:
+    chain = {
+        str(n): {
+            "class_type": "Blur",
+            "inputs": {"image": [str(n - 1), 0], "radius": 1, "mode": "a, b"},
+            "_meta": {"title": "Blur it"},
+        }
+        for n in range(50_000)
+    }
+    answer = await client.post("/prompt", json={"prompt": chain, "client_id": "c"})
+    assert answer.status_code == 200
+
+
+async def test_connections_beyond_the_limit_are_answered_503(tmp_path: Path, start: Start) -> None:
+    settings = make_settings(tmp_path, max_connections=16)
+    async with start(settings) as app, serving(app, settings) as url, AsyncExitStack() as stack:
+        port = int(url.rsplit(":", 1)[1])
+        for _ in range(16):
+            await stack.enter_async_context(await anyio.connect_tcp("127.0.0.1", port))
+        with anyio.fail_after(10):
+            one = await anyio.connect_tcp("127.0.0.1", port)
+            async with one:
+                await one.send(f"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
+                assert (await one.receive()).startswith(b"HTTP/1.1 503 ")
+
+
+@pytest.mark.parametrize(
+    ("limits", "raised"),
+    [((1024, 20_000), (20_000, 20_000)), ((256, resource.RLIM_INFINITY), (1 << 20, resource.RLIM_INFINITY))],
+)
+def test_the_limit_of_open_files_is_raised(
+    monkeypatch: pytest.MonkeyPatch, limits: tuple[int, int], raised: tuple[int, int]
+) -> None:
+    made: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _kind: limits)
+    monkeypatch.setattr(resource, "setrlimit", lambda _kind, both: made.append(both))
+    raise_open_files()
+    assert made == [raised]
+
+
+def test_too_few_open_files_refuse_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _kind: (512, 512))
+    with pytest.raises(OpenFilesError, match="only 512 files") as caught:
+        raise_open_files()
+    assert "ulimit" in caught.value.hint

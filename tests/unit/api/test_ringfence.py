@@ -192,3 +192,34 @@ async def test_a_prompt_tells_where_its_nodes_ran(client: httpx2.AsyncClient, en
         }
     ]  # fmt: skip
     assert (await client.get("/ringfence/v1/prompts/unknown")).status_code == 404
+
+
+async def test_the_engine_is_told_whether_the_operator_asks(
+    client: httpx2.AsyncClient, engine: FakeEngine, app: FastAPI
+) -> None:
+    await add(client, name="x")
+    await add(client, archive=None, path="/x/reload")
+    _, token = await app.state.services.tenants.create("a")
+    client.headers["Authorization"] = f"Bearer {token}"
+    await add(client, name="x")
+    await add(client, archive=None, path="/x/reload")
+    assert engine.extensions.by_operator == [True, True, False, False]
+
+
+async def test_what_variables_hold_is_shown_to_the_operator_only(
+    client: httpx2.AsyncClient, app: FastAPI, settings: Settings
+) -> None:
+    settings.policies_path.mkdir(parents=True)
+    (settings.policies_path / "vip.yaml").write_text("environment: {LICENSE_KEY: alices-secret}\n")
+
+    async def shown() -> dict[str, str]:
+        rows = (await client.get("/ringfence/v1/policies/vip")).json()["policy"]
+        return {row["key"]: row["value"] for row in rows}
+
+    assert (await shown())["environment.LICENSE_KEY"] == "alices-secret"
+    _, token = await app.state.services.tenants.create("a")
+    client.headers["Authorization"] = f"Bearer {token}"
+    rows = await shown()
+    assert rows["environment.LICENSE_KEY"] == "(hidden)"
+    assert "alices-secret" not in str(rows)
+    assert rows["memory"] != "(hidden)"

@@ -173,3 +173,28 @@ def test_shrinking_drops_the_least_recently_used_until_enough_is_given_back():
     assert shelf.alive == {"a"}
     shelf.cache.shrink(1_000)
     assert shelf.alive == set()
+
+
+def test_what_the_trees_take_of_our_own_memory_counts_for_the_budget():
+    shelf = Shelf(budget=10_000)
+    shelf.begin("1", "plain", "ui")
+    for name, result in (
+        ("plain", Result(shelf.ledger, ((Value([1] * 200, weight=20_001),),), None)),
+        ("ui", Result(shelf.ledger, (), {"text": ["x" * 20_000]})),
+    ):
+        assert result.nbytes > 20_000 > result.stored
+        shelf.cache.put(k(name), result)
+        result.drop()
+    assert shelf.has("plain", "ui") == [False, False]
+
+
+def test_shrinking_goes_on_until_the_store_has_its_bytes_back():
+    shelf = Shelf(budget=10_000)
+    shelf.begin("1", "plain", "a", "b")
+    plain = Result(shelf.ledger, ((Value("x", weight=5_000),),), None)
+    shelf.cache.put(k("plain"), plain)
+    plain.drop()
+    shelf.put("a", 100)
+    shelf.put("b", 100)
+    shelf.cache.shrink(100)
+    assert shelf.has("plain", "a", "b") == [False, False, True]

@@ -106,3 +106,38 @@ async def test_a_progress_bar_is_always_shown():
     for number in range(1000):
         log.set(state(number))
     assert log.view(must_show=True) is not None
+
+
+def message(nbytes):
+    return ev.PackMessage(LOCAL_TENANT, None, "pack.says", {"text": "x" * nbytes})
+
+
+async def test_a_slow_reader_is_dropped_when_it_keeps_too_many_bytes():
+    hub = EventHub(byte_limit=10_000)
+    async with hub.subscribe(LOCAL_TENANT) as slow, hub.subscribe(LOCAL_TENANT) as quick:
+        for _ in range(3):
+            hub.publish(message(4_000))
+            await anext(quick)
+        assert slow.is_dropped
+        assert not quick.is_dropped
+
+
+async def test_one_event_always_fits():
+    hub = EventHub(byte_limit=10_000)
+    async with hub.subscribe(LOCAL_TENANT) as stream:
+        for _ in range(3):
+            hub.publish(message(40_000))
+            await anext(stream)
+        assert not stream.is_dropped
+
+
+async def test_previews_count_for_what_they_are():
+    hub = EventHub(byte_limit=10_000)
+    async with hub.subscribe(LOCAL_TENANT) as stream:
+        for _ in range(2):
+            hub.publish(
+                ev.ProgressChanged(
+                    LOCAL_TENANT, None, "p", 0, nodes={}, changed="1", preview=("PNG", b"x" * 6_000)
+                )
+            )
+        assert stream.is_dropped

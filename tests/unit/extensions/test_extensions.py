@@ -15,6 +15,7 @@ from engine.extension_errors import (
     ExtensionProtectedError,
     ExtensionUnknownError,
     NoNodesError,
+    PolicyReservedError,
     SourceRefusedError,
 )
 from engine.extensions import ExtensionRegistry
@@ -442,3 +443,30 @@ async def test_members_of_a_group_are_the_ready_ones(house: House) -> None:
         await registry.add(LOCAL_TENANT, house.pack("alone", "# nodes: Alone"))
         assert await registry.members(LOCAL_TENANT, "pictures") == ("blur", "glow")
         assert (await registry.node_types(LOCAL_TENANT))["Glow"].group == "pictures"
+
+
+async def test_a_tenant_does_not_get_the_policy_that_another_was_granted(house: House) -> None:
+    policy = house.root / "mine.yaml"
+    policy.write_text("memory: 1GiB\n")
+    async with house.open() as registry:
+        await registry.add(LOCAL_TENANT, house.pack(), policy_file=policy)
+        with pytest.raises(PolicyReservedError, match=r"blur\.yaml") as caught:
+            await registry.add(OTHER, house.pack(), by_operator=False)
+        assert "--name" in caught.value.hint
+        assert [info.name for info in await registry.list(OTHER)] == [CORE_EXTENSION]
+        assert (await registry.add(OTHER, house.pack(), name="other", by_operator=False)).state == "ready"
+        # The one it was made for goes on as before, whoever reloads it.
+        assert (await registry.reload(LOCAL_TENANT, BLUR, by_operator=False)).state == "ready"
+        # What the operator adds for the other tenant is meant to have it, from then on.
+        await registry.add(OTHER, house.pack())
+        assert (await registry.reload(OTHER, BLUR, by_operator=False)).state == "ready"
+
+
+async def test_a_tenant_cannot_reload_into_a_policy_that_came_later(house: House) -> None:
+    async with house.open() as registry:
+        await registry.add(OTHER, house.pack(), by_operator=False)
+        assert (await registry.reload(OTHER, BLUR, by_operator=False)).state == "ready"
+        house.policies.directory.mkdir(exist_ok=True)
+        (house.policies.directory / "blur.yaml").write_text("memory: 1GiB\n")
+        with pytest.raises(PolicyReservedError):
+            await registry.reload(OTHER, BLUR, by_operator=False)

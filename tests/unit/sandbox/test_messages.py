@@ -22,6 +22,7 @@ from sandbox import (
     hostile_json,
     messages,
 )
+from sandbox.calls import measure
 from sandbox.messages import Answer, RemoteError, Request, parse_message
 from sandbox.values import Reader, constant
 
@@ -406,3 +407,61 @@ def test_an_error_whose_details_are_not_ours_is_a_violation() -> None:
 def test_the_frame_header_is_a_big_endian_u32() -> None:
     assert wire.HEADER.format in (">I", b">I")
     assert struct.unpack(">I", wire.encode_frame({})[:4]) == (2,)
+
+
+# -- what it costs -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"jsonrpc": "2.0", "method": "event/send", "params": {"data": "x" * wire.MAX_NOTIFICATION}},
+        {"jsonrpc": "2.0", "id": 1, "method": "shm/allocate", "params": {"x": "x" * wire.MAX_NOTIFICATION}},
+        {"id": 1, "jsonrpc": "2.0", "result": "x" * wire.MAX_NOTIFICATION},
+    ],
+)
+def test_only_an_answer_may_be_long_and_others_are_not_even_parsed(
+    message: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hostile_json, "parse", lambda _: pytest.fail("it was parsed"))
+    with pytest.raises(ProtocolViolationError, match="that is no answer"):
+        parse_message(json.dumps(message, separators=(",", ":")).encode())
+
+
+@pytest.mark.parametrize("kind", ["result", "error"])
+def test_a_long_answer_is_read(kind: str) -> None:
+    content = {"code": 1, "message": "x" * wire.MAX_NOTIFICATION}
+    frame = wire.encode_frame({"jsonrpc": "2.0", "id": 7, kind: content})
+    assert isinstance(parse_message(frame[wire.HEADER.size :]), Answer)
+
+
+def test_a_long_answer_that_turns_out_to_be_a_request_is_refused() -> None:
+    body = wire.encode_frame(
+        {"jsonrpc": "2.0", "id": 7, "result": "x" * wire.MAX_NOTIFICATION, "method": "log", "params": {}}
+    )[wire.HEADER.size :]
+    with pytest.raises(ProtocolViolationError, match="malformed"):
+        parse_message(body)
+
+
+def test_brackets_and_commas_cost_more_than_text() -> None:
+    assert hostile_json.cost(b"x" * 1000) == 1000
+    assert hostile_json.cost(b"[],{}," * 100) == 600 + 400 * hostile_json.PART_COST
+
+
+def test_a_tree_weighs_about_what_it_takes() -> None:
+    assert measure(None) == (1, 100)
+    assert measure([{"a": 0}] * 1000) == (2001, 201_100)
+    assert measure({"\u00e9": "\u00e9" * 1000}) == (2, 4201)
+
+
+def test_a_node_result_has_a_weight_and_a_most_of_parts() -> None:
+    def result(slots: Any, ui: Any = None) -> messages.ParsedResult:
+        said = {"slots": slots, "ui": ui, "calls": None, "blocked": []}
+        return messages.executed(said, BOX, max_values=10, max_expansion=1)
+
+    assert result([[[[]] * 1000]]).slots[0][0].weight == 100_100  # type: ignore[index]
+    half = [0] * (messages.MAX_RESULT_PARTS // 2)
+    for slots, ui in (([[half, half]], None), ([[half], [half]], None), ([[half]], {"a": half})):
+        with pytest.raises(QuotaError, match="too many values"):
+            result(slots, ui)
+    assert result([[half]], {"a": half[100:]}).ui is not None

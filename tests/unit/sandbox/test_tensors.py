@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
@@ -529,3 +530,37 @@ def test_places_of_two_instances_do_not_meet(tmp_path: Path) -> None:
     one, two = Places("a", tmp_path), Places("b", tmp_path)
     assert one.shm != two.shm
     assert not one.store.is_relative_to(two.shm)
+
+
+async def test_others_get_their_turn_while_many_small_files_are_adopted(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        names = [await store.allocate(A, 4096) for _ in range(200)]
+        turns = 0
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await anyio.lowlevel.checkpoint()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(count)
+            await anyio.lowlevel.checkpoint()
+            before = turns
+            await store.adopt(A, [(name, 4096) for name in names])
+            assert turns - before >= 2
+            group.cancel_scope.cancel()
+        store.drop_unreferenced(names)
+        assert store.usage(ONE).objects == 0
+
+
+async def test_adopting_that_is_cancelled_between_files_leaves_nothing(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        names = [await store.allocate(A, 4096) for _ in range(200)]
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await store.adopt(A, [(name, 4096) for name in names])
+        assert scope.cancelled_caught
+        for name in names[64:]:
+            store.discard(A, name)
+        assert store.usage(ONE).objects == 0
