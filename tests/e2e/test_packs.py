@@ -14,7 +14,7 @@ from PIL import Image
 from tests.e2e.comfy import Comfy, error_of, node, succeeded, until
 from tests.e2e.conftest import ROOT, Have, Stack
 
-PUBLISHED = "comfyui-ib-customnodes==0.2.3"  # MIT, https://pypi.org/project/comfyui-ib-customnodes/
+PUBLISHED = "comfyui-ib-customnodes==0.2.3"  # MIT; downloaded when the test runs, never kept
 LONG = 2000
 
 
