@@ -10,12 +10,16 @@ import fcntl
 import logging
 import os
 import shutil
+import time
 from pathlib import Path
+from typing import Final
 
 from sandbox.errors import StartError
 from sandbox.places import Places
 
 log = logging.getLogger(__name__)
+
+_SWEEP_S: Final = 2.0
 
 
 class InstanceLock:
@@ -33,7 +37,7 @@ class InstanceLock:
         """
         places = self._places
         places.shm_root.mkdir(mode=0o711, parents=True, exist_ok=True)
-        fd = _try_lock(_lock_path(places.shm_root, places.instance))
+        fd = _patient_lock(_lock_path(places.shm_root, places.instance))
         if fd is None:
             raise StartError(
                 f"instance '{places.instance}' already runs on this machine",
@@ -86,6 +90,14 @@ def _sweep_others(places: Places) -> None:
 
 def _lock_path(shm_root: Path, instance: str) -> Path:
     return shm_root / f"{instance}.lock"
+
+
+def _patient_lock(path: Path) -> int | None:
+    """A neighbour that starts at this moment holds the lock while it sweeps what we left: that is soon over."""
+    deadline = time.monotonic() + _SWEEP_S
+    while (fd := _try_lock(path)) is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return fd
 
 
 def _try_lock(path: Path) -> int | None:

@@ -9,9 +9,11 @@ import mmap
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -487,17 +489,19 @@ async def test_one_instance_runs_once(tmp_path: Path) -> None:
 
 
 async def test_what_a_killed_host_left_is_swept_at_the_next_start(tmp_path: Path) -> None:
-    ours = places(tmp_path)
+    # A root of its own: any other test that starts at that moment would sweep the dead instance first.
+    root_of_its_own = Path(tempfile.mkdtemp(prefix="ringfence-test-", dir="/dev/shm"))
+    ours = replace(places(tmp_path), shm_root=root_of_its_own)
     code = (
         "import sys,os,anyio; sys.path.insert(0, sys.argv[1])\n"
         "from pathlib import Path; from sandbox import TensorStore, Places\n"
         "async def main():\n"
-        "    async with TensorStore(Places(sys.argv[2], Path(sys.argv[3]))) as s:\n"
+        "    async with TensorStore(Places(sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]))) as s:\n"
         "        await s.put('one', b'x' * 3000000); os.kill(os.getpid(), 9)\n"
         "anyio.run(main)\n"
     )
     root = str(CHECKOUT)
-    command = [sys.executable, "-c", code, root, ours.instance, str(tmp_path)]
+    command = [sys.executable, "-c", code, root, ours.instance, str(tmp_path), str(root_of_its_own)]
     done = await anyio.run_process(command, check=False)
     assert done.returncode == -9
     assert list(ours.store.iterdir())
@@ -505,6 +509,7 @@ async def test_what_a_killed_host_left_is_swept_at_the_next_start(tmp_path: Path
         assert not list(ours.store.iterdir())
         assert store.usage().bytes == 0
     assert not ours.shm.exists()
+    await anyio.to_thread.run_sync(root_of_its_own.rmdir)
 
 
 async def test_a_dead_instance_of_another_name_is_swept_and_a_live_one_is_not(tmp_path: Path) -> None:
