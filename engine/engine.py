@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from engine.cache import CacheMode
 from engine.dispatcher import Dispatcher, EngineLimits
@@ -34,9 +34,6 @@ if TYPE_CHECKING:  # tests build engines without these
 
 JSON = Any
 
-CLEANUP_S: Final = 10.0
-RETRY_S: Final = 1.0  # after the storage failed
-STORE_TRIES: Final = 5
 _log = logging.getLogger(__name__)
 
 

@@ -106,6 +106,7 @@ def whereabouts(node: GraphNode, *, sandbox: str | None, duration_ms: int | None
     """Where a node ran and for how long; no sandbox: its result was already there."""
     return {
         "class_type": node.class_type,
+        "real_node_id": node.real,
         "extension": node.node_type.extension,
         "sandbox": sandbox,
         "duration_ms": duration_ms,

@@ -80,12 +80,12 @@ async def run_doctor(services: Have, _operator: Operator) -> Response:
 
 def _where_nodes_ran(entry: dict[str, Any]) -> list[dict[str, Any]]:
     prompt = entry["prompt"][2]
-    meta = entry.get("meta", {})
     recorded = (entry.get("ringfence") or {}).get("nodes") or {}
     nodes = []
     for node_id, ran in recorded.items():
-        real = meta.get(node_id, {}).get("real_node_id", node_id)
-        top = prompt.get(real) or prompt.get(node_id.split(".")[0]) or {}
+        top = (
+            prompt.get(ran.get("real_node_id", node_id)) or {}
+        )  # of an expansion: the node that was submitted
         nodes.append(
             {
                 "node_id": node_id,

@@ -39,6 +39,19 @@ PACKS = CHECKOUT / "tests" / "extensions"
 TENANT = TenantId("local")
 
 
+#: The smallest pack: one node that returns 42.
+ANSWER = """
+class Answer:
+    INPUT_TYPES = classmethod(lambda cls: {"required": {}})
+    RETURN_TYPES = ("INT",)
+    FUNCTION = "run"
+    CATEGORY = "t"
+    def run(self):
+        return (42,)
+NODE_CLASS_MAPPINGS = {"Answer": Answer}
+"""
+
+
 def places(data: Path) -> Places:
     """Places of an instance that no other test shares."""
     return Places(instance=f"test-{os.getpid()}-{secrets.token_hex(4)}", data=data)

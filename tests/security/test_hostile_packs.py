@@ -23,20 +23,9 @@ from sandbox import (
     SandboxError,
     Value,
 )
-from tests.contract.kit import PACKS, TENANT, World, call, ignore, in_docker, world
+from tests.contract.kit import ANSWER, PACKS, TENANT, World, call, ignore, in_docker, world
 
 pytestmark = [pytest.mark.docker, pytest.mark.anyio]
-
-NEIGHBOUR = """
-class Answer:
-    INPUT_TYPES = classmethod(lambda cls: {"required": {}})
-    RETURN_TYPES = ("INT",)
-    FUNCTION = "run"
-    CATEGORY = "t"
-    def run(self):
-        return (42,)
-NODE_CLASS_MAPPINGS = {"Answer": Answer}
-"""
 
 
 def pack(body: str) -> str:
@@ -71,7 +60,7 @@ async def beside_a_neighbour(
 ) -> AsyncIterator[World]:
     """A world with one hostile pack and one friendly one that must not notice."""
     async with world(tmp_path, in_docker, policies={name: policy}) as at:
-        at.shelf.write("neighbour", NEIGHBOUR)
+        at.shelf.write("neighbour", ANSWER)
         if code is None:
             at.shelf.add(PACKS / name)
         else:

@@ -19,20 +19,9 @@ from sandbox import StartError
 from sandbox.launcher.docker import DockerLauncher
 from sandbox.launcher.settings import LaunchSettings
 from sandbox.launcher.verbs import SandboxRequest
-from tests.contract.kit import RUNTIME, TENANT, Policies, Shelf, World, in_docker, places, world
+from tests.contract.kit import ANSWER, RUNTIME, TENANT, Policies, Shelf, World, in_docker, places, world
 
 pytestmark = [pytest.mark.docker, pytest.mark.anyio]
-
-ANSWER = """
-class Answer:
-    INPUT_TYPES = classmethod(lambda cls: {"required": {}})
-    RETURN_TYPES = ("INT",)
-    FUNCTION = "run"
-    CATEGORY = "t"
-    def run(self):
-        return (42,)
-NODE_CLASS_MAPPINGS = {"Answer": Answer}
-"""
 
 
 async def inspect(container: str | None) -> dict[str, Any]:
