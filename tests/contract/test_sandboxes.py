@@ -274,7 +274,7 @@ async def interrupted(at: World, session: Session, class_type: str) -> None:
 
     async def wait_for_it() -> None:
         # No event tells of a log line; the caller bounds the wait.
-        while len([line for line in logbook.lines(10_000) if line.text == "waiting"]) == before:  # noqa: ASYNC110
+        while len([line for line in logbook.lines(10_000) if line.text == "waiting"]) == before:  # noqa: ASYNC110 - the logbook offers no event
             await anyio.sleep(0.01)
 
     async def start() -> None:

@@ -232,7 +232,7 @@ async def test_ctrl_c_cancels_the_prompt_and_is_status_130(cli: Cli, engine: Fak
         [*COMMAND, "run", "prompt.json"], cwd=cli.cwd, env=cli.environment(), stderr=subprocess.PIPE
     )
     with anyio.fail_after(20):
-        while not (await engine.storage.pending(LOCAL_TENANT)):  # noqa: ASYNC110
+        while not (await engine.storage.pending(LOCAL_TENANT)):  # noqa: ASYNC110 - storage offers no event
             await anyio.sleep(0.05)  # the other process says nothing until there is progress
         process.send_signal(signal.SIGINT)
         assert await process.wait() == 130
@@ -249,7 +249,7 @@ async def test_run_survives_a_lost_connection(cli: Cli, engine: FakeEngine, app:
 
         tasks.start_soon(go)
         with anyio.fail_after(20):
-            while not (await engine.storage.pending(LOCAL_TENANT)):  # noqa: ASYNC110
+            while not (await engine.storage.pending(LOCAL_TENANT)):  # noqa: ASYNC110 - storage offers no event
                 await anyio.sleep(0.05)
         engine.hub.close()  # ends every stream, so the server drops its sockets
         await engine.run_one(LOCAL_TENANT, {})
