@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from sandbox import (
 
 PACK = Path(__file__).resolve().parent / "pack"
 TENANT = TenantId("local")
-IMAGE = "ringfence-node:cpu"
+IMAGE = os.environ.get("RINGFENCE_NODE_IMAGE", "ringfence-node:cpu")
 
 
 class OnePack:

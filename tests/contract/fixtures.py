@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from blockbuster import blockbuster_ctx
 
-IMAGE = "ringfence-node:cpu"
+IMAGE = os.environ.get("RINGFENCE_NODE_IMAGE", "ringfence-node:cpu")
 # One system call each on a file system in memory: faster than handing it to a thread.
 _TMPFS = {
     "allocate",

@@ -19,6 +19,7 @@ from sandbox import StartError
 from sandbox.launcher.docker import DockerLauncher
 from sandbox.launcher.settings import LaunchSettings
 from sandbox.launcher.verbs import SandboxRequest
+from tests.contract.fixtures import IMAGE
 from tests.contract.kit import ANSWER, RUNTIME, TENANT, Policies, Shelf, World, in_docker, places, world
 
 pytestmark = [pytest.mark.docker, pytest.mark.anyio]
@@ -116,7 +117,7 @@ async def test_what_an_earlier_run_left_is_removed_at_start_and_nothing_else(tmp
     ours, other = places(tmp_path / "a"), places(tmp_path / "b")
     for instance in (ours.instance, other.instance):
         labels = ["--label", f"ringfence.instance={instance}", "--label", "ringfence.purpose=sandbox"]
-        await anyio.run_process(["docker", "create", *labels, "ringfence-node:cpu", "true"])
+        await anyio.run_process(["docker", "create", *labels, IMAGE, "true"])
     try:
         async with DockerLauncher(ours, Policies(tmp_path / "policies").store):
             assert await listed(ours.instance) == []
