@@ -41,6 +41,7 @@ class EventThread:
         self._on_reconnect = on_reconnect
         self._closing = threading.Event()
         self._stream: Any = None
+        self._handing_over = threading.Lock()
         self._seen: list[tuple[Any, ...]] = []
         self._since = f"{time.time() - 1:.9f}"
         self._finished = anyio.Event()
@@ -57,8 +58,9 @@ class EventThread:
 
     async def close(self) -> None:
         """End the thread."""
-        self._closing.set()
-        stream = self._stream
+        with self._handing_over:
+            self._closing.set()
+            stream = self._stream
         if stream is not None:
             await anyio.to_thread.run_sync(_close_quietly, stream)
         with anyio.move_on_after(5.0):
@@ -70,11 +72,14 @@ class EventThread:
             client = None
             try:
                 client = self._connect()
-                self._stream = client.api.events(since=self._since, filters=self._filters, decode=True)
+                stream = client.api.events(since=self._since, filters=self._filters, decode=True)
+                if not self._hand_over(stream):
+                    _close_quietly(stream)
+                    return
                 if failures:
                     anyio.from_thread.run(self._on_reconnect)
                 failures = 0
-                for event in self._stream:
+                for event in stream:
                     self._deliver(event)
             except anyio.get_cancelled_exc_class():
                 return
@@ -86,6 +91,14 @@ class EventThread:
                     _close_quietly(client)
             self._closing.wait(_RETRY_S[min(failures, len(_RETRY_S) - 1)])
             failures += 1
+
+    def _hand_over(self, stream: Any) -> bool:
+        """Give ``close`` the stream to end; False when it came first, and so would never end this one."""
+        with self._handing_over:
+            if self._closing.is_set():
+                return False
+            self._stream = stream
+            return True
 
     def _deliver(self, event: dict[str, Any]) -> None:
         nanoseconds = int(event.get("timeNano") or 0)
