@@ -219,7 +219,7 @@ class PromptRun:
         description = node.node_type.description
         return pl.PlanNode(
             node.node_id,
-            {name: link.source for name, link in node.links.items() if link.source in self._graph.nodes},
+            {name: link.source for name, link in node.sources.items() if link.source in self._graph.nodes},
             lazy=description.lazy,
             lane=node.node_type.group or node.node_type.extension,
             is_async=description.is_async,

@@ -23,8 +23,9 @@ JSON = Any
 class GraphNode:
     """One node instance.
 
-    ``links`` are the inputs fed by other nodes, ``constants`` all others (raw links included). For a node of an
-    expansion ``parent`` is the node that expanded; ``display`` is the node that clients show for it and ``real`` its
+    ``links`` are the inputs fed by other nodes, ``constants`` all others. A raw link is among the constants, since the
+    node gets the link itself, and in ``raw_links`` too: its source runs first and counts for the result. For a node of
+    an expansion ``parent`` is the node that expanded; ``display`` is the node that clients show for it and ``real`` its
     topmost submitted ancestor, both resolved to the end. For a submitted node both are itself.
     """
 
@@ -32,6 +33,7 @@ class GraphNode:
     node_type: NodeType
     constants: Mapping[str, JSON | Value]
     links: Mapping[str, Link]
+    raw_links: Mapping[str, Link]
     parent: str | None
     display: str
     real: str
@@ -42,6 +44,11 @@ class GraphNode:
     def class_type(self) -> str:
         """The name of its class."""
         return self.node_type.class_type
+
+    @property
+    def sources(self) -> dict[str, Link]:
+        """Every input that names another node: what this node depends on."""
+        return {**self.links, **self.raw_links}
 
     @property
     def instance(self) -> str:
@@ -60,12 +67,13 @@ class Graph:
         self._displays: dict[str, str] = {}  # of added nodes, one step, as DynamicPrompt tells it
         for node_id, entry in prompt.items():
             node_type = types[entry["class_type"]]
-            links, constants = _sorted_inputs(entry["inputs"], node_type)
+            links, constants, raw_links = _sorted_inputs(entry["inputs"], node_type)
             self.nodes[node_id] = GraphNode(
                 node_id,
                 node_type,
                 constants,
                 links,
+                raw_links,
                 parent=None,
                 display=node_id,
                 real=node_id,
@@ -128,13 +136,15 @@ class Graph:
                 f"{who}: its expansion needs the node class '{name}', which no extension provides",
                 hint="add the extension that does",
             )
-        links, constants = _sorted_inputs(child.inputs, node_type)
+        links, constants, raw_links = _sorted_inputs(child.inputs, node_type)
         display = parent.display
         override = child.override_display_id
         if override is not None:
             shown = self.nodes.get(override)
             display = override if shown is None else shown.display
-        return GraphNode(child_id, node_type, constants, links, parent.node_id, display, parent.real)
+        return GraphNode(
+            child_id, node_type, constants, links, raw_links, parent.node_id, display, parent.real
+        )
 
     def snapshot(self) -> JSON:
         """The graph as DynamicPrompt shows it to nodes; values that are not plain JSON read as None."""
@@ -159,14 +169,17 @@ class Graph:
 
 def _sorted_inputs(
     inputs: Mapping[str, JSON | Value], node_type: NodeType
-) -> tuple[dict[str, Link], dict[str, JSON | Value]]:
+) -> tuple[dict[str, Link], dict[str, JSON | Value], dict[str, Link]]:
     links: dict[str, Link] = {}
     constants: dict[str, JSON | Value] = {}
+    raw_links: dict[str, Link] = {}
     raw = node_type.description.raw_link
     for name, value in inputs.items():
-        link = None if name in raw else as_link(value.tree if isinstance(value, Value) else value)
-        if link is None:
-            constants[name] = value
-        else:
+        link = as_link(value.tree if isinstance(value, Value) else value)
+        if link is not None and name not in raw:
             links[name] = link
-    return links, constants
+            continue
+        constants[name] = value
+        if link is not None:
+            raw_links[name] = link
+    return links, constants, raw_links

@@ -102,7 +102,7 @@ class Signatures:
                 open_nodes.add(current)
                 missing = [
                     link.source
-                    for link in node.links.values()
+                    for link in node.sources.values()
                     if link.source not in self._digests
                     and link.source not in open_nodes  # a cycle: never equal
                     and link.source in self._graph.nodes
@@ -111,7 +111,7 @@ class Signatures:
                     stack.extend(missing)
                     continue
             self._digests[current] = self._digest(node, is_changed)
-            if any(link.source in self._fleeting for link in node.links.values()):
+            if any(link.source in self._fleeting for link in node.sources.values()):
                 self._fleeting.add(current)
             stack.pop()
 
@@ -127,9 +127,10 @@ class Signatures:
                 description.api == "v1" and "UNIQUE_ID" in description.hidden.values()
             ):
                 parts.append(b"id" + node.node_id.encode("utf-8", "surrogatepass"))
-            for name in sorted([*node.constants, *node.links]):
+            sources = node.sources
+            for name in sorted({*node.constants, *sources}):
                 parts.append(name.encode("utf-8", "surrogatepass"))
-                link = node.links.get(name)
+                link = sources.get(name)
                 if link is None:
                     value = node.constants[name]
                     # Encoded first: a prompt may hold {"$tuple": [1]}, which is an object and not a tuple.

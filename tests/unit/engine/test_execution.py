@@ -181,7 +181,7 @@ async def test_undeclared_links_arrive_and_hidden_values_do():
         assert "secret" not in str(entry)
 
 
-async def test_a_raw_link_arrives_as_a_link_and_its_source_does_not_run_for_it():
+async def test_a_raw_link_arrives_as_a_link_after_its_source_has_run():
     node = FakeNode(
         "Raw",
         lambda x: {"ui": {"x": [x]}},
@@ -194,7 +194,25 @@ async def test_a_raw_link_arrives_as_a_link_and_its_source_does_not_run_for_it()
         assert await stage.outputs(prompt(a=("Const", {"v": 4}), r=("Raw", {"x": ["a", 0]}))) == {
             "r": {"x": [["a", 0]]}
         }
-        assert stage.sessions.calls == ["r"]
+        assert stage.sessions.calls == ["a", "r"]
+
+
+async def test_a_node_with_a_raw_link_is_not_cached_when_what_it_links_to_changes():
+    def repeat(flow):
+        return {
+            "result": (["copy", 0],),
+            "expand": {"copy": {"class_type": "Add", "inputs": {"a": flow, "b": 0}}},
+        }
+
+    node = FakeNode(
+        "Repeat", repeat, {"flow": ["INT", {"rawLink": True}]}, raw_link=("flow",), outputs=("INT",)
+    )
+    async with Stage(node) as stage:
+        for value in (4, 5):
+            graph = prompt(
+                a=("Const", {"v": value}), r=("Repeat", {"flow": ["a", 0]}), s=("Show", {"x": ["r", 0]})
+            )
+            assert (await stage.outputs(graph))["s"] == {"x": [value]}
 
 
 async def test_a_missing_slot_arrives_as_none():

@@ -16,8 +16,9 @@ from tests.unit.engine.scene import BASICS, prompt
 
 TICKET = FakeNode("Ticket", lambda: (1,), not_idempotent=True)
 OWN_ID = FakeNode("OwnId", lambda: (1,), hidden={"id": "UNIQUE_ID"})
+RAW = FakeNode("Raw", lambda x: (x,), {"x": ["*", {"rawLink": True}]}, raw_link=("x",))
 OWN_ID_V3 = FakeNode("OwnIdV3", lambda: (1,), hidden={"unique_id": "UNIQUE_ID"}, api="v3")
-TYPES = {node.class_type: node.describe() for node in (*BASICS, TICKET, OWN_ID, OWN_ID_V3)}
+TYPES = {node.class_type: node.describe() for node in (*BASICS, TICKET, OWN_ID, OWN_ID_V3, RAW)}
 
 
 def digests(graph, is_changed=None, run="run"):
@@ -72,6 +73,13 @@ def test_a_source_far_up_matters():
         )
 
     assert chain(1)["c"] != chain(2)["c"]
+
+
+def test_what_a_raw_link_leads_to_matters():
+    found = [
+        digests(prompt(a=("Const", {"v": value}), x=("Raw", {"x": ["a", 0]})))["x"] for value in (1, 2, 2)
+    ]
+    assert found[0] != found[1] == found[2]
 
 
 def test_the_id_matters_where_the_class_says_so():
