@@ -24,6 +24,7 @@ from engine import (
     Engine,
     EngineLimits,
     ExtensionRegistry,
+    NodeStateStore,
     SqlStorage,
     TenantRegistry,
 )
@@ -98,8 +99,15 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Services:
     builder = DockerBuilder(builds, index)
     environments = Environments(places.environments, builder, settings=builds, index=index)
     await environments.sweep()
+    states = NodeStateStore(database)
     extensions = await stack.enter_async_context(
-        ExtensionRegistry(places=places, core=settings.core_dir, policies=policies, environments=environments)
+        ExtensionRegistry(
+            places=places,
+            core=settings.core_dir,
+            policies=policies,
+            environments=environments,
+            on_removed=states.forget,
+        )
     )
     engines: list[Engine] = []
 
@@ -115,6 +123,7 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Services:
             store=store,
             places=places,
             events=hear_pack,
+            states=states,
             limits=ManagerLimits(max_sandboxes=settings.max_sandboxes),
         )
     )

@@ -18,6 +18,7 @@ from engine.errors import (
     QueueFullError,
 )
 from engine.extensions import ExtensionInfo, ExtensionRegistry, GitSource, Origin, parse_source
+from engine.node_state import NodeStateStore, StateLimits
 from engine.prompt import PromptLimits, PromptRequest, Submitted
 from engine.queue import SqlStorage
 from engine.registry import NodeType, NodeTypes
@@ -49,6 +50,7 @@ __all__ = [
     "NewPrompt",
     "NodeFailedError",
     "NodeInputError",
+    "NodeStateStore",
     "NodeType",
     "NodeTypes",
     "Origin",
@@ -60,6 +62,7 @@ __all__ = [
     "QueueSnapshot",
     "QueuedPrompt",
     "SqlStorage",
+    "StateLimits",
     "Storage",
     "Submitted",
     "Tenant",

@@ -88,6 +88,19 @@ tenants_table = sa.Table(
 """Tenants and the hash of each one's token."""
 
 
+node_state_table = sa.Table(
+    "node_state",
+    metadata,
+    sa.Column("tenant", sa.String(64), primary_key=True),
+    sa.Column("extension", sa.String(64), primary_key=True),
+    sa.Column("node", sa.String(64), primary_key=True),
+    sa.Column("changed_ms", sa.BigInteger, nullable=False),
+    sa.Column("nbytes", sa.BigInteger, nullable=False),
+    sa.Column("document", _Document, nullable=False),
+)
+"""What node instances keep (``node_state.py``): all attributes of one node are one document."""
+
+
 class DatabaseError(RingfenceError):
     """The database cannot be opened, migrated or written."""
 

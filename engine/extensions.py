@@ -11,7 +11,7 @@ from __future__ import annotations
 import builtins
 import shutil
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -58,7 +58,9 @@ class ExtensionRegistry:
         environments: EnvironmentKeeper,
         limits: SourceLimits | None = None,
         git_limits: GitLimits | None = None,
+        on_removed: Callable[[TenantId, ExtensionName], Awaitable[None]] | None = None,
     ) -> None:
+        self._on_removed = on_removed
         self._policies = policies
         self._environments = environments
         self._limits = limits or SourceLimits()
@@ -197,6 +199,8 @@ class ExtensionRegistry:
             # A stranger's pack that gets this name later must not inherit what was granted to this one.
             if entry.record.policy_adopted and not any(key[1] == name for key in self._shelf.entries):
                 await anyio.to_thread.run_sync(self._policies.remove, name)
+            if self._on_removed is not None:
+                await self._on_removed(tenant, name)
             await self._loader.drop_environment(entry.record.environment_key)
 
     async def list(self, tenant: TenantId) -> builtins.list[ExtensionInfo]:

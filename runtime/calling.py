@@ -18,7 +18,7 @@ from . import failures, mapping, plain, schema, wire
 from .blocker import ExecutionBlocker
 from .inputs import Gathered
 from .mapping import Returned
-from .sdk import context, interruption
+from .sdk import context, interruption, state
 from .values import Encoder
 
 _MAX_UI = wire.MAX_FRAME // 4
@@ -62,11 +62,14 @@ class Mapped:
             BaseException: whatever the function raises.
         """
         outcomes = []
-        for index, arguments in enumerate(self.calls):
-            with context.entered(self._context(index)):
-                interruption.check()
-                blocked = self._blocked(arguments)
-                outcomes.append(self.function(**self._nested(arguments)) if blocked is None else blocked)
+        try:
+            for index, arguments in enumerate(self.calls):
+                with context.entered(self._context(index)):
+                    interruption.check()
+                    blocked = self._blocked(arguments)
+                    outcomes.append(self.function(**self._nested(arguments)) if blocked is None else blocked)
+        finally:
+            state.flush(self.call.call)
         return outcomes
 
     async def run_async(self) -> list[Any]:
@@ -83,6 +86,8 @@ class Mapped:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             raise
+        finally:
+            state.flush(self.call.call)
         outcomes = [task.result() for task in tasks]
         for outcome in outcomes:
             if isinstance(outcome, _Raised):

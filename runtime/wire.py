@@ -22,6 +22,12 @@ MAX_NOTIFICATION: Final = 256 * 1024
 #: Strings, bytes and encoded values longer than this many bytes travel as a file in /dev/shm, not in a frame.
 INLINE_LIMIT: Final = 64 * 1024
 MAX_DEPTH: Final = 64
+#: Bytes of node descriptions in one answer, and of one extension in all its answers together.
+MAX_PAGE: Final = MAX_FRAME - 512 * 1024
+MAX_DESCRIPTIONS: Final = 32 * 1024 * 1024
+#: What one node instance may keep on the host: bytes of JSON of all its attributes together, and their number.
+MAX_STATE: Final = 128 * 1024
+MAX_STATE_NAMES: Final = 256
 
 # -- methods: host -> worker -----------------------------------------------------------------------------------
 HELLO: Final = "worker/hello"
@@ -43,6 +49,10 @@ PROGRESS: Final = "node/progress"  # notification
 TEXT: Final = "node/text"  # notification
 LOG: Final = "log"  # notification
 EVENT: Final = "event/send"  # notification
+STATE_GET: Final = "state/get"
+STATE_SET: Final = "state/set"
+STATE_DELETE: Final = "state/delete"
+RESOURCE_GET: Final = "resource/get"
 
 HOST_METHODS: Final = frozenset(
     {
@@ -59,7 +69,20 @@ HOST_METHODS: Final = frozenset(
         DROP_INSTANCES,
     }
 )
-WORKER_METHODS: Final = frozenset({ALLOCATE, DISCARD, PROGRESS, TEXT, LOG, EVENT})
+WORKER_METHODS: Final = frozenset(
+    {
+        ALLOCATE,
+        DISCARD,
+        PROGRESS,
+        TEXT,
+        LOG,
+        EVENT,
+        STATE_GET,
+        STATE_SET,
+        STATE_DELETE,
+        RESOURCE_GET,
+    }
+)
 
 # -- error codes (JSON-RPC reserves -32768..-32000; -32000..-32099 is ours to define) ---------------------------
 PARSE_ERROR: Final = -32700
@@ -75,6 +98,8 @@ VALUE_NOT_PORTABLE: Final = -32005  # a value cannot be decoded or encoded; data
 QUOTA_EXCEEDED: Final = -32006  # host refuses shm/allocate; data = {limit, asked, used}
 UNKNOWN_HANDLE: Final = -32007  # an object handle that this worker does not hold
 OUT_OF_MEMORY: Final = -32008  # MemoryError or the device's OOM error inside the node
+NOT_FOUND: Final = -32009  # resource/get: there is no such file
+NOT_ALLOWED: Final = -32010  # the policy, or what the host serves at all, does not cover what was asked for
 
 # -- value tags --------------------------------------------------------------------------------------------------
 # null, bool, int, finite float and short str are themselves; a list is a JSON array; a dict with only str keys of

@@ -103,6 +103,15 @@ class Worker:
         except wire.FrameTooLargeError as error:
             print(f"a {method} message was not sent: {error}", file=sys.stderr)  # noqa: T201 - the pack's own log
 
+    def request(self, method: str, params: dict[str, Any]) -> Any:
+        try:
+            return self._peer.call(method, params)
+        except PeerGoneError:
+            raise RpcError(wire.INTERNAL_ERROR, "the host is gone") from None
+
+    def granted(self, file: str, nbytes: int) -> Any:
+        return self._files.map(file, nbytes)
+
     def publish(self, data: bytes) -> str | None:
         try:
             return self._files.publish([memoryview(data)], len(data))

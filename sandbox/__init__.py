@@ -41,10 +41,13 @@ from sandbox.launcher.settings import LaunchSettings
 from sandbox.launcher.verbs import Launcher
 from sandbox.logbook import LogLine
 from sandbox.manager import ManagerLimits, SandboxInfo, SandboxManager, SandboxState
+from sandbox.node_state import MAX_STATE, MAX_STATE_NAMES, NodeStates, StateHolder
 from sandbox.places import Places
 from sandbox.tensors import TensorStore
 
 __all__ = [
+    "MAX_STATE",
+    "MAX_STATE_NAMES",
     "BuildSettings",
     "CallTimeoutError",
     "DockerBuilder",
@@ -69,6 +72,7 @@ __all__ = [
     "NodeInterruptedError",
     "NodeRaisedError",
     "NodeResult",
+    "NodeStates",
     "PackEvent",
     "Places",
     "Progress",
@@ -82,6 +86,7 @@ __all__ = [
     "SandboxState",
     "Session",
     "StartError",
+    "StateHolder",
     "StoreLimits",
     "StoreUsage",
     "TensorStore",

@@ -30,8 +30,10 @@ from sandbox.launcher import failure
 from sandbox.launcher.attachment import Tail
 from sandbox.launcher.verbs import Ending, LaunchedSandbox, Launcher, SandboxRequest, Usage
 from sandbox.logbook import Logbook
+from sandbox.node_state import NodeStates
 from sandbox.peer import ConversationEndedError, Peer, RemoteCallError
 from sandbox.places import Places
+from sandbox.resources import ResourceShelf
 from sandbox.services import Services
 from sandbox.streams import AttachedStream, ByteStream, Door, EndOfStreamError, SocketStream
 from sandbox.tensors import TensorStore
@@ -52,6 +54,8 @@ class Surroundings:
     store: TensorStore
     places: Places
     events: EventSink | None
+    states: NodeStates | None = None
+    resources: ResourceShelf | None = None
 
 
 class Sandbox:
@@ -64,6 +68,7 @@ class Sandbox:
         around: Surroundings,
         *,
         extension_of_call: Callable[[int], ExtensionName | None],
+        node_of_call: Callable[[int], tuple[ExtensionName, str, str] | None] = lambda _: None,
     ) -> None:
         self.request = request
         self.policy = policy
@@ -101,6 +106,10 @@ class Sandbox:
             self.logbook,
             around.events,
             extension_of_call,
+            extensions=request.names,
+            node_of_call=node_of_call,
+            states=around.states,
+            resources=around.resources,
         )
 
     # -- seen from outside -----------------------------------------------------------------------------------------
@@ -351,6 +360,7 @@ class Sandbox:
             if self._peer is not None:
                 self._peer.hang_up()
             ending = await self._stop_container(hung_up=hung_up)
+            self.services.close()
             await self._store.unregister(self.id)
             await door.remove()
         if limit.cancelled_caught:

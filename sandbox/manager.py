@@ -34,7 +34,9 @@ from sandbox.launcher import failure
 from sandbox.launcher.verbs import Launcher, SandboxRequest, Usage
 from sandbox.lifecycle import Sandbox, Surroundings, ended_copy
 from sandbox.logbook import Logbook, LogLine
+from sandbox.node_state import NodeStates
 from sandbox.places import Places
+from sandbox.resources import ResourceShelf
 from sandbox.session import CallBook, ExtensionSession
 from sandbox.tensors import TensorStore
 
@@ -126,6 +128,7 @@ class SandboxManager:
         store: TensorStore,
         places: Places,
         events: EventSink | None = None,
+        states: NodeStates | None = None,
         limits: ManagerLimits | None = None,
     ) -> None:
         self._launcher = launcher
@@ -133,7 +136,7 @@ class SandboxManager:
         self._extensions = extensions
         self._store = store
         self._limits = limits or ManagerLimits()
-        self._around = Surroundings(launcher, store, places, events)
+        self._around = Surroundings(launcher, store, places, events, states, ResourceShelf(store, places))
         self._health = Health(self._limits.quarantine_after)
         self._current: dict[_Key, _Tenancy] = {}
         self._all: dict[SandboxId, _Tenancy] = {}
@@ -259,7 +262,13 @@ class SandboxManager:
             group=group,
         )
         calls = CallBook()
-        sandbox = Sandbox(request, plan.policy, self._around, extension_of_call=calls.extension_of)
+        sandbox = Sandbox(
+            request,
+            plan.policy,
+            self._around,
+            extension_of_call=calls.extension_of,
+            node_of_call=calls.node_of,
+        )
         tenancy = _Tenancy(sandbox, key, {}, {item.name: item for item in plan.files}, calls)
         self._current[key] = tenancy
         self._all[sandbox.id] = tenancy

@@ -206,6 +206,35 @@ class SentEvent(_Strict):
     sid: Annotated[str, StringConstraints(max_length=128)] | None
 
 
+class StateGet(_Strict):
+    """``state/get``."""
+
+    call: Annotated[int, Field(ge=0, le=MAX_ID)]
+
+
+StateName = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+
+
+class StateSet(_Strict):
+    """``state/set``."""
+
+    call: Annotated[int, Field(ge=0, le=MAX_ID)]
+    values: Annotated[dict[StateName, Any], Field(max_length=wire.MAX_STATE_NAMES)]
+
+
+class StateDelete(_Strict):
+    """``state/delete``."""
+
+    call: Annotated[int, Field(ge=0, le=MAX_ID)]
+    names: Annotated[list[StateName], Field(max_length=wire.MAX_STATE_NAMES)]
+
+
+class ResourceGet(_Strict):
+    """``resource/get``: a path inside the sandbox, without links and dots in it."""
+
+    path: Annotated[str, StringConstraints(min_length=2, max_length=4096, pattern=r"^/[^\x00]+$")]
+
+
 # -- what it may answer ----------------------------------------------------------------------------------------------
 
 

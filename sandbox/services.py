@@ -1,24 +1,30 @@
 """What a worker may ask of the host or tell it while a node runs, each checked and each bounded.
 
-Requests: memory for an output. Notifications: progress, text, logs, events for clients. A notification over its
-rate is dropped (and, for logs, counted); nothing a worker says here can make the host wait for it.
+Requests: memory for an output, what a node keeps, files of weights. Notifications: progress, text, logs, events for
+clients. A notification over its rate is dropped (and, for logs, counted), a request over its rate waits; nothing a
+worker says here can make the host wait for it.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
-from policies import EffectivePolicy, ExtensionName, SandboxId, TenantId, safe_text
+import anyio
+
+from policies import EffectivePolicy, ExtensionName, RingfenceError, SandboxId, TenantId, safe_text
 from runtime import wire
 from sandbox import messages
 from sandbox.calls import EventSink, PackEvent, Progress, ProgressSink, measure
 from sandbox.errors import ProtocolViolationError, QuotaError, SandboxError
 from sandbox.hostile_json import plain
 from sandbox.logbook import Logbook
+from sandbox.node_state import NodeStates, StateHolder
 from sandbox.peer import RefusedError
 from sandbox.rates import Allowance
+from sandbox.resources import ResourceMissingError, ResourceRefusedError, ResourceShelf
 from sandbox.tensors import TensorStore
 
 log = logging.getLogger(__name__)
@@ -28,6 +34,8 @@ PREVIEWS_PER_S: Final = 10
 EVENTS_PER_S: Final = 50
 TEXT_LIMIT: Final = 20_000
 TEXT_CHARS_PER_S: Final = 5 * TEXT_LIMIT
+STATES_PER_S: Final = 200
+RESOURCES_PER_S: Final = 20
 EVENT_PARTS: Final = 4_096
 """Values in the data of one event: it is copied and encoded for every client that listens."""
 
@@ -44,6 +52,11 @@ class Services:
         logbook: Logbook,
         events: EventSink | None,
         extension_of_call: Callable[[int], ExtensionName | None],
+        *,
+        extensions: Sequence[ExtensionName] = (),
+        node_of_call: Callable[[int], tuple[ExtensionName, str, str] | None] = lambda _: None,
+        states: NodeStates | None = None,
+        resources: ResourceShelf | None = None,
     ) -> None:
         self._sandbox = sandbox
         self._tenant = tenant
@@ -52,6 +65,19 @@ class Services:
         self._logbook = logbook
         self._events = events
         self._extension_of_call = extension_of_call
+        self._extensions = tuple(extensions)
+        self._node_of_call = node_of_call
+        self._node_states = states
+        self._resources = resources
+        self._state_rate = Allowance(STATES_PER_S, 2 * STATES_PER_S)
+        self._resource_rate = Allowance(RESOURCES_PER_S, 2 * RESOURCES_PER_S)
+        self._requests: dict[str, Callable[[dict[str, Any]], Awaitable[Any]]] = {
+            wire.ALLOCATE: self._allocate,
+            wire.STATE_GET: self._state_get,
+            wire.STATE_SET: self._state_set,
+            wire.STATE_DELETE: self._state_delete,
+            wire.RESOURCE_GET: self._resource_get,
+        }
         self._sinks: dict[int, ProgressSink] = {}
         self._newest_call = 0
         self._progress = Allowance(PROGRESS_PER_S, 2 * PROGRESS_PER_S)
@@ -76,9 +102,18 @@ class Services:
             RefusedError: within the protocol, but not now.
             ProtocolViolationError: outside of it.
         """
-        if method != wire.ALLOCATE:
+        serve = self._requests.get(method)
+        if serve is None:
             raise ProtocolViolationError(f"it sent {method} as a request")
-        asked = messages.checked(messages.Allocate, params, method)
+        return await serve(params)
+
+    def close(self) -> None:
+        """The sandbox ends: what it borrowed is given back."""
+        if self._resources is not None:
+            self._resources.give_back(self._sandbox)
+
+    async def _allocate(self, params: dict[str, Any]) -> dict[str, Any]:
+        asked = messages.checked(messages.Allocate, params, wire.ALLOCATE)
         try:
             return {"file": await self._store.allocate(self._sandbox, asked.bytes)}
         except QuotaError as error:
@@ -90,6 +125,56 @@ class Services:
             raise RefusedError(wire.QUOTA_EXCEEDED, str(error), data) from error
         except SandboxError as error:
             raise RefusedError(wire.INTERNAL_ERROR, str(error)) from error
+
+    # -- what a node keeps -------------------------------------------------------------------------------------------
+
+    async def _state_get(self, params: dict[str, Any]) -> dict[str, Any]:
+        asked = messages.checked(messages.StateGet, params, wire.STATE_GET)
+        states, holder = await self._holder(asked.call)
+        with _refusing():
+            return {"values": dict(await states.read(holder))}
+
+    async def _state_set(self, params: dict[str, Any]) -> dict[str, Any]:
+        asked = messages.checked(messages.StateSet, params, wire.STATE_SET)
+        states, holder = await self._holder(asked.call)
+        with _refusing():
+            await states.write(holder, asked.values)
+        return {}
+
+    async def _state_delete(self, params: dict[str, Any]) -> dict[str, Any]:
+        asked = messages.checked(messages.StateDelete, params, wire.STATE_DELETE)
+        states, holder = await self._holder(asked.call)
+        with _refusing():
+            await states.delete(holder, asked.names)
+        return {}
+
+    async def _holder(self, call: int) -> tuple[NodeStates, StateHolder]:
+        await anyio.sleep(self._state_rate.borrow(1))  # not a wait for anything: it asks too often
+        if self._node_states is None:
+            raise RefusedError(wire.NOT_ALLOWED, "this host keeps no node state")
+        node = self._node_of_call(call)
+        if node is None:
+            raise RefusedError(
+                wire.NOT_ALLOWED,
+                f"node state is kept for calls that run; call {call} does not run (any more)",
+            )
+        extension, node_id, class_type = node
+        return self._node_states, StateHolder(self._tenant, extension, node_id, class_type)
+
+    # -- files of weights --------------------------------------------------------------------------------------------
+
+    async def _resource_get(self, params: dict[str, Any]) -> dict[str, Any]:
+        asked = messages.checked(messages.ResourceGet, params, wire.RESOURCE_GET)
+        await anyio.sleep(self._resource_rate.borrow(1))  # not a wait for anything: it asks too often
+        if self._resources is None:
+            raise RefusedError(wire.NOT_ALLOWED, "this host shares no files")
+        with _refusing():
+            lent = await self._resources.lend(
+                self._sandbox, self._tenant, self._extensions, self._policy, asked.path
+            )
+        return {"file": lent.file, "nbytes": lent.nbytes}
+
+    # -- what it says ------------------------------------------------------------------------------------------------
 
     async def notification(self, method: str, params: dict[str, Any]) -> None:
         """Take note.
@@ -153,3 +238,22 @@ class Services:
         extension = self._extension_of_call(self._newest_call)
         if self._events is not None and extension is not None:
             self._events(self._tenant, extension, event)
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """What cannot be served becomes an error answer; the session goes on."""
+    try:
+        yield
+    except ResourceMissingError as error:
+        raise RefusedError(wire.NOT_FOUND, _said(error)) from error
+    except ResourceRefusedError as error:
+        raise RefusedError(wire.NOT_ALLOWED, _said(error)) from error
+    except QuotaError as error:
+        raise RefusedError(wire.QUOTA_EXCEEDED, _said(error)) from error
+    except RingfenceError as error:
+        raise RefusedError(wire.INTERNAL_ERROR, error.message) from error
+
+
+def _said(error: RingfenceError) -> str:
+    return f"{error.message}; {error.hint}" if error.hint else error.message

@@ -49,21 +49,28 @@ class CallBook:
     def __init__(self) -> None:
         self._ids: Iterator[int] = itertools.count(1)
         self._extensions: dict[int, ExtensionName] = {}
+        self._running: dict[int, tuple[ExtensionName, str, str]] = {}
 
-    def open(self, extension: ExtensionName) -> int:
+    def open(self, extension: ExtensionName, call: NodeCall) -> int:
         """A new call's number."""
         number = next(self._ids)
         self._extensions[number] = extension
+        self._running[number] = (extension, call.instance or call.node_id, call.class_type)
         return number
 
     def close(self, number: int) -> None:
         """The call is over; the newest stays known, for what its node says a moment later."""
+        self._running.pop(number, None)
         for known in [known for known in self._extensions if known < number - 64]:
             del self._extensions[known]
 
     def extension_of(self, number: int) -> ExtensionName | None:
         """Whose call it is."""
         return self._extensions.get(number)
+
+    def node_of(self, number: int) -> tuple[ExtensionName, str, str] | None:
+        """Extension, node instance and class of a call that runs."""
+        return self._running.get(number)
 
 
 class ExtensionSession:
@@ -192,7 +199,7 @@ class ExtensionSession:
     # -- one call ----------------------------------------------------------------------------------------------------
 
     async def _execute(self, call: NodeCall, progress: ProgressSink) -> NodeResult:
-        number = self._calls.open(self._extension)
+        number = self._calls.open(self._extension, call)
         limits = self._sandbox.policy.limits
         what = f"node {safe_text(call.node_id, 80)!r} ({safe_text(call.class_type, 80)})"
         limit_s = self._sandbox.policy.timeouts.call_s
@@ -233,7 +240,7 @@ class ExtensionSession:
             raise
 
     async def _node_call(self, method: str, call: NodeCall, extra: Mapping[str, Any] | None = None) -> Any:
-        number = self._calls.open(self._extension)
+        number = self._calls.open(self._extension, call)
         what = f"{method} of node {safe_text(call.node_id, 80)!r} ({safe_text(call.class_type, 80)})"
         limit_s = self._sandbox.policy.timeouts.call_s
         with self._granted(call):

@@ -308,6 +308,29 @@ class TensorStore:
         self._objects[name] = _Object(name, tenant, None, nbytes, -1, leased=False, references=1)
         return name
 
+    async def put_file(self, tenant: TenantId, source: int, nbytes: int) -> str:
+        """Make an object from the first ``nbytes`` bytes of an open file; the caller holds one reference.
+
+        Raises:
+            QuotaError: the tenant's quota refuses, before anything is copied.
+            SandboxError: the file is shorter, or cannot be read.
+        """
+        self._check_quota(tenant, None, nbytes)
+        self._ledger.add(tenant, None, nbytes)
+        name = secrets.token_hex(16)
+        path = self._places.store / name
+        try:
+            os.close(await _sized(nbytes, lambda: shm.copy(source, path, nbytes)))
+        except BaseException as error:
+            self._ledger.subtract(tenant, None, nbytes)
+            if isinstance(error, shm.FileRefusedError):
+                raise SandboxError(f"the file changed while it was read: {error}", "try again") from error
+            if isinstance(error, OSError):
+                raise self._full(error, nbytes) from error
+            raise
+        self._objects[name] = _Object(name, tenant, None, nbytes, -1, leased=False, references=1)
+        return name
+
     async def read(self, object_id: str, limit: int) -> bytes:
         """The bytes of an object.
 

@@ -6,6 +6,8 @@
 ``interruption``   ``InterruptProcessingException``, ``interrupt_current()``, ``is_interrupted()``
 ``events``         ``send(event, data, sid)``, ``progress_text(text, node_id)``
 ``paths``          ``app() input() output() temp() user() models()``: directories as strings
+``state``          ``get set delete contains flush``: what the running node keeps on the host
+``resources``      ``tensors(path)``: a safetensors file, read once by the host and shared
 ``registry``       the tables that packs patch: node classes, display names, web directories, HTTP routes
 =================  ==================================================================================================
 

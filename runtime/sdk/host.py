@@ -14,6 +14,16 @@ class Host(Protocol):
     def notify(self, method: str, params: dict[str, Any]) -> None:
         """Send a notification; never raises because the host is gone."""
 
+    def request(self, method: str, params: dict[str, Any]) -> Any:
+        """Ask the host and wait for its answer.
+
+        Raises:
+            RpcError: it refused.
+        """
+
+    def granted(self, file: str, nbytes: int) -> Any:
+        """A buffer over a file that the host granted; writing into it changes this process's copy only."""
+
     def publish(self, data: bytes) -> str | None:
         """Put bytes into a file that the host can take over; return its name, or None when it refuses the space."""
 

@@ -24,6 +24,11 @@ def place(absolute: str) -> str:
     return absolute if _root == "/" else _root + absolute
 
 
+def without_root(real: str) -> str:
+    """What ``place`` was given, for a path below one of its places; any other path as it is."""
+    return real.removeprefix(_root) if _root != "/" and real.startswith(_root + "/") else real
+
+
 def app() -> str:
     """ComfyUI's root: the working directory, holding ``custom_nodes``, ``models``, ``input`` ..."""
     return place(wire.APP_DIRECTORY)

@@ -21,6 +21,7 @@ from sandbox import (
     ManagerLimits,
     NodeCall,
     NodeResult,
+    NodeStates,
     PackEvent,
     Places,
     SandboxManager,
@@ -181,6 +182,7 @@ async def world(
     policies: Mapping[str, str] | None = None,
     limits: ManagerLimits | None = None,
     store_limits: StoreLimits | None = None,
+    states: NodeStates | None = None,
 ) -> AsyncIterator[World]:
     """A manager over a launcher of the test's choice; everything is gone afterwards."""
     ours = places(directory / "data")
@@ -199,6 +201,7 @@ async def world(
             places=ours,
             events=lambda *event: events.append(event),
             limits=limits,
+            states=states,
         )
         async with manager:
             made = World(ours, store, manager, launcher, shelf, written, events)

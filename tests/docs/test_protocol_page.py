@@ -16,7 +16,9 @@ def test_every_method_is_documented() -> None:
 
 
 def test_every_documented_method_exists() -> None:
-    named = set(re.findall(r"`((?:worker|extension|node|handle|instance|shm|event)/[a-z]+)", PAGE))
+    named = set(
+        re.findall(r"`((?:worker|extension|node|handle|instance|shm|event|state|resource)/[a-z]+)", PAGE)
+    )
     assert named <= wire.HOST_METHODS | wire.WORKER_METHODS
 
 

@@ -87,6 +87,9 @@ class WorkerHost:
         self.root = root
         self.files = FileStore(root)
         self.messages: list[dict[str, Any]] = []
+        self.state: dict[str, Any] = {}
+        self.resources: dict[str, bytes] = {}
+        self.asked: list[tuple[str, dict[str, Any]]] = []
         self._answers: dict[int, dict[str, Any]] = {}
         self._ids = itertools.count(1)
         self._calls = itertools.count(100)
@@ -231,15 +234,34 @@ class WorkerHost:
             self._changed.notify_all()
 
     def _serve(self, message: dict[str, Any]) -> None:
-        assert message["method"] == wire.ALLOCATE
-        nbytes = message["params"]["bytes"]
         reply: dict[str, Any] = {"jsonrpc": "2.0", "id": message["id"]}
+        if message["method"] != wire.ALLOCATE:
+            self.send(reply | self._kept(message["method"], message["params"]))
+            return
+        nbytes = message["params"]["bytes"]
         if nbytes > self.files.limit:
             data = {"limit": self.files.limit, "asked": nbytes, "used": 0}
             reply["error"] = {"code": wire.QUOTA_EXCEEDED, "message": "over the quota", "data": data}
         else:
             reply["result"] = {"file": self.files.allocate(nbytes)}
         self.send(reply)
+
+    def _kept(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        """One state for all nodes, and files of weights by path."""
+        self.asked.append((method, params))
+        if method == wire.STATE_GET:
+            return {"result": {"values": dict(self.state)}}
+        if method == wire.STATE_SET:
+            self.state |= params["values"]
+        elif method == wire.STATE_DELETE:
+            for name in params["names"]:
+                self.state.pop(name, None)
+        else:
+            data = self.resources.get(params["path"])
+            if data is None:
+                return {"error": {"code": wire.NOT_ALLOWED, "message": "the policy mounts nothing there"}}
+            return {"result": {"file": self.files.put(data), "nbytes": len(data)}}
+        return {"result": {}}
 
     def _exactly(self, count: int) -> bytes:
         data = b""

@@ -3,6 +3,7 @@
 from ..internal import prune_dict
 from ._dynamic import Autogrow, DynamicCombo, DynamicInput, DynamicOutput, DynamicSlot, MatchType
 from ._node import ComfyNode, NodeOutput, _ComfyNodeBaseInternal
+from ._resources import ResourceKey, Resources, ResourcesLocal, TorchDictFolderFilename
 from ._schema import (
     Hidden,
     HiddenHolder,
@@ -14,6 +15,7 @@ from ._schema import (
     V3Data,
     add_to_dict_v1,
 )
+from ._state import NodeState, NodeStateLocal
 from ._types import *  # noqa: F403
 from ._types import ComfyTypeI, ComfyTypeIO, Custom, _ComfyType, comfytype
 
@@ -37,9 +39,15 @@ __all__ = [
     "NodeInfoV3",
     "NodeOutput",
     "NodeReplace",
+    "NodeState",
+    "NodeStateLocal",
     "PriceBadge",
     "PriceBadgeDepends",
+    "ResourceKey",
+    "Resources",
+    "ResourcesLocal",
     "Schema",
+    "TorchDictFolderFilename",
     "V3Data",
     "_ComfyNodeBaseInternal",
     "_ComfyType",

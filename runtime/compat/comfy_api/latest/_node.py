@@ -16,7 +16,9 @@ from ..internal import (
     lock_class,
     shallow_clone_class,
 )
+from ._resources import Resources
 from ._schema import HiddenHolder, Schema
+from ._state import NodeState
 
 
 class NodeOutput(_NodeOutputInternal):
@@ -56,6 +58,12 @@ class _ComfyNodeBaseInternal(_ComfyNodeInternal):
     RELATIVE_PYTHON_MODULE: Any = None
     SCHEMA: Any = None
     hidden: Any = None
+    state: Any = NodeState()
+    """What this node instance keeps, whichever sandbox it runs in."""
+    resources: Any = Resources()
+    """Files that the host reads once for all sandboxes."""
+    local_state: Any = state
+    local_resources: Any = resources
 
     # -- for authors -----------------------------------------------------------------------------------------------
     @classmethod
