@@ -31,8 +31,8 @@ from sandbox import (
     Value,
 )
 from sandbox.launcher.docker import DockerLauncher
-from sandbox.launcher.settings import TestOverride
-from tests.contract.fixtures import containers
+from sandbox.launcher.settings import LaunchSettings, TestOverride
+from tests.contract.fixtures import IMAGE, containers
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PACKS = CHECKOUT / "tests" / "extensions"
@@ -217,4 +217,4 @@ RUNTIME = TestOverride(runtime_source=CHECKOUT / "runtime")
 
 def in_docker(ours: Places, written: Policies) -> DockerLauncher:
     """Real containers."""
-    return DockerLauncher(ours, written.store, override=RUNTIME)
+    return DockerLauncher(ours, written.store, LaunchSettings(image=IMAGE), override=RUNTIME)
