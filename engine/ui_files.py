@@ -1,8 +1,8 @@
 """File items in a node's UI data: ``{"filename", "subfolder", "type"}`` as the tenant's clients may ask for them.
 
 A sandbox whose policy gives it only its own folder of ``output`` or ``temp`` (or of a folder in them) sees that folder
-as the whole directory, so the ``subfolder`` it reports lacks the name of its own one. This is the one place that puts it
-there.
+as the whole directory, so the ``subfolder`` it reports lacks the name of its own one. This is the one place that puts
+it there.
 """
 
 from __future__ import annotations

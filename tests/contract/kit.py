@@ -89,9 +89,12 @@ class Shelf:
         except KeyError:
             raise StartError(f"no extension {extension}") from None
 
-    async def members(self, tenant: TenantId, group: str) -> tuple[ExtensionName, ...]:
+    async def group_files(
+        self, tenant: TenantId, group: str, extension: ExtensionName
+    ) -> tuple[ExtensionFiles, ...]:
         """See ``ExtensionSource``."""
-        return self.groups.get(group, ())
+        names = sorted({*self.groups.get(group, ()), extension})
+        return tuple([await self.files(tenant, name) for name in names])
 
 
 class Policies:
