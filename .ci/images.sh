@@ -38,7 +38,8 @@ node() {
     step "image: $node_image" build Dockerfile.node "$node_image" \
         --build-arg "VARIANT=$variant" --build-arg "TORCH_BACKEND=${TORCH_BACKEND:-}"
     docker run --rm --network none --read-only --cap-drop ALL "$node_image" cat /opt/venv/ringfence-image.json |
-        sed -n '/"absent"/,$ s/^ *"\(.*\)": "\(.*\)",*$/    note: without \1: \2/p'
+        sed -n -e '/"partial"/,/}/ s/^ *"\(.*\)": "\(.*\)",*$/    note: \1 \2/p' \
+            -e '/"absent"/,$ s/^ *"\(.*\)": "\(.*\)",*$/    note: without \1: \2/p'
 }
 
 host() {

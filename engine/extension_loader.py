@@ -9,7 +9,7 @@ import logging
 import re
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -24,7 +24,7 @@ from engine.extension_records import (
     read_descriptions,
     write_descriptions,
 )
-from engine.extension_shelf import Entry, Shelf
+from engine.extension_shelf import Entry, GroupEnvironment, Shelf
 from policies import CORE_EXTENSION, EffectivePolicy, ExtensionName, RingfenceError, SandboxId, TenantId
 from sandbox.calls import LoadedExtension, Session
 from sandbox.errors import LoadFailedError, StartError
@@ -65,6 +65,14 @@ class EnvironmentKeeper(Protocol):
     async def ensure(
         self, tenant: TenantId, pack: Path, policy: EffectivePolicy, progress: Progress
     ) -> BuiltEnvironment: ...
+    async def ensure_group(
+        self,
+        tenant: TenantId,
+        group: str,
+        members: Mapping[ExtensionName, Path],
+        policy: EffectivePolicy,
+        progress: Progress,
+    ) -> BuiltEnvironment: ...
     def site(self, key: str) -> Path | None: ...
     async def discard(self, key: str) -> None: ...
     async def hint_for_module(self, module: str) -> str: ...
@@ -84,7 +92,7 @@ class Sandboxes(Protocol):
 
     async def acquire(self, tenant: TenantId, extension: ExtensionName) -> Session: ...
     def list(self, tenant: TenantId | None = None) -> Sequence[SandboxView]: ...
-    async def stop(self, tenant: TenantId, sandbox: SandboxId) -> bool: ...
+    async def stop(self, tenant: TenantId, sandbox: SandboxId, why: str = ...) -> bool: ...
     def quarantined_for(self, tenant: TenantId, extension: ExtensionName) -> float: ...
 
 
@@ -95,6 +103,9 @@ class Loader:
         self._shelf = shelf
         self._environments = environments
         self._core_failed_at: dict[TenantId, float] = {}
+        self._group_locks: dict[tuple[TenantId, str], anyio.Lock] = {}
+        self._outdated: set[str] = set()
+        """Environments that a group had before; a sandbox that is about to end may still use one."""
         self.sandboxes: Sandboxes | None = None
 
     # -- packs -------------------------------------------------------------------------------------------------
@@ -122,7 +133,7 @@ class Loader:
             entry.nodes = {}
             with anyio.CancelScope(shield=True):
                 started = [sandbox for sandbox in self.live(entry) if sandbox not in spare]
-                await self.stop(entry.tenant, started)
+                await self.stop(entry, started, "could not be loaded")
             raise
         finally:
             entry.loading = False
@@ -191,6 +202,30 @@ class Loader:
             await self._shelf.save(entry)
             await self.drop_environment(before)
 
+    async def group_site(
+        self, tenant: TenantId, group: str, members: Sequence[Entry], progress: Progress
+    ) -> Path | None:
+        """The one environment of a sandbox group, built when its members are others than last time.
+
+        Raises: GroupConflictError, EnvironmentFailedError, StartError, PolicyError.
+        """
+        if all(entry.record.environment_key == members[0].record.environment_key for entry in members):
+            return members[0].site  # the usual case: nobody needs more than the image, or all need the same
+        made_of = tuple(
+            (str(entry.name), entry.record.content_hash, entry.record.image_id) for entry in members
+        )
+        async with self._group_locks.setdefault((tenant, group), anyio.Lock()):
+            known = self._shelf.group_environments.get((tenant, group))
+            if known is None or known.made_of != made_of:
+                policy = await self._shelf.read_policy(members[0])
+                code = {entry.name: entry.code for entry in members}
+                built = await self._environments.ensure_group(tenant, group, code, policy, progress)
+                if known is not None and known.key is not None and known.key != built.key:
+                    self._outdated.add(known.key)
+                known = GroupEnvironment(made_of, built.key, built.site)
+                self._shelf.group_environments[tenant, group] = known
+            return known.site
+
     async def describe(self, entry: Entry, class_types: Sequence[str] | None) -> None:
         """Ask the extension's worker for its nodes anew; on failure the last descriptions stay."""
         try:
@@ -209,9 +244,11 @@ class Loader:
             self._shelf.changed(entry.tenant)
 
     async def drop_environment(self, key: str | None) -> None:
-        """Delete an environment unless some extension still uses it."""
-        if key is not None and not self._shelf.uses_environment(key):
-            await self._environments.discard(key)
+        """Delete an environment unless some extension still uses it, and what groups had before."""
+        for old in {*self._outdated, *([key] if key is not None else [])}:
+            if not self._shelf.uses_environment(old):
+                await self._environments.discard(old)
+        self._outdated.clear()
 
     async def _accept(self, entry: Entry, loaded: LoadedExtension) -> None:
         if not loaded.nodes and not (loaded.web_directory and not loaded.skipped):
@@ -245,7 +282,7 @@ class Loader:
         """Start the core nodes anew; a failure is on the entry."""
         async with self._shelf.lock(tenant, CORE_EXTENSION):
             entry = self._shelf.core_entry(tenant)
-            await self.stop(tenant, self.live(entry))
+            await self.stop(entry, self.live(entry), "is loaded anew")
             await anyio.to_thread.run_sync(lambda: shutil.rmtree(entry.directory, ignore_errors=True))
             await self._load_core(tenant)
 
@@ -286,10 +323,10 @@ class Loader:
             return ()
         return tuple(view.id for view in self.sandboxes.list(entry.tenant) if entry.name in view.extensions)
 
-    async def stop(self, tenant: TenantId, sandboxes: Sequence[SandboxId]) -> None:
-        """End sandboxes."""
+    async def stop(self, entry: Entry, sandboxes: Sequence[SandboxId], what: str) -> None:
+        """End sandboxes of an extension; ``what`` happened to it, which other members of its group are told."""
         for sandbox in sandboxes:
-            await self.manager().stop(tenant, sandbox)
+            await self.manager().stop(entry.tenant, sandbox, f"extension '{entry.name}' {what}")
 
     def sandbox_state(self, entry: Entry) -> SandboxState:
         """Whether a sandbox of the extension runs."""

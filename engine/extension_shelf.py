@@ -64,6 +64,16 @@ class Entry:
         return self.record.origin.kind == "built-in"
 
 
+@dataclass(frozen=True, slots=True)
+class GroupEnvironment:
+    """The environment that the members of a sandbox group have together."""
+
+    made_of: tuple[tuple[str | None, ...], ...]
+    """Name, content and image of each member it was made for."""
+    key: str | None
+    site: Path | None
+
+
 class Shelf:
     """Every extension that the host knows."""
 
@@ -75,6 +85,7 @@ class Shelf:
         self.core_code = core_code
         self.core_hash = ""
         self.entries: dict[tuple[TenantId, ExtensionName], Entry] = {}
+        self.group_environments: dict[tuple[TenantId, str], GroupEnvironment] = {}
 
     async def open(self) -> list[Entry]:
         """Read what is on disk; the entries are on the shelf but not yet looked into."""
@@ -95,8 +106,9 @@ class Shelf:
         return max(entry.record.sequence for entry in self.of(tenant)) + 1
 
     def uses_environment(self, key: str) -> bool:
-        """True when some extension of some tenant needs that environment."""
-        return any(entry.record.environment_key == key for entry in self.entries.values())
+        """True when some extension or sandbox group of some tenant needs that environment."""
+        keys = {entry.record.environment_key for entry in self.entries.values()}
+        return key in keys or any(group.key == key for group in self.group_environments.values())
 
     def core_entry(self, tenant: TenantId) -> Entry:
         """A fresh entry for the built-in nodes, not yet on the shelf."""

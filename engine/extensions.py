@@ -9,9 +9,11 @@ what nodes there are (``NodeTypes``) and the sandbox room where an extension's f
 from __future__ import annotations
 
 import builtins
+import logging
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -40,6 +42,8 @@ from sandbox import ExtensionFiles, Places
 from sandbox.errors import StartError
 
 __all__ = ["ExtensionInfo", "ExtensionRegistry", "GitSource", "Origin", "Sandboxes", "parse_source"]
+
+logger = logging.getLogger(__name__)
 
 
 def _silent(_line: str) -> None:
@@ -167,9 +171,10 @@ class ExtensionRegistry:
             entry = Entry(tenant, record, old.directory, code, dict(old.nodes), old.site, old.group)
             was_ready = old.record.state == "ready"
             before = self._loader.live(old)
+            await self._tell_group(old, progress)
             if not was_ready or not await self._differs(old, taken):
                 # It would be the same sandbox again: end it, so that the pack is really loaded anew.
-                await self._loader.stop(tenant, before)
+                await self._loader.stop(old, before, "is loaded anew")
                 before = ()
             self._shelf.entries[tenant, name] = entry
             try:
@@ -179,7 +184,7 @@ class ExtensionRegistry:
                     with anyio.CancelScope(shield=True):
                         await self._go_back(old, entry, error)
                 raise
-            await self._loader.stop(tenant, before)
+            await self._loader.stop(old, before, "was reloaded")
             await anyio.to_thread.run_sync(lambda: drop_copies(old.directory, keep=taken.content_hash))
             await self._loader.drop_environment(old.record.environment_key)
             return self._info(entry)
@@ -192,7 +197,7 @@ class ExtensionRegistry:
         _refuse_core(name, "removed")
         async with self._shelf.lock(tenant, name):
             entry = self._shelf.entry(tenant, name)
-            await self._loader.stop(tenant, self._loader.live(entry))
+            await self._loader.stop(entry, self._loader.live(entry), "was removed")
             del self._shelf.entries[tenant, name]
             self._shelf.changed(tenant)
             await anyio.to_thread.run_sync(lambda: shutil.rmtree(entry.directory, ignore_errors=True))
@@ -269,6 +274,25 @@ class ExtensionRegistry:
             await self._loader.renew_environment(entry)
         return ExtensionFiles(extension, entry.code, entry.site, entry.record.content_hash)
 
+    async def group_files(
+        self, tenant: TenantId, group: str, extension: ExtensionName
+    ) -> tuple[ExtensionFiles, ...]:
+        """See ``ExtensionSource``: the group's members, with one environment for all."""
+        asked = await self.files(tenant, extension)
+        names = [name for name in await self.members(tenant, group) if name != extension]
+        found = [asked, *[await self.files(tenant, name) for name in names]]
+        found.sort(key=lambda files: files.name)
+        entries = [self._shelf.entries.get((tenant, files.name)) for files in found]
+        packs = [entry for entry in entries if entry is not None and not entry.core]
+        if len(found) < 2 or not packs:
+            return tuple(found)
+
+        def log(line: str) -> None:
+            logger.info("sandbox group %s: %s", group, line)
+
+        site = await self._loader.group_site(tenant, group, packs, log)
+        return tuple(replace(files, environment=site) for files in found)
+
     async def members(self, tenant: TenantId, group: str) -> tuple[ExtensionName, ...]:
         """All ready extensions of the tenant whose policy names ``group``, by name."""
         found = []
@@ -327,6 +351,13 @@ class ExtensionRegistry:
         await self._shelf.save(old)
         await anyio.to_thread.run_sync(lambda: drop_copies(old.directory, keep=old.record.content_hash))
         await self._loader.drop_environment(entry.record.environment_key)
+
+    async def _tell_group(self, entry: Entry, progress: Progress) -> None:
+        if entry.group and self._loader.live(entry):
+            others = [name for name in await self.members(entry.tenant, entry.group) if name != entry.name]
+            if others:
+                names = ", ".join(f"'{name}'" for name in others)
+                progress(f"the sandbox of group '{entry.group}' is replaced, which also holds {names}")
 
     def _info(self, entry: Entry) -> ExtensionInfo:
         record = entry.record

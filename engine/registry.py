@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from policies import EffectivePolicy, ExtensionName, TenantId, TenantPath
+from policies import EffectivePolicy, ExtensionName, TenantId, TenantPath, own_folder
 from sandbox.calls import NodeDescription
 
 JSON = Any
@@ -26,13 +26,18 @@ class NodeType:
     group: str | None = None  # sandbox group by policy: handles may pass between its members
     version: str = ""  # changes with code, environment and image: another version's results are not reused
     private_areas: frozenset[str] = frozenset()
-    """Of `output` and `temp`: those that the policy gives the extension with scope `extension`, so that the sandbox
-    mounts `<tenant>/<area>/<extension>` there and file names that it reports need that folder in front."""
+    """Directories in `output` and `temp` that the policy gives the extension with scope `extension` only: the sandbox
+    mounts its own folder in each as the whole, so that file names that it reports lack that folder's name."""
 
     @property
     def class_type(self) -> str:
         """The name prompts use."""
         return self.description.class_type
+
+    @property
+    def own_folder(self) -> str:
+        """What its own folder in a private area is called."""
+        return own_folder(self.extension, self.group)
 
 
 class NodeTypes(Protocol):
@@ -51,7 +56,7 @@ class NodeTypes(Protocol):
 def private_areas(policy: EffectivePolicy) -> frozenset[str]:
     """``NodeType.private_areas`` of an extension with this policy."""
     return frozenset(
-        entry.area
+        entry.tenant
         for entry in policy.paths
         if isinstance(entry, TenantPath) and entry.scope == "extension" and entry.area in ("output", "temp")
     )

@@ -1,8 +1,8 @@
 """File items in a node's UI data: ``{"filename", "subfolder", "type"}`` as the tenant's clients may ask for them.
 
-A sandbox whose policy gives it only its own folder of ``output`` or ``temp`` sees that folder as the whole directory
-(the mount is ``<tenant>/<area>/<extension>``), so the ``subfolder`` it reports lacks the extension's name. This is the
-one place that puts it there.
+A sandbox whose policy gives it only its own folder of ``output`` or ``temp`` (or of a folder in them) sees that folder
+as the whole directory, so the ``subfolder`` it reports lacks the name of its own one. This is the one place that puts
+it there.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ def _resolved(item: JSON, node_type: NodeType) -> JSON:
     if not isinstance(item, dict) or not isinstance(item.get("filename"), str):
         return item
     area, subfolder = item.get("type"), item.get("subfolder", "")
-    if area not in node_type.private_areas or not isinstance(subfolder, str):
+    if not isinstance(area, str) or not isinstance(subfolder, str):
         return item
     steps = [step for step in subfolder.replace("\\", "/").split("/") if step not in ("", ".", "..")]
-    return {**item, "subfolder": "/".join([node_type.extension, *steps])}
+    for depth in range(len(steps), -1, -1):
+        if "/".join([area, *steps[:depth]]) in node_type.private_areas:
+            return {**item, "subfolder": "/".join([*steps[:depth], node_type.own_folder, *steps[depth:]])}
+    return item

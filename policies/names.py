@@ -69,6 +69,12 @@ def parse_extension_name(text: str) -> ExtensionName:
     return ExtensionName(name)
 
 
+def own_folder(extension: str, group: str | None) -> str:
+    """The folder in a tenant's output or temp that is an extension's own, or that of its sandbox group as a whole:
+    members share one process, so they share it. No extension's name begins with '_'."""
+    return f"_{group}" if group else extension
+
+
 def suggest_extension_name(text: str) -> ExtensionName:
     """The nearest valid name for a directory or repository called `text` ("My Pack (v2)" -> "My-Pack-v2").
 

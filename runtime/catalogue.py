@@ -21,7 +21,6 @@ class Catalogue:
 
     def __init__(self) -> None:
         self._extensions: dict[str, Extension] = {}
-        self._nodes: dict[str, NodeClass] = {}
 
     def load(self, params: Mapping[str, Any], loop: LoopThread) -> dict[str, Any]:
         """Answer ``extension/load``; on the main thread. A second time nothing is imported again.
@@ -42,7 +41,6 @@ class Catalogue:
                 raise failures.load_failed(error) from error
             self._extensions[name] = extension
         described = _describe([extension], None)
-        self._nodes.update(extension.nodes)
         return {
             "api": extension.api,
             **described,
@@ -58,7 +56,7 @@ class Catalogue:
 
     def describe(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Answer ``extension/describe``."""
-        return _describe(list(self._extensions.values()), params.get("class_types"))
+        return _describe(self._named(params), params.get("class_types"))
 
     def extension(self, name: Any) -> Extension:
         """The loaded extension of that name.
@@ -84,18 +82,24 @@ class Catalogue:
         return {"body": plain.to_json(body)}
 
     def node(self, params: Mapping[str, Any]) -> NodeClass:
-        """The class that call params name.
+        """The class that call params name: members of a group may use one name for different classes.
 
         Raises:
             RpcError: no loaded extension has it (UNKNOWN_NODE).
         """
         class_type = params.get("class_type")
-        node = self._nodes.get(class_type) if isinstance(class_type, str) else None
-        if node is None:
-            raise RpcError(
-                wire.UNKNOWN_NODE, f"no node {plain.clean(str(class_type))[:200]!r} is loaded here"
-            )
-        return node
+        if isinstance(class_type, str):
+            for extension in reversed(self._named(params)):
+                if class_type in extension.nodes:
+                    return extension.nodes[class_type]
+        raise RpcError(wire.UNKNOWN_NODE, f"no node {plain.clean(str(class_type))[:200]!r} is loaded here")
+
+    def _named(self, params: Mapping[str, Any]) -> list[Extension]:
+        """The extension that is meant; all when none is named."""
+        name = params.get("extension")
+        if name is None:
+            return list(self._extensions.values())
+        return [self._extensions[name]] if name in self._extensions else []
 
 
 def _describe(extensions: list[Extension], class_types: list[str] | None) -> dict[str, Any]:

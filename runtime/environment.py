@@ -11,7 +11,7 @@ import site
 import sys
 from pathlib import Path
 
-from . import aliases, wire
+from . import aliases, partial_torchvision, wire
 from .sdk import paths
 
 
@@ -20,6 +20,7 @@ def prepare() -> None:
     sys.dont_write_bytecode = True  # the folders are throwaway copies in memory
     _search_path()
     aliases.install()
+    partial_torchvision.install()
     _directories()
     sys.argv[:] = [f"{paths.app()}/main.py"]
     # As ComfyUI sets it up: packs log at INFO through the root logger.

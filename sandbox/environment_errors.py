@@ -4,6 +4,7 @@ RingfenceError (policies)
 └─ EnvironmentFailedError        the environment of an extension could not be had
    ├─ DependencyRefusedError     a line of the pack's requirements is not allowed or not readable
    ├─ DependencyAbsentError      the image lacks a package that only an image can bring (torchvision)
+   ├─ GroupConflictError         the members of a sandbox group need packages that exclude each other
    └─ BuildFailedError           the build container ended without an environment; ``lines`` is the end of its output
       └─ BuildLimitError         ... because of a cap; ``limit`` (time, memory, disk) and ``figure`` say which
 """
@@ -33,6 +34,12 @@ class DependencyAbsentError(EnvironmentFailedError):
     """The pack needs a package that has to match the image's torch, and this image variant does not have it."""
 
     code = "dependency-absent"
+
+
+class GroupConflictError(EnvironmentFailedError):
+    """The members of a sandbox group need packages that exclude each other; the message names members and versions."""
+
+    code = "group-conflict"
 
 
 class BuildFailedError(EnvironmentFailedError):

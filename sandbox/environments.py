@@ -22,9 +22,10 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
-from policies import EffectivePolicy, TenantId, safe_text
+from policies import EffectivePolicy, ExtensionName, TenantId, safe_text
 from sandbox.environment_errors import BuildFailedError, BuildLimitError
 from sandbox.environment_plan import Lock, Plan, keeps_torch, make_plan, missing_module_hint, prune_lock
+from sandbox.group_requirements import merge_declared, told_of_group
 from sandbox.launcher import build_verb as verb
 from sandbox.manifests import Declared, read_declared
 
@@ -97,8 +98,38 @@ class Environments:
             EnvironmentFailedError: the pack's requirements are refused, or the build failed; nothing is left behind.
             StartError: no engine or no image.
         """
-        image = await self.image()
         declared: Declared = await anyio.to_thread.run_sync(read_declared, pack)
+        return await self._environment(tenant, declared, policy, progress)
+
+    async def ensure_group(
+        self,
+        tenant: TenantId,
+        group: str,
+        members: Mapping[ExtensionName, Path],
+        policy: EffectivePolicy,
+        progress: Progress,
+    ) -> Environment:
+        """The one environment of a sandbox group, in which every member finds what it declares.
+
+        Raises:
+            GroupConflictError: there is none, because members exclude each other; it names them and their versions.
+            EnvironmentFailedError, StartError: as ``ensure``.
+        """
+        declared = {
+            name: await anyio.to_thread.run_sync(read_declared, pack) for name, pack in members.items()
+        }
+        merged = merge_declared(group, declared)
+        try:
+            return await self._environment(tenant, merged, policy, progress)
+        except BuildFailedError as error:
+            if "unsatisfiable" not in " ".join((error.message, *error.lines)):
+                raise
+            raise told_of_group(error, group, declared) from error
+
+    async def _environment(
+        self, tenant: TenantId, declared: Declared, policy: EffectivePolicy, progress: Progress
+    ) -> Environment:
+        image = await self.image()
         plan = make_plan(image, declared, tenant=tenant, source_builds=policy.build.source_builds)
         for note in plan.notes:
             progress(note)

@@ -37,5 +37,14 @@ class ExtensionSource(Protocol):
             StartError: there is no such extension for this tenant, or it is not ready to run.
         """
 
-    async def members(self, tenant: TenantId, group: str) -> tuple[ExtensionName, ...]:
-        """All ready extensions of the tenant whose policy names ``group``, in a stable order."""
+    async def group_files(
+        self, tenant: TenantId, group: str, extension: ExtensionName
+    ) -> tuple[ExtensionFiles, ...]:
+        """All ready extensions of the tenant whose policy names ``group``, by name, with one environment for all.
+
+        ``extension`` is the member that is asked for: it is among them, or the reason why not is raised.
+
+        Raises:
+            StartError: it is not ready to run.
+            EnvironmentFailedError: the members' requirements exclude each other, or the environment failed.
+        """

@@ -78,6 +78,8 @@ class Sandbox:
         self.launched: LaunchedSandbox | None = None
         self.hello: messages.Hello | None = None
         self.usage = Usage()
+        self.at_work: list[str] = []
+        """What its worker was asked and has not answered yet."""
         self.calls = 0
         """Calls that run or wait for their turn; not idle while there are any."""
         self.used_at = time.monotonic()
@@ -366,6 +368,9 @@ class Sandbox:
         if limit.cancelled_caught:
             log.error("sandbox %s could not be taken down within %.0f s", self.id, TEAR_DOWN_S)
         self.ended_by = self._final(ending)
+        if self.request.group and self.at_work and not self.is_deliberate:
+            # The members share one process: whose node ran is the first thing to look at.
+            self.ended_by.message += f"; {', '.join(self.at_work[:4])} ran at that time"
         self._ready.set()
         self._gone.set()
         log.info(

@@ -25,7 +25,7 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 
-from policies import EffectivePolicy, ExtensionName, PolicyStore, SandboxId, TenantId
+from policies import EffectivePolicy, ExtensionName, PolicyStore, SandboxGroup, SandboxId, TenantId
 from sandbox.call_book import CallBook
 from sandbox.calls import EventSink, Session
 from sandbox.errors import LoadFailedError, ProtocolViolationError, SandboxError, StartError
@@ -74,6 +74,8 @@ class SandboxInfo:
     memory_limit: int
     pids_used: int | None
     pids_limit: int
+    group: str | None = None
+    """The sandbox group whose members the extensions are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +187,8 @@ class SandboxManager:
         plan = await self._plan(tenant, extension)
         tenancy = self._current.get(plan.key)
         if tenancy is None or tenancy.sandbox.is_ending:
-            self._health.check(plan.key.owner, failure.whose([files.name for files in plan.files]))
+            names = [files.name for files in plan.files]
+            self._health.check(plan.key.owner, failure.whose(names, plan.policy.group))
             tenancy = self._begin(plan)
         sandbox = tenancy.sandbox
         with sandbox.busy():
@@ -221,18 +224,12 @@ class SandboxManager:
 
     async def _plan(self, tenant: TenantId, extension: ExtensionName) -> _Plan:
         policy = await self._policy(tenant, extension)
-        files: tuple[ExtensionFiles, ...] = (await self._extensions.files(tenant, extension),)
         unit = f"extension:{extension}"
         if policy.group:
-            names = await self._extensions.members(tenant, policy.group)
-            others = [name for name in names if name != extension]
-            files = tuple(
-                sorted(
-                    (*files, *[await self._extensions.files(tenant, name) for name in others]),
-                    key=lambda item: item.name,
-                )
-            )
+            files = await self._extensions.group_files(tenant, policy.group, extension)
             unit = f"group:{policy.group}"
+        else:
+            files = (await self._extensions.files(tenant, extension),)
         content = hashlib.sha256()
         for item in files:
             content.update(f"{item.name}\0{item.content_hash}\0{item.environment}\0".encode())
@@ -243,6 +240,9 @@ class SandboxManager:
         if known is not None and time.monotonic() - known[0] < POLICY_FRESH_S:
             return known[1]
         policy = await anyio.to_thread.run_sync(self._policies.effective, extension, tenant)
+        if policy.group:  # members that differ are an error of the files: say it before anything is started
+            group = SandboxGroup(policy.group)
+            policy = await anyio.to_thread.run_sync(self._policies.effective_group, group, tenant)
         self._read[tenant, extension] = (time.monotonic(), policy)
         return policy
 
@@ -397,12 +397,12 @@ class SandboxManager:
         owner, logbook = self._old_logs.get(sandbox, (None, None))
         return logbook.lines(limit) if logbook is not None and owner == tenant else []
 
-    async def stop(self, tenant: TenantId, sandbox: SandboxId) -> bool:
+    async def stop(self, tenant: TenantId, sandbox: SandboxId, why: str = "it was stopped by hand") -> bool:
         """End a sandbox of the tenant now; False when it has none of that id. Returns when it is gone."""
         tenancy = self._all.get(sandbox)
         if tenancy is None or tenancy.sandbox.tenant != tenant:
             return False
-        reason = failure.stopped(tenancy.sandbox.names, "it was stopped by hand")
+        reason = failure.stopped(tenancy.sandbox.names, why)
         tenancy.sandbox.end(reason, deliberate=True)
         await tenancy.sandbox.gone()
         return True
@@ -414,6 +414,7 @@ class SandboxManager:
             id=sandbox.id,
             tenant=sandbox.tenant,
             extensions=sandbox.request.names,
+            group=sandbox.request.group,
             state=_state(sandbox),
             started=sandbox.started_at,
             policy_digest=tenancy.key.policy_digest,

@@ -139,7 +139,11 @@ class ExtensionSession:
         wanted = [node.class_type for node in self.loaded.nodes] if class_types is None else list(class_types)
         limit_s = self._sandbox.policy.timeouts.import_s
         answer = await self._ask(
-            wire.DESCRIBE, {"class_types": wanted}, "describing its nodes", "timeouts.import", limit_s
+            wire.DESCRIBE,
+            {"extension": self._extension, "class_types": wanted},
+            "describing its nodes",
+            "timeouts.import",
+            limit_s,
         )
         return await self._checked(lambda: messages.described(answer))
 
@@ -250,7 +254,7 @@ class ExtensionSession:
         *,
         number: int | None = None,
     ) -> Any:
-        with self._sandbox.busy():
+        with self._sandbox.busy(), self._at_work(what):
             try:
                 pending = await self._sandbox.peer.start(method, params)
             except ConversationEndedError:
@@ -273,6 +277,15 @@ class ExtensionSession:
                 raise
             finally:
                 pending.close()
+
+    @contextmanager
+    def _at_work(self, what: str) -> Iterator[None]:
+        shown = f"{what} of extension '{self._extension}'"
+        self._sandbox.at_work.append(shown)
+        try:
+            yield
+        finally:
+            self._sandbox.at_work.remove(shown)
 
     async def _interrupt(self, pending: PendingCall, what: str, number: int | None) -> None:
         """The caller no longer wants it: ask it to stop, then see to it. Returns when it does not run any more."""
@@ -361,10 +374,10 @@ class ExtensionSession:
             if granted:
                 self._store.revoke(self.sandbox, granted)
 
-    @staticmethod
-    def _params(call: NodeCall, number: int) -> dict[str, Any]:
+    def _params(self, call: NodeCall, number: int) -> dict[str, Any]:
         params: dict[str, Any] = {
             "call": number,
+            "extension": self._extension,
             "prompt_id": call.prompt_id,
             "node_id": call.node_id,
             "class_type": call.class_type,

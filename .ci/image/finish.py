@@ -49,11 +49,15 @@ def replace_pip() -> None:
             command.symlink_to(bin_dir / "pip")
 
 
+def notes(folder: str) -> dict[str, str]:
+    """What torch.sh wrote about packages, by name."""
+    return {note.name: note.read_text().strip() for note in sorted((RINGFENCE / folder).iterdir())}
+
+
 def image_facts() -> dict[str, object]:
     """What other code may want to know of this image without starting it."""
     import torch
 
-    absent = RINGFENCE / "absent"
     return {
         "variant": os.environ["VARIANT"],
         "python": platform.python_version(),
@@ -65,7 +69,8 @@ def image_facts() -> dict[str, object]:
                 importlib.metadata.distributions(), key=lambda dist: dist.metadata["Name"].lower()
             )
         },
-        "absent": {note.name: note.read_text().strip() for note in sorted(absent.iterdir())},
+        "partial": notes("partial"),
+        "absent": notes("absent"),
     }
 
 
@@ -77,7 +82,8 @@ def main() -> None:
     facts = json.dumps(image_facts(), indent=2)
     Path("/opt/venv/ringfence-image.json").write_text(facts + "\n")
     sys.stdout.write(facts)
-    shutil.rmtree(RINGFENCE / "absent")
+    for folder in ("partial", "absent"):
+        shutil.rmtree(RINGFENCE / folder)
 
 
 main()

@@ -40,7 +40,7 @@ def list_sandboxes(
     rows = [
         (
             item["id"],
-            ", ".join(item["extensions"]),
+            (f"{item['group']}: " if item.get("group") else "") + ", ".join(item["extensions"]),
             item["tenant"],
             item["state"],
             ago(item["started"]),

@@ -31,18 +31,19 @@ class Names:
 
     @property
     def who(self) -> str:
-        """``extension 'blur'``."""
-        return whose(self.extensions)
+        """``extension 'blur'``, or the group with its members."""
+        return whose(self.extensions, self.policy.group)
 
     def cap(self, key: str, figure: str) -> str:
         """``512 MiB (policies/blur.yaml:7)``."""
         return f"{figure} ({self.policy.source(key)})"
 
 
-def whose(extensions: Sequence[ExtensionName]) -> str:
-    """``extension 'a'`` or ``extensions 'a', 'b'``."""
+def whose(extensions: Sequence[ExtensionName], group: str | None = None) -> str:
+    """``extension 'a'``, ``extensions 'a', 'b'`` or ``sandbox group 'g' (extensions 'a', 'b')``."""
     names = ", ".join(f"'{name}'" for name in extensions)
-    return f"extension {names}" if len(extensions) == 1 else f"extensions {names}"
+    words = f"extension {names}" if len(extensions) == 1 else f"extensions {names}"
+    return f"sandbox group '{group}' ({words})" if group else words
 
 
 def explain(ending: Ending, names: Names) -> EndedError:

@@ -11,7 +11,7 @@ import os
 import stat
 from pathlib import Path
 
-from policies import EffectivePolicy, HostPath, TenantPath
+from policies import EffectivePolicy, HostPath, TenantPath, own_folder
 from runtime import wire
 from sandbox.errors import StartError
 from sandbox.launcher.settings import LaunchSettings, TestOverride
@@ -65,16 +65,16 @@ def sandbox_mounts(
 
 def _policy_mounts(request: SandboxRequest, policy: EffectivePolicy, places: Places) -> list[Mount]:
     mounts: list[Mount] = []
+    own = own_folder(request.names[0], request.group)
     for entry in policy.paths:
         if isinstance(entry, HostPath):
             mounts.append(Mount(_unchanged(Path(entry.host)), entry.mount, entry.access == "rw"))
             continue
-        names = [None] if entry.scope == "tenant" else request.names
-        for name in names:
-            parts = (*_folder(entry), name) if name else _folder(entry)
-            source = _tenant_directory(places.tenant(request.tenant), parts)
-            target = "/".join((wire.APP_DIRECTORY, *parts))
-            mounts.append(Mount(source, target, entry.access == "rw"))
+        parts = _folder(entry)
+        # An own folder stands where packs look for the whole directory.
+        place = parts if entry.scope == "tenant" else (*parts, own)
+        source = _tenant_directory(places.tenant(request.tenant), place)
+        mounts.append(Mount(source, "/".join((wire.APP_DIRECTORY, *parts)), entry.access == "rw"))
     return mounts
 
 

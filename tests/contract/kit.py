@@ -32,8 +32,8 @@ from sandbox import (
     Value,
 )
 from sandbox.launcher.docker import DockerLauncher
-from sandbox.launcher.settings import TestOverride
-from tests.contract.fixtures import containers
+from sandbox.launcher.settings import LaunchSettings, TestOverride
+from tests.contract.fixtures import IMAGE, containers
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PACKS = CHECKOUT / "tests" / "extensions"
@@ -90,9 +90,12 @@ class Shelf:
         except KeyError:
             raise StartError(f"no extension {extension}") from None
 
-    async def members(self, tenant: TenantId, group: str) -> tuple[ExtensionName, ...]:
+    async def group_files(
+        self, tenant: TenantId, group: str, extension: ExtensionName
+    ) -> tuple[ExtensionFiles, ...]:
         """See ``ExtensionSource``."""
-        return self.groups.get(group, ())
+        names = sorted({*self.groups.get(group, ()), extension})
+        return tuple([await self.files(tenant, name) for name in names])
 
 
 class Policies:
@@ -220,4 +223,4 @@ RUNTIME = TestOverride(runtime_source=CHECKOUT / "runtime")
 
 def in_docker(ours: Places, written: Policies) -> DockerLauncher:
     """Real containers."""
-    return DockerLauncher(ours, written.store, override=RUNTIME)
+    return DockerLauncher(ours, written.store, LaunchSettings(image=IMAGE), override=RUNTIME)

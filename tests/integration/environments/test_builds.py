@@ -14,7 +14,12 @@ import pytest
 from docker.errors import DockerException
 
 from policies import LOCAL_TENANT, EffectivePolicy, ExtensionName, PolicyStore
-from sandbox.environment_errors import BuildFailedError, BuildLimitError, DependencyAbsentError
+from sandbox.environment_errors import (
+    BuildFailedError,
+    BuildLimitError,
+    DependencyAbsentError,
+    GroupConflictError,
+)
 from sandbox.environments import Environment, Environments
 from sandbox.launcher.build import DockerBuilder
 from sandbox.launcher.build_verb import BuildSettings, IndexSettings
@@ -146,11 +151,37 @@ async def test_a_package_without_wheels_needs_the_policys_word(yard: Yard) -> No
 
 
 async def test_what_only_another_image_has_is_said_before_anything_is_built(yard: Yard) -> None:
-    if "torchvision" in (await yard.builder.image()).packages:
-        pytest.skip("this image variant has torchvision")
-    with pytest.raises(DependencyAbsentError, match="'full'"):
-        await yard.ensure("torchvision")
+    with pytest.raises(DependencyAbsentError, match="torchaudio"):
+        await yard.ensure("torchaudio")
     assert yard.lines == []
+
+
+def packs(yard: Yard, **needs: str) -> dict[ExtensionName, Path]:
+    found = {}
+    for name, text in needs.items():
+        found[ExtensionName(name)] = yard.root / "packs" / name
+        found[ExtensionName(name)].mkdir(parents=True)
+        (found[ExtensionName(name)] / "requirements.txt").write_text(text)
+    return found
+
+
+async def test_the_members_of_a_group_get_one_environment_with_what_each_needs(yard: Yard) -> None:
+    members = packs(yard, one="piexif\nnumpy<3", two="isodate>=0.6")
+    built = await yard.environments.ensure_group(
+        LOCAL_TENANT, "studio", members, yard.policy, yard.lines.append
+    )
+    assert set(built.packages) == {"piexif", "isodate"}
+    assert built.site is not None
+    assert {"piexif", "isodate"} <= {path.name for path in built.site.iterdir()}
+
+
+async def test_members_whose_dependencies_exclude_each_other_are_told_both_names(yard: Yard) -> None:
+    members = packs(yard, one="requests==2.31.0", two="urllib3==1.20")
+    with pytest.raises(GroupConflictError) as caught:
+        await yard.environments.ensure_group(LOCAL_TENANT, "studio", members, yard.policy, yard.lines.append)
+    text = caught.value.message
+    assert "sandbox group 'studio' (extensions 'one', 'two') cannot have one environment" in text
+    assert "'one' wants 'requests==2.31.0'; 'two' wants 'urllib3==1.20'" in text
 
 
 async def test_a_build_without_network_cannot_reach_the_index(yard: Yard) -> None:

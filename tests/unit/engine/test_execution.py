@@ -288,6 +288,25 @@ async def test_output_files_of_an_extension_with_a_folder_of_its_own():
         assert [item["subfolder"] for item in images] == ["blur/x/y", ""]
 
 
+async def test_output_files_of_a_sandbox_group_and_of_a_folder_in_the_outputs():
+    items = [
+        {"filename": "a.png", "subfolder": "", "type": "output"},
+        {"filename": "b.png", "subfolder": "daily/x", "type": "temp"},
+    ]
+    save = FakeNode(
+        "Save",
+        lambda: {"ui": {"images": items}},
+        outputs=(),
+        output_node=True,
+        extension="blur",
+        group="studio",
+        private_areas=("output", "temp/daily"),
+    )
+    async with Stage(save) as stage:
+        images = (await stage.outputs(prompt(s=("Save",))))["s"]["images"]
+        assert [item["subfolder"] for item in images] == ["_studio", "daily/_studio/x"]
+
+
 # -- lazy --------------------------------------------------------------------------------------------------------
 
 

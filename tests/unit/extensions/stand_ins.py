@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -102,7 +102,7 @@ class FakeSandboxes:
     def list(self, tenant: TenantId | None = None) -> list[FakeView]:
         return [view for view in self.views.values() if tenant in (None, view.tenant)]
 
-    async def stop(self, tenant: TenantId, sandbox: SandboxId) -> bool:
+    async def stop(self, tenant: TenantId, sandbox: SandboxId, why: str = "") -> bool:
         self.stopped.append(sandbox)
         return self.views.pop(sandbox, None) is not None
 
@@ -131,6 +131,7 @@ class FakeEnvironments:
         self.root = root
         self.current = FakeImage()
         self.discarded: list[str] = []
+        self.groups: list[tuple[str, tuple[ExtensionName, ...]]] = []
         self.fails: Exception | None = None
 
     async def image(self) -> FakeImage:
@@ -148,6 +149,22 @@ class FakeEnvironments:
         (self.root / key).mkdir(parents=True, exist_ok=True)
         progress(f"built {key}")
         return FakeEnvironment(key, self.root / key, self.current.id, ("asks for the moon",), ("a note",))
+
+    async def ensure_group(
+        self,
+        tenant: TenantId,
+        group: str,
+        members: Mapping[ExtensionName, Path],
+        policy: EffectivePolicy,
+        progress: Progress,
+    ) -> FakeEnvironment:
+        self.groups.append((group, tuple(members)))
+        if self.fails is not None:
+            raise self.fails
+        files = [pack / "requirements.txt" for pack in members.values()]
+        key = "+".join(file.read_text().strip() for file in files if file.exists())
+        (self.root / key).mkdir(parents=True, exist_ok=True)
+        return FakeEnvironment(key, self.root / key, self.current.id)
 
     def site(self, key: str) -> Path | None:
         return self.root / key if (self.root / key).is_dir() else None

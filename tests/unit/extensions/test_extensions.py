@@ -29,7 +29,7 @@ from policies import (
     TenantId,
 )
 from sandbox import Places
-from sandbox.environment_errors import BuildFailedError
+from sandbox.environment_errors import BuildFailedError, GroupConflictError
 from sandbox.errors import LoadFailedError, StartError
 from tests.unit.extensions.stand_ins import FakeEnvironments, FakeSandboxes, loaded
 
@@ -443,6 +443,50 @@ async def test_members_of_a_group_are_the_ready_ones(house: House) -> None:
         await registry.add(LOCAL_TENANT, house.pack("alone", "# nodes: Alone"))
         assert await registry.members(LOCAL_TENANT, "pictures") == ("blur", "glow")
         assert (await registry.node_types(LOCAL_TENANT))["Glow"].group == "pictures"
+
+
+async def test_a_group_has_one_environment_made_once_for_its_members_as_they_are(house: House) -> None:
+    house.policies.directory.mkdir()
+    for name in ("blur", "glow"):
+        (house.policies.directory / f"{name}.yaml").write_text("group: pictures\n")
+    async with house.open() as registry:
+        for name, needs in (("blur", "numpy"), ("glow", "scipy")):
+            pack = house.pack(name, f"# nodes: {name}")
+            (pack / "requirements.txt").write_text(needs)
+            await registry.add(LOCAL_TENANT, pack)
+        for _ in range(2):
+            blur, glow = await registry.group_files(LOCAL_TENANT, "pictures", BLUR)
+            assert (blur.name, glow.name) == ("blur", "glow")
+            assert blur.environment == glow.environment == house.environments.root / "numpy+scipy"
+        assert house.environments.groups == [("pictures", ("blur", "glow"))]
+        assert (await registry.files(LOCAL_TENANT, BLUR)).environment == house.environments.root / "numpy-one"
+
+        (pack / "requirements.txt").write_text("tqdm")
+        lines: list[str] = []
+        await registry.reload(LOCAL_TENANT, ExtensionName("glow"), lines.append)
+        assert "the sandbox of group 'pictures' is replaced, which also holds 'blur'" in lines
+        blur, glow = await registry.group_files(LOCAL_TENANT, "pictures", BLUR)
+        assert blur.environment == glow.environment == house.environments.root / "numpy+tqdm"
+
+        await registry.remove(LOCAL_TENANT, ExtensionName("glow"))
+        (blur,) = await registry.group_files(LOCAL_TENANT, "pictures", BLUR)
+        assert blur.environment == house.environments.root / "numpy-one"
+
+
+async def test_a_group_that_cannot_have_one_environment_says_so_when_a_member_starts(house: House) -> None:
+    house.policies.directory.mkdir()
+    for name in ("blur", "glow"):
+        (house.policies.directory / f"{name}.yaml").write_text("group: pictures\n")
+    async with house.open() as registry:
+        for name, needs in (("blur", "numpy"), ("glow", "scipy")):
+            pack = house.pack(name, f"# nodes: {name}")
+            (pack / "requirements.txt").write_text(needs)
+            await registry.add(LOCAL_TENANT, pack)
+        house.environments.fails = GroupConflictError("'blur' and 'glow' exclude each other")
+        with pytest.raises(GroupConflictError, match="exclude each other"):
+            await registry.group_files(LOCAL_TENANT, "pictures", BLUR)
+        house.environments.fails = None
+        assert len(await registry.group_files(LOCAL_TENANT, "pictures", BLUR)) == 2
 
 
 async def test_a_tenant_does_not_get_the_policy_that_another_was_granted(house: House) -> None:

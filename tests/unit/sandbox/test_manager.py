@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import pytest
 
-from policies import ExtensionName, SandboxId, TenantId
+from policies import ExtensionName, PolicyError, SandboxId, TenantId
 from runtime import wire
 from sandbox import (
     CallTimeoutError,
@@ -312,6 +312,26 @@ async def test_a_group_shares_one_sandbox_and_each_member_is_loaded(tmp_path: Pa
         assert at.launcher.requests[0].names == ("one", "two")
 
 
+async def test_members_whose_policies_differ_are_refused_before_anything_starts(tmp_path: Path) -> None:
+    policies = {"one": "group: g\n", "two": "group: g\nmemory: 1GiB\n"}
+    async with world(tmp_path, fake(), policies=policies) as at:
+        at.shelf.groups["g"] = (at.shelf.write("one", ""), at.shelf.write("two", ""))
+        with pytest.raises(
+            PolicyError, match=r"'one' and 'two' share the sandbox group 'g' but differ in 'memory'"
+        ):
+            await at.session("one")
+        assert at.launcher.requests == []
+
+
+async def test_the_list_of_sandboxes_tells_the_group_and_its_members(tmp_path: Path) -> None:
+    policies = {"one": "group: g\n", "two": "group: g\n"}
+    async with world(tmp_path, fake(), policies=policies) as at:
+        at.shelf.groups["g"] = (at.shelf.write("one", ""), at.shelf.write("two", ""))
+        await at.session("two")
+        (info,) = at.manager.list()
+        assert (info.group, info.extensions) == ("g", ("one", "two"))
+
+
 async def test_a_handle_of_another_sandbox_is_refused(tmp_path: Path) -> None:
     async with world(tmp_path, fake()) as at:
         at.shelf.write("pack", "")
@@ -342,6 +362,7 @@ async def test_a_call_says_what_the_protocol_says(tmp_path: Path) -> None:
         await session.execute(asked, ignore)
     (params,) = said
     assert params.pop("call") == 1
+    assert params.pop("extension") == "pack"
     assert params == {
         "prompt_id": "p",
         "node_id": "1",

@@ -127,10 +127,19 @@ def test_only_what_the_policy_names_is_mounted(yard: Yard) -> None:
         "/ringfence/out": (str(yard.places.outbox(BOX)), True),
         "/ringfence/socket": (str(yard.places.socket_directory(BOX)), False),
         "/app/input": (f"{root}/input", False),
-        "/app/output/blur": (f"{root}/output/blur", True),
-        "/app/user/notes/blur": (f"{root}/user/notes/blur", True),
+        "/app/output": (f"{root}/output/blur", True),
+        "/app/user/notes": (f"{root}/user/notes/blur", True),
     }
     assert (root / "output").stat().st_mode & 0o7777 == 0o1777
+
+
+def test_the_members_of_a_group_share_one_folder_that_no_extension_can_have(yard: Yard) -> None:
+    effective = policy(yard.policies, "group: studio\npaths:\n  - {tenant: output, access: rw}\n")
+    files = ExtensionFiles(BLUR, yard.source, None, "hash")
+    request = SandboxRequest(BOX, TENANT, (files,), effective.digest(), group="studio")
+    mounts = sandbox_mounts(request, effective, yard.places, LaunchSettings())
+    found = {mount.target: mount.source for mount in mounts}
+    assert found["/app/output"] == yard.places.tenant(TENANT) / "output" / "_studio"
 
 
 def test_a_sandbox_that_talks_over_stdio_mounts_no_socket(yard: Yard) -> None:
