@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds the images with BuildKit, quickly when nothing changed. images.sh [node|host]...: without one, both.
-# RINGFENCE_VARIANT=cpu|full|cuda and TORCH_BACKEND choose the node image's torch; see docs/install.md.
+# RINGFENCE_VARIANT=cpu|full|cuda and TORCH_BACKEND choose the node image's torch, RINGFENCE_FRONTEND=no leaves the
+# web page out of the host's; see docs/install.md.
 . "$(dirname "$0")/lib.sh"
 cd "$root"
 
@@ -43,7 +44,7 @@ node() {
 }
 
 host() {
-    step "image: $host_image" build Dockerfile.host "$host_image"
+    step "image: $host_image" build Dockerfile.host "$host_image" --build-arg "FRONTEND=${RINGFENCE_FRONTEND:-yes}"
 }
 
 index_settings

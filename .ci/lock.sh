@@ -32,9 +32,11 @@ upgrade=("$@")
 lock_project() { requirements project | compile requirements.lock; }
 lock_dev() { { requirements project; requirements dev; cat .ci/torch.in .ci/tools.in; } | compile requirements-dev.lock; }
 lock_node() { { requirements node; cat .ci/torch.in; } | compile requirements-node.lock; }
+lock_frontend() { requirements frontend | compile requirements-frontend.lock; }
 lock_tools() { compile .ci/tools.lock <.ci/tools.in; }
 
 step "lock: requirements.lock" lock_project
 step "lock: requirements-dev.lock" lock_dev
 step "lock: requirements-node.lock" lock_node
+step "lock: requirements-frontend.lock" lock_frontend
 step "lock: .ci/tools.lock" lock_tools

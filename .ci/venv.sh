@@ -10,7 +10,7 @@ uv=.venv/bin/uv
 digest() {
     case $1 in
     run) cat requirements.lock .ci/tools.lock pyproject.toml ;;
-    dev) cat requirements-dev.lock .ci/tools.lock .ci/torch.pin pyproject.toml ;;
+    dev) cat requirements-dev.lock requirements-frontend.lock .ci/tools.lock .ci/torch.pin pyproject.toml ;;
     *) die "unknown kind '$1'" "use: venv.sh [run|dev]" ;;
     esac | sha256sum | cut -d' ' -f1
 }
@@ -40,6 +40,7 @@ make_venv() {
     .venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r .ci/tools.lock
     if [ "$kind" = dev ]; then
         "$uv" pip install --require-hashes -r requirements-dev.lock
+        "$uv" pip install --require-hashes -r requirements-frontend.lock
         .ci/wheels.sh
         install_torch
     else

@@ -13,8 +13,9 @@ import anyio
 from fastapi import FastAPI
 
 from api import errors
+from api.frontend import find_frontend
 from api.guard import Guard
-from api.routes import include_all
+from api.routes import include_all, include_frontend
 from api.routes.system import ringfence_version
 from api.services import Services, Wiring
 from api.settings import Settings
@@ -59,7 +60,9 @@ def create_app(settings: Settings, *, wiring: Wiring | None = None) -> FastAPI:
     app.state.uploads = Uploads(
         settings.data_dir, max_bytes=settings.max_extension_bytes, max_files=settings.max_extension_files
     )
+    app.state.frontend = find_frontend(settings.frontend_dir)
     include_all(app)
+    include_frontend(app, app.state.frontend, settings.frontend_origins)
     errors.install(app)
     app.add_middleware(Guard)
     return app

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, StringConstraints
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MIB = 1024 * 1024
+_ORIGIN = r"^(https?|wss?)://(\*\.)?[A-Za-z0-9.-]+(:[0-9]{1,5})?$"
 
 
 def _default_data_dir() -> Path:
@@ -62,6 +63,12 @@ class Settings(BaseSettings):
     Written as JSON: ["studio.lan"]."""
     operator_token: SecretStr | None = None
     """The operator's token, at least 32 characters. Default: made at the first start, in <data_dir>/operator.token."""
+    frontend_dir: str = ""
+    """The web frontend served at /: the directory of a build, or "none". Default: the installed package
+    comfyui-frontend-package, if there is one."""
+    frontend_origins: tuple[Annotated[str, StringConstraints(pattern=_ORIGIN)], ...] = ()
+    """Further places that the web page may load from and send to; by default it reaches this server only. Written as
+    JSON: ["https://example.org"]."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least level that is logged."""
     log_format: Literal["auto", "json", "text"] = "auto"

@@ -5,9 +5,11 @@ from __future__ import annotations
 from fastapi import APIRouter, FastAPI
 
 from api import websocket
+from api.frontend import Frontend
 from api.routes import (
     extensions,
     files,
+    frontend,
     health,
     history,
     internal,
@@ -50,7 +52,13 @@ def include_all(app: FastAPI) -> None:
         sandboxes.router,
         policies.router,
         tenants.router,
+        frontend.router,
     ):
         app.include_router(router, prefix="/ringfence/v1", tags=["Ringfence"])
     app.include_router(health.router, tags=["Ringfence"])
     app.include_router(websocket.router)
+
+
+def include_frontend(app: FastAPI, files: Frontend, origins: tuple[str, ...]) -> None:
+    """Mount the web frontend's files, after every route of the API."""
+    app.router.routes.append(frontend.FrontendRoute(files, origins))

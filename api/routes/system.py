@@ -7,7 +7,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 import psutil
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from api.errors import OrjsonResponse
@@ -74,9 +74,9 @@ async def features(services: Have) -> Response:
 
 
 @router.get("/extensions")
-async def web_extensions() -> Response:
-    """Packs' JavaScript would run with the tenant's rights in the browser; none is served yet."""
-    return OrjsonResponse([])
+async def web_extensions(request: Request) -> Response:
+    """The frontend's own scripts. Packs' would run with the tenant's rights in the browser; none is served yet."""
+    return OrjsonResponse(request.app.state.frontend.scripts)
 
 
 @router.get("/i18n")

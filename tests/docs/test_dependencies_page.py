@@ -22,6 +22,7 @@ def names(requirements: list[str]) -> set[str]:
     [
         ("Host", PROJECT["dependencies"]),
         ("Node image", PROJECT["optional-dependencies"]["node"]),
+        ("Web page", PROJECT["optional-dependencies"]["frontend"]),
         ("Development", PROJECT["optional-dependencies"]["dev"]),
     ],
 )
