@@ -3,6 +3,15 @@
 Enter by this door (or ``engine.events`` and ``engine.errors``, which are data); the modules behind it may change.
 """
 
+from engine.assets import (
+    Asset,
+    Assets,
+    AssetsFullError,
+    AssetUnknownError,
+    FileRef,
+    NewAsset,
+    output_asset_id,
+)
 from engine.cache import CacheMode
 from engine.database import Database, DatabaseError
 from engine.dispatcher import EngineLimits
@@ -23,6 +32,7 @@ from engine.queue import SqlStorage
 from engine.registry import NodeType, NodeTypes
 from engine.storage import NewPrompt, QueuedPrompt, Storage
 from engine.streams import EventStream
+from engine.submissions import KeyReusedError, Submission, Submissions
 from engine.tenants import (
     Tenant,
     TenantExistsError,
@@ -33,6 +43,10 @@ from engine.tenants import (
 )
 
 __all__ = [
+    "Asset",
+    "AssetUnknownError",
+    "Assets",
+    "AssetsFullError",
     "CacheMode",
     "Database",
     "DatabaseError",
@@ -45,7 +59,10 @@ __all__ = [
     "ExpansionError",
     "ExtensionInfo",
     "ExtensionRegistry",
+    "FileRef",
     "GitSource",
+    "KeyReusedError",
+    "NewAsset",
     "NewPrompt",
     "NodeFailedError",
     "NodeInputError",
@@ -61,11 +78,14 @@ __all__ = [
     "QueuedPrompt",
     "SqlStorage",
     "Storage",
+    "Submission",
+    "Submissions",
     "Submitted",
     "Tenant",
     "TenantExistsError",
     "TenantRegistry",
     "TenantUnknownError",
+    "output_asset_id",
     "parse_source",
     "prepare_tenant_directory",
     "tenant_directory",
