@@ -209,6 +209,10 @@ def describe(extension: Extension, class_types: list[str] | None = None) -> list
     for node in list(extension.nodes.values()):
         if class_types is not None and node.class_type not in class_types:
             continue
+        if (
+            getattr(node.cls, "RINGFENCE_HIDDEN", False) is True
+        ):  # for the host's own calls; no prompt can name it
+            continue
         try:
             description = schema.describe(node.class_type, node.cls, node.display_name)
         except Exception as error:  # noqa: BLE001
