@@ -3,6 +3,15 @@
 Enter by this door (or ``engine.events`` and ``engine.errors``, which are data); the modules behind it may change.
 """
 
+from engine.assets import (
+    Asset,
+    Assets,
+    AssetsFullError,
+    AssetUnknownError,
+    FileRef,
+    NewAsset,
+    output_asset_id,
+)
 from engine.cache import CacheMode
 from engine.database import Database, DatabaseError
 from engine.dispatcher import EngineLimits
@@ -24,6 +33,7 @@ from engine.queue import SqlStorage
 from engine.registry import NodeType, NodeTypes
 from engine.storage import NewPrompt, QueuedPrompt, Storage
 from engine.streams import EventStream
+from engine.submissions import KeyReusedError, Submission, Submissions
 from engine.tenants import (
     Tenant,
     TenantExistsError,
@@ -34,6 +44,10 @@ from engine.tenants import (
 )
 
 __all__ = [
+    "Asset",
+    "AssetUnknownError",
+    "Assets",
+    "AssetsFullError",
     "CacheMode",
     "Database",
     "DatabaseError",
@@ -46,7 +60,10 @@ __all__ = [
     "ExpansionError",
     "ExtensionInfo",
     "ExtensionRegistry",
+    "FileRef",
     "GitSource",
+    "KeyReusedError",
+    "NewAsset",
     "NewPrompt",
     "NodeFailedError",
     "NodeInputError",
@@ -64,11 +81,14 @@ __all__ = [
     "SqlStorage",
     "StateLimits",
     "Storage",
+    "Submission",
+    "Submissions",
     "Submitted",
     "Tenant",
     "TenantExistsError",
     "TenantRegistry",
     "TenantUnknownError",
+    "output_asset_id",
     "parse_source",
     "prepare_tenant_directory",
     "tenant_directory",
