@@ -71,9 +71,13 @@ class NodeFailedError(EngineError):
 
 
 class ExpansionError(EngineError):
-    """What a node wants to add to the graph cannot be added."""
+    """What a node wants to add to the graph cannot be added. ``kind`` is the exception that ComfyUI reports for it."""
 
     code = "expansion-invalid"
+
+    def __init__(self, message: str, *, hint: str = "", kind: str = "ringfence.ExpansionError") -> None:
+        super().__init__(message, hint=hint)
+        self.kind = kind
 
 
 class NodeInputError(EngineError):

@@ -319,8 +319,8 @@ class PromptRun:
         if self._is_stopping:
             self._results.release(outcome)
             return
-        del self._gathered[node.node_id]
         await self._take_outcome(node, outcome)
+        del self._gathered[node.node_id]
 
     def _lose(self, node: GraphNode, lost: Sequence[str]) -> None:
         """These results cannot be used any more: have them made anew, but not without end."""
@@ -364,7 +364,8 @@ class PromptRun:
         for source in waits_for:
             if source not in self._graph.nodes:
                 raise ExpansionError(
-                    f"node {node.node_id!r}: its result links to {source!r}, which is no known node"
+                    f"node {node.node_id!r}: its result links to {source!r}, which is no known node",
+                    kind="comfy_execution.graph.NodeNotFoundError",
                 )
         await self._fingerprint(children)
         for child in children:

@@ -109,7 +109,9 @@ class Graph:
             known = self.nodes.get(child_id)
             if child_id in new or (known is not None and known.parent != parent.node_id):
                 raise ExpansionError(
-                    f"{who}: its expansion uses the node id {safe_text(child_id, 80)!r} twice"
+                    f"{who}: its expansion uses the node id {safe_text(child_id, 80)!r} twice",
+                    hint="ids of an expansion must be new to the prompt: a GraphBuilder's prefix makes them so",
+                    kind="execution.DuplicateNodeError",
                 )
             new[child_id] = self._child(child_id, child, parent, who)
             displays[child_id] = child.override_display_id or parent.node_id
@@ -117,7 +119,8 @@ class Graph:
             for link in node.links.values():
                 if link.source not in new and link.source not in self.nodes:
                     raise ExpansionError(
-                        f"{who}: its expansion links to {safe_text(link.source, 80)!r}, no known node"
+                        f"{who}: its expansion links to {safe_text(link.source, 80)!r}, no known node",
+                        kind="comfy_execution.graph.NodeNotFoundError",
                     )
         self.replaced += [self.nodes[child_id] for child_id in new if child_id in self.nodes]
         self.nodes.update(new)
@@ -135,6 +138,7 @@ class Graph:
             raise ExpansionError(
                 f"{who}: its expansion needs the node class '{name}', which no extension provides",
                 hint="add the extension that does",
+                kind="KeyError",
             )
         links, constants, raw_links = _sorted_inputs(child.inputs, node_type)
         display = parent.display

@@ -46,6 +46,7 @@ class Inputs:
     """Gathered inputs of one call. ``lost``: sources whose result holds handles of a sandbox that is gone."""
 
     values: dict[str, Sequence[Value] | None] = field(default_factory=dict)
+    undeclared: frozenset[str] = frozenset()  # constants that the node will not see
     lost: list[str] = field(default_factory=list)
 
     @property
@@ -56,7 +57,9 @@ class Inputs:
     def plain(self) -> dict[str, list[JSON]]:
         """The inputs as error reports show them."""
         return {
-            name: [plain(value) for value in values or (NONE,)][:100] for name, values in self.values.items()
+            name: [plain(value) for value in ((NONE,) if values is None else values)[:100]]
+            for name, values in self.values.items()
+            if name not in self.undeclared
         }
 
 
@@ -99,7 +102,7 @@ class Invocations:
             EndedError: an expansion handed over an object whose sandbox is gone.
             QuotaError: a large constant does not fit the tenant's quota.
         """
-        inputs = Inputs()
+        inputs = Inputs(undeclared=_undeclared(node))
         for name, value in node.constants.items():
             inputs.values[name] = (await self._constant(node, name, value),)
         for name, link in node.links.items():
@@ -218,16 +221,13 @@ def wanted_links(node: GraphNode, names: Sequence[str], inputs: Inputs) -> list[
     Raises:
         NodeInputError: the node has no such input in this prompt.
     """
-    description = node.node_type.description
-    declared = declared_names(description.info.get("input"))
+    undeclared = _undeclared(node)
     wanted = []
     for name in names:
         if name in node.links:
             if name in inputs.missing:
                 wanted.append(name)
-        elif name not in node.constants or not (
-            name in declared or name.partition(".")[0] in declared or description.accepts_any_name
-        ):
+        elif name not in node.constants or name in undeclared:
             raise NodeInputError(
                 f"node {safe_text(node.node_id, 80)!r} ({safe_text(node.class_type, 80)}) asked for its input "
                 f"{safe_text(name, 80)!r}, which it does not have in this prompt"
@@ -235,9 +235,14 @@ def wanted_links(node: GraphNode, names: Sequence[str], inputs: Inputs) -> list[
     return list(dict.fromkeys(wanted))
 
 
-def declared_names(info_input: JSON) -> set[str]:
-    """Names in the required and optional sections of a declaration."""
-    if not isinstance(info_input, Mapping):
-        return set()
-    sections = (info_input.get(section) for section in ("required", "optional"))
-    return {str(name) for section in sections if isinstance(section, Mapping) for name in section}
+def _undeclared(node: GraphNode) -> frozenset[str]:
+    """Constants of which the class knows nothing."""
+    description = node.node_type.description
+    if description.accepts_any_name:
+        return frozenset()
+    sections = description.info.get("input")
+    found = sections.values() if isinstance(sections, Mapping) else ()
+    declared = {str(name) for section in found if isinstance(section, Mapping) for name in section}
+    return frozenset(
+        name for name in node.constants if name not in declared and name.partition(".")[0] not in declared
+    )

@@ -13,10 +13,6 @@ from sandbox.errors import NodeRaisedError
 
 JSON = Any
 
-_COMFY_NAMES: Final[dict[type[RingfenceError], str]] = {
-    ExpansionError: "execution.ExpansionError",
-    NodeInputError: "graph.NodeInputError",
-}
 OUT_OF_MEMORY_ADVICE: Final = (
     "The device ran out of memory: lower the resolution or batch size, or stop other prompts."
 )
@@ -38,7 +34,7 @@ def failure_details(
         inputs: Mapping[str, Sequence[JSON]] = error.inputs or current_inputs
         traceback: Sequence[str] = error.traceback
     else:
-        kind = _COMFY_NAMES.get(type(error), f"ringfence.{type(error).__name__}")
+        kind = _kind(error)
         text, inputs = f"{error}\n", current_inputs
         traceback = tuple(getattr(error, "traceback", ()))
     return {
@@ -51,6 +47,14 @@ def failure_details(
         "current_inputs": {name: list(values) for name, values in inputs.items()},
         "current_outputs": list(graph.original),
     }
+
+
+def _kind(error: RingfenceError) -> str:
+    if isinstance(error, ExpansionError):
+        return error.kind
+    if isinstance(error, NodeInputError):
+        return "comfy_execution.graph.NodeInputError"
+    return f"ringfence.{type(error).__name__}"
 
 
 def cycle_details(cycle: Sequence[str], graph: Graph, *, executed: Iterable[str]) -> dict[str, JSON]:

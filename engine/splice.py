@@ -12,7 +12,8 @@ from typing import Any
 from engine.cache import Result, Slots
 from engine.errors import ExpansionError
 from engine.prompt import as_link
-from engine.values import NONE, Ledger, list_items
+from engine.values import Ledger, list_items
+from policies import safe_text
 from sandbox.calls import ExpandedCall, Value
 
 JSON = Any
@@ -40,14 +41,17 @@ def splice(
     """Merge the calls of an expanding node slot by slot. Each value in the answer is held once for the caller.
 
     Raises:
-        ExpansionError: calls returned different numbers of slots, or a list slot holds no list.
+        ExpansionError: calls returned different numbers of slots, a list slot holds no list, or a result links to an
+            output that its node did not return.
     """
-    rows = [list(_spliced(call, result_of)) for call in calls]
+    rows = [list(_spliced(call, result_of, who)) for call in calls]
     if not rows:
         return ()
     if any(len(row) != len(rows[0]) for row in rows):
         counts = ", ".join(str(len(row)) for row in rows[:20])
-        raise ExpansionError(f"{who}: its calls returned different numbers of outputs ({counts})")
+        raise ExpansionError(
+            f"{who}: its calls returned different numbers of outputs ({counts})", kind="IndexError"
+        )
     slots: list[tuple[Value, ...]] = []
     held: list[Value] = []
     try:
@@ -58,7 +62,9 @@ def splice(
                 if position < len(is_list) and is_list[position] and not value.is_blocker:
                     items = list_items(value)
                     if items is None:
-                        raise ExpansionError(f"{who}: output {position} is declared a list, but holds none")
+                        raise ExpansionError(
+                            f"{who}: output {position} is declared a list, but holds none", kind="TypeError"
+                        )
                     merged += items
                 else:
                     merged.append(value)
@@ -72,14 +78,18 @@ def splice(
     return tuple(slots)
 
 
-def _spliced(call: ExpandedCall, result_of: Callable[[str], Result | None]) -> Iterator[Value]:
+def _spliced(call: ExpandedCall, result_of: Callable[[str], Result | None], who: str) -> Iterator[Value]:
     for value in call.result:
         link = as_link(value.tree) if call.expand is not None else None
         if link is None:
             yield value
             continue
         result = result_of(link.source)
-        if result is None or not 0 <= link.slot < len(result.slots):
-            yield NONE
-        else:
-            yield from result.slots[link.slot]
+        count = 0 if result is None else len(result.slots)
+        if result is None or not 0 <= link.slot < count:
+            raise ExpansionError(
+                f"{who}: its result links to output {link.slot} of node {safe_text(link.source, 80)!r}, "
+                f"which returned {count}",
+                kind="IndexError",
+            )
+        yield from result.slots[link.slot]

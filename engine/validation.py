@@ -341,11 +341,7 @@ class Walk:
                 continue
             suffix = "" if result is False else f" - {result}"
             message = "Custom validation failed for node"
-            if not call.passed:
-                visit.errors.append(
-                    node_error("custom_validation_failed", message, suffix.removeprefix(" - "))
-                )
-            for name in call.passed:
+            for name in call.passed:  # as in ComfyUI, a verdict of a validator that was given nothing is lost
                 visit.errors.append(
                     node_error("custom_validation_failed", message, name + suffix, input_name=name)
                 )
@@ -417,7 +413,8 @@ def _passed_arguments(
     ]
     if description.api == "v1":
         available += [name for name in description.hidden if name not in available]
-    return tuple(name for name in available if validator.kwargs or _is_named(name, validator.args))
+    named = [name for name in available if validator.kwargs or _is_named(name, validator.args)]
+    return (*named, "input_types") if validator.input_types else tuple(named)
 
 
 def _shown_type(declared: JSON) -> str:

@@ -156,7 +156,7 @@ def execute_result(cls: Any, outcomes: list[Any], encoder: Encoder) -> dict[str,
     """Merge and encode what the mapped calls gave back: the execute result of docs/protocol.md.
 
     Raises:
-        TypeError, ValueError: the node returned something that no node may return.
+        TypeError, IndexError, KeyError: the node returned something that no node may return.
         RpcError: a value has no portable form, or the host refused the space.
     """
     output_count = len(schema.return_types(cls))
@@ -206,7 +206,7 @@ def _encode_graph(graph: Mapping[str, Any], encoder: Encoder) -> dict[str, Any]:
     encoded = {}
     for node_id, node in graph.items():
         if not isinstance(node, Mapping) or "class_type" not in node:
-            raise TypeError(f"expand: node {node_id!r} has no class_type")
+            raise KeyError(f"expand: node {node_id!r} has no class_type")
         display = node.get("override_display_id") or None
         encoded[_name(node_id)] = {
             "class_type": _name(node["class_type"]),

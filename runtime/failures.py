@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 import traceback
 from collections.abc import Mapping
@@ -32,6 +33,7 @@ _MAX_MESSAGE = 8_000
 _MAX_FRAMES = 40
 _MAX_FRAME_TEXT = 2_000
 _MAX_INPUT_TEXT = 400
+_MAX_INPUT_INT = 2**53
 _MAX_INPUTS = 100
 
 
@@ -87,13 +89,15 @@ def print_to_log(error: BaseException, what: str) -> None:
         pass
 
 
-def describe_value(value: Any) -> str:
-    """A short text for a value in an error report; tensors by shape, never by content."""
+def describe_value(value: Any) -> str | int | float | None:
+    """A value as an error report shows it: plain ones as they are, all others as a short text (tensors by shape)."""
     try:
         shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
         if shape is not None and dtype is not None:
             text = f"{type(value).__name__}({list(shape)}, {str(dtype).removeprefix('torch.')})"
-        elif isinstance(value, (str, int, float, bool, type(None))):
+        elif _is_plain(value):
+            return value  # type: ignore[no-any-return]
+        elif isinstance(value, (str, int, float)):
             text = str(value)
         elif isinstance(value, (list, tuple, dict, set, frozenset)):
             text = f"{type(value).__name__} of {len(value)}"
@@ -102,6 +106,14 @@ def describe_value(value: Any) -> str:
     except Exception:  # noqa: BLE001 - a pack's object may raise from anything
         text = "<unprintable>"
     return plain.clean(text[:_MAX_INPUT_TEXT])
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether JSON has it and every reader keeps it exactly."""
+    kind = type(value)
+    if kind is int:
+        return bool(abs(value) < _MAX_INPUT_INT)
+    return value is None or kind is bool or (kind is float and math.isfinite(value))
 
 
 def _type_name(error: BaseException) -> str:

@@ -56,7 +56,8 @@ def merge_slots(results: Sequence[Sequence[Any]], output_is_list: Sequence[bool]
     """Merge the results of all calls, slot by slot.
 
     Raises:
-        ValueError: a call returned fewer values than the first one, or no list where a list is declared.
+        IndexError: a call returned fewer values than the first one.
+        TypeError: it returned no list where a list is declared.
     """
     if not results:
         return []
@@ -68,7 +69,7 @@ def merge_slots(results: Sequence[Sequence[Any]], output_is_list: Sequence[bool]
         merged: list[Any] = []
         for index, values in enumerate(results):
             if slot >= len(values):
-                raise ValueError(
+                raise IndexError(
                     f"call {index} returned {len(values)} outputs, the first call returned {len(results[0])}"
                 )
             value = values[slot]
@@ -78,7 +79,7 @@ def merge_slots(results: Sequence[Sequence[Any]], output_is_list: Sequence[bool]
             try:
                 merged.extend(value)
             except TypeError as error:
-                raise ValueError(
+                raise TypeError(
                     f"output {slot} is declared as a list, but the node returned {type(value).__name__}"
                 ) from error
         slots.append(merged)
@@ -89,7 +90,8 @@ def merge_ui(uis: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]] | None:
     """Concatenate the UI objects of all calls under the keys of the first; None when there is none.
 
     Raises:
-        ValueError: a later call lacks a key of the first, or a value is no list.
+        KeyError: a later call lacks a key of the first.
+        TypeError: a value is no list.
     """
     if not uis:
         return None
@@ -98,11 +100,11 @@ def merge_ui(uis: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]] | None:
         merged[key] = []
         for ui in uis:
             if key not in ui:
-                raise ValueError(f"ui key {key!r} is missing from a later call's ui")
+                raise KeyError(f"ui key {key!r} is missing from a later call's ui")
             try:
                 merged[key].extend(ui[key])
             except TypeError as error:
-                raise ValueError(
+                raise TypeError(
                     f"ui key {key!r} holds {type(ui[key]).__name__}; it must be a list"
                 ) from error
     return merged

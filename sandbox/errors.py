@@ -125,7 +125,7 @@ class NodeRaisedError(RingfenceError):
         *,
         exception_type: str,
         traceback: tuple[str, ...] = (),
-        inputs: dict[str, list[str]] | None = None,
+        inputs: dict[str, list[str | int | float | None]] | None = None,
         out_of_memory: bool = False,
     ) -> None:
         super().__init__(message, hint=hint)

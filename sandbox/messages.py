@@ -80,7 +80,7 @@ class _Failure(_Strict):
     type: Text = ""
     message: Text = ""
     traceback: list[Text] = Field(default=[], max_length=1000)
-    inputs: dict[Name, list[Text]] = {}
+    inputs: dict[Name, list[bool | int | float | Text | None]] = {}
 
 
 class RemoteError(_Strict):
@@ -632,7 +632,9 @@ def failure(error: RemoteError, extension: ExtensionName) -> NodeRaisedError | S
             exception_type=kind or "Exception",
             traceback=trace,
             inputs={
-                safe_text(name, 256): [safe_text(item, newlines=True) for item in items]
+                safe_text(name, 256): [
+                    safe_text(item, newlines=True) if isinstance(item, str) else item for item in items
+                ]
                 for name, items in list(said.inputs.items())[:256]
             },
             out_of_memory=error.code == wire.OUT_OF_MEMORY,

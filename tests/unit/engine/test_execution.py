@@ -316,7 +316,7 @@ async def test_asking_for_an_input_that_is_not_there_is_an_error():
         error = await stage.error(
             prompt(c=("Const", {"v": 1}), a=("Ask", {"a": ["c", 0]}), s=("Sink", {"x": ["a", 0]}))
         )
-        assert error["exception_type"] == "graph.NodeInputError"
+        assert error["exception_type"] == "comfy_execution.graph.NodeInputError"
         assert error["node_id"] == "a"
 
 
@@ -423,17 +423,33 @@ async def test_a_list_output_of_an_expanding_node():
 
 
 @pytest.mark.parametrize(
-    ("result", "graph", "text"),
+    ("result", "graph", "kind", "text"),
     [
-        ((["z", 0],), {"c": ("Const", {"v": 1})}, "no known node"),
-        ((["c", 0],), {"c": ("Nope", {})}, "needs the node class 'Nope'"),
-        ((["s", 0],), {"s": ("Const", {"v": 1})}, "twice"),
-        ((["c", 0],), {"c": ("Const", {"v": ["z", 0]})}, "no known node"),
-        ((["c", 0],), {"c\n": ("Const", {"v": 1})}, "bad node id"),
-        ((["0", 0],), {str(number): ("Const", {"v": Tensor(1)}) for number in range(11)}, "the limit is 10"),
+        ((["z", 0],), {"c": ("Const", {"v": 1})}, "comfy_execution.graph.NodeNotFoundError", "no known node"),
+        ((["c", 0],), {"c": ("Nope", {})}, "KeyError", "needs the node class 'Nope'"),
+        ((["s", 0],), {"s": ("Const", {"v": 1})}, "execution.DuplicateNodeError", "twice"),
+        (
+            (["c", 0],),
+            {"c": ("Const", {"v": ["z", 0]})},
+            "comfy_execution.graph.NodeNotFoundError",
+            "no known node",
+        ),
+        ((["c", 0],), {"c\n": ("Const", {"v": 1})}, "ringfence.ExpansionError", "bad node id"),
+        (
+            (["0", 0],),
+            {str(number): ("Const", {"v": Tensor(1)}) for number in range(11)},
+            "ringfence.ExpansionError",
+            "the limit is 10",
+        ),
+        (
+            (["c", 4],),
+            {"c": ("Const", {"v": 1})},
+            "IndexError",
+            "links to output 4 of node 'c', which returned 1",
+        ),
     ],
 )
-async def test_an_expansion_that_cannot_be_added(result, graph, text):
+async def test_an_expansion_that_cannot_be_added(result, graph, kind, text):
     def expand():
         nodes = {key: {"class_type": name, "inputs": inputs} for key, (name, inputs) in graph.items()}
         return {"result": (*result, Tensor("given back")), "expand": nodes}
@@ -441,7 +457,7 @@ async def test_an_expansion_that_cannot_be_added(result, graph, text):
     limits = EngineLimits(prompt=PromptLimits(expansion_nodes=10))
     async with Stage(FakeNode("Expand", expand), limits=limits) as stage:
         error = await stage.error(prompt(e=("Expand",), s=("Sink", {"x": ["e", 0]})))
-        assert error["exception_type"] == "execution.ExpansionError"
+        assert error["exception_type"] == kind
         assert text in error["exception_message"]
         assert error["node_id"] == "e"
 
