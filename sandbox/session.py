@@ -15,6 +15,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import anyio
@@ -23,6 +24,7 @@ from policies import ExtensionName, SandboxId, safe_text
 from runtime import wire
 from sandbox import messages
 from sandbox.calls import LoadedExtension, NodeCall, NodeDescription, NodeResult, ProgressSink
+from sandbox.declarations import MAX_PAGES, Registration
 from sandbox.errors import (
     EndedError,
     HandleNotPortableError,
@@ -145,7 +147,15 @@ class ExtensionSession:
             limit_s = self._sandbox.policy.timeouts.import_s
             try:
                 answer = await self._ask(wire.LOAD, params, "loading it", "timeouts.import", limit_s)
-                self._loaded = await self._checked(lambda: messages.loaded(answer))
+                nodes = Registration()
+                extension, more = await self._checked(lambda: messages.loaded(answer, nodes))
+                await self._pages(more, nodes)
+                self._loaded = replace(
+                    extension,
+                    nodes=tuple(nodes.nodes.values()),
+                    skipped=dict(nodes.left_out),
+                    notes=(*extension.notes, *nodes.notes),
+                )
             except EndedError as error:
                 text = f"extension '{self._extension}' could not be loaded: {error.message}"
                 raise LoadFailedError(text, error.hint) from error
@@ -157,11 +167,29 @@ class ExtensionSession:
     async def describe(self, class_types: Sequence[str] | None = None) -> tuple[NodeDescription, ...]:
         """See ``calls.Session``."""
         wanted = [node.class_type for node in self.loaded.nodes] if class_types is None else list(class_types)
+        nodes = Registration()
+        await self._pages(await self._page({"class_types": wanted}, nodes), nodes)
+        return tuple(nodes.nodes.values())
+
+    async def _pages(self, more: int | None, nodes: Registration) -> None:
+        """Fetch the pages that follow.
+
+        Raises:
+            SandboxError: the sandbox ended, or its worker sends pages without end.
+        """
+        pages = 1
+        while more is not None:
+            if pages >= MAX_PAGES:
+                raise await self._broken(
+                    ProtocolViolationError(f"it describes its nodes in more than {MAX_PAGES} messages")
+                )
+            more = await self._page({"more": more}, nodes)
+            pages += 1
+
+    async def _page(self, params: dict[str, Any], nodes: Registration) -> int | None:
         limit_s = self._sandbox.policy.timeouts.import_s
-        answer = await self._ask(
-            wire.DESCRIBE, {"class_types": wanted}, "describing its nodes", "timeouts.import", limit_s
-        )
-        return await self._checked(lambda: messages.described(answer))
+        answer = await self._ask(wire.DESCRIBE, params, "describing its nodes", "timeouts.import", limit_s)
+        return await self._checked(lambda: messages.described(answer, nodes))
 
     async def validate(self, call: NodeCall, input_types: Mapping[str, str]) -> tuple[bool | str | None, ...]:
         """See ``calls.Session``."""
