@@ -19,7 +19,10 @@ from ...comfy_execution.progress import get_progress_state
 from ...comfy_execution.utils import get_executing_context
 from ..internal import ComfyAPIBase
 from . import _input, _input_impl, _io, _ui, _util
+from ._input import AudioInput, ImageInput, LatentInput, MaskInput, VideoInput
+from ._input_impl import VideoFromComponents, VideoFromFile
 from ._io import ComfyNode, FolderType, NodeReplace
+from ._util import VideoCodec, VideoComponents, VideoContainer
 
 io = _io
 ui = _ui
@@ -30,15 +33,25 @@ comfy_io = io
 __all__ = [
     "IO",
     "UI",
+    "AudioInput",
     "Caching",
     "ComfyAPI",
     "ComfyAPISync",
     "ComfyAPI_latest",
     "ComfyExtension",
     "FolderType",
+    "ImageInput",
     "Input",
     "InputImpl",
+    "LatentInput",
+    "MaskInput",
     "Types",
+    "VideoCodec",
+    "VideoComponents",
+    "VideoContainer",
+    "VideoFromComponents",
+    "VideoFromFile",
+    "VideoInput",
     "comfy_io",
     "io",
     "ui",
