@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from policies import EffectivePolicy, ExtensionName, TenantId, TenantPath
-from sandbox.calls import NodeDescription
+from sandbox.calls import NodeDescription, NodeReplacement
 
 JSON = Any
 
@@ -28,6 +28,9 @@ class NodeType:
     private_areas: frozenset[str] = frozenset()
     """Of `output` and `temp`: those that the policy gives the extension with scope `extension`, so that the sandbox
     mounts `<tenant>/<area>/<extension>` there and file names that it reports need that folder in front."""
+
+    replaces: tuple[NodeReplacement, ...] = ()
+    """Old classes whose nodes may become nodes of this one."""
 
     @property
     def class_type(self) -> str:

@@ -18,6 +18,7 @@ from .peer import RpcError
 #: Rests of descriptions that wait to be asked for.
 _MAX_RESTS = 4
 _MAX_ROUTES = 1000
+_MAX_REPLACEMENTS = 1000
 
 
 class Catalogue:
@@ -59,6 +60,7 @@ class Catalogue:
                 for route in extension.routes[:_MAX_ROUTES]
             ],
             "notes": [plain.clean(note) for note in extension.notes],
+            "replacements": plain.to_json(extension.replacements[:_MAX_REPLACEMENTS]),
         }
 
     def describe(self, params: Mapping[str, Any]) -> dict[str, Any]:

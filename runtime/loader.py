@@ -42,6 +42,8 @@ class Extension:
     """Classes that cannot be used -> why."""
     web_directory: str | None = None
     routes: list[registry.Route] = field(default_factory=list)
+    replacements: list[dict[str, Any]] = field(default_factory=list)
+    """Old node classes that it names successors for."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -64,6 +66,7 @@ async def load(name: str, path: str, module_name: str | None, *, core: bool) -> 
     relative_name = module_name or f"custom_nodes.{name}"
     place = Path(path) if core else _working_copy(Path(path), relative_name, extension)
     registry.take_routes()
+    registry.take_replacements()
     _run_prestartup(place, extension)
     known = dict(registry.node_classes)
     module = _import(place)
@@ -71,6 +74,7 @@ async def load(name: str, path: str, module_name: str | None, *, core: bool) -> 
     await _collect(module, extension)
     _take_patched_in(known, extension)
     extension.routes = registry.take_routes()
+    extension.replacements = registry.take_replacements()
     _register(extension, relative_name)
     return extension
 

@@ -93,6 +93,19 @@ class NodeDescription:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeReplacement:
+    """A pack says: a node of an old class is now one of a new class (``io.NodeReplace``)."""
+
+    new_node_id: str
+    old_node_id: str
+    old_widget_ids: tuple[str, ...] | None = None
+    input_mapping: tuple[Mapping[str, JSON], ...] | None = None
+    """Each ``{"new_id", "old_id"}`` or ``{"new_id", "set_value"}``."""
+    output_mapping: tuple[Mapping[str, int], ...] | None = None
+    """Each ``{"new_idx", "old_idx"}``."""
+
+
+@dataclass(frozen=True, slots=True)
 class LoadedExtension:
     """Result of loading an extension in a worker."""
 
@@ -102,6 +115,7 @@ class LoadedExtension:
     web_directory: str | None
     routes: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
+    replacements: tuple[NodeReplacement, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from pydantic import Field, StringConstraints, ValidationError
 from policies import safe_text
 from runtime import wire
 from sandbox import hostile_json
-from sandbox.calls import NodeDescription, Validator, measure
+from sandbox.calls import NodeDescription, NodeReplacement, Validator, measure
 from sandbox.figures import human_bytes
 from sandbox.strict import Name, Strict
 
@@ -82,6 +82,42 @@ class _Node(Strict):
         )
 
 
+class _InputMapping(Strict):
+    new_id: Name
+    old_id: Name | None = None
+    set_value: Any = None
+
+
+class _OutputMapping(Strict):
+    new_idx: Annotated[int, Field(ge=0, lt=MAX_OUTPUTS)]
+    old_idx: Annotated[int, Field(ge=0, lt=MAX_OUTPUTS)]
+
+
+class _Replacement(Strict):
+    new_node_id: Name
+    old_node_id: Name
+    old_widget_ids: Annotated[list[Name], Field(max_length=MAX_INPUTS)] | None = None
+    input_mapping: Annotated[list[_InputMapping], Field(max_length=MAX_INPUTS)] | None = None
+    output_mapping: Annotated[list[_OutputMapping], Field(max_length=MAX_OUTPUTS)] | None = None
+
+    def plain(self) -> NodeReplacement:
+        """As the engine knows it."""
+        inputs = None if self.input_mapping is None else [_said(item) for item in self.input_mapping]
+        outputs = None if self.output_mapping is None else [item.model_dump() for item in self.output_mapping]
+        return NodeReplacement(
+            self.new_node_id,
+            self.old_node_id,
+            None if self.old_widget_ids is None else tuple(self.old_widget_ids),
+            None if inputs is None else tuple(inputs),
+            None if outputs is None else tuple(outputs),
+        )
+
+
+def _said(item: _InputMapping) -> dict[str, Any]:
+    data: dict[str, Any] = hostile_json.plain(item.model_dump(exclude_unset=True))
+    return data
+
+
 class Registration:
     """Collects the nodes of one extension, page by page."""
 
@@ -101,6 +137,21 @@ class Registration:
             if node is not None:
                 self.nodes[node.class_type] = node
                 self._note_defaults(node)
+
+    def replacements(self, said: Iterable[Any]) -> tuple[NodeReplacement, ...]:
+        """Check what the extension says of old classes; a bad one is left out with a note."""
+        kept: list[NodeReplacement] = []
+        for item in said:
+            try:
+                kept.append(_Replacement.model_validate(item).plain())
+            except ValidationError as error:
+                first = error.errors(include_url=False, include_input=False)[0]
+                place = ".".join(str(part) for part in first["loc"])
+                if len(self.notes) < _MAX_NOTES:
+                    self.notes.append(
+                        safe_text(f"a node replacement was left out: {place or 'it'}: {first['msg']}", 500)
+                    )
+        return tuple(kept)
 
     def _node(self, item: Any) -> NodeDescription | None:
         name = item.get("class_type") if isinstance(item, dict) else None

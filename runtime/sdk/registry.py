@@ -26,6 +26,20 @@ class Route(NamedTuple):
 
 
 _routes: list[Route] = []
+_replacements: dict[tuple[str, str], dict[str, Any]] = {}
+
+
+def add_replacement(declared: dict[str, Any]) -> None:
+    """Note that a node of an old class is now one of a new class; the same pair a second time counts for nothing."""
+    pair = (str(declared["old_node_id"]), str(declared["new_node_id"]))
+    _replacements.setdefault(pair, declared)
+
+
+def take_replacements() -> list[dict[str, Any]]:
+    """Return the replacements noted since the last time (the loader asks once per extension)."""
+    taken = list(_replacements.values())
+    _replacements.clear()
+    return taken
 
 
 def add_route(method: str, path: str) -> None:

@@ -175,6 +175,23 @@ def test_anything_in_an_entry_for_clients_is_registered_or_left_out(key: str, va
     assert len(nodes.nodes) + len(nodes.left_out) == 1
 
 
+def test_a_bad_replacement_is_left_out_with_a_note() -> None:
+    nodes = Registration()
+    good = {
+        "new_node_id": "New",
+        "old_node_id": "Old",
+        "old_widget_ids": ["a"],
+        "input_mapping": [{"new_id": "a", "old_id": "b"}, {"new_id": "c", "set_value": None}],
+        "output_mapping": [{"new_idx": 0, "old_idx": 1}],
+    }
+    bad = [{**good, "new_node_id": ""}, {**good, "output_mapping": [{"new_idx": -1, "old_idx": 0}]}, 5]
+    (kept,) = nodes.replacements([good, *bad])
+    assert (kept.new_node_id, kept.old_node_id, kept.old_widget_ids) == ("New", "Old", ("a",))
+    assert kept.input_mapping == ({"new_id": "a", "old_id": "b"}, {"new_id": "c", "set_value": None})
+    assert len(nodes.notes) == 3
+    assert "a node replacement was left out: new_node_id: " in nodes.notes[0]
+
+
 def test_descriptions_over_the_hosts_memory_are_left_out_with_the_figures(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -1,7 +1,7 @@
 """``comfy_api.latest``: the newest V3 API: ``io``, ``ui``, ``ComfyExtension``, ``ComfyAPI`` and the value types.
 
-Progress is real. Node replacements and cache providers are noted and without effect: they would act on the engine,
-which is the host's and takes no code from a sandbox.
+Progress is real, and so are node replacements, which the host applies. Cache providers are noted and without effect:
+they would act on the engine, which is the host's and takes no code from a sandbox.
 """
 
 # ruff: noqa: B027 - methods that a pack may override, and need not
@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from ....sdk import registry
 from ...comfy_execution.progress import get_progress_state
 from ...comfy_execution.utils import get_executing_context
 from ..internal import ComfyAPIBase
@@ -171,12 +172,10 @@ class _Execution:
 
 
 class _NodeReplacement:
-    def __init__(self) -> None:
-        self.registered: dict[tuple[str, str], NodeReplace] = {}
-
     async def register(self, node_replace: NodeReplace) -> None:
-        """Note a replacement. Without effect on this host's prompts; the same pair twice is noted once."""
-        self.registered.setdefault((node_replace.old_node_id, node_replace.new_node_id), node_replace)
+        """Say that a node of an old class is now one of a new class: the host rewrites prompts. Call it while the
+        extension loads (``on_load``); the same pair twice counts once."""
+        registry.add_replacement(node_replace.as_dict())
 
 
 class _CachingCalls:
