@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from engine import replacements
 from engine.cache import CacheMode
 from engine.dispatcher import Dispatcher, EngineLimits
 from engine.errors import EngineClosedError
@@ -203,6 +204,10 @@ class Engine:
         """The node catalogue (or one class of it), with declarations read anew."""
         wanted = None if class_type is None else {class_type}
         return object_info(await self.extensions.refresh(tenant, wanted), class_type)
+
+    async def node_replacements(self, tenant: TenantId) -> dict[str, JSON]:
+        """Old node classes and what packs say can take their place."""
+        return replacements.shown(await self.extensions.node_types(tenant))
 
     async def free(self, tenant: TenantId, *, unload_models: bool, free_memory: bool) -> None:
         """Let go of cached results (``free_memory``) and of the node objects in workers (either)."""

@@ -7,11 +7,11 @@ that was added last wins, as the last one loaded does in ComfyUI; what lost is s
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from engine.registry import NodeType
 from policies import ExtensionName, safe_text
-from sandbox.calls import NodeDescription
+from sandbox.calls import NodeDescription, NodeReplacement
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,7 @@ class Offer:
     group: str | None = None
     private_areas: frozenset[str] = frozenset()
     version: str = ""
+    replacements: tuple[NodeReplacement, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ def make_catalog(offers: Iterable[Offer]) -> Catalog:
     """Decide for every class who provides it."""
     types: dict[str, NodeType] = {}
     hidden: dict[ExtensionName, dict[str, ExtensionName]] = {}
+    replaces: dict[str, dict[str, NodeReplacement]] = {}
     for offer in sorted(offers, key=lambda offer: (not offer.core, -offer.sequence)):
         for class_type, description in offer.nodes.items():
             if class_type in types:
@@ -61,4 +63,9 @@ def make_catalog(offers: Iterable[Offer]) -> Catalog:
                     version=offer.version,
                     private_areas=offer.private_areas,
                 )
+        for item in offer.replacements:
+            replaces.setdefault(item.new_node_id, {}).setdefault(item.old_node_id, item)
+    for new, by_old in replaces.items():
+        if new in types:
+            types[new] = replace(types[new], replaces=tuple(by_old.values()))
     return Catalog(types, hidden)

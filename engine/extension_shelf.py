@@ -29,7 +29,7 @@ from policies import (
     parse_tenant_id,
 )
 from sandbox import Places
-from sandbox.calls import NodeDescription
+from sandbox.calls import NodeDescription, NodeReplacement
 
 
 @dataclass(slots=True)
@@ -52,6 +52,8 @@ class Entry:
     loading: bool = False
     stale: bool = False
     """The descriptions at hand are of another policy, image or content."""
+    replacements: tuple[NodeReplacement, ...] = ()
+    """Old classes that it names successors for."""
 
     @property
     def name(self) -> ExtensionName:
@@ -143,6 +145,7 @@ class Shelf:
                     entry.group,
                     entry.private_areas,
                     entry.record.version,
+                    entry.replacements,
                 )
                 for key, entry in self.entries.items()
                 if key[0] == tenant and entry.nodes

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from policies import EffectivePolicy, ExtensionName, TenantId, TenantPath, own_folder
-from sandbox.calls import NodeDescription
+from sandbox.calls import NodeDescription, NodeReplacement
 
 JSON = Any
 
@@ -28,6 +28,9 @@ class NodeType:
     private_areas: frozenset[str] = frozenset()
     """Directories in `output` and `temp` that the policy gives the extension with scope `extension` only: the sandbox
     mounts its own folder in each as the whole, so that file names that it reports lack that folder's name."""
+
+    replaces: tuple[NodeReplacement, ...] = ()
+    """Old classes whose nodes may become nodes of this one."""
 
     @property
     def class_type(self) -> str:

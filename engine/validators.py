@@ -7,12 +7,13 @@ only when its known declaration refuses a value, so a prompt that is fine costs 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import anyio
 import anyio.to_thread
 
+from engine import replacements
 from engine.executor import THREAD_NODES
 from engine.invocation import Sessions
 from engine.prompt import PromptLimits, PromptRequest, as_link, parse_prompt
@@ -50,6 +51,7 @@ async def validate(
         PromptInvalidError: nothing of it can run.
     """
     known = await types.node_types(tenant)
+    request = replace(request, prompt=replacements.apply(request.prompt, known))
     prompt, walk = await _walk(request, known, limits)
     if walk.stale_classes:
         known = await types.refresh(tenant, walk.stale_classes)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import threading
+from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from . import failures, loader, plain, schema, wire
@@ -11,9 +15,10 @@ from .loader import Extension, NodeClass
 from .loop import LoopThread
 from .peer import RpcError
 
-#: Bytes of descriptions in one answer.
-_MAX_DESCRIPTIONS = wire.MAX_FRAME - 512 * 1024
+#: Rests of descriptions that wait to be asked for.
+_MAX_RESTS = 4
 _MAX_ROUTES = 1000
+_MAX_REPLACEMENTS = 1000
 
 
 class Catalogue:
@@ -21,6 +26,9 @@ class Catalogue:
 
     def __init__(self) -> None:
         self._extensions: dict[str, Extension] = {}
+        self._rests: OrderedDict[int, list[_Page]] = OrderedDict()
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
 
     def load(self, params: Mapping[str, Any], loop: LoopThread) -> dict[str, Any]:
         """Answer ``extension/load``; on the main thread. A second time nothing is imported again.
@@ -40,7 +48,7 @@ class Catalogue:
             except BaseException as error:  # also sys.exit at import: the worker lives on
                 raise failures.load_failed(error) from error
             self._extensions[name] = extension
-        described = _describe([extension], None)
+        described = self._first(_pages([extension], None))
         return {
             "api": extension.api,
             **described,
@@ -50,13 +58,36 @@ class Catalogue:
                 for route in extension.routes[:_MAX_ROUTES]
             ],
             "prompt_handlers": min(len(extension.prompt_handlers), _MAX_ROUTES),
-            "node_replacements": extension.node_replacements[:_MAX_ROUTES],
             "notes": [plain.clean(note) for note in extension.notes],
+            "replacements": plain.to_json(extension.replacements[:_MAX_REPLACEMENTS]),
         }
 
     def describe(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Answer ``extension/describe``."""
-        return _describe(self._named(params), params.get("class_types"))
+        """Answer ``extension/describe``: evaluate anew, or hand out the next page of an earlier answer.
+
+        Raises:
+            RpcError: there is no such rest (any more).
+        """
+        more = params.get("more")
+        if more is None:
+            return self._first(_pages(self._named(params), params.get("class_types")))
+        with self._lock:
+            rest = self._rests.pop(more, None)
+        if rest is None:
+            raise RpcError(wire.INVALID_PARAMS, "these descriptions are not kept any more; ask for all anew")
+        return self._first(rest)
+
+    def _first(self, pages: list[_Page]) -> dict[str, Any]:
+        """The first page; the others are kept under a number."""
+        first, *rest = pages
+        more = None
+        if rest:
+            with self._lock:
+                more = next(self._numbers)
+                self._rests[more] = rest
+                while len(self._rests) > _MAX_RESTS:
+                    self._rests.popitem(last=False)
+        return {"nodes": first.nodes, "skipped": first.skipped, "more": more}
 
     def extension(self, name: Any) -> Extension:
         """The loaded extension of that name.
@@ -102,25 +133,43 @@ class Catalogue:
         return [self._extensions[name]] if name in self._extensions else []
 
 
-def _describe(extensions: list[Extension], class_types: list[str] | None) -> dict[str, Any]:
-    """The descriptions that fit one answer; the rest is named among the skipped."""
-    nodes: list[dict[str, Any]] = []
-    skipped: dict[str, str] = {}
-    size = 0
+@dataclass(slots=True)
+class _Page:
+    """What fits one answer."""
+
+    nodes: list[dict[str, Any]] = field(default_factory=list)
+    skipped: list[dict[str, str]] = field(default_factory=list)
+    size: int = 0
+
+
+def _pages(extensions: list[Extension], class_types: list[str] | None) -> list[_Page]:
+    """The descriptions of all nodes, in as many pages as they need; there is always one."""
+    pages = [_Page()]
+
+    def page_for(size: int) -> _Page:
+        if pages[-1].size and pages[-1].size + size > wire.MAX_PAGE:
+            pages.append(_Page())
+        pages[-1].size += size
+        return pages[-1]
+
     for extension in extensions:
+        skipped: dict[str, str] = {}
+        total = 0
         for node in loader.describe(extension, class_types):
-            size += len(json.dumps(node))
-            if size > _MAX_DESCRIPTIONS:
+            size = len(json.dumps(node)) + 1
+            if size > wire.MAX_PAGE:
                 skipped[node["class_type"]] = (
-                    "the declarations of the nodes together are too long for one answer"
+                    f"its description has {size} bytes, at most {wire.MAX_PAGE} may be; offer shorter lists of options"
+                )
+            elif total + size > wire.MAX_DESCRIPTIONS:
+                skipped[node["class_type"]] = (
+                    f"the descriptions of this extension's nodes would have {total + size} bytes, at most "
+                    f"{wire.MAX_DESCRIPTIONS} may be; offer shorter lists of options"
                 )
             else:
-                nodes.append(node)
-        skipped |= extension.skipped
-    return {
-        "nodes": nodes,
-        "skipped": [
-            {"class_type": plain.clean(class_type)[: schema.MAX_NAME], "error": error}
-            for class_type, error in skipped.items()
-        ],
-    }
+                total += size
+                page_for(size).nodes.append(node)
+        for class_type, error in (extension.skipped | skipped).items():
+            entry = {"class_type": plain.clean(class_type)[: schema.MAX_NAME], "error": error}
+            page_for(len(json.dumps(entry)) + 1).skipped.append(entry)
+    return pages

@@ -95,13 +95,15 @@ class NodeDescription:
 
 @dataclass(frozen=True, slots=True)
 class NodeReplacement:
-    """A pack says that nodes of an old class may be taken for another; fields as in ``GET /node_replacements``."""
+    """A pack says: a node of an old class is now one of a new class (``io.NodeReplace``)."""
 
     new_node_id: str
     old_node_id: str
     old_widget_ids: tuple[str, ...] | None = None
     input_mapping: tuple[Mapping[str, JSON], ...] | None = None
-    output_mapping: tuple[Mapping[str, JSON], ...] | None = None
+    """Each ``{"new_id", "old_id"}`` or ``{"new_id", "set_value"}``."""
+    output_mapping: tuple[Mapping[str, int], ...] | None = None
+    """Each ``{"new_idx", "old_idx"}``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,7 @@ class LoadedExtension:
     routes: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
     prompt_handlers: int = 0
-    node_replacements: tuple[NodeReplacement, ...] = ()
+    replacements: tuple[NodeReplacement, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import Field, StringConstraints, ValidationError
 
 from policies import ExtensionName, SandboxId, safe_text
 from runtime import wire
 from sandbox import hostile_json
-from sandbox.calls import LoadedExtension, NodeDescription, NodeReplacement, Validator, measure
+from sandbox.calls import LoadedExtension, measure
+from sandbox.declarations import MAX_NODES, Registration
 from sandbox.errors import (
     LoadFailedError,
     NodeInterruptedError,
@@ -28,17 +29,16 @@ from sandbox.errors import (
     QuotaError,
     SandboxError,
 )
+from sandbox.strict import Name, Strict
 from sandbox.values import MAX_FILE_BYTES, Parsed, Reader
 
 MAX_ID: Final = 2**53
-MAX_NODES: Final = 10_000
 MAX_RESULT_PARTS: Final = 200_000
 """JSON values in the frame of one node result, all values and ``ui`` together; larger data travels in files."""
 LOG_LIMIT: Final = 64 * 1024
 PREVIEW_LIMIT: Final = 8 * 1024 * 1024
 TRACEBACK_LINES: Final = 200
 
-Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Text = Annotated[str, StringConstraints(max_length=1_000_000)]
 FileName = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 Bytes = Annotated[int, Field(ge=0, le=MAX_FILE_BYTES)]
@@ -48,11 +48,7 @@ Bytes = Annotated[int, Field(ge=0, le=MAX_FILE_BYTES)]
 _ANSWER = re.compile(rb'\{"jsonrpc":"2\.0","id":[0-9]{1,16},"(?:result|error)":')
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-ModelT = TypeVar("ModelT", bound=_Strict)
+ModelT = TypeVar("ModelT", bound=Strict)
 
 
 # -- the envelope ----------------------------------------------------------------------------------------------------
@@ -76,14 +72,14 @@ class Answer:
     error: RemoteError | None = None
 
 
-class _Failure(_Strict):
+class _Failure(Strict):
     type: Text = ""
     message: Text = ""
     traceback: list[Text] = Field(default=[], max_length=1000)
-    inputs: dict[Name, list[bool | int | float | Text | None]] = {}
+    inputs: dict[Name, list[bool | int | float | Text | None]] = Field(default={})
 
 
-class RemoteError(_Strict):
+class RemoteError(Strict):
     """The error object of an answer."""
 
     code: Annotated[int, Field(ge=-(2**31), lt=2**31)]
@@ -150,19 +146,19 @@ def checked(model: type[ModelT], data: Any, what: str) -> ModelT:
 # -- what it may ask -------------------------------------------------------------------------------------------------
 
 
-class Allocate(_Strict):
+class Allocate(Strict):
     """``shm/allocate``: a file of this size, please."""
 
     bytes: Bytes
 
 
-class Discard(_Strict):
+class Discard(Strict):
     """``shm/discard``."""
 
     file: FileName
 
 
-class Preview(_Strict):
+class Preview(Strict):
     """A preview image in an allocated file."""
 
     format: Literal["JPEG", "PNG"]
@@ -173,7 +169,7 @@ class Preview(_Strict):
 _Number = Annotated[float, Field(strict=False, allow_inf_nan=False, ge=-1e15, le=1e15)]
 
 
-class ProgressReport(_Strict):
+class ProgressReport(Strict):
     """``node/progress``."""
 
     call: Annotated[int, Field(ge=0, le=MAX_ID)]
@@ -184,14 +180,14 @@ class ProgressReport(_Strict):
     legacy: bool
 
 
-class NodeText(_Strict):
+class NodeText(Strict):
     """``node/text``."""
 
     node_id: Name
     text: Text
 
 
-class LogPiece(_Strict):
+class LogPiece(Strict):
     """``log``."""
 
     stream: Literal["stdout", "stderr"]
@@ -199,7 +195,7 @@ class LogPiece(_Strict):
     dropped: Annotated[int, Field(ge=0, le=2**53)]
 
 
-class SentEvent(_Strict):
+class SentEvent(Strict):
     """``event/send``."""
 
     event: Annotated[str, StringConstraints(min_length=1, max_length=128)]
@@ -207,30 +203,27 @@ class SentEvent(_Strict):
     sid: Annotated[str, StringConstraints(max_length=128)] | None
 
 
-class StateGet(_Strict):
+class StateGet(Strict):
     """``state/get``."""
 
     call: Annotated[int, Field(ge=0, le=MAX_ID)]
 
 
-StateName = Annotated[str, StringConstraints(min_length=1, max_length=256)]
-
-
-class StateSet(_Strict):
+class StateSet(Strict):
     """``state/set``."""
 
     call: Annotated[int, Field(ge=0, le=MAX_ID)]
-    values: Annotated[dict[StateName, Any], Field(max_length=wire.MAX_STATE_NAMES)]
+    values: Annotated[dict[Name, Any], Field(max_length=wire.MAX_STATE_NAMES)]
 
 
-class StateDelete(_Strict):
+class StateDelete(Strict):
     """``state/delete``."""
 
     call: Annotated[int, Field(ge=0, le=MAX_ID)]
-    names: Annotated[list[StateName], Field(max_length=wire.MAX_STATE_NAMES)]
+    names: Annotated[list[Name], Field(max_length=wire.MAX_STATE_NAMES)]
 
 
-class ResourceGet(_Strict):
+class ResourceGet(Strict):
     """``resource/get``: a path inside the sandbox, without links and dots in it."""
 
     path: Annotated[str, StringConstraints(min_length=2, max_length=4096, pattern=r"^/[^\x00]+$")]
@@ -239,7 +232,7 @@ class ResourceGet(_Strict):
 # -- what it may answer ----------------------------------------------------------------------------------------------
 
 
-class Hello(_Strict):
+class Hello(Strict):
     """Answer to ``worker/hello``."""
 
     protocol: int
@@ -249,122 +242,42 @@ class Hello(_Strict):
     pid: int
 
 
-class _Validator(_Strict):
-    args: list[Name]
-    kwargs: bool
-    input_types: bool
-
-
-class _Node(_Strict):
-    class_type: Name
-    info: dict[str, Any]
-    api: Annotated[str, StringConstraints(max_length=16)]
-    hidden: dict[Name, Name]
-    any_inputs: list[Name]
-    any_outputs: list[Annotated[int, Field(ge=0, le=10_000)]]
-    accepts_any_name: bool
-    raw_link: list[Name]
-    lazy: list[Name]
-    output_node: bool
-    not_idempotent: bool
-    is_async: bool
-    has_lazy: bool
-    has_fingerprint: bool
-    validator: _Validator | None
-    dynamic: bool
-    enable_expand: bool
-
-    def plain(self) -> NodeDescription:
-        """As the engine knows it."""
-        said = self.validator
-        validator = Validator(tuple(said.args), said.kwargs, said.input_types) if said else None
-        return NodeDescription(
-            class_type=self.class_type,
-            info=hostile_json.plain(self.info),
-            api=self.api,
-            hidden=self.hidden,
-            any_inputs=frozenset(self.any_inputs),
-            any_outputs=frozenset(self.any_outputs),
-            accepts_any_name=self.accepts_any_name,
-            raw_link=frozenset(self.raw_link),
-            lazy=frozenset(self.lazy),
-            output_node=self.output_node,
-            not_idempotent=self.not_idempotent,
-            is_async=self.is_async,
-            has_lazy=self.has_lazy,
-            has_fingerprint=self.has_fingerprint,
-            validator=validator,
-            dynamic=self.dynamic,
-            enable_expand=self.enable_expand,
-        )
-
-
-class _Skipped(_Strict):
+class _Skipped(Strict):
     class_type: Annotated[str, StringConstraints(max_length=256)]
     error: Text
 
 
-class _Route(_Strict):
+class _Route(Strict):
     method: Annotated[str, StringConstraints(max_length=16)]
     path: Annotated[str, StringConstraints(max_length=1024)]
 
 
-class _InputMapping(_Strict):
-    new_id: Name
-    old_id: Name | None = None
-    set_value: bool | int | float | Text | None = None
+class _Page(Strict):
+    """Nodes are looked at one by one in ``declarations.py``: a bad one is left out, and the rest loads."""
 
-
-class _OutputMapping(_Strict):
-    new_idx: Annotated[int, Field(ge=0, le=10_000)]
-    old_idx: Annotated[int, Field(ge=0, le=10_000)]
-
-
-class _Replacement(_Strict):
-    new_node_id: Name
-    old_node_id: Name
-    old_widget_ids: Annotated[list[Name], Field(max_length=1000)] | None
-    input_mapping: Annotated[list[_InputMapping], Field(max_length=1000)] | None
-    output_mapping: Annotated[list[_OutputMapping], Field(max_length=1000)] | None
-
-    def plain(self) -> NodeReplacement:
-        """As the engine knows it."""
-        return NodeReplacement(
-            self.new_node_id,
-            self.old_node_id,
-            None if self.old_widget_ids is None else tuple(self.old_widget_ids),
-            None
-            if self.input_mapping is None
-            else tuple(item.model_dump(exclude_unset=True) for item in self.input_mapping),
-            None if self.output_mapping is None else tuple(item.model_dump() for item in self.output_mapping),
-        )
-
-
-class _Loaded(_Strict):
-    api: Annotated[str, StringConstraints(max_length=16)]
-    nodes: Annotated[list[_Node], Field(max_length=MAX_NODES)]
+    nodes: Annotated[list[Any], Field(max_length=MAX_NODES)]
     skipped: Annotated[list[_Skipped], Field(max_length=MAX_NODES)]
+    more: Annotated[int, Field(ge=0, le=MAX_ID)] | None = None
+
+
+class _Loaded(_Page):
+    api: Annotated[str, StringConstraints(max_length=16)]
     web_directory: Annotated[str, StringConstraints(max_length=1024)] | None
     routes: Annotated[list[_Route], Field(max_length=1000)]
     notes: Annotated[list[Text], Field(max_length=1000)]
     prompt_handlers: Annotated[int, Field(ge=0, le=1000)] = 0
-    node_replacements: Annotated[list[_Replacement], Field(max_length=1000)] = []
+    replacements: Annotated[list[Any], Field(max_length=1000)] = Field(default=[])
 
 
-class _Described(_Strict):
-    nodes: Annotated[list[_Node], Field(max_length=MAX_NODES)]
-    skipped: Annotated[list[_Skipped], Field(max_length=MAX_NODES)]
-
-
-class _Validated(_Strict):
+class _Validated(Strict):
     results: Annotated[list[bool | Text | None], Field(max_length=100_000)]
 
 
-class _Fingerprint(_Strict):
+class _Fingerprint(Strict):
     value: Any
 
 
-class _Lazy(_Strict):
+class _Lazy(Strict):
     names: Annotated[list[Name], Field(max_length=10_000)]
 
 
@@ -374,7 +287,7 @@ _HeaderValue = Annotated[str, StringConstraints(pattern=r"^[\t -~\u00a0-\u00ff]*
 _Base64 = Annotated[str, StringConstraints(max_length=2 * wire.HTTP_PIECE)]
 
 
-class _HttpPiece(_Strict):
+class _HttpPiece(Strict):
     data: _Base64
     more: bool
 
@@ -387,27 +300,27 @@ class _HttpHead(_HttpPiece):
     ]
 
 
-class _Hooked(_Strict):
+class _Hooked(Strict):
     body: Any
 
 
-class _Blocked(_Strict):
+class _Blocked(Strict):
     index: Annotated[int, Field(ge=0, le=10**9)]
     message: Text
 
 
-class _ExpandedNode(_Strict):
+class _ExpandedNode(Strict):
     class_type: Name
     inputs: dict[Annotated[str, StringConstraints(max_length=256)], Any]
     override_display_id: Name | None = None
 
 
-class _Call(_Strict):
+class _Call(Strict):
     result: list[Any]
     expand: dict[Name, _ExpandedNode] | None
 
 
-class _Executed(_Strict):
+class _Executed(Strict):
     slots: list[list[Any]] | None
     ui: dict[str, Any] | None
     calls: list[_Call] | None
@@ -461,24 +374,40 @@ def hello(result: Any) -> Hello:
     return said
 
 
-def loaded(result: Any) -> LoadedExtension:
-    """Raises: ProtocolViolationError when it is no description of an extension."""
+def loaded(result: Any, nodes: Registration) -> tuple[LoadedExtension, int | None]:
+    """An extension without its nodes, which go to ``nodes``, and the page that follows.
+
+    Raises:
+        ProtocolViolationError: it is no description of an extension.
+    """
     said = checked(_Loaded, result, "extension description")
-    return LoadedExtension(
+    _enter(said, nodes)
+    extension = LoadedExtension(
         api=said.api,
-        nodes=tuple(node.plain() for node in said.nodes),
-        skipped={item.class_type: safe_text(item.error, newlines=True) for item in said.skipped},
+        nodes=(),
+        skipped={},
         web_directory=said.web_directory,
         routes=tuple((route.method, route.path) for route in said.routes),
         notes=tuple(safe_text(note) for note in said.notes),
         prompt_handlers=said.prompt_handlers,
-        node_replacements=tuple(item.plain() for item in said.node_replacements),
+        replacements=nodes.replacements(said.replacements),
     )
+    return extension, said.more
 
 
-def described(result: Any) -> tuple[NodeDescription, ...]:
-    """Raises: ProtocolViolationError when it is no list of node descriptions."""
-    return tuple(node.plain() for node in checked(_Described, result, "node description").nodes)
+def described(result: Any, nodes: Registration) -> int | None:
+    """Enter a page of descriptions into ``nodes``; return which page follows.
+
+    Raises:
+        ProtocolViolationError: it is no page of descriptions.
+    """
+    said = checked(_Page, result, "node description")
+    _enter(said, nodes)
+    return said.more
+
+
+def _enter(page: _Page, nodes: Registration) -> None:
+    nodes.add(page.nodes, {item.class_type: item.error for item in page.skipped})
 
 
 def validated(result: Any) -> tuple[bool | str | None, ...]:

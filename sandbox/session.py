@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import anyio
@@ -31,6 +32,7 @@ from sandbox.calls import (
     NodeResult,
     ProgressSink,
 )
+from sandbox.declarations import MAX_PAGES, Registration
 from sandbox.errors import (
     EndedError,
     HandleNotPortableError,
@@ -125,7 +127,15 @@ class ExtensionSession:
             limit_s = self._sandbox.policy.timeouts.import_s
             try:
                 answer = await self._ask(wire.LOAD, params, "loading it", "timeouts.import", limit_s)
-                self._loaded = await self._checked(lambda: messages.loaded(answer))
+                nodes = Registration()
+                extension, more = await self._checked(lambda: messages.loaded(answer, nodes))
+                await self._pages(more, nodes)
+                self._loaded = replace(
+                    extension,
+                    nodes=tuple(nodes.nodes.values()),
+                    skipped=dict(nodes.left_out),
+                    notes=(*extension.notes, *nodes.notes),
+                )
             except EndedError as error:
                 text = f"extension '{self._extension}' could not be loaded: {error.message}"
                 raise LoadFailedError(text, error.hint) from error
@@ -137,15 +147,31 @@ class ExtensionSession:
     async def describe(self, class_types: Sequence[str] | None = None) -> tuple[NodeDescription, ...]:
         """See ``calls.Session``."""
         wanted = [node.class_type for node in self.loaded.nodes] if class_types is None else list(class_types)
-        limit_s = self._sandbox.policy.timeouts.import_s
-        answer = await self._ask(
-            wire.DESCRIBE,
-            {"extension": self._extension, "class_types": wanted},
-            "describing its nodes",
-            "timeouts.import",
-            limit_s,
+        nodes = Registration()
+        await self._pages(
+            await self._page({"extension": self._extension, "class_types": wanted}, nodes), nodes
         )
-        return await self._checked(lambda: messages.described(answer))
+        return tuple(nodes.nodes.values())
+
+    async def _pages(self, more: int | None, nodes: Registration) -> None:
+        """Fetch the pages that follow.
+
+        Raises:
+            SandboxError: the sandbox ended, or its worker sends pages without end.
+        """
+        pages = 1
+        while more is not None:
+            if pages >= MAX_PAGES:
+                raise await self._broken(
+                    ProtocolViolationError(f"it describes its nodes in more than {MAX_PAGES} messages")
+                )
+            more = await self._page({"more": more}, nodes)
+            pages += 1
+
+    async def _page(self, params: dict[str, Any], nodes: Registration) -> int | None:
+        limit_s = self._sandbox.policy.timeouts.import_s
+        answer = await self._ask(wire.DESCRIBE, params, "describing its nodes", "timeouts.import", limit_s)
+        return await self._checked(lambda: messages.described(answer, nodes))
 
     async def validate(self, call: NodeCall, input_types: Mapping[str, str]) -> tuple[bool | str | None, ...]:
         """See ``calls.Session``."""

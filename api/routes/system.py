@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from api.errors import OrjsonResponse
 from api.messages import server_flags
-from api.services import Have
+from api.services import ForTenant, Have
 
 router = APIRouter()
 
@@ -82,10 +82,15 @@ async def web_extensions(request: Request) -> Response:
 @router.get("/i18n")
 @router.get("/workflow_templates")
 @router.get("/global_subgraphs")
-@router.get("/node_replacements")
 async def nothing_yet() -> Response:
     """Catalogues that are empty here."""
     return OrjsonResponse({})
+
+
+@router.get("/node_replacements")
+async def node_replacements(services: Have, tenant: ForTenant) -> Response:
+    """Old node classes and their successors, as the tenant's packs declare them."""
+    return OrjsonResponse(await services.engine.node_replacements(tenant))
 
 
 @router.get("/global_subgraphs/{_id}")

@@ -185,6 +185,24 @@ async def test_a_sandbox_without_models_in_its_policy_gets_none_of_them(at: Worl
     assert "blind.yaml" in said
 
 
+async def test_a_pack_whose_descriptions_fill_several_messages_loads_whole(at: World) -> None:
+    code = """
+names = [f"a model with quite a long name, number {number}.safetensors" for number in range(20_000)]
+class Big:
+    RETURN_TYPES, FUNCTION, CATEGORY = ("INT",), "run", "t"
+    INPUT_TYPES = classmethod(lambda cls: {"required": {"model": (names,)}})
+    def run(self, model):
+        return (names.index(model),)
+NODE_CLASS_MAPPINGS = {f"Big{number}": Big for number in range(8)}
+"""
+    at.shelf.write("big", code)
+    session = await at.session("big")
+    assert len(session.loaded.nodes) == 8
+    assert not session.loaded.skipped
+    assert len(await session.describe()) == 8
+    assert {len(node.info["input"]["required"]["model"][0]) for node in session.loaded.nodes} == {20_000}
+
+
 @pytest.mark.parametrize(
     ("path", "said"),
     [

@@ -1,9 +1,9 @@
 """Nodes that keep state on the host and take files of weights from it."""
 
-from comfy_api.latest import ComfyExtension, io
+from comfy_api.latest import ComfyAPI, ComfyExtension, io
 
 
-def node(name, execute, inputs=(), validate=None, is_async=False):
+def node(name, execute, inputs=()):
     def define_schema(cls):
         return io.Schema(
             node_id=name,
@@ -17,7 +17,11 @@ def node(name, execute, inputs=(), validate=None, is_async=False):
     return type(
         name,
         (io.ComfyNode,),
-        {"define_schema": classmethod(define_schema), "execute": classmethod(execute)},
+        {
+            "define_schema": classmethod(define_schema),
+            "execute": classmethod(execute),
+            "fingerprint_inputs": classmethod(lambda cls, **inputs: float("nan")),
+        },
     )
 
 
@@ -123,6 +127,14 @@ NODES = [
 
 
 class Keeper(ComfyExtension):
+    async def on_load(self):
+        mapping = [{"new_id": "value", "old_id": "thing"}]
+        register = ComfyAPI().node_replacement.register
+        for _ in range(2):
+            await register(
+                io.NodeReplace("RFRemember", "RFOldRemember", input_mapping=mapping, output_mapping=[])
+            )
+
     async def get_node_list(self):
         return NODES
 

@@ -263,6 +263,9 @@ class FakeEngine:
     async def clear_history(self, tenant: TenantId) -> int:
         return await self.storage.delete_history(tenant, None)
 
+    async def node_replacements(self, tenant: TenantId) -> dict[str, Any]:
+        return {}
+
     async def object_info(self, tenant: TenantId, class_type: str | None = None) -> dict[str, Any]:
         catalogue = {"Blur": {"name": "Blur", "input": {"required": {"x": ["FLOAT", {"max": float("inf")}]}}}}
         if class_type is None:

@@ -3,7 +3,9 @@
 # ruff: noqa: SIM905 - long lists of names read better as text
 
 import asyncio
+import dataclasses
 import enum
+import importlib.util
 import json
 from itertools import pairwise
 
@@ -14,7 +16,7 @@ from PIL import Image
 from runtime.blocker import ExecutionBlocker
 from runtime.compat.comfy_api import feature_flags, version_list
 from runtime.compat.comfy_api.internal import _ComfyNodeInternal, first_real_override
-from runtime.compat.comfy_api.latest import IO, UI, ComfyExtension, Input, Types, io, ui
+from runtime.compat.comfy_api.latest import IO, UI, ComfyExtension, Input, InputImpl, Types, io, ui
 from runtime.compat.comfy_api.latest._input_impl.video_types import VideoFromComponents
 from runtime.compat.comfy_api.v0_0_2 import IO as IO_0_0_2
 
@@ -397,3 +399,102 @@ def test_curves_go_through_their_points_and_never_overshoot():
 def test_features_of_a_client_nobody_knows_are_absent():
     assert feature_flags.supports_feature({}, "x", "supports_preview_metadata") is False
     assert feature_flags.get_server_features()["max_upload_size"] > 0
+
+
+def test_names_that_packs_write_into_annotations_are_there():
+    for kind, name in [
+        (io.Latent, "LatentDict"),
+        (io.Conditioning, "CondList"),
+        (io.Conditioning, "PooledDict"),
+        (io.Audio, "AudioDict"),
+        (io.Load3DCamera, "CameraInfo"),
+        (io.LossMap, "LossMapDict"),
+    ]:
+        assert getattr(kind, name) in (dict, list)
+
+
+def test_the_private_modules_that_packs_import_are_there(child):
+    code = """
+    from comfy_api.internal import as_pruned_dict, get_all_versions, ComfyAPIWithVersion
+    from comfy_api.internal.api_registry import parse_version, register_versions
+    from comfy_api.internal.async_to_sync import create_sync_class, AsyncToSyncConverter
+    from comfy_api.internal.singleton import ProxiedSingleton
+    from comfy_api.torch_helpers import set_torch_compile_wrapper
+    from comfy_api.latest import ComfyAPISync, VideoFromFile, VideoInput
+    from comfy_api.latest._resources import TorchDictFolderFilename
+    from comfy_api.latest._io import first_real_override
+    from comfy_api.version_list import supported_versions
+
+    class One(ProxiedSingleton):
+        pass
+
+    async def answer():
+        return 42
+
+    assert One() is One() and ProxiedSingleton() is not One()
+    assert [known.version for known in get_all_versions()] == ["latest", "0.0.2", "0.0.1"]
+    assert parse_version("latest") > parse_version("0.0.10") > parse_version("0.0.2")
+    assert issubclass(create_sync_class(supported_versions[0]), ComfyAPISync)
+    print(AsyncToSyncConverter.run_async_in_thread(answer))
+    """
+    assert child(code) == "42"
+
+
+def test_a_schema_can_be_copied_with_changes_and_its_lists_are_its_own():
+    shared = [io.Int.Input("a")]
+    schema = io.Schema("x", inputs=shared, outputs=None, hidden=None)
+    changed = dataclasses.replace(schema, category="other", is_output_node=True)
+    changed.finalize()
+    changed.inputs.append(io.Int.Input("b"))
+    assert (changed.category, [item.id for item in changed.inputs]) == ("other", ["a", "b"])
+    assert shared == schema.inputs
+    assert schema.hidden == []
+
+
+def test_sound_and_video_without_the_media_library_say_what_to_add(places):
+    if importlib.util.find_spec("av") is not None:
+        pytest.skip("this environment has PyAV")
+    sound = {"waveform": torch.zeros(1, 1, 8), "sample_rate": 8000}
+    with pytest.raises(
+        ImportError, match=r"audio needs the package 'av' .* add 'av' to the requirements.txt"
+    ) as caught:
+        ui.PreviewAudio(sound)
+    assert type(caught.value).__name__ == "MediaLibraryMissingError"
+    with pytest.raises(ImportError, match="video needs the package 'av'"):
+        InputImpl.VideoFromFile("a.mp4").get_dimensions()
+
+
+def test_state_and_resources_work_without_a_host(places):
+    """Unit tests of packs have none: state lasts as long as the call, files are read here."""
+    from safetensors.torch import save_file
+
+    save_file({"w": torch.ones(2)}, places / "models" / "a.safetensors")
+    found = Sample.resources.get(io.TorchDictFolderFilename("loras", "a.safetensors"))
+    assert found["w"].tolist() == [1, 1]
+    assert Sample.resources.get(io.TorchDictFolderFilename("loras", "b.safetensors"), None) is None
+    with pytest.raises(FileNotFoundError, match=r"no file .b.safetensors. in"):
+        Sample.resources.get(io.TorchDictFolderFilename("loras", "b.safetensors"))
+    with pytest.raises(TypeError, match=r"a resource key must be an io\.TorchDictFolderFilename, not a str"):
+        Sample.resources.get("a.safetensors")
+    assert io.TorchDictFolderFilename("a", "b") == io.TorchDictFolderFilename("a", "b")
+    with pytest.raises(RuntimeError, match="node state can be used while a node runs"):
+        Sample.state.count = 1
+
+
+def test_state_of_a_call_without_a_host_lasts_as_long_as_the_call(call):
+    from runtime.sdk import state
+
+    Sample.state.count = 1
+    Sample.state["list"] = [1]
+    Sample.state.list.append(2)
+    assert (Sample.state.count, Sample.state.list, "count" in Sample.state) == (1, [1, 2], True)
+    assert Sample.state.pop("count") == 1
+    assert Sample.state.count is None
+    del Sample.state.never
+    with pytest.raises(TypeError, match=r"state attribute list\[0\] has the key 1"):
+        Sample.state.list = [{1: 2}]
+    with pytest.raises(ValueError, match="printable"):
+        Sample.state[""] = 1
+    state.flush(call.call)
+    assert Sample.state.list is None
+    state.flush(call.call)

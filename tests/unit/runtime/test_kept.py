@@ -20,6 +20,20 @@ def worker(start_worker: Callable[..., WorkerHost]) -> WorkerHost:
     return host
 
 
+def test_replacements_that_the_pack_registers_are_told_when_it_loads(
+    start_worker: Callable[..., WorkerHost],
+) -> None:
+    assert start_worker().load("keeper")["replacements"] == [
+        {
+            "new_node_id": "RFRemember",
+            "old_node_id": "RFOldRemember",
+            "old_widget_ids": None,
+            "input_mapping": [{"new_id": "value", "old_id": "thing"}],
+            "output_mapping": None,
+        }
+    ]
+
+
 def value(result: dict[str, Any]) -> Any:
     return result["slots"][0][0]
 

@@ -152,7 +152,7 @@ def test_a_worker_whose_import_hangs_still_answers_and_ends(start_worker: StartW
     request = host.start(
         wire.LOAD, {"name": "h", "path": str(ROOT / "tests/extensions/hangs_on_import"), "core": False}
     )
-    assert host.call(wire.DESCRIBE, {"class_types": None}) == {"nodes": [], "skipped": []}
+    assert host.call(wire.DESCRIBE, {"class_types": None}) == {"nodes": [], "skipped": [], "more": None}
     assert host.call(wire.BYE) == {}
     with pytest.raises(EOFError):
         host.result(request)

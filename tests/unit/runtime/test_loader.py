@@ -9,7 +9,7 @@ from textwrap import dedent
 
 import pytest
 
-from tests.unit.runtime.workerhost import WorkerHost
+from tests.unit.runtime.workerhost import WorkerError, WorkerHost
 
 NODE = """
 class Node:
@@ -225,6 +225,35 @@ def test_declarations_are_live_and_one_that_raises_for_a_while_comes_back(
     assert skipped[-1] == {"class_type": "Live", "error": "KeyError: 'files'"}
     worker.execute("LiveSet")
     assert describe()[0] == [["new"]]
+
+
+def test_descriptions_of_any_length_come_in_pages(worker: WorkerHost, write: Callable[..., Path]) -> None:
+    place = write(
+        init="""
+        def big(count):
+            names = [f"model number {index} with a name of some length.safetensors" for index in range(count)]
+            class Big(Node):
+                INPUT_TYPES = classmethod(lambda cls: {"required": {"model": (names,)}})
+            return Big
+        NODE_CLASS_MAPPINGS = {f"Big{number}": big(20_000) for number in range(6)}
+        NODE_CLASS_MAPPINGS["TooBig"] = big(100_000)
+        """
+    )
+    page = worker.load("big", place)
+    names = [[node["class_type"] for node in page["nodes"]]]
+    skipped = page["skipped"]
+    while page["more"] is not None:
+        more = page["more"]
+        page = worker.call("extension/describe", {"more": more})
+        names.append([node["class_type"] for node in page["nodes"]])
+        skipped += page["skipped"]
+    assert names == [["Big0", "Big1", "Big2"], ["Big3", "Big4", "Big5"]]
+    ((name, error),) = [(entry["class_type"], entry["error"]) for entry in skipped]
+    assert name == "TooBig"
+    assert error.startswith("its description has 6")
+    assert error.endswith(" bytes, at most 3670016 may be; offer shorter lists of options")
+    with pytest.raises(WorkerError, match="not kept any more"):
+        worker.call("extension/describe", {"more": more})
 
 
 def test_one_bad_v3_class_does_not_take_the_others_along(

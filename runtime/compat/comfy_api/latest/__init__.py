@@ -1,7 +1,7 @@
 """``comfy_api.latest``: the newest V3 API: ``io``, ``ui``, ``ComfyExtension``, ``ComfyAPI`` and the value types.
 
-Progress is real. Node replacements and cache providers are noted and without effect: they would act on the engine,
-which is the host's and takes no code from a sandbox.
+Progress is real, and so are node replacements, which the host applies. Cache providers are noted and without effect:
+they would act on the engine, which is the host's and takes no code from a sandbox.
 """
 
 # ruff: noqa: B027 - methods that a pack may override, and need not
@@ -16,12 +16,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ....sdk import registry
-from ..._server_parts import describe_replacement
 from ...comfy_execution.progress import get_progress_state
 from ...comfy_execution.utils import get_executing_context
 from ..internal import ComfyAPIBase
 from . import _input, _input_impl, _io, _ui, _util
+from ._input import AudioInput, ImageInput, LatentInput, MaskInput, VideoInput
+from ._input_impl import VideoFromComponents, VideoFromFile
 from ._io import ComfyNode, FolderType, NodeReplace
+from ._util import VideoCodec, VideoComponents, VideoContainer
 
 io = _io
 ui = _ui
@@ -32,15 +34,25 @@ comfy_io = io
 __all__ = [
     "IO",
     "UI",
+    "AudioInput",
     "Caching",
     "ComfyAPI",
     "ComfyAPISync",
     "ComfyAPI_latest",
     "ComfyExtension",
     "FolderType",
+    "ImageInput",
     "Input",
     "InputImpl",
+    "LatentInput",
+    "MaskInput",
     "Types",
+    "VideoCodec",
+    "VideoComponents",
+    "VideoContainer",
+    "VideoFromComponents",
+    "VideoFromFile",
+    "VideoInput",
     "comfy_io",
     "io",
     "ui",
@@ -160,13 +172,10 @@ class _Execution:
 
 
 class _NodeReplacement:
-    def __init__(self) -> None:
-        self.registered: dict[tuple[str, str], NodeReplace] = {}
-
     async def register(self, node_replace: NodeReplace) -> None:
-        """Note a replacement for the host; the same pair twice is noted once."""
-        self.registered.setdefault((node_replace.old_node_id, node_replace.new_node_id), node_replace)
-        registry.add_node_replacement(describe_replacement(node_replace))
+        """Say that a node of an old class is now one of a new class: the host rewrites prompts. Call it while the
+        extension loads (``on_load``); the same pair twice counts once."""
+        registry.add_node_replacement(node_replace.as_dict())
 
 
 class _CachingCalls:

@@ -1,7 +1,18 @@
 """``io``: everything a V3 node declares itself with. The parts are in ``_types, _dynamic, _schema, _node``."""
 
-from ..internal import prune_dict
+from ..internal import (  # noqa: F401 - packs reach for them here
+    _ComfyNodeInternal,
+    _NodeOutputInternal,
+    classproperty,
+    copy_class,
+    first_real_override,
+    is_class,
+    lock_class,
+    prune_dict,
+    shallow_clone_class,
+)
 from ._dynamic import Autogrow, DynamicCombo, DynamicInput, DynamicOutput, DynamicSlot, MatchType
+from ._input import VideoInput  # noqa: F401
 from ._node import ComfyNode, NodeOutput, _ComfyNodeBaseInternal
 from ._resources import ResourceKey, Resources, ResourcesLocal, TorchDictFolderFilename
 from ._schema import (

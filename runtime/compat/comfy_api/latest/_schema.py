@@ -126,52 +126,37 @@ class NodeInfoV1:
     has_intermediate_output: bool | None = None
 
 
+@dataclass
 class Schema:
     """A V3 node's declaration."""
 
-    def __init__(
-        self,
-        node_id: str,
-        display_name: str | None = None,
-        category: str = "sd",
-        inputs: list[Input] | None = None,
-        outputs: list[Output] | None = None,
-        hidden: list[Hidden] | None = None,
-        description: str = "",
-        is_input_list: bool = False,
-        is_output_node: bool = False,
-        is_deprecated: bool = False,
-        is_experimental: bool = False,
-        is_api_node: bool = False,
-        not_idempotent: bool = False,
-        enable_expand: bool = False,
-        search_aliases: list[str] | None = None,
-        is_dev_only: bool = False,
-        price_badge: PriceBadge | None = None,
-        accept_all_inputs: bool = False,
-        essentials_category: str | None = None,
-        has_intermediate_output: bool = False,
-    ) -> None:
-        self.node_id = node_id
-        self.display_name = display_name
-        self.category = category
-        self.inputs = list(inputs or [])
-        self.outputs = list(outputs or [])
-        self.hidden = list(hidden or [])
-        self.description = description
-        self.is_input_list = is_input_list
-        self.is_output_node = is_output_node
-        self.is_deprecated = is_deprecated
-        self.is_experimental = is_experimental
-        self.is_api_node = is_api_node
-        self.not_idempotent = not_idempotent
-        self.enable_expand = enable_expand
-        self.search_aliases = list(search_aliases or [])
-        self.is_dev_only = is_dev_only
-        self.price_badge = price_badge
-        self.accept_all_inputs = accept_all_inputs
-        self.essentials_category = essentials_category
-        self.has_intermediate_output = has_intermediate_output
+    node_id: str
+    display_name: str | None = None
+    category: str = "sd"
+    inputs: list[Input] = field(default_factory=list)
+    outputs: list[Output] = field(default_factory=list)
+    hidden: list[Hidden] = field(default_factory=list)
+    description: str = ""
+    is_input_list: bool = False
+    is_output_node: bool = False
+    is_deprecated: bool = False
+    is_experimental: bool = False
+    is_api_node: bool = False
+    not_idempotent: bool = False
+    enable_expand: bool = False
+    search_aliases: list[str] = field(default_factory=list)
+    is_dev_only: bool = False
+    price_badge: PriceBadge | None = None
+    accept_all_inputs: bool = False
+    essentials_category: str | None = None
+    has_intermediate_output: bool = False
+
+    def __post_init__(self) -> None:
+        # None is what packs pass for "nothing"; lists are copied because finalize() adds to them.
+        self.inputs = list(self.inputs or [])
+        self.outputs = list(self.outputs or [])
+        self.hidden = list(self.hidden or [])
+        self.search_aliases = list(self.search_aliases or [])
 
     def finalize(self) -> None:
         """Fill in what follows from the rest: hidden inputs of output and API nodes, ids of outputs."""

@@ -240,12 +240,12 @@ def comfytype(io_type: str, **attributes: Any) -> Callable[[type], Any]:
     return decorate
 
 
-def _nested(io_type: str, value_type: Any = Any, input_base: type = Input) -> type:
-    made = type(io_type, (ComfyTypeIO,), {"Type": value_type, "__module__": __name__})
+def _nested(io_type: str, value_type: Any = Any, input_base: type = Input, **members: Any) -> Any:
+    """A type; ``members`` are the names of its values' forms, which packs write into annotations."""
+    made = type(io_type, (ComfyTypeIO,), {"Type": value_type, "__module__": __name__, **members})
     if input_base is not Input:
         made.Input = type("Input", (input_base,), {})  # type: ignore[attr-defined]
-    decorated: type = comfytype(io_type)(made)
-    return decorated
+    return comfytype(io_type)(made)
 
 
 def Custom(io_type: str) -> Any:
@@ -605,9 +605,9 @@ class Curve(ComfyTypeIO):
 # -- types with a socket only --------------------------------------------------------------------------------------
 Image = _nested("IMAGE")
 Mask = _nested("MASK")
-Latent = _nested("LATENT", dict)
-Conditioning = _nested("CONDITIONING", list)
-Audio = _nested("AUDIO", dict)
+Latent = _nested("LATENT", dict, LatentDict=dict)
+Conditioning = _nested("CONDITIONING", list, PooledDict=dict, CondList=list)
+Audio = _nested("AUDIO", dict, AudioDict=dict)
 Video = _nested("VIDEO")
 AnyType = _nested("*")
 WanCameraEmbedding = _nested("WAN_CAMERA_EMBEDDING")
@@ -632,7 +632,7 @@ AudioEncoderOutput = _nested("AUDIO_ENCODER_OUTPUT")
 BackgroundRemoval = _nested("BACKGROUND_REMOVAL")
 SVG = _nested("SVG")
 LoraModel = _nested("LORA_MODEL")
-LossMap = _nested("LOSS_MAP", dict)
+LossMap = _nested("LOSS_MAP", dict, LossMapDict=dict)
 Voxel = _nested("VOXEL")
 Mesh = _nested("MESH")
 Splat = _nested("SPLAT")
@@ -641,9 +641,9 @@ HookKeyframes = _nested("HOOK_KEYFRAMES")
 TimestepsRange = _nested("TIMESTEPS_RANGE")
 LatentOperation = _nested("LATENT_OPERATION")
 FlowControl = _nested("FLOW_CONTROL")
-Accumulation = _nested("ACCUMULATION")
-Load3DCamera = _nested("LOAD3D_CAMERA")
-Load3D = _nested("LOAD_3D")
+Accumulation = _nested("ACCUMULATION", dict, AccumulationDict=dict)
+Load3DCamera = _nested("LOAD3D_CAMERA", dict, CameraInfo=dict)
+Load3D = _nested("LOAD_3D", dict, Model3DDict=dict)
 Load3DAnimation = _nested("LOAD_3D_ANIMATION")
 Load3DModelInfo = _nested("LOAD3D_MODEL_INFO")
 File3DAny = _nested("FILE_3D")

@@ -9,6 +9,7 @@ from typing import Any
 
 from ... import folder_paths
 from ..._nodes.saving import png_info, text_chunks, to_pil
+from ._input_impl.video_types import _av
 from ._types import FolderType
 
 __all__ = [
@@ -213,8 +214,7 @@ class AudioSaveHelper:
         quality: str = "128k",
     ) -> list[SavedResult]:
         """Write each waveform of the batch to a flac, mp3 or opus file."""
-        import av  # type: ignore[import-not-found]
-
+        av = _av("audio")
         folder, stem, counter, subfolder, _ = folder_paths.get_save_image_path(
             filename_prefix, _directory(folder_type)
         )

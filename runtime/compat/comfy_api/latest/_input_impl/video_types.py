@@ -11,12 +11,19 @@ from .._input.video_types import VideoInput
 from .._util.video_types import VideoCodec, VideoComponents, VideoContainer
 
 
-def _av() -> Any:
+class MediaLibraryMissingError(ImportError):
+    """Sound and video need PyAV, and the extension's environment lacks it."""
+
+    __module__ = "ringfence"  # as shown to users
+
+
+def _av(what: str = "video") -> Any:
     try:
         import av  # type: ignore[import-not-found]
     except ImportError as error:
-        raise ImportError(
-            "video needs the package 'av' (PyAV): add it to the requirements of this extension"
+        raise MediaLibraryMissingError(
+            f"{what} needs the package 'av' (PyAV), which this environment lacks: add 'av' to the requirements.txt of "
+            f"this extension"
         ) from error
     return av
 

@@ -1,5 +1,5 @@
 """``comfy_api.torch_helpers``: compiling models. Names only: a sandbox has no model runtime."""
 
-from .._standins import names_only
+from ..._standins import names_only
 
 __getattr__ = names_only(__name__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -105,6 +106,11 @@ def _refuse_set(cls: type, name: str, *_: Any) -> None:
     )
 
 
+def as_pruned_dict(dataclass_obj: Any) -> dict[str, Any]:
+    """A dataclass object as a dict without what is None."""
+    return prune_dict(dataclasses.asdict(dataclass_obj))
+
+
 def prune_dict(d: dict[str, Any]) -> dict[str, Any]:
     """The entries that are not None."""
     return {key: value for key, value in d.items() if value is not None}
@@ -116,3 +122,20 @@ _versions: list[Any] = []
 def register_versions(versions: list[Any]) -> None:
     """Note the API versions on offer."""
     _versions[:] = versions
+
+
+def get_all_versions() -> list[Any]:
+    """The versions that were noted."""
+    return list(_versions)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "ComfyAPIWithVersion":
+        from .api_registry import ComfyAPIWithVersion
+
+        return ComfyAPIWithVersion
+    if name in {"ProxiedSingleton", "SingletonMetaclass"}:
+        from . import singleton
+
+        return getattr(singleton, name)
+    raise AttributeError(f"module 'comfy_api.internal' has no attribute {name!r} in Ringfence")

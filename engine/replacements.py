@@ -1,0 +1,100 @@
+"""Nodes of unknown classes that a pack has declared a successor for: rewritten before a prompt is validated.
+
+Pure. The declarations come from sandboxes (checked where they came in), the prompt from a client: neither is changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from engine.prompt import as_link
+from engine.registry import NodeType
+from sandbox.calls import NodeReplacement
+
+JSON = Any
+
+
+def replacements(types: Mapping[str, NodeType]) -> dict[str, list[NodeReplacement]]:
+    """Old class -> what can take its place, among the classes that there are."""
+    found: dict[str, list[NodeReplacement]] = {}
+    for node in types.values():
+        for item in node.replaces:
+            found.setdefault(item.old_node_id, []).append(item)
+    return found
+
+
+def shown(types: Mapping[str, NodeType]) -> dict[str, list[dict[str, JSON]]]:
+    """The answer of ``/node_replacements``."""
+    return {
+        old: [
+            {
+                "new_node_id": item.new_node_id,
+                "old_node_id": item.old_node_id,
+                "old_widget_ids": None if item.old_widget_ids is None else list(item.old_widget_ids),
+                "input_mapping": _listed(item.input_mapping),
+                "output_mapping": _listed(item.output_mapping),
+            }
+            for item in items
+        ]
+        for old, items in replacements(types).items()
+    }
+
+
+def apply(prompt: JSON, types: Mapping[str, NodeType]) -> JSON:
+    """The prompt with its unknown nodes replaced; the very object when there is nothing to replace."""
+    if not isinstance(prompt, dict) or all(_class_of(node) in types for node in prompt.values()):
+        return prompt
+    known = replacements(types)
+    chosen = {
+        node_id: known[kind][0]
+        for node_id, node in prompt.items()
+        if (kind := _class_of(node)) is not None and kind not in types and kind in known
+    }
+    if not chosen:
+        return prompt
+    replaced = {
+        node_id: _successor(node, chosen[node_id]) if node_id in chosen else node
+        for node_id, node in prompt.items()
+    }
+    return {node_id: _relinked(node, chosen) for node_id, node in replaced.items()}
+
+
+def _class_of(node: JSON) -> str | None:
+    kind = node.get("class_type") if isinstance(node, dict) else None
+    return kind if isinstance(kind, str) else None
+
+
+def _successor(node: dict[str, JSON], replacement: NodeReplacement) -> dict[str, JSON]:
+    """The node as one of the new class; inputs that nobody mapped are left behind."""
+    before = node.get("inputs")
+    before = before if isinstance(before, dict) else {}
+    inputs: dict[str, JSON] = {}
+    for mapping in replacement.input_mapping or ():
+        if "set_value" in mapping:
+            inputs[mapping["new_id"]] = mapping["set_value"]
+        elif mapping.get("old_id") in before:
+            inputs[mapping["new_id"]] = before[mapping["old_id"]]
+    return {**node, "class_type": replacement.new_node_id, "inputs": inputs}
+
+
+def _relinked(node: JSON, chosen: Mapping[str, NodeReplacement]) -> JSON:
+    """The node with its links to replaced nodes renumbered."""
+    inputs = node.get("inputs") if isinstance(node, dict) else None
+    if not isinstance(inputs, dict):
+        return node
+    changed: dict[str, JSON] = {}
+    for name, value in inputs.items():
+        link = as_link(value)
+        replacement = None if link is None else chosen.get(link.source)
+        if link is None or replacement is None:
+            continue
+        for mapping in replacement.output_mapping or ():
+            if mapping["old_idx"] == link.slot:
+                changed[name] = [link.source, mapping["new_idx"]]
+                break
+    return {**node, "inputs": {**inputs, **changed}} if changed else node
+
+
+def _listed(items: tuple[Mapping[str, JSON], ...] | None) -> list[dict[str, JSON]] | None:
+    return None if items is None else [dict(item) for item in items]
