@@ -172,7 +172,7 @@ class PackAnswer(Response):
             raise failure
         log.warning("a route of extension %s failed: %s", self._extension, failure)
         if self._has_begun:
-            raise failure  # the connection is cut, so that the client does not take a part for the whole
+            return  # unfinished: the server cuts the connection, so that nobody takes a part for the whole
         status = _status(failure)
         if scope["path"].startswith("/ringfence/"):
             body = error_body(failure)
