@@ -229,7 +229,7 @@ async def test_descriptions_in_pages_arrive_whole(tmp_path: Path) -> None:
         assert asked == [{"more": 11}, {"more": 12}]
         asked.clear()
         assert [item.class_type for item in await session.describe(["B", "C"])] == ["B", "C"]
-        assert asked == [{"class_types": ["B", "C"]}, {"more": 12}]
+        assert asked == [{"extension": "pack", "class_types": ["B", "C"]}, {"more": 12}]
 
 
 async def test_pages_without_end_break_the_protocol(tmp_path: Path) -> None:
