@@ -12,6 +12,7 @@ from .._nodes.limits import FLIPS, TURNS, pixels, turns
 from .._nodes.saving import text_chunks, to_pil
 from .._standins import names_only
 from ._base import ExtraNode
+from ._tiles import ImageMergeTileList, SplitImageToTileList
 
 __getattr__ = names_only(__name__)
 
@@ -140,7 +141,7 @@ class ImageScaleToMaxDimension(ExtraNode):
         return {
             "required": {
                 "image": ("IMAGE",),
-                "upscale_method": (["area", "lanczos", "bilinear", "nearest-exact", "bicubic"],),
+                "upscale_method": (["area", "lanczos", "bilinear", "nearest-exact", "bilinear", "bicubic"],),
                 "largest_size": pixels(512),
             }
         }
@@ -217,8 +218,8 @@ class ImageStitch(ExtraNode):
         if match_image_size:
             high, wide = image1.shape[1:3]
             ratio = image2.shape[2] / image2.shape[1]
-            size = (round(high * ratio), high) if across else (wide, round(wide / ratio))
-            image2 = scaled(image2, max(1, size[0]), max(1, size[1]), "lanczos")
+            size = (int(high * ratio), high) if across else (wide, int(wide / ratio))
+            image2 = scaled(image2, size[0], size[1], "lanczos")
         side = 1 if across else 2  # the side that both must share
         length = max(image1.shape[side], image2.shape[side])
         image1, image2 = (_centred(image, side, length) for image in (image1, image2))
@@ -277,7 +278,7 @@ class ResizeAndPadImage(ExtraNode):
         batch, high, wide, channels = image.shape
         factor = min(target_width / wide, target_height / high)
         new_wide, new_high = int(wide * factor), int(high * factor)
-        small = scaled(image, max(1, new_wide), max(1, new_high), interpolation)
+        small = scaled(image, new_wide, new_high, interpolation)
         fill = 0.0 if padding_color == "black" else 1.0
         padded = torch.full((batch, target_height, target_width, channels), fill, dtype=image.dtype)
         top, left = (target_height - small.shape[1]) // 2, (target_width - small.shape[2]) // 2
@@ -372,7 +373,7 @@ class SaveAnimatedWEBP:
             )
             results.append({"filename": name, "subfolder": subfolder, "type": self.type})
             counter += 1
-        return {"ui": {"images": results, "animated": (num_frames != 1,)}}
+        return {"ui": {"images": results, "animated": (size != 1,)}}
 
 
 class SaveAnimatedPNG:
@@ -439,9 +440,15 @@ NODE_CLASS_MAPPINGS = {
     "ImageRotate": ImageRotate,
     "ImageFlip": ImageFlip,
     "ImageScaleToMaxDimension": ImageScaleToMaxDimension,
+    "SplitImageToTileList": SplitImageToTileList,
+    "ImageMergeTileList": ImageMergeTileList,
 }
 NODE_DISPLAY_NAME_MAPPINGS = {
     "ImageCrop": "Image Crop",
     "ImageStitch": "Image Stitch",
     "GetImageSize": "Get Image Size",
+}
+NODE_DISPLAY_NAME_MAPPINGS |= {
+    "SplitImageToTileList": "Split Image into List of Tiles",
+    "ImageMergeTileList": "Merge List of Tiles to Image",
 }

@@ -14,6 +14,8 @@ def build(spec: Any) -> Any:
 
     if isinstance(spec, list):
         return [build(item) for item in spec]
+    if spec == "$half":
+        return lambda latent, **more: latent * 0.5
     if not isinstance(spec, dict):
         return spec
     random_numbers = torch.Generator().manual_seed(spec.get("seed", 0))
@@ -132,8 +134,8 @@ CONDITIONINGS: list[list[dict[str, Any]]] = [
     [{"tokens": 77, "pooled": True, "guidance": 3.0}],
 ]
 TEXTS = [
-    "", "Hello World", "  spaces\tand\nlines \n", "äöü ÄÖÜ ß 漢字", "a,b;c", "aaa", "(x", "line one\nline two\nLine One",
-    "3.5", '{"a": {"b": [1, 2]}, "c": null}', "o", "World", "[a-z]+", r"(\w+) (\w+)",
+    "", "Hello World", "  spaces\tand\nlines \n", "äöü ÄÖÜ ß 漢字", "a,b;c", "aaa", "(x",
+    "line one\nline two\nLine One", "3.5", '{"a": {"b": [1, 2]}, "c": null}', "o", "World", "[a-z]+", r"(\w+) (\w+)",
 ]  # fmt: skip
 
 

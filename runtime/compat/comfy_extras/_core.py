@@ -1,0 +1,53 @@
+"""Which modules of ``comfy_extras`` bring nodes of the core extension."""
+
+from __future__ import annotations
+
+from . import (
+    nodes_ace,
+    nodes_align_your_steps,
+    nodes_audio,
+    nodes_canny,
+    nodes_chroma_radiance,
+    nodes_compositing,
+    nodes_cosmos,
+    nodes_custom_sampler,
+    nodes_edit_model,
+    nodes_flux,
+    nodes_hooks,
+    nodes_hunyuan,
+    nodes_hunyuan3d,
+    nodes_image_compare,
+    nodes_images,
+    nodes_latent,
+    nodes_logic,
+    nodes_lt,
+    nodes_mask,
+    nodes_math,
+    nodes_mochi,
+    nodes_morphology,
+    nodes_number_convert,
+    nodes_optimalsteps,
+    nodes_post_processing,
+    nodes_preview_any,
+    nodes_primitive,
+    nodes_rebatch,
+    nodes_resolution,
+    nodes_sd3,
+    nodes_sdupscale,
+    nodes_seed,
+    nodes_stable_cascade,
+    nodes_string,
+    nodes_toolkit,
+    nodes_train,
+    nodes_video_model,
+    nodes_wan,
+    nodes_webcam,
+)
+
+MODULES = (
+    nodes_ace, nodes_align_your_steps, nodes_audio, nodes_canny, nodes_chroma_radiance, nodes_compositing, nodes_cosmos,
+    nodes_custom_sampler, nodes_edit_model, nodes_flux, nodes_hooks, nodes_hunyuan, nodes_hunyuan3d, nodes_image_compare,
+    nodes_images, nodes_latent, nodes_logic, nodes_lt, nodes_mask, nodes_math, nodes_mochi, nodes_morphology, nodes_number_convert, nodes_optimalsteps,
+    nodes_post_processing, nodes_preview_any, nodes_primitive, nodes_rebatch, nodes_resolution, nodes_sd3, nodes_sdupscale, nodes_seed,
+    nodes_stable_cascade, nodes_string, nodes_toolkit, nodes_train, nodes_video_model, nodes_wan, nodes_webcam,
+)  # fmt: skip
