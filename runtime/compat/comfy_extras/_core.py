@@ -2,52 +2,14 @@
 
 from __future__ import annotations
 
-from . import (
-    nodes_ace,
-    nodes_align_your_steps,
-    nodes_audio,
-    nodes_canny,
-    nodes_chroma_radiance,
-    nodes_compositing,
-    nodes_cosmos,
-    nodes_custom_sampler,
-    nodes_edit_model,
-    nodes_flux,
-    nodes_hooks,
-    nodes_hunyuan,
-    nodes_hunyuan3d,
-    nodes_image_compare,
-    nodes_images,
-    nodes_latent,
-    nodes_logic,
-    nodes_lt,
-    nodes_mask,
-    nodes_math,
-    nodes_mochi,
-    nodes_morphology,
-    nodes_number_convert,
-    nodes_optimalsteps,
-    nodes_post_processing,
-    nodes_preview_any,
-    nodes_primitive,
-    nodes_rebatch,
-    nodes_resolution,
-    nodes_sd3,
-    nodes_sdupscale,
-    nodes_seed,
-    nodes_stable_cascade,
-    nodes_string,
-    nodes_toolkit,
-    nodes_train,
-    nodes_video_model,
-    nodes_wan,
-    nodes_webcam,
-)
+import importlib
 
-MODULES = (
-    nodes_ace, nodes_align_your_steps, nodes_audio, nodes_canny, nodes_chroma_radiance, nodes_compositing, nodes_cosmos,
-    nodes_custom_sampler, nodes_edit_model, nodes_flux, nodes_hooks, nodes_hunyuan, nodes_hunyuan3d, nodes_image_compare,
-    nodes_images, nodes_latent, nodes_logic, nodes_lt, nodes_mask, nodes_math, nodes_mochi, nodes_morphology, nodes_number_convert, nodes_optimalsteps,
-    nodes_post_processing, nodes_preview_any, nodes_primitive, nodes_rebatch, nodes_resolution, nodes_sd3, nodes_sdupscale, nodes_seed,
-    nodes_stable_cascade, nodes_string, nodes_toolkit, nodes_train, nodes_video_model, nodes_wan, nodes_webcam,
+_NAMES = (
+    "ace", "align_your_steps", "audio", "canny", "chroma_radiance", "compositing", "cosmos", "custom_sampler",
+    "edit_model", "flux", "hooks", "hunyuan", "hunyuan3d", "image_compare", "images", "latent", "logic", "lt", "mask",
+    "math", "mochi", "morphology", "number_convert", "optimalsteps", "post_processing", "preview_any", "primitive",
+    "rebatch", "resolution", "sd3", "sdupscale", "seed", "stable_cascade", "string", "toolkit", "train", "video_model",
+    "wan", "webcam",
 )  # fmt: skip
+
+MODULES = tuple(importlib.import_module(f".nodes_{name}", __package__) for name in _NAMES)

@@ -1,4 +1,4 @@
-"""Arithmetic as a text, evaluated without ``eval``: numbers, names, operators, comparisons, and a table of functions."""
+"""Arithmetic as a text, evaluated without ``eval``: numbers, names, operators, comparisons, some functions."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class _Evaluation:
 
     def _constant(self, node: ast.Constant) -> Any:
         if not isinstance(node.value, (int, float)):
-            raise ValueError(f"{node.value!r} is not a number")
+            raise TypeError(f"{node.value!r} is not a number")
         return node.value
 
     def _name(self, node: ast.Name) -> Any:

@@ -1,8 +1,10 @@
-"""``comfy_extras.nodes_images``: cropping, turning, batches, animated files. (SVG is not offered.)"""
+"""``comfy_extras.nodes_images``: cropping, turning, batches, animated files."""
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from typing import Any
 
 from ...sdk import events
@@ -427,6 +429,52 @@ class SaveAnimatedPNG:
         return {"ui": {"images": [result], "animated": (True,)}}
 
 
+class SaveSVGNode(ExtraNode):
+    """Saves SVG texts, with the workflow in a ``metadata`` element after the opening tag."""
+
+    def __init__(self) -> None:
+        self.output_dir = folder_paths.get_output_directory()
+        self.type = "output"
+        self.prefix_append = ""
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {"svg": ("SVG",), "filename_prefix": ("STRING", {"default": "svg/ComfyUI"})},
+            "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
+        }
+
+    RETURN_TYPES = ()
+    FUNCTION = "save_svg"
+    CATEGORY = "image/save"
+    OUTPUT_NODE = True
+
+    def save_svg(
+        self, svg: Any, filename_prefix: str = "svg/ComfyUI", prompt: Any = None, extra_pnginfo: Any = None
+    ) -> dict[str, Any]:
+        """Write each document to ``<prefix>_<number>_.svg``."""
+        folder, stem, counter, subfolder, _ = folder_paths.get_save_image_path(
+            filename_prefix + self.prefix_append, self.output_dir
+        )
+        known = {} if prompt is None else {"prompt": prompt}
+        known.update(extra_pnginfo or {})
+        results = []
+        for number, document in enumerate(svg.data):
+            document.seek(0)
+            text = document.read().decode("utf-8")
+            if known:
+                # "]]>" would end the CDATA section early.
+                data = json.dumps(known, indent=2).replace("]]>", "]]]]><![CDATA[>")
+                element = f"\n<metadata>\n<![CDATA[\n{data}\n]]>\n</metadata>\n"
+                text = re.sub(r"<svg[^>]*>", lambda tag: tag.group() + element, text)  # noqa: B023 - called at once
+            name = f"{stem.replace('%batch_num%', str(number))}_{counter:05}_.svg"
+            with open(os.path.join(folder, name), "wb") as file:
+                file.write(text.encode("utf-8"))
+            results.append({"filename": name, "subfolder": subfolder, "type": self.type})
+            counter += 1
+        return {"ui": {"images": results}}
+
+
 NODE_CLASS_MAPPINGS = {
     "ImageCrop": ImageCrop,
     "RepeatImageBatch": RepeatImageBatch,
@@ -442,6 +490,7 @@ NODE_CLASS_MAPPINGS = {
     "ImageScaleToMaxDimension": ImageScaleToMaxDimension,
     "SplitImageToTileList": SplitImageToTileList,
     "ImageMergeTileList": ImageMergeTileList,
+    "SaveSVGNode": SaveSVGNode,
 }
 NODE_DISPLAY_NAME_MAPPINGS = {
     "ImageCrop": "Image Crop",

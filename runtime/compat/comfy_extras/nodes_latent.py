@@ -261,6 +261,56 @@ class LatentOperationSharpen(ExtraNode):
         return (sharpen,)
 
 
+class LatentCutToBatch(ExtraNode):
+    """Slices of a latent along one axis as a batch; what does not fill a slice is left out."""
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"samples": ("LATENT",), "dim": (["t", "x", "y"],), "slice_size": pixels(1, 1)}}
+
+    RETURN_TYPES = ("LATENT",)
+    FUNCTION = "op"
+    CATEGORY = "latent/advanced"
+
+    def op(self, samples: dict[str, Any], dim: str, slice_size: int) -> tuple[Any]:
+        latent = samples["samples"]
+        axis = latent.ndim + _AXES[dim]
+        if axis < 2:  # a picture has no time
+            return (samples,)
+        along = latent.movedim(axis, 1)
+        size = min(slice_size, along.shape[1])
+        along = along[:, : along.shape[1] // size * size]
+        return ({**samples, "samples": along.reshape([-1, size, *along.shape[2:]]).movedim(1, axis)},)
+
+
+class ReplaceVideoLatentFrames(ExtraNode):
+    """Puts the frames of one video latent in the place of frames of another, if they fit there."""
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        index = {"default": 0, "min": -MAX_RESOLUTION, "max": MAX_RESOLUTION, "step": 1}
+        return {
+            "required": {"destination": ("LATENT",), "index": ("INT", index)},
+            "optional": {"source": ("LATENT",)},
+        }
+
+    RETURN_TYPES = ("LATENT",)
+    FUNCTION = "op"
+    CATEGORY = "latent/batch"
+
+    def op(self, destination: dict[str, Any], index: int, source: dict[str, Any] | None = None) -> tuple[Any]:
+        if source is None:
+            return (destination,)
+        have, new = destination["samples"].shape[2], source["samples"].shape[2]
+        start = have + index if index < 0 else index
+        if start + new > have:
+            print(f"{new} frames do not fit at frame {start} of {have}: nothing is replaced")  # noqa: T201 - the node's log
+            return (destination,)
+        samples = destination["samples"].clone()
+        samples[:, :, start : start + new] = source["samples"]
+        return ({**source, "samples": samples},)
+
+
 NODE_CLASS_MAPPINGS = {
     "LatentAdd": LatentAdd,
     "LatentSubtract": LatentSubtract,
@@ -270,8 +320,10 @@ NODE_CLASS_MAPPINGS = {
     "LatentBatchSeedBehavior": LatentBatchSeedBehavior,
     "LatentConcat": LatentConcat,
     "LatentCut": LatentCut,
+    "LatentCutToBatch": LatentCutToBatch,
+    "ReplaceVideoLatentFrames": ReplaceVideoLatentFrames,
     "LatentApplyOperation": LatentApplyOperation,
     "LatentOperationTonemapReinhard": LatentOperationTonemapReinhard,
     "LatentOperationSharpen": LatentOperationSharpen,
 }
-NODE_DISPLAY_NAME_MAPPINGS: dict[str, str] = {}
+NODE_DISPLAY_NAME_MAPPINGS = {"ReplaceVideoLatentFrames": "Replace Video Latent Frames"}

@@ -44,7 +44,7 @@ class MathExpressionNode(V3Node):
             raise ValueError("the expression is empty")
         result = evaluate(expression, {**values, "values": list(values.values())})
         if not isinstance(result, (int, float)):
-            raise ValueError(f"{expression[:200]!r} gives {type(result).__name__}, not a number")
+            raise TypeError(f"{expression[:200]!r} gives {type(result).__name__}, not a number")
         try:
             number = float(result)
         except OverflowError:

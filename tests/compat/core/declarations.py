@@ -118,7 +118,7 @@ def inputs_for(name: str, info: dict[str, Any], number: int) -> dict[str, Any] |
             if section == "optional" and number % 3 == 1:
                 continue
             kind, options = declaration[0], declaration[1] if len(declaration) > 1 else {}
-            value = drawer.value(kind, options or {})
+            value = drawer.value(kind, options or {}, key)
             if value is None and section == "required":
                 return None
             if value is not None:

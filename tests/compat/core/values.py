@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import math
 import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 
@@ -19,6 +21,8 @@ def build(spec: Any) -> Any:
     if not isinstance(spec, dict):
         return spec
     random_numbers = torch.Generator().manual_seed(spec.get("seed", 0))
+    if "$svg" in spec:
+        return SimpleNamespace(data=[io.BytesIO(text.encode()) for text in spec["$svg"]])
     if "$float" in spec:
         return float(spec["$float"])
     if "$image" in spec:
@@ -139,6 +143,10 @@ TEXTS = [
 ]  # fmt: skip
 
 
+#: Inputs that multiply memory.
+_COUNTS = {"batch_size", "amount"}
+
+
 class Drawer:
     """Draws inputs for one case of a node; the first case is the defaults, then edges, then random."""
 
@@ -147,8 +155,10 @@ class Drawer:
         self.number = number
         self.shape = number if number < 2 else self.random.randrange(5)
 
-    def value(self, kind: Any, options: dict[str, Any]) -> Any:
+    def value(self, kind: Any, options: dict[str, Any], name: str = "") -> Any:
         """Describe a value for an input of type ``kind``; None when there is no way to make one."""
+        if name in _COUNTS and kind == "INT":
+            return int(options.get("min", 1)) + self.number % 4
         if isinstance(kind, list) or kind == "COMBO":
             choices = kind if isinstance(kind, list) else options.get("options", [])
             return self._choice(choices, options)
