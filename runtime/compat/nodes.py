@@ -15,6 +15,7 @@ from ._nodes.conditioning import (
     ConditioningAverage,
     ConditioningCombine,
     ConditioningConcat,
+    ConditioningMultiply,
     ConditioningSetArea,
     ConditioningSetAreaPercentage,
     ConditioningSetAreaStrength,
@@ -44,15 +45,7 @@ from ._nodes.models import MODEL_CLASSES, MODEL_FUNCTIONS
 from ._nodes.saving import PreviewImage, SaveImage
 from ._standins import SERVER, names_only
 from .comfy import model_management
-from .comfy_extras import (
-    nodes_images,
-    nodes_latent,
-    nodes_mask,
-    nodes_post_processing,
-    nodes_preview_any,
-    nodes_primitive,
-    nodes_string,
-)
+from .comfy_extras._core import MODULES as _EXTRAS
 
 __all__ = [
     "CORE_CLASSES",
@@ -68,6 +61,7 @@ _OWN = [
     ConditioningAverage,
     ConditioningCombine,
     ConditioningConcat,
+    ConditioningMultiply,
     ConditioningSetArea,
     ConditioningSetAreaPercentage,
     ConditioningSetAreaStrength,
@@ -98,15 +92,6 @@ _OWN = [
     SaveImage,
     SaveLatent,
     SetLatentNoiseMask,
-]
-_EXTRAS = [
-    nodes_images,
-    nodes_latent,
-    nodes_mask,
-    nodes_post_processing,
-    nodes_preview_any,
-    nodes_primitive,
-    nodes_string,
 ]
 
 #: What the core extension offers as nodes: everything here that runs without a model.

@@ -29,6 +29,27 @@ class ConditioningCombine:
         return (conditioning_1 + conditioning_2,)
 
 
+class ConditioningMultiply:
+    """A conditioning times a number."""
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        multiplier = ("FLOAT", {"default": 1.0, "min": -100.0, "max": 100.0, "step": 0.01})
+        return {"required": {"conditioning": ("CONDITIONING",), "multiplier": multiplier}}
+
+    RETURN_TYPES: tuple[Any, ...] = ("CONDITIONING",)
+    FUNCTION = "multiply"
+    CATEGORY = "conditioning"
+
+    def multiply(self, conditioning: list[Any], multiplier: float) -> tuple[Any]:
+        result = []
+        for tokens, extra in conditioning:
+            pooled = extra.get("pooled_output")
+            more = {} if pooled is None else {"pooled_output": pooled * multiplier}
+            result.append([tokens * multiplier, {**extra, **more}])
+        return (result,)
+
+
 class ConditioningAverage:
     """A mix of two conditionings."""
 

@@ -165,7 +165,7 @@ class ImagePadForOutpaint:
         mask = torch.ones(padded.shape[1:3], dtype=torch.float32)
         inner = torch.zeros((high, wide), dtype=torch.float32)
         if feathering > 0 and feathering * 2 < min(high, wide):
-            rows, columns = torch.arange(high).float(), torch.arange(wide).float()
+            rows, columns = torch.arange(high).double(), torch.arange(wide).double()
             far = float(high + wide + feathering)
             distance = torch.minimum(
                 torch.minimum(
@@ -176,6 +176,6 @@ class ImagePadForOutpaint:
                     wide - columns if right else columns * 0 + far,
                 )[None, :],
             )
-            inner = ((feathering - distance) / feathering).clamp(min=0) ** 2
+            inner = (((feathering - distance) / feathering).clamp(min=0) ** 2).float()
         mask[top : top + high, left : left + wide] = inner
         return padded, mask.unsqueeze(0)

@@ -255,8 +255,10 @@ class LatentComposite:
         over = samples_from["samples"][..., : under.shape[2] - y, : under.shape[3] - x]
         high, wide = over.shape[2], over.shape[3]
         mask = torch.ones_like(over)
-        for step in range(min(feather, high, wide) if feather else 0):
-            share = (step + 1) / feather
+        for step in range(
+            feather
+        ):  # past the latent's own size the slices count from its other end, as in ComfyUI
+            share = (1.0 / feather) * (step + 1)
             if y != 0:
                 mask[:, :, step : step + 1] *= share
             if y + high < under.shape[2]:
@@ -319,9 +321,8 @@ class LatentCrop:
 
     def crop(self, samples: dict[str, Any], width: int, height: int, x: int, y: int) -> tuple[Any]:
         latent = samples["samples"]
-        # At least one minimum-sized tile (8 cells) stays.
-        left = min(x // 8, max(latent.shape[3] - 8, 0))
-        top = min(y // 8, max(latent.shape[2] - 8, 0))
+        # At least one minimum-sized tile (8 cells) stays; in a smaller latent the place counts from the far end.
+        left, top = min(x // 8, latent.shape[3] - 8), min(y // 8, latent.shape[2] - 8)
         return ({**samples, "samples": latent[:, :, top : top + height // 8, left : left + width // 8]},)
 
 

@@ -1,8 +1,22 @@
-"""What the node classes of ``comfy_extras`` have in common: they can be called in both of ComfyUI's styles."""
+"""What the node classes of ``comfy_extras`` have in common: V1 ones that can be called in both styles, and V3 ones."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    io: Any
+
+    class V3Node:
+        """A node of the V3 API, where inputs depend on each other."""
+
+        @classmethod
+        def GET_SCHEMA(cls) -> Any:
+            """The class's own declaration."""
+else:
+    from ..comfy_api.latest import io
+
+    V3Node = io.ComfyNode
 
 
 class ExtraNode:

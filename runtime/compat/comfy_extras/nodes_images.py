@@ -1,8 +1,10 @@
-"""``comfy_extras.nodes_images``: cropping, turning, batches, animated files. (SVG is not offered.)"""
+"""``comfy_extras.nodes_images``: cropping, turning, batches, animated files."""
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from typing import Any
 
 from ...sdk import events
@@ -12,6 +14,7 @@ from .._nodes.limits import FLIPS, TURNS, pixels, turns
 from .._nodes.saving import text_chunks, to_pil
 from .._standins import names_only
 from ._base import ExtraNode
+from ._tiles import ImageMergeTileList, SplitImageToTileList
 
 __getattr__ = names_only(__name__)
 
@@ -140,7 +143,7 @@ class ImageScaleToMaxDimension(ExtraNode):
         return {
             "required": {
                 "image": ("IMAGE",),
-                "upscale_method": (["area", "lanczos", "bilinear", "nearest-exact", "bicubic"],),
+                "upscale_method": (["area", "lanczos", "bilinear", "nearest-exact", "bilinear", "bicubic"],),
                 "largest_size": pixels(512),
             }
         }
@@ -217,8 +220,8 @@ class ImageStitch(ExtraNode):
         if match_image_size:
             high, wide = image1.shape[1:3]
             ratio = image2.shape[2] / image2.shape[1]
-            size = (round(high * ratio), high) if across else (wide, round(wide / ratio))
-            image2 = scaled(image2, max(1, size[0]), max(1, size[1]), "lanczos")
+            size = (int(high * ratio), high) if across else (wide, int(wide / ratio))
+            image2 = scaled(image2, size[0], size[1], "lanczos")
         side = 1 if across else 2  # the side that both must share
         length = max(image1.shape[side], image2.shape[side])
         image1, image2 = (_centred(image, side, length) for image in (image1, image2))
@@ -277,7 +280,7 @@ class ResizeAndPadImage(ExtraNode):
         batch, high, wide, channels = image.shape
         factor = min(target_width / wide, target_height / high)
         new_wide, new_high = int(wide * factor), int(high * factor)
-        small = scaled(image, max(1, new_wide), max(1, new_high), interpolation)
+        small = scaled(image, new_wide, new_high, interpolation)
         fill = 0.0 if padding_color == "black" else 1.0
         padded = torch.full((batch, target_height, target_width, channels), fill, dtype=image.dtype)
         top, left = (target_height - small.shape[1]) // 2, (target_width - small.shape[2]) // 2
@@ -372,7 +375,7 @@ class SaveAnimatedWEBP:
             )
             results.append({"filename": name, "subfolder": subfolder, "type": self.type})
             counter += 1
-        return {"ui": {"images": results, "animated": (num_frames != 1,)}}
+        return {"ui": {"images": results, "animated": (size != 1,)}}
 
 
 class SaveAnimatedPNG:
@@ -426,6 +429,52 @@ class SaveAnimatedPNG:
         return {"ui": {"images": [result], "animated": (True,)}}
 
 
+class SaveSVGNode(ExtraNode):
+    """Saves SVG texts, with the workflow in a ``metadata`` element after the opening tag."""
+
+    def __init__(self) -> None:
+        self.output_dir = folder_paths.get_output_directory()
+        self.type = "output"
+        self.prefix_append = ""
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {"svg": ("SVG",), "filename_prefix": ("STRING", {"default": "svg/ComfyUI"})},
+            "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
+        }
+
+    RETURN_TYPES = ()
+    FUNCTION = "save_svg"
+    CATEGORY = "image/save"
+    OUTPUT_NODE = True
+
+    def save_svg(
+        self, svg: Any, filename_prefix: str = "svg/ComfyUI", prompt: Any = None, extra_pnginfo: Any = None
+    ) -> dict[str, Any]:
+        """Write each document to ``<prefix>_<number>_.svg``."""
+        folder, stem, counter, subfolder, _ = folder_paths.get_save_image_path(
+            filename_prefix + self.prefix_append, self.output_dir
+        )
+        known = {} if prompt is None else {"prompt": prompt}
+        known.update(extra_pnginfo or {})
+        results = []
+        for number, document in enumerate(svg.data):
+            document.seek(0)
+            text = document.read().decode("utf-8")
+            if known:
+                # "]]>" would end the CDATA section early.
+                data = json.dumps(known, indent=2).replace("]]>", "]]]]><![CDATA[>")
+                element = f"\n<metadata>\n<![CDATA[\n{data}\n]]>\n</metadata>\n"
+                text = re.sub(r"<svg[^>]*>", lambda tag: tag.group() + element, text)  # noqa: B023 - called at once
+            name = f"{stem.replace('%batch_num%', str(number))}_{counter:05}_.svg"
+            with open(os.path.join(folder, name), "wb") as file:
+                file.write(text.encode("utf-8"))
+            results.append({"filename": name, "subfolder": subfolder, "type": self.type})
+            counter += 1
+        return {"ui": {"images": results}}
+
+
 NODE_CLASS_MAPPINGS = {
     "ImageCrop": ImageCrop,
     "RepeatImageBatch": RepeatImageBatch,
@@ -439,9 +488,16 @@ NODE_CLASS_MAPPINGS = {
     "ImageRotate": ImageRotate,
     "ImageFlip": ImageFlip,
     "ImageScaleToMaxDimension": ImageScaleToMaxDimension,
+    "SplitImageToTileList": SplitImageToTileList,
+    "ImageMergeTileList": ImageMergeTileList,
+    "SaveSVGNode": SaveSVGNode,
 }
 NODE_DISPLAY_NAME_MAPPINGS = {
     "ImageCrop": "Image Crop",
     "ImageStitch": "Image Stitch",
     "GetImageSize": "Get Image Size",
+}
+NODE_DISPLAY_NAME_MAPPINGS |= {
+    "SplitImageToTileList": "Split Image into List of Tiles",
+    "ImageMergeTileList": "Merge List of Tiles to Image",
 }

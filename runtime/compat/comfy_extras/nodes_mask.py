@@ -45,15 +45,14 @@ def composite(
         mask = torch.nn.functional.interpolate(mask, size=source.shape[-2:], mode="bilinear")
         mask = repeat_to_batch_size(mask, source.shape[0])
 
-    # The part of the source that lies on the destination.
-    from_left, from_top = max(0, -left), max(0, -top)
-    width = max(0, min(left + source.shape[-1], wide) - max(0, left))
-    height = max(0, min(top + source.shape[-2], high) - max(0, top))
-    over = source[..., from_top : from_top + height, from_left : from_left + width]
-    mask = mask[..., from_top : from_top + height, from_left : from_left + width]
-    rows = slice(max(0, top), max(0, top) + height)
-    columns = slice(max(0, left), max(0, left) + width)
-    destination[..., rows, columns] = mask * over + (1.0 - mask) * destination[..., rows, columns]
+    # What of the source lies on the destination. Dimensions 2 and 3 of the mask are its height and width, also for
+    # video ([B,C,T,H,W]), where this is refused unless all of the source lies on it.
+    width, height = wide - left + min(0, x), high - top + min(0, y)
+    mask = mask[:, :, :height, :width]
+    if mask.ndim < source.ndim:
+        mask = mask.unsqueeze(1)
+    place = (..., slice(top, top + source.shape[-2]), slice(left, left + source.shape[-1]))
+    destination[place] = mask * source[..., :height, :width] + (1.0 - mask) * destination[place]
     return destination
 
 
@@ -255,8 +254,6 @@ class MaskComposite(ExtraNode):
         source = source.reshape((-1, source.shape[-2], source.shape[-1]))
         right = min(x + source.shape[-1], output.shape[-1])
         bottom = min(y + source.shape[-2], output.shape[-2])
-        if right <= x or bottom <= y:
-            return (output,)
         over = source[:, : bottom - y, : right - x].to(output.device)
         under = output[:, y:bottom, x:right]
         as_bool, over_bool = under.round().bool(), over.round().bool()
@@ -296,11 +293,11 @@ class FeatherMask(ExtraNode):
         for column in range(left):
             output[:, :, column] *= (column + 1.0) / left
         for column in range(right):
-            output[:, :, -1 - column] *= (column + 1.0) / right
+            output[:, :, -column] *= (column + 1.0) / right  # ComfyUI's first step falls on column 0
         for row in range(top):
             output[:, row, :] *= (row + 1.0) / top
         for row in range(bottom):
-            output[:, -1 - row, :] *= (row + 1.0) / bottom
+            output[:, -row, :] *= (row + 1.0) / bottom
         return (output,)
 
 

@@ -9,6 +9,8 @@ from .._nodes.images import scaled
 from .._nodes.limits import IMAGE_SCALING
 from .._standins import names_only
 from ._base import ExtraNode
+from ._batching import BatchImagesNode, BatchLatentsNode, BatchMasksNode
+from ._resizing import ResizeImageMaskNode
 
 __getattr__ = names_only(__name__)
 
@@ -228,5 +230,15 @@ NODE_CLASS_MAPPINGS = {
     "ImageQuantize": Quantize,
     "ImageSharpen": Sharpen,
     "ImageScaleToTotalPixels": ImageScaleToTotalPixels,
+    "ResizeImageMaskNode": ResizeImageMaskNode,
+    "BatchImagesNode": BatchImagesNode,
+    "BatchMasksNode": BatchMasksNode,
+    "BatchLatentsNode": BatchLatentsNode,
 }
 NODE_DISPLAY_NAME_MAPPINGS = {"ImageScaleToTotalPixels": "Scale Image to Total Pixels"}
+NODE_DISPLAY_NAME_MAPPINGS |= {
+    "ResizeImageMaskNode": "Resize Image/Mask",
+    "BatchImagesNode": "Batch Images",
+    "BatchMasksNode": "Batch Masks",
+    "BatchLatentsNode": "Batch Latents",
+}

@@ -5,6 +5,7 @@ Regular expressions come from the prompt. One that takes for ever is ended with 
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -241,6 +242,43 @@ class RegexReplace(_TextNode):
         return (re.sub(regex_pattern, replace, string, count=count, flags=flags),)
 
 
+class JsonExtractString(_TextNode):
+    """One entry of a JSON object as a text; empty where there is none."""
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"json_string": _TEXT, "key": ("STRING", {"multiline": False})}}
+
+    def execute(self, json_string: str, key: str) -> tuple[str]:
+        try:
+            data = json.loads(json_string)
+        except (ValueError, TypeError):
+            return ("",)
+        value = data.get(key) if isinstance(data, dict) else None
+        return ("" if value is None else str(value),)
+
+
+class _AsJson(_TextNode):
+    _name, _kind = "dictionary", "DICT"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {cls._name: (cls._kind,), "indent": ("INT", {"default": 2, "min": 0, "max": 8})}}
+
+    def execute(self, indent: int = 2, **inputs: Any) -> tuple[str]:
+        return (json.dumps(inputs[self._name], ensure_ascii=False, indent=indent or None),)
+
+
+class ConvertDictionaryToString(_AsJson):
+    """A dictionary as JSON."""
+
+
+class ConvertArrayToString(_AsJson):
+    """A list as JSON."""
+
+    _name, _kind = "array", "ARRAY"
+
+
 NODE_CLASS_MAPPINGS = {
     made.__name__: made
     for made in (
@@ -255,6 +293,9 @@ NODE_CLASS_MAPPINGS = {
         RegexMatch,
         RegexExtract,
         RegexReplace,
+        JsonExtractString,
+        ConvertDictionaryToString,
+        ConvertArrayToString,
     )
 }
 NODE_DISPLAY_NAME_MAPPINGS = {
@@ -269,4 +310,7 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "RegexMatch": "Regex Match",
     "RegexExtract": "Regex Extract",
     "RegexReplace": "Regex Replace",
+    "JsonExtractString": "Extract Text from JSON",
+    "ConvertDictionaryToString": "Convert Dictionary to String",
+    "ConvertArrayToString": "Convert Array to String",
 }

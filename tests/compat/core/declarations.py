@@ -44,9 +44,11 @@ def differences(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:
         one, other = _tidy(key, theirs), _tidy(key, ours)
         if one != other:
             found.append(f"{key}: theirs {one}, ours {other}")
-    for key in ("deprecated", "experimental"):
-        if bool(theirs.get(key)) != bool(ours.get(key)):
-            found.append(f"{key}: theirs {theirs.get(key)}, ours {ours.get(key)}")
+    found += [
+        f"{key}: theirs {theirs.get(key)}, ours {ours.get(key)}"
+        for key in ("deprecated", "experimental")
+        if bool(theirs.get(key)) != bool(ours.get(key))
+    ]
     for section in ("required", "optional"):
         one = theirs["input"].get(section) or {}
         other = ours["input"].get(section) or {}
@@ -116,7 +118,7 @@ def inputs_for(name: str, info: dict[str, Any], number: int) -> dict[str, Any] |
             if section == "optional" and number % 3 == 1:
                 continue
             kind, options = declaration[0], declaration[1] if len(declaration) > 1 else {}
-            value = drawer.value(kind, options or {})
+            value = drawer.value(kind, options or {}, key)
             if value is None and section == "required":
                 return None
             if value is not None:

@@ -86,6 +86,8 @@ class Difference:
             self._value(f"file {name}", _picture(one), _picture(other))
         elif name.endswith((".safetensors", ".latent")):
             self._value(f"file {name}", _tensors(one), _tensors(other))
+        elif name.endswith(".svg"):
+            self._value(f"file {name}", one.read_text().split(), other.read_text().split())
         elif one.read_bytes() != other.read_bytes():
             self.problems.append(
                 f"file {name}: theirs {one.read_bytes()[:80]!r}, ours {other.read_bytes()[:80]!r}"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import math
 import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 
@@ -14,9 +16,13 @@ def build(spec: Any) -> Any:
 
     if isinstance(spec, list):
         return [build(item) for item in spec]
+    if spec == "$half":
+        return lambda latent, **more: latent * 0.5
     if not isinstance(spec, dict):
         return spec
     random_numbers = torch.Generator().manual_seed(spec.get("seed", 0))
+    if "$svg" in spec:
+        return SimpleNamespace(data=[io.BytesIO(text.encode()) for text in spec["$svg"]])
     if "$float" in spec:
         return float(spec["$float"])
     if "$image" in spec:
@@ -132,9 +138,13 @@ CONDITIONINGS: list[list[dict[str, Any]]] = [
     [{"tokens": 77, "pooled": True, "guidance": 3.0}],
 ]
 TEXTS = [
-    "", "Hello World", "  spaces\tand\nlines \n", "äöü ÄÖÜ ß 漢字", "a,b;c", "aaa", "(x", "line one\nline two\nLine One",
-    "3.5", '{"a": {"b": [1, 2]}, "c": null}', "o", "World", "[a-z]+", r"(\w+) (\w+)",
+    "", "Hello World", "  spaces\tand\nlines \n", "äöü ÄÖÜ ß 漢字", "a,b;c", "aaa", "(x",
+    "line one\nline two\nLine One", "3.5", '{"a": {"b": [1, 2]}, "c": null}', "o", "World", "[a-z]+", r"(\w+) (\w+)",
 ]  # fmt: skip
+
+
+#: Inputs that multiply memory.
+_COUNTS = {"batch_size", "amount"}
 
 
 class Drawer:
@@ -145,8 +155,10 @@ class Drawer:
         self.number = number
         self.shape = number if number < 2 else self.random.randrange(5)
 
-    def value(self, kind: Any, options: dict[str, Any]) -> Any:
+    def value(self, kind: Any, options: dict[str, Any], name: str = "") -> Any:
         """Describe a value for an input of type ``kind``; None when there is no way to make one."""
+        if name in _COUNTS and kind == "INT":
+            return int(options.get("min", 1)) + self.number % 4
         if isinstance(kind, list) or kind == "COMBO":
             choices = kind if isinstance(kind, list) else options.get("options", [])
             return self._choice(choices, options)
