@@ -147,6 +147,7 @@ class FakeNode:
     any_outputs: Collection[int] = ()
     api: str = "v1"
     private_areas: Collection[str] = ()
+    may_expand: bool = True
     info: Mapping[str, JSON] = field(default_factory=dict)
 
     def describe(self) -> NodeType:
@@ -183,7 +184,7 @@ class FakeNode:
             has_fingerprint=self.fingerprint is not None,
             validator=validator,
             dynamic=False,
-            enable_expand=True,
+            enable_expand=self.may_expand,
         )
         return NodeType(
             description,

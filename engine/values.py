@@ -208,11 +208,23 @@ def not_portable(
         f"and extension '{target}' runs in another one"
     )
     error.hint = (
-        f"let both share one: write the same 'group: <name>' in policies/{owner}.yaml and policies/{target}.yaml"
+        group_advice(owner, target)
         if owner is not None and owner != target
-        else "put the extensions into one sandbox group"
+        else "put the extensions into one sandbox group (docs/operating.md)"
     )
     return error
+
+
+def group_advice(
+    maker: ExtensionName, reader: ExtensionName, made_in: str | None = None, read_in: str | None = None
+) -> str:
+    """What to write so that two extensions share a sandbox; the groups they are in already, if any."""
+    group = made_in or read_in or "shared"
+    files = [f"policies/{name}.yaml" for name, now in ((maker, made_in), (reader, read_in)) if now != group]
+    return (
+        f"to let both share one, write 'group: {group}' into {' and '.join(files)} (all else in the policies of a "
+        "group's members has to be equal)"
+    )
 
 
 def _handle_type(tree: JSON) -> str:
