@@ -81,6 +81,7 @@ def make_plan(image: NodeImage, declared: Declared, *, tenant: TenantId, source_
     notes = list(declared.notes)
     here = _marker_environment(image)
     wanted = [item for item in declared.wanted if _applies(item.requirement.marker, here)]
+    wanted += [item for item in declared.implied if _is_missing(item, wanted, image, notes)]
     wanted = [_headless(item, image, notes) for item in wanted]
     open_items = [item for item in wanted if not _satisfied(item.requirement, image)]
     if not open_items:
@@ -95,7 +96,7 @@ def make_plan(image: NodeImage, declared: Declared, *, tenant: TenantId, source_
             f"{_name(first.requirement)} {image.packages[_name(first.requirement)]} for this extension"
         )
     else:
-        _refuse_absent(open_items, image)
+        _refuse_absent(open_items, image, notes)
         wanted = [item for item in wanted if not _is_family(item)]
     requirements = _lines(item.requirement for item in wanted)
     constraints = _lines(
@@ -203,20 +204,33 @@ def _headless(item: Wanted, image: NodeImage, notes: list[str]) -> Wanted:
     return Wanted(replaced, item.place)
 
 
-def _refuse_absent(items: Iterable[Wanted], image: NodeImage) -> None:
+def _is_missing(item: Wanted, wanted: Iterable[Wanted], image: NodeImage, notes: list[str]) -> bool:
+    name = _name(item.requirement)
+    if name in image.packages or any(_name(other.requirement) == name for other in wanted):
+        return False
+    notes.append(f"{item.place} imports what '{item.requirement}' has, and ComfyUI brings along: added")
+    return True
+
+
+def _refuse_absent(items: Iterable[Wanted], image: NodeImage, notes: list[str]) -> None:
     for item in items:
         name = _name(item.requirement)
         if name not in _IMAGE_ONLY or name in image.packages:
             continue
         where = _VARIANTS_WITH.get(name)
+        if where is None:
+            # Often wished for and seldom needed; an import of it says the same again.
+            notes.append(
+                f"{item.place}: '{item.requirement}' is left out: no variant of the image has {name}; add it to the "
+                "node image (docs/install.md) where an import of it fails"
+            )
+            continue
         torch = image.packages.get("torch", "no torch")
         reason = f" ({image.absent[name]})" if name in image.absent else ""
         raise DependencyAbsentError(
             f"{item.place}: '{item.requirement}' has to match the image's torch ({torch}), and image variant "
             f"'{image.variant}' does not have it{reason}",
-            hint=f"build the image variant {where}: RINGFENCE_VARIANT=full make up"
-            if where
-            else f"no variant of the image has {name}: add it to the node image (docs/install.md) or remove the line",
+            hint=f"build the image variant {where}: RINGFENCE_VARIANT=full make up",
         )
 
 

@@ -15,7 +15,7 @@ import shutil
 import stat
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +127,19 @@ class Environments:
             raise told_of_group(error, group, declared) from error
 
     async def _environment(
+        self, tenant: TenantId, declared: Declared, policy: EffectivePolicy, progress: Progress
+    ) -> Environment:
+        try:
+            return await self._planned(tenant, declared, policy, progress)
+        except BuildFailedError:
+            if not declared.implied:
+                raise
+            # Nobody asked for these; without them the pack may still do most of what it does.
+            names = ", ".join(str(item.requirement) for item in declared.implied)
+            progress(f"trying again without what was only implied: {names}")
+            return await self._planned(tenant, replace(declared, implied=()), policy, progress)
+
+    async def _planned(
         self, tenant: TenantId, declared: Declared, policy: EffectivePolicy, progress: Progress
     ) -> Environment:
         image = await self.image()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from packaging.requirements import Requirement
 
 from policies import LOCAL_TENANT, TenantId
 from sandbox.environment_errors import BuildFailedError, DependencyAbsentError
@@ -95,8 +96,23 @@ def test_a_missing_torchvision_names_the_variant_that_has_it(image: NodeImage) -
 
 
 def test_what_no_variant_has_says_so(image: NodeImage) -> None:
-    with pytest.raises(DependencyAbsentError, match="no variant of the image has xformers"):
-        plan(image, "xformers")
+    made = plan(image, "xformers", "kornia")
+    assert made.requirements == ("kornia",)
+    assert "requirements.txt:1: 'xformers' is left out: no variant of the image has xformers" in made.notes[0]
+
+
+def test_what_a_pack_imports_and_comfyui_brings_along_is_added_unless_it_is_there(image: NodeImage) -> None:
+    implied = tuple(
+        Wanted(Requirement(name), "nodes.py") for name in ("requests", "numpy>=1", "transformers>=4", "av")
+    )
+    made = make_plan(
+        image,
+        replace(declared("transformers==4.40"), implied=implied),
+        tenant=LOCAL_TENANT,
+        source_builds=False,
+    )
+    assert made.requirements == ("av", "requests", "transformers==4.40")
+    assert made.notes[0] == "nodes.py imports what 'requests' has, and ComfyUI brings along: added"
 
 
 def test_a_module_that_is_missing_at_import_is_explained(image: NodeImage) -> None:

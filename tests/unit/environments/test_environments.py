@@ -143,10 +143,28 @@ async def test_a_lock_of_the_images_own_versions_adds_no_directory(
 async def test_a_refused_line_starts_no_container(
     environments: Environments, builder: ScriptedBuilder, policy: EffectivePolicy, pack: Path
 ) -> None:
-    (pack / "requirements.txt").write_text("git+https://host.example/x\n")
+    (pack / "requirements.txt").write_text("--index-url https://host.example/x\n")
     with pytest.raises(DependencyRefusedError):
         await environments.ensure(LOCAL_TENANT, pack, policy, quiet)
     assert builder.steps == []
+
+
+async def test_what_is_only_implied_is_given_up_when_it_stands_in_the_way(
+    environments: Environments, builder: ScriptedBuilder, policy: EffectivePolicy, pack: Path
+) -> None:
+    (pack / "requirements.txt").write_text("tqdm[extra]\n")
+    (pack / "nodes.py").write_text("try:\n    import transformers\nexcept ImportError:\n    pass\n")
+
+    def refuse(job: BuildJob) -> BuildOutcome | None:
+        if "transformers" in (job.directory / "in" / "requirements.in").read_text():
+            return BuildOutcome(1, ("error: No solution",), 0.1)
+        (job.directory / "out" / "lock.txt").write_text(builder.lock)
+        return None
+
+    builder.instead["resolve"] = refuse
+    lines: list[str] = []
+    await environments.ensure(LOCAL_TENANT, pack, policy, lines.append)
+    assert "trying again without what was only implied: transformers>=4.37.2" in lines
 
 
 async def test_a_failed_build_says_what_uv_said_and_leaves_nothing(
