@@ -73,8 +73,15 @@ def is_torch_family(name: str) -> bool:
     return name in TORCH_FAMILY or (name.startswith("nvidia-") and name not in _NOT_FAMILY)
 
 
-def make_plan(image: NodeImage, declared: Declared, *, tenant: TenantId, source_builds: bool) -> Plan:
-    """Decide what has to be built for a pack on this image.
+def make_plan(
+    image: NodeImage,
+    declared: Declared,
+    *,
+    tenant: TenantId,
+    source_builds: bool,
+    without: frozenset[str] = frozenset(),
+) -> Plan:
+    """Decide what has to be built for a pack on this image; ``without`` are packages that cannot be had.
 
     Raises: DependencyAbsentError when the pack needs a package that only another image variant can bring.
     """
@@ -82,6 +89,7 @@ def make_plan(image: NodeImage, declared: Declared, *, tenant: TenantId, source_
     here = _marker_environment(image)
     wanted = [item for item in declared.wanted if _applies(item.requirement.marker, here)]
     wanted += [item for item in declared.implied if _is_missing(item, wanted, image, notes)]
+    wanted = [item for item in wanted if _name(item.requirement) not in without]
     wanted = [_headless(item, image, notes) for item in wanted]
     open_items = [item for item in wanted if not _satisfied(item.requirement, image)]
     if not open_items:
@@ -103,7 +111,7 @@ def make_plan(image: NodeImage, declared: Declared, *, tenant: TenantId, source_
         item.requirement for item in declared.constraints if _applies(item.requirement.marker, here)
     )
     overrides = _overrides(
-        image, {_name(item.requirement) for item in wanted}, keep_torch=bool(replaces_torch)
+        image, {_name(item.requirement) for item in wanted}, without, keep_torch=bool(replaces_torch)
     )
     preferences = tuple(f"{name}=={version}" for name, version in sorted(image.packages.items()))
     key = _key(image, requirements, constraints, overrides, tenant if source_builds else None)
@@ -134,6 +142,20 @@ def prune_lock(text: str, image: NodeImage, *, keep_torch: bool) -> Lock:
         packages[name] = version
         kept.append(block)
     return Lock("".join(kept), packages, tuple(notes))
+
+
+_UNOBTAINABLE = (
+    re.compile(r"[Ww]heels are required for `([A-Za-z0-9._-]+)` because building from source is disabled"),
+    re.compile(r"[Bb]ecause ([A-Za-z0-9._-]+) was not found in the package registry"),
+    re.compile(
+        r"[Bb]ecause (?:only |all versions of )?([A-Za-z0-9._-]+?)(?:[=<>!~]=?\S+)? ha(?:s|ve) no (?:usable )?wheels"
+    ),
+)
+
+
+def unobtainable(text: str) -> frozenset[str]:
+    """Packages of which a resolver says that there is none to be had: not in the index, or no wheel for this Python."""
+    return frozenset(canonicalize_name(match[1]) for words in _UNOBTAINABLE for match in words.finditer(text))
 
 
 def missing_module_hint(module: str, image: NodeImage) -> str:
@@ -208,7 +230,7 @@ def _is_missing(item: Wanted, wanted: Iterable[Wanted], image: NodeImage, notes:
     name = _name(item.requirement)
     if name in image.packages or any(_name(other.requirement) == name for other in wanted):
         return False
-    notes.append(f"{item.place} imports what '{item.requirement}' has, and ComfyUI brings along: added")
+    notes.append(f"{item.place} imports '{item.requirement}' without asking for it: added")
     return True
 
 
@@ -234,8 +256,10 @@ def _refuse_absent(items: Iterable[Wanted], image: NodeImage, notes: list[str]) 
         )
 
 
-def _overrides(image: NodeImage, wanted: set[str], *, keep_torch: bool) -> tuple[str, ...]:
-    removed: set[str] = set()
+def _overrides(
+    image: NodeImage, wanted: set[str], without: frozenset[str], *, keep_torch: bool
+) -> tuple[str, ...]:
+    removed = set(without)
     if not keep_torch:
         removed |= {"torch", "triton"} | {name for name in image.packages if is_torch_family(name)}
     if any(name in image.packages or name in wanted for name in _HEADLESS):

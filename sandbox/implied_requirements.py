@@ -1,4 +1,4 @@
-"""What a pack imports without declaring it, because whoever has ComfyUI has it: ComfyUI's own requirements.
+"""What a pack imports without declaring it: ComfyUI's own requirements, and what packs install by hand when they load.
 
 The pack's Python files are read as text, line by line and to a bound; nothing is parsed as a program or run. Only the
 modules of one table count, so a stranger's file can ask for nothing that is not in it.
@@ -15,8 +15,9 @@ from packaging.requirements import Requirement
 
 from sandbox.requirement_lines import Wanted
 
-#: Module -> requirement, for what comes with ComfyUI (itself or by way of its requirements) and not with the image.
-WITH_COMFYUI: Final = {
+#: Module -> requirement.
+IMPLIED: Final = {
+    # what comes with ComfyUI (itself or by way of its requirements) and not with the image
     "alembic": "alembic",
     "av": "av>=14.2",
     "certifi": "certifi",
@@ -35,13 +36,29 @@ WITH_COMFYUI: Final = {
     "torchsde": "torchsde",
     "transformers": "transformers>=4.37.2",
     "urllib3": "urllib3",
+    # what packs call pip for while they are imported, or take for granted
+    "chardet": "chardet",
+    "colorama": "colorama",
+    "dotenv": "python-dotenv",
+    "git": "GitPython",
+    "httpx": "httpx",
+    "imageio": "imageio",
+    "matplotlib": "matplotlib",
+    "numba": "numba",
+    "pandas": "pandas",
+    "piexif": "piexif",
+    "simpleeval": "simpleeval",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+    "toml": "toml",
+    "webcolors": "webcolors",
 }
 _MAX_FILES: Final = 5_000
 _MAX_FILE: Final = 2 * 1024**2
 _MAX_BYTES: Final = 32 * 1024**2
 _IMPORT: Final = re.compile(
     rb"^[ \t]*(?:from|import)[ \t]+("
-    + b"|".join(re.escape(name).encode() for name in sorted(WITH_COMFYUI))
+    + b"|".join(re.escape(name).encode() for name in sorted(IMPLIED))
     + rb")(?=[ \t.,;\r\n]|$)",
     re.MULTILINE,
 )
@@ -71,4 +88,4 @@ def read_implied(pack: Path) -> tuple[Wanted, ...]:
 
 
 def _wanted(found: dict[str, str]) -> tuple[Wanted, ...]:
-    return tuple(Wanted(Requirement(WITH_COMFYUI[module]), found[module]) for module in sorted(found))
+    return tuple(Wanted(Requirement(IMPLIED[module]), found[module]) for module in sorted(found))
