@@ -257,6 +257,8 @@ class FakeSession:
         self.sandbox = sandbox
         self.extension = extension
         self.loaded = LoadedExtension("v1", (), {}, None, (), ())
+        groups = [node.group for node in sessions.nodes.values() if node.extension == extension]
+        self.group = next((group for group in groups if group), None)
         self.is_alive = True
         self.objects: dict[int, Any] = {}  # by handle
         self.dropped: list[str] = []
