@@ -21,6 +21,7 @@ from engine.dispatcher import Dispatcher, EngineLimits
 from engine.errors import EngineClosedError
 from engine.events import PackMessage
 from engine.executor import Workbench
+from engine.live_types import LiveTypes
 from engine.prompt import PromptRequest, Submitted, split_secrets
 from engine.prompt_hooks import pass_through
 from engine.registry import object_info
@@ -89,8 +90,15 @@ class Engine:
         self._limits = limits or EngineLimits()
         self._now_ms = now_ms
         self._hub = EventHub()
+        self._live = LiveTypes()
         bench = Workbench(
-            manager, store, Ledger(store), self._hub.publish, now_ms, self._limits.prompt.expansion_nodes
+            manager,
+            store,
+            Ledger(store),
+            self._hub.publish,
+            now_ms,
+            self._limits.prompt.expansion_nodes,
+            live=self._live,
         )
         self._dispatcher = Dispatcher(bench, extensions, storage, cache_mode or CacheMode(), self._limits)
         store.on_pressure = self._dispatcher.give_way
@@ -119,7 +127,9 @@ class Engine:
         if not self._is_open:
             raise EngineClosedError
         limits = self._limits.prompt
-        valid = await validate(tenant, request, self.extensions, self.sandboxes, self._store, limits)
+        valid = await validate(
+            tenant, request, self.extensions, self.sandboxes, self._store, limits, self._live
+        )
         shown, secrets = split_secrets(request.extra_data)
         if request.client_id is not None:
             shown["client_id"] = request.client_id

@@ -25,6 +25,7 @@ from engine.errors import EngineError, ExpansionError
 from engine.graph import Graph, GraphNode
 from engine.instances import Instances
 from engine.invocation import Inputs, Invocations, Sessions, wanted_links
+from engine.live_types import LiveTypes
 from engine.registry import NodeType
 from engine.reports import cycle_details, failure_details
 from engine.results import RunResults
@@ -62,6 +63,7 @@ class Workbench:
     now_ms: Callable[[], int]
     expansion_nodes: int = 10_000
     lanes: dict[Hashable, anyio.Lock] = field(default_factory=dict)
+    live: LiveTypes = field(default_factory=LiveTypes)
 
     def lane(self, lane: Hashable) -> anyio.Lock:
         """The lock of one sandbox: it runs one synchronous node at a time, over all prompts."""
@@ -386,9 +388,10 @@ class PromptRun:
         slots = splice(outcome.calls or (), is_list, self._results.of, self._bench.ledger, who)
         self._results.drop_aside(node.node_id)
         ui = None if outcome.ui is None else with_private_folders(outcome.ui, node.node_type)
-        self._keep(node, Result(self._bench.ledger, slots, ui))
+        self._keep(node, Result(self._bench.ledger, slots, ui), expanded=True)
 
-    def _keep(self, node: GraphNode, result: Result) -> None:
+    def _keep(self, node: GraphNode, result: Result, *, expanded: bool = False) -> None:
+        self._bench.live.note(self._row.tenant, node.node_type, result.slots, expanded=expanded)
         self._results.keep(node, result)
         self._say.node_finished(node)
         self._tell(pl.NodeFinished(node.node_id))

@@ -147,9 +147,14 @@ class Loader:
             missing = _MISSING_MODULE.search(error.message)
             if missing is None or error.exception_type not in ("ModuleNotFoundError", ""):
                 raise
+            said = [
+                note
+                for note in entry.record.notes
+                if missing[1].replace("_", "-") in note and "left out" in note
+            ]
             raise LoadFailedError(
                 error.message,
-                await self._environments.hint_for_module(missing[1]),
+                said[0] if said else await self._environments.hint_for_module(missing[1]),
                 exception_type=error.exception_type,
                 traceback=error.traceback,
             ) from error

@@ -142,7 +142,9 @@ class Invocations:
             )
         who = f"node {safe_text(node.node_id, 80)!r} ({safe_text(node.class_type, 80)})"
         reader = f"{who}, input {safe_text(name, 80)!r}"
-        self._ledger.check_portable(value, session, reader)
+        source = self._graph.nodes.get(node.links[name].source) if name in node.links else None
+        maker = source.node_type.extension if source is not None else None
+        self._ledger.check_portable(value, session, reader, maker)
 
     def constants_only(
         self, node: GraphNode, constants: Mapping[str, Value]

@@ -150,6 +150,7 @@ class FakeNode:
     any_outputs: Collection[int] = ()
     api: str = "v1"
     private_areas: Collection[str] = ()
+    may_expand: bool = True
     info: Mapping[str, JSON] = field(default_factory=dict)
 
     def describe(self) -> NodeType:
@@ -186,7 +187,7 @@ class FakeNode:
             has_fingerprint=self.fingerprint is not None,
             validator=validator,
             dynamic=False,
-            enable_expand=True,
+            enable_expand=self.may_expand,
         )
         return NodeType(
             description,
@@ -259,6 +260,8 @@ class FakeSession:
         self.sandbox = sandbox
         self.extension = extension
         self.loaded = LoadedExtension("v1", (), {}, None, (), ())
+        groups = [node.group for node in sessions.nodes.values() if node.extension == extension]
+        self.group = next((group for group in groups if group), None)
         self.is_alive = True
         self.objects: dict[int, Any] = {}  # by handle
         self.dropped: list[str] = []

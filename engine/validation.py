@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from engine.constraints import NodeError, WouldRaiseError, check_constant, node_error, shown
 from engine.dynamic_inputs import InputDeclaration, declared_inputs
+from engine.live_types import Borders
 from engine.prompt import as_link, prompt_error
 from engine.registry import NodeType
 from engine.types import may_link, type_text
@@ -116,8 +117,13 @@ class Walk:
     """Looks at the outputs and everything they declare to need; writes converted constants back into ``prompt``."""
 
     def __init__(
-        self, prompt: Mapping[str, dict[str, JSON]], types: Mapping[str, NodeType], outputs: Sequence[str]
+        self,
+        prompt: Mapping[str, dict[str, JSON]],
+        types: Mapping[str, NodeType],
+        outputs: Sequence[str],
+        borders: Borders | None = None,
     ) -> None:
+        self._borders = borders
         self._prompt = prompt
         self._types = types
         self._outputs = outputs
@@ -231,6 +237,12 @@ class Walk:
             received, declaration.type, received_is_any=received_is_any, declared_is_any=is_any
         ):
             visit.children.append((declaration, value))
+            if self._borders is not None:
+                source = self._prompt[value[0]]
+                refusal = self._borders.refuse(
+                    declaration, value, (source, self._types[source["class_type"]]), node_type
+                )
+                visit.errors += [refusal] if refusal else []
         else:
             visit.errors.append(
                 node_error(

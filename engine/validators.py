@@ -16,6 +16,7 @@ import anyio.to_thread
 from engine import replacements
 from engine.executor import THREAD_NODES
 from engine.invocation import Sessions
+from engine.live_types import Borders, LiveTypes
 from engine.prompt import PromptLimits, PromptRequest, as_link, parse_prompt
 from engine.registry import NodeType, NodeTypes
 from engine.validation import Report, ValidatorCall, ValidatorOutcome, Walk, select_outputs
@@ -44,18 +45,20 @@ async def validate(
     sessions: Sessions,
     store: ValueStore,
     limits: PromptLimits,
+    live: LiveTypes,
 ) -> Validated:
     """Check a prompt.
 
     Raises:
         PromptInvalidError: nothing of it can run.
     """
+    borders = Borders(tenant, live)
     known = await types.node_types(tenant)
     request = replace(request, prompt=replacements.apply(request.prompt, known))
-    prompt, walk = await _walk(request, known, limits)
+    prompt, walk = await _walk(request, known, limits, borders)
     if walk.stale_classes:
         known = await types.refresh(tenant, walk.stale_classes)
-        prompt, walk = await _walk(request, known, limits)
+        prompt, walk = await _walk(request, known, limits, borders)
     outcomes = await _run_validators(tenant, prompt, known, walk.validators, sessions, store)
     report = walk.report(outcomes)
     report.raise_if_none()
@@ -63,11 +66,11 @@ async def validate(
 
 
 async def _walk(
-    request: PromptRequest, types: Mapping[str, NodeType], limits: PromptLimits
+    request: PromptRequest, types: Mapping[str, NodeType], limits: PromptLimits, borders: Borders
 ) -> tuple[dict[str, dict[str, JSON]], Walk]:
     def work() -> tuple[dict[str, dict[str, JSON]], Walk]:
         prompt = parse_prompt(request.prompt, limits)
-        return prompt, Walk(prompt, types, select_outputs(prompt, types, request.targets))
+        return prompt, Walk(prompt, types, select_outputs(prompt, types, request.targets), borders)
 
     is_small = not isinstance(request.prompt, dict) or len(request.prompt) < THREAD_NODES
     return work() if is_small else await anyio.to_thread.run_sync(work)

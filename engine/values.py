@@ -185,8 +185,12 @@ class Ledger:
             del self._owners[sandbox]
         return [(session, numbers) for session, numbers in told if session.is_alive]
 
-    def check_portable(self, value: Value, session: Session, reader: str) -> None:
+    def check_portable(
+        self, value: Value, session: Session, reader: str, source: ExtensionName | None = None
+    ) -> None:
         """A value may enter the session's sandbox. Handles of dead sandboxes are not this function's business.
+
+        ``source`` is whose node it came from: of a group's sandbox only that tells which member made it.
 
         Raises:
             HandleNotPortableError: it holds a handle of another sandbox.
@@ -194,25 +198,37 @@ class Ledger:
         for sandbox, _ in value.handles:
             if sandbox != session.sandbox:
                 owner = self._owners.get(sandbox)
-                maker = None if owner is None else owner.extension
-                raise not_portable(maker, session.extension, reader, _handle_type(value.tree))
+                raise not_portable(owner, session, reader, _handle_type(value.tree), source)
 
 
 def not_portable(
-    owner: ExtensionName | None, target: ExtensionName, reader: str, kind: str
+    owner: Session | None, target: Session, reader: str, kind: str, source: ExtensionName | None = None
 ) -> HandleNotPortableError:
     """The error for an object that would have to leave its sandbox."""
-    maker = f"extension '{owner}'" if owner is not None else "another sandbox"
+    made_by = None if owner is None else source if owner.group and source else owner.extension
+    maker = f"extension '{made_by}'" if made_by is not None else "another sandbox"
     error = HandleNotPortableError(
         f"{reader}: a live {kind} made by {maker} cannot leave its sandbox, "
-        f"and extension '{target}' runs in another one"
+        f"and extension '{target.extension}' runs in another one"
     )
     error.hint = (
-        f"let both share one: write the same 'group: <name>' in policies/{owner}.yaml and policies/{target}.yaml"
-        if owner is not None and owner != target
-        else "put the extensions into one sandbox group"
+        group_advice(made_by, target.extension, owner.group, target.group)
+        if owner is not None and made_by is not None and made_by != target.extension
+        else "put the extensions into one sandbox group (docs/operating.md)"
     )
     return error
+
+
+def group_advice(
+    maker: ExtensionName, reader: ExtensionName, made_in: str | None = None, read_in: str | None = None
+) -> str:
+    """What to write so that two extensions share a sandbox; the groups they are in already, if any."""
+    group = made_in or read_in or "shared"
+    files = [f"policies/{name}.yaml" for name, now in ((maker, made_in), (reader, read_in)) if now != group]
+    return (
+        f"to let both share one, write 'group: {group}' into {' and '.join(files)} (all else in the policies of a "
+        "group's members has to be equal)"
+    )
 
 
 def _handle_type(tree: JSON) -> str:

@@ -6,9 +6,12 @@ file lists in them, dict subclasses that claim to hold every name, types that co
 
 from __future__ import annotations
 
+import functools
 import inspect
+import re
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from . import dynamic, plain
@@ -29,6 +32,7 @@ TOKENS = frozenset(
 #: The host takes no longer names, of nodes, inputs or anything else.
 MAX_NAME = 256
 _PROBE = "RINGFENCE_PROBE"
+_EXPANSION = re.compile(rb"""["']expand["']|\bGraphBuilder\b""")
 
 
 def describe(class_type: str, cls: Any, display_name: str | None) -> dict[str, Any]:
@@ -65,8 +69,31 @@ def describe(class_type: str, cls: Any, display_name: str | None) -> dict[str, A
         "has_fingerprint": fingerprint_name(cls) is not None,
         "validator": _validator(cls),
         "dynamic": v3 and dynamic.has_dynamic(sections),
-        "enable_expand": bool(getattr(cls.GET_SCHEMA(), "enable_expand", False)) if v3 else True,
+        "enable_expand": bool(getattr(cls.GET_SCHEMA(), "enable_expand", False)) if v3 else _may_expand(cls),
     }
+
+
+def _may_expand(cls: Any) -> bool:
+    """Whether a V1 class could return a graph: no declaration says so, but code that never names one cannot."""
+    module = str(getattr(cls, "__module__", ""))
+    # Of our own nodes the one file, of a pack all that it has imported.
+    return _names_expansion(module if module.startswith(f"{__package__}.") else module.partition(".")[0])
+
+
+@functools.cache
+def _names_expansion(root: str) -> bool:
+    """Whether the code of a pack's modules, as far as it can be read, mentions expansion."""
+    read = False
+    for name, module in list(sys.modules.items()):
+        if name == root or name.startswith(f"{root}."):
+            try:
+                text = Path(str(module.__file__)).read_bytes()
+            except (OSError, AttributeError, ValueError):
+                continue
+            read = True
+            if _EXPANSION.search(text):
+                return True
+    return not read
 
 
 def is_v3(cls: Any) -> bool:

@@ -3,6 +3,7 @@
 RingfenceError (policies)
 └─ EnvironmentFailedError        the environment of an extension could not be had
    ├─ DependencyRefusedError     a line of the pack's requirements is not allowed or not readable
+   │  └─ DirectReferenceError    ... because it is fetched from a URL or a repository
    ├─ DependencyAbsentError      the image lacks a package that only an image can bring (torchvision)
    ├─ GroupConflictError         the members of a sandbox group need packages that exclude each other
    └─ BuildFailedError           the build container ended without an environment; ``lines`` is the end of its output
@@ -28,6 +29,10 @@ class DependencyRefusedError(EnvironmentFailedError):
     def __init__(self, message: str, *, place: str, hint: str = "") -> None:
         super().__init__(f"{place}: {message}", hint=hint)
         self.place = place
+
+
+class DirectReferenceError(DependencyRefusedError):
+    """A requirement that is fetched from a URL or a repository, past the operator's index."""
 
 
 class DependencyAbsentError(EnvironmentFailedError):

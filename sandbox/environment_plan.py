@@ -73,14 +73,23 @@ def is_torch_family(name: str) -> bool:
     return name in TORCH_FAMILY or (name.startswith("nvidia-") and name not in _NOT_FAMILY)
 
 
-def make_plan(image: NodeImage, declared: Declared, *, tenant: TenantId, source_builds: bool) -> Plan:
-    """Decide what has to be built for a pack on this image.
+def make_plan(
+    image: NodeImage,
+    declared: Declared,
+    *,
+    tenant: TenantId,
+    source_builds: bool,
+    without: frozenset[str] = frozenset(),
+) -> Plan:
+    """Decide what has to be built for a pack on this image; ``without`` are packages that cannot be had.
 
     Raises: DependencyAbsentError when the pack needs a package that only another image variant can bring.
     """
     notes = list(declared.notes)
     here = _marker_environment(image)
     wanted = [item for item in declared.wanted if _applies(item.requirement.marker, here)]
+    wanted += [item for item in declared.implied if _is_missing(item, wanted, image, notes)]
+    wanted = [item for item in wanted if _name(item.requirement) not in without]
     wanted = [_headless(item, image, notes) for item in wanted]
     open_items = [item for item in wanted if not _satisfied(item.requirement, image)]
     if not open_items:
@@ -95,14 +104,14 @@ def make_plan(image: NodeImage, declared: Declared, *, tenant: TenantId, source_
             f"{_name(first.requirement)} {image.packages[_name(first.requirement)]} for this extension"
         )
     else:
-        _refuse_absent(open_items, image)
+        _refuse_absent(open_items, image, notes)
         wanted = [item for item in wanted if not _is_family(item)]
     requirements = _lines(item.requirement for item in wanted)
     constraints = _lines(
         item.requirement for item in declared.constraints if _applies(item.requirement.marker, here)
     )
     overrides = _overrides(
-        image, {_name(item.requirement) for item in wanted}, keep_torch=bool(replaces_torch)
+        image, {_name(item.requirement) for item in wanted}, without, keep_torch=bool(replaces_torch)
     )
     preferences = tuple(f"{name}=={version}" for name, version in sorted(image.packages.items()))
     key = _key(image, requirements, constraints, overrides, tenant if source_builds else None)
@@ -133,6 +142,20 @@ def prune_lock(text: str, image: NodeImage, *, keep_torch: bool) -> Lock:
         packages[name] = version
         kept.append(block)
     return Lock("".join(kept), packages, tuple(notes))
+
+
+_UNOBTAINABLE = (
+    re.compile(r"[Ww]heels are required for `([A-Za-z0-9._-]+)` because building from source is disabled"),
+    re.compile(r"[Bb]ecause ([A-Za-z0-9._-]+) was not found in the package registry"),
+    re.compile(
+        r"[Bb]ecause (?:only |all versions of )?([A-Za-z0-9._-]+?)(?:[=<>!~]=?\S+)? ha(?:s|ve) no (?:usable )?wheels"
+    ),
+)
+
+
+def unobtainable(text: str) -> frozenset[str]:
+    """Packages of which a resolver says that there is none to be had: not in the index, or no wheel for this Python."""
+    return frozenset(canonicalize_name(match[1]) for words in _UNOBTAINABLE for match in words.finditer(text))
 
 
 def missing_module_hint(module: str, image: NodeImage) -> str:
@@ -203,25 +226,40 @@ def _headless(item: Wanted, image: NodeImage, notes: list[str]) -> Wanted:
     return Wanted(replaced, item.place)
 
 
-def _refuse_absent(items: Iterable[Wanted], image: NodeImage) -> None:
+def _is_missing(item: Wanted, wanted: Iterable[Wanted], image: NodeImage, notes: list[str]) -> bool:
+    name = _name(item.requirement)
+    if name in image.packages or any(_name(other.requirement) == name for other in wanted):
+        return False
+    notes.append(f"{item.place} imports '{item.requirement}' without asking for it: added")
+    return True
+
+
+def _refuse_absent(items: Iterable[Wanted], image: NodeImage, notes: list[str]) -> None:
     for item in items:
         name = _name(item.requirement)
         if name not in _IMAGE_ONLY or name in image.packages:
             continue
         where = _VARIANTS_WITH.get(name)
+        if where is None:
+            # Often wished for and seldom needed; an import of it says the same again.
+            notes.append(
+                f"{item.place}: '{item.requirement}' is left out: no variant of the image has {name}; add it to the "
+                "node image (docs/install.md) where an import of it fails"
+            )
+            continue
         torch = image.packages.get("torch", "no torch")
         reason = f" ({image.absent[name]})" if name in image.absent else ""
         raise DependencyAbsentError(
             f"{item.place}: '{item.requirement}' has to match the image's torch ({torch}), and image variant "
             f"'{image.variant}' does not have it{reason}",
-            hint=f"build the image variant {where}: RINGFENCE_VARIANT=full make up"
-            if where
-            else f"no variant of the image has {name}: add it to the node image (docs/install.md) or remove the line",
+            hint=f"build the image variant {where}: RINGFENCE_VARIANT=full make up",
         )
 
 
-def _overrides(image: NodeImage, wanted: set[str], *, keep_torch: bool) -> tuple[str, ...]:
-    removed: set[str] = set()
+def _overrides(
+    image: NodeImage, wanted: set[str], without: frozenset[str], *, keep_torch: bool
+) -> tuple[str, ...]:
+    removed = set(without)
     if not keep_torch:
         removed |= {"torch", "triton"} | {name for name in image.packages if is_torch_family(name)}
     if any(name in image.packages or name in wanted for name in _HEADLESS):

@@ -15,7 +15,7 @@ import shutil
 import stat
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,15 @@ import anyio.to_thread
 
 from policies import EffectivePolicy, ExtensionName, TenantId, safe_text
 from sandbox.environment_errors import BuildFailedError, BuildLimitError
-from sandbox.environment_plan import Lock, Plan, keeps_torch, make_plan, missing_module_hint, prune_lock
+from sandbox.environment_plan import (
+    Lock,
+    Plan,
+    keeps_torch,
+    make_plan,
+    missing_module_hint,
+    prune_lock,
+    unobtainable,
+)
 from sandbox.group_requirements import merge_declared, told_of_group
 from sandbox.launcher import build_verb as verb
 from sandbox.manifests import Declared, read_declared
@@ -35,6 +43,7 @@ MANIFEST = "environment.json"
 _JOBS = ".jobs"
 _CACHES = ".caches"
 _LINES_SHOWN = 8
+_MOST_LEFT_OUT = 8
 
 Progress = Callable[[str], None]
 
@@ -129,8 +138,42 @@ class Environments:
     async def _environment(
         self, tenant: TenantId, declared: Declared, policy: EffectivePolicy, progress: Progress
     ) -> Environment:
+        without: frozenset[str] = frozenset()
+        while True:
+            try:
+                return await self._planned(tenant, declared, policy, progress, without)
+            except BuildLimitError:
+                raise
+            except BuildFailedError as error:
+                missing = unobtainable(" ".join((error.message, *error.lines))) - without
+                if missing and len(without) < _MOST_LEFT_OUT:
+                    # As with pip, where one line fails and the pack is tried all the same: often it loads.
+                    without |= missing
+                    note = (
+                        f"left out: {', '.join(sorted(missing))} (not in the package index, or without a ready-made "
+                        "wheel for this Python); an import of it fails. If the pack needs it: another version, or "
+                        "'build: {source_builds: true}' in its policy"
+                    )
+                    declared = replace(declared, notes=(*declared.notes, note))
+                elif declared.implied:
+                    # Nobody asked for these; without them the pack may still do most of what it does.
+                    names = ", ".join(str(item.requirement) for item in declared.implied)
+                    progress(f"trying again without what was only implied: {names}")
+                    declared = replace(declared, implied=())
+                else:
+                    raise
+
+    async def _planned(
+        self,
+        tenant: TenantId,
+        declared: Declared,
+        policy: EffectivePolicy,
+        progress: Progress,
+        without: frozenset[str],
+    ) -> Environment:
         image = await self.image()
-        plan = make_plan(image, declared, tenant=tenant, source_builds=policy.build.source_builds)
+        source_builds = policy.build.source_builds
+        plan = make_plan(image, declared, tenant=tenant, source_builds=source_builds, without=without)
         for note in plan.notes:
             progress(note)
         if not plan.key:

@@ -49,6 +49,7 @@ def merge_declared(group: str, members: Mapping[ExtensionName, Declared]) -> Dec
         tuple(item for declared in every for item in declared.constraints),
         tuple(ask for declared in every for ask in declared.asks),
         tuple(note for declared in every for note in declared.notes),
+        tuple(item for declared in every for item in declared.implied),
     )
 
 
@@ -83,6 +84,7 @@ def _placed(name: ExtensionName, declared: Declared) -> Declared:
         tuple(Wanted(item.requirement, f"{name}: {item.place}") for item in declared.constraints),
         declared.asks,
         tuple(f"{name}: {note}" for note in declared.notes),
+        tuple(Wanted(item.requirement, f"{name}: {item.place}") for item in declared.implied),
     )
 
 

@@ -22,10 +22,12 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.events import AliasEvent
 
 from policies import safe_text
-from sandbox.environment_errors import DependencyRefusedError
+from sandbox.environment_errors import DependencyRefusedError, DirectReferenceError
+from sandbox.implied_requirements import read_implied
 from sandbox.requirement_lines import (
     MAX_REQUIREMENTS,
     Wanted,
+    left_out,
     parse_requirement,
     read_requirements,
     read_text,
@@ -49,6 +51,8 @@ class Declared:
     asks: tuple[str, ...] = ()
     """Other wishes of its isolation manifest, as text for the operator; they grant nothing."""
     notes: tuple[str, ...] = ()
+    implied: tuple[Wanted, ...] = ()
+    """What it imports without declaring it, since ComfyUI brings it along; taken where it can be had."""
 
 
 @dataclass(slots=True)
@@ -63,7 +67,7 @@ def read_declared(pack: Path) -> Declared:
 
     Raises: DependencyRefusedError naming file and line when something is not allowed or not readable.
     """
-    project, tables = _read_pyproject(pack)
+    project, tables, left = _read_pyproject(pack)
     files = read_requirements(pack)
     manifests = [*_read_yaml_manifests(pack), *tables]
     isolation = [wanted for manifest in manifests for wanted in manifest.dependencies]
@@ -71,7 +75,10 @@ def read_declared(pack: Path) -> Declared:
     if len(wanted) > MAX_REQUIREMENTS:
         raise DependencyRefusedError(f"more than {MAX_REQUIREMENTS} requirements", place="the pack")
     asks = [ask for manifest in manifests for ask in manifest.asks]
-    return Declared(tuple(wanted), files.constraints, tuple(asks[:MAX_ASKS]), tuple(notes))
+    notes += [*files.notes, *(note for note in left if note not in files.notes)]
+    known = {canonicalize_name(item.requirement.name) for item in wanted}
+    implied = [item for item in read_implied(pack) if canonicalize_name(item.requirement.name) not in known]
+    return Declared(tuple(wanted), files.constraints, tuple(asks[:MAX_ASKS]), tuple(notes), tuple(implied))
 
 
 def _merge(sources: Iterable[Iterable[Wanted]]) -> tuple[list[Wanted], list[str]]:
@@ -93,10 +100,10 @@ def _merge(sources: Iterable[Iterable[Wanted]]) -> tuple[list[Wanted], list[str]
     return wanted, notes
 
 
-def _read_pyproject(pack: Path) -> tuple[list[Wanted], list[_Manifest]]:
+def _read_pyproject(pack: Path) -> tuple[list[Wanted], list[_Manifest], list[str]]:
     file = pack / "pyproject.toml"
     if not file.is_file():
-        return [], []
+        return [], [], []
     text = read_text(file, "pyproject.toml")
     try:
         data = tomllib.loads(text)
@@ -105,13 +112,14 @@ def _read_pyproject(pack: Path) -> tuple[list[Wanted], list[_Manifest]]:
             f"the file cannot be read: {safe_text(str(error), 200)}", place="pyproject.toml"
         ) from None
     project = _table(data, "project")
-    wanted = list(_dependencies(project.get("dependencies"), "pyproject.toml [project]"))
+    left: list[str] = []
+    wanted = list(_dependencies(project.get("dependencies"), "pyproject.toml [project]", left))
     tables = []
     for keys in (("tool", "pyisolate"), ("tool", "comfy", "isolation")):
         table = _table(data, *keys)
         if table:
             tables.append(_manifest(table, f"pyproject.toml [{'.'.join(keys)}]"))
-    return wanted, tables
+    return wanted, tables, left
 
 
 def _table(data: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
@@ -172,7 +180,7 @@ def _manifest(data: Mapping[Any, Any], place: str) -> _Manifest:
     return manifest
 
 
-def _dependencies(value: Any, place: str) -> Iterator[Wanted]:
+def _dependencies(value: Any, place: str, left: list[str] | None = None) -> Iterator[Wanted]:
     if value is None:
         return
     if not isinstance(value, list) or len(value) > MAX_REQUIREMENTS:
@@ -187,4 +195,9 @@ def _dependencies(value: Any, place: str) -> Iterator[Wanted]:
             raise DependencyRefusedError(
                 f"the option '{safe_text(item, 120)}' is not allowed", place=where, hint="write 'name==1.2'"
             )
-        yield Wanted(parse_requirement(item.strip(), where), where)
+        try:
+            yield Wanted(parse_requirement(item.strip(), where), where)
+        except DirectReferenceError as error:
+            if left is None:
+                raise
+            left.append(left_out(error))

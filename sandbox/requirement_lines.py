@@ -2,7 +2,8 @@
 
 A pack's file is hostile input that would steer an installer. Allowed: names with extras, versions and environment
 markers, comments, ``-r`` and ``-c`` of files inside the pack. Refused, by line: options that move the installer to
-another index, URLs, paths, editable and version-control requirements. Here is no network and no resolution.
+another index, paths, editable requirements. Left out, with a note: what is fetched from a URL or a repository. Here is
+no network and no resolution.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from packaging.requirements import InvalidRequirement, Requirement
 
 from policies import safe_text
-from sandbox.environment_errors import DependencyRefusedError
+from sandbox.environment_errors import DependencyRefusedError, DirectReferenceError
 
 MAX_BYTES = 64 * 1024
 MAX_LINE = 1_000
@@ -26,6 +27,10 @@ _COMMENT = re.compile(r"(?:^|\s)#.*$")
 _HASH_OPTION = re.compile(r"\s--hash[=\s]\S+")
 _INCLUDE = re.compile(r"(?:-r|-c|--requirement|--constraint)(?:[=\s]\s*|(?=[^-\s]))(?P<file>.+)\Z")
 _PATH_OR_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|(?:git|hg|svn|bzr)\+|\.{0,2}/|~|[A-Za-z]:\\")
+_REMOTE = re.compile(
+    r"(?:[A-Za-z0-9._-]+(?:\[[^\]]*\])?\s*@\s*)?(?:(?:(?:git|hg|svn|bzr)\+)?(?:https?|ssh|git)://|git\+)",
+    re.IGNORECASE,
+)
 _ARCHIVE = re.compile(r"\.(?:whl|zip|tar\.gz)\Z")
 
 
@@ -51,6 +56,7 @@ class RequirementFile:
 
     wanted: tuple[Wanted, ...]
     constraints: tuple[Wanted, ...]
+    notes: tuple[str, ...] = ()
 
 
 def read_text(file: Path, shown: str) -> str:
@@ -81,6 +87,12 @@ def parse_requirement(text: str, place: str) -> Requirement:
         raise DependencyRefusedError(
             f"'{shown}' names an environment variable", place=place, hint="write the value out"
         )
+    if _REMOTE.match(text):
+        raise DirectReferenceError(
+            f"'{shown}' is a URL or a path, not a package of the index",
+            place=place,
+            hint=_NO_DIRECT_REFERENCE,
+        )
     if _PATH_OR_URL.match(text) or _ARCHIVE.search(text.partition(";")[0].strip()):
         raise DependencyRefusedError(
             f"'{shown}' is a URL or a path, not a package of the index",
@@ -109,7 +121,12 @@ def read_requirements(pack: Path, name: str = "requirements.txt") -> Requirement
     reader = _Reader(pack.resolve())
     if (pack / name).is_file():
         reader.read(PurePosixPath(name), constraint=False)
-    return RequirementFile(tuple(reader.wanted), tuple(reader.constraints))
+    return RequirementFile(tuple(reader.wanted), tuple(reader.constraints), tuple(reader.notes))
+
+
+def left_out(error: DirectReferenceError) -> str:
+    """What is said of a requirement that is fetched from elsewhere: the pack goes on without it."""
+    return f"{error.message}: left out, and an import of it fails; {error.hint}"
 
 
 class _Reader:
@@ -117,6 +134,7 @@ class _Reader:
         self.root = root
         self.wanted: list[Wanted] = []
         self.constraints: list[Wanted] = []
+        self.notes: list[str] = []
         self.seen: set[tuple[Path, bool]] = set()
 
     def read(self, name: PurePosixPath, *, constraint: bool) -> None:
@@ -139,7 +157,11 @@ class _Reader:
         if len(into) >= MAX_REQUIREMENTS:
             raise DependencyRefusedError(f"more than {MAX_REQUIREMENTS} requirements", place=place)
         # A pack's own hashes are not needed: the environment is locked with hashes of its own.
-        into.append(Wanted(parse_requirement(_HASH_OPTION.sub("", line).strip(), place), place))
+        try:
+            into.append(Wanted(parse_requirement(_HASH_OPTION.sub("", line).strip(), place), place))
+        except DirectReferenceError as error:
+            if len(self.notes) < MAX_FILES:
+                self.notes.append(left_out(error))
 
     def _included(self, line: str, place: str, name: PurePosixPath) -> PurePosixPath:
         shown = safe_text(line, 120)

@@ -88,6 +88,11 @@ class ExtensionSession:
         return self._extension
 
     @property
+    def group(self) -> str | None:
+        """The sandbox group that it is a member of."""
+        return self._sandbox.request.group
+
+    @property
     def loaded(self) -> LoadedExtension:
         """What loading it found."""
         if self._loaded is None:

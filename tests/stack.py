@@ -233,9 +233,9 @@ def have(stack: Stack) -> Have:
         for name in names:
             if name not in added:
                 pack = ROOT / "tests" / "extensions" / name
-                example = ROOT / "examples" / name
-                pack = pack if pack.is_dir() else example / name
-                policy = example / f"{name}.yaml"
+                if not pack.is_dir():
+                    pack = next((ROOT / "examples").glob(f"*/{name}/__init__.py")).parent
+                policy = pack.parent / f"{name}.yaml"
                 granted = ["--policy", str(policy)] if policy.is_file() else []
                 stack.ringfence("extension", "add", str(pack), *granted)
                 added.add(name)

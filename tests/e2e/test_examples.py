@@ -39,10 +39,26 @@ def picture(comfy: Comfy, file: dict[str, Any]) -> Image.Image:
     return Image.open(io.BytesIO(answer.content))
 
 
+def refusal(comfy: Comfy, graph: dict[str, Any], node: str) -> str:
+    """Why a prompt cannot run, told before it is queued or by the node that it fails at."""
+    answer = comfy.http.post("/prompt", json={"prompt": graph})
+    if answer.status_code == 400:
+        return str(answer.json()["node_errors"][node]["errors"][0]["details"])
+    error = error_of(comfy.run(graph))
+    assert error["node_id"] == node
+    return str(error["exception_message"])
+
+
 @pytest.mark.parametrize(("folder", "prompt"), CASES, ids=lambda part: getattr(part, "name", part))
 def test_an_example_gives_what_it_promises(comfy: Comfy, extensions: None, folder: Path, prompt: str) -> None:
     expected = json.loads((folder / "expected.json").read_text(encoding="utf-8"))["prompts"][prompt]
-    entry = comfy.run(json.loads((folder / prompt).read_text(encoding="utf-8")))
+    graph = json.loads((folder / prompt).read_text(encoding="utf-8"))
+    if any(item["type"] == "refused" for item in expected):
+        (item,) = expected
+        text = refusal(comfy, graph, item["node"])
+        assert all(part in text for part in item["contains"]), text
+        return
+    entry = comfy.run(graph)
     for item in expected:
         if item["type"] == "error":
             error = error_of(entry)
@@ -86,3 +102,26 @@ def test_a_photograph_goes_through_a_numpy_1_and_a_numpy_2_extension_each_in_its
     assert len({ran[node]["sandbox"] for node in ("2", "3", "4")}) == 3
     live = {box["id"]: box["extensions"] for box in comfy.get("/ringfence/v1/sandboxes")["sandboxes"]}
     assert all(live[ran[node]["sandbox"]] == [ran[node]["extension"]] for node in ("2", "3", "4"))
+
+
+def test_a_sandbox_group_is_one_sandbox_and_an_object_that_would_leave_it_is_refused_before_it_runs(
+    comfy: Comfy, extensions: None
+) -> None:
+    folder = EXAMPLES / "sandbox-group"
+    prompt = json.loads((folder / "prompt.json").read_text(encoding="utf-8"))
+    prompt["2"]["inputs"]["side"] = 5  # nothing after it may be cached
+    entry = comfy.run(prompt)
+    assert succeeded(entry)["3"]["text"][0].startswith("the very same turtle")
+    ran = comfy.where(entry["prompt"][1])
+    assert {ran[node]["extension"] for node in ("2", "3")} == {"turtle", "turtle-tricks"}
+    (sandbox,) = {ran[node]["sandbox"] for node in ("2", "3")}
+    live = {box["id"]: box for box in comfy.get("/ringfence/v1/sandboxes")["sandboxes"]}
+    assert live[sandbox]["group"] == "turtles"
+    assert live[sandbox]["extensions"] == ["turtle", "turtle-tricks"]
+
+    leaves = json.loads((folder / "prompt-leaves.json").read_text(encoding="utf-8"))
+    answer = comfy.http.post("/prompt", json={"prompt": leaves})
+    assert answer.status_code == 400
+    (error,) = answer.json()["node_errors"]["2"]["errors"]
+    assert error["type"] == "live_object_crosses_sandboxes"
+    assert error["extra_info"]["extensions"] == ["turtle", "core"]

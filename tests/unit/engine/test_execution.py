@@ -623,7 +623,11 @@ async def test_a_live_object_that_would_leave_names_both_extensions_and_the_way_
         )
         assert error["exception_type"] == "ringfence.HandleNotPortableError"
         assert error["node_id"] == "u"
-        for part in ("'maker'", "'reader'", "group: <name>", "policies/maker.yaml", "policies/reader.yaml"):
+        for part in (
+            "'maker'",
+            "'reader'",
+            "'group: shared' into policies/maker.yaml and policies/reader.yaml",
+        ):
             assert part in error["exception_message"]
 
 

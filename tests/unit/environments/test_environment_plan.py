@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from packaging.requirements import Requirement
 
 from policies import LOCAL_TENANT, TenantId
 from sandbox.environment_errors import BuildFailedError, DependencyAbsentError
@@ -15,6 +16,7 @@ from sandbox.environment_plan import (
     make_plan,
     missing_module_hint,
     prune_lock,
+    unobtainable,
 )
 from sandbox.launcher.build_verb import NodeImage
 from sandbox.manifests import Declared
@@ -95,8 +97,52 @@ def test_a_missing_torchvision_names_the_variant_that_has_it(image: NodeImage) -
 
 
 def test_what_no_variant_has_says_so(image: NodeImage) -> None:
-    with pytest.raises(DependencyAbsentError, match="no variant of the image has xformers"):
-        plan(image, "xformers")
+    made = plan(image, "xformers", "kornia")
+    assert made.requirements == ("kornia",)
+    assert "requirements.txt:1: 'xformers' is left out: no variant of the image has xformers" in made.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        (
+            "hint: Wheels are required for `fairscale` because building from source is disabled for all packages",
+            {"fairscale"},
+        ),
+        ("cause: Because Nowhere_X was not found in the package registry and you require", {"nowhere-x"}),
+        ("Because only old-one==1.2 has no wheels with a matching Python ABI tag", {"old-one"}),
+        ("Because all versions of old-one have no usable wheels and", {"old-one"}),
+        ("Because you require a and b, your requirements are unsatisfiable.", set()),
+    ],
+)
+def test_what_cannot_be_had_is_read_off_the_resolvers_words(text: str, names: set[str]) -> None:
+    assert unobtainable(text) == names
+
+
+def test_what_cannot_be_had_is_kept_out_of_the_resolution(image: NodeImage) -> None:
+    made = make_plan(
+        image,
+        declared("fairscale", "piexif"),
+        tenant=LOCAL_TENANT,
+        source_builds=False,
+        without=frozenset({"fairscale"}),
+    )
+    assert made.requirements == ("piexif",)
+    assert "fairscale ; python_version < '0'" in made.overrides
+
+
+def test_what_a_pack_imports_without_asking_is_added_unless_it_is_there(image: NodeImage) -> None:
+    implied = tuple(
+        Wanted(Requirement(name), "nodes.py") for name in ("requests", "numpy>=1", "transformers>=4", "av")
+    )
+    made = make_plan(
+        image,
+        replace(declared("transformers==4.40"), implied=implied),
+        tenant=LOCAL_TENANT,
+        source_builds=False,
+    )
+    assert made.requirements == ("av", "requests", "transformers==4.40")
+    assert made.notes[0] == "nodes.py imports 'requests' without asking for it: added"
 
 
 def test_a_module_that_is_missing_at_import_is_explained(image: NodeImage) -> None:

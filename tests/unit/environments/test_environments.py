@@ -143,10 +143,46 @@ async def test_a_lock_of_the_images_own_versions_adds_no_directory(
 async def test_a_refused_line_starts_no_container(
     environments: Environments, builder: ScriptedBuilder, policy: EffectivePolicy, pack: Path
 ) -> None:
-    (pack / "requirements.txt").write_text("git+https://host.example/x\n")
+    (pack / "requirements.txt").write_text("--index-url https://host.example/x\n")
     with pytest.raises(DependencyRefusedError):
         await environments.ensure(LOCAL_TENANT, pack, policy, quiet)
     assert builder.steps == []
+
+
+async def test_what_cannot_be_had_is_left_out_and_said(
+    environments: Environments, builder: ScriptedBuilder, policy: EffectivePolicy, pack: Path
+) -> None:
+    (pack / "requirements.txt").write_text("tqdm[extra]\nfairscale\n")
+
+    def refuse(job: BuildJob) -> BuildOutcome | None:
+        if "fairscale" in (job.directory / "in" / "requirements.in").read_text():
+            words = "hint: Wheels are required for `fairscale` because building from source is disabled"
+            return BuildOutcome(1, (words,), 0.1)
+        (job.directory / "out" / "lock.txt").write_text(builder.lock)
+        return None
+
+    builder.instead["resolve"] = refuse
+    made = await environments.ensure(LOCAL_TENANT, pack, policy, quiet)
+    assert made.site is not None
+    assert any(note.startswith("left out: fairscale (not in the package index") for note in made.notes)
+
+
+async def test_what_is_only_implied_is_given_up_when_it_stands_in_the_way(
+    environments: Environments, builder: ScriptedBuilder, policy: EffectivePolicy, pack: Path
+) -> None:
+    (pack / "requirements.txt").write_text("tqdm[extra]\n")
+    (pack / "nodes.py").write_text("try:\n    import transformers\nexcept ImportError:\n    pass\n")
+
+    def refuse(job: BuildJob) -> BuildOutcome | None:
+        if "transformers" in (job.directory / "in" / "requirements.in").read_text():
+            return BuildOutcome(1, ("error: No solution",), 0.1)
+        (job.directory / "out" / "lock.txt").write_text(builder.lock)
+        return None
+
+    builder.instead["resolve"] = refuse
+    lines: list[str] = []
+    await environments.ensure(LOCAL_TENANT, pack, policy, lines.append)
+    assert "trying again without what was only implied: transformers>=4.37.2" in lines
 
 
 async def test_a_failed_build_says_what_uv_said_and_leaves_nothing(
@@ -167,9 +203,9 @@ async def test_a_missing_wheel_says_how_to_allow_source_builds(
 ) -> None:
     builder.instead["resolve"] = lambda job: BuildOutcome(1, ("Because x==1 has no usable wheels",), 0.1)
     (pack / "requirements.txt").write_text("x\n")
-    with pytest.raises(BuildFailedError) as caught:
-        await environments.ensure(LOCAL_TENANT, pack, policy, quiet)
-    assert "build.source_builds: true" in caught.value.hint
+    made = await environments.ensure(LOCAL_TENANT, pack, policy, quiet)
+    assert made.site is None
+    assert "'build: {source_builds: true}' in its policy" in made.notes[0]
 
 
 async def test_a_build_that_takes_too_long_is_ended(

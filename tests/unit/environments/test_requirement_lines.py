@@ -62,11 +62,8 @@ def test_files_inside_the_pack_are_included_and_constraints_kept_apart(pack: Pat
         "--pre",
         "-e .",
         "--editable ./lib",
-        "git+https://host.example/owner/repo.git",
-        "name @ git+https://host.example/owner/repo",
-        "name @ https://host.example/name-1.0-py3-none-any.whl",
-        "https://host.example/name-1.0.tar.gz",
         "file:///etc",
+        "name @ file:///etc",
         "./lib",
         "../lib",
         "/opt/lib",
@@ -84,6 +81,28 @@ def test_whatever_steers_the_installer_elsewhere_is_refused_with_its_line(pack: 
         read_requirements(written(pack, f"tqdm\n{line}\n"))
     assert caught.value.place == "requirements.txt:2"
     assert str(caught.value).startswith("requirements.txt:2: ")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "git+https://host.example/owner/repo.git",
+        "git+ssh://git@host.example/owner/repo",
+        "name @ git+https://host.example/owner/repo",
+        "name[extra]@https://host.example/name-1.0-py3-none-any.whl",
+        "https://host.example/name-1.0.tar.gz",
+        "HTTP://host.example/x",
+    ],
+)
+def test_what_is_fetched_from_elsewhere_is_left_out_and_said(pack: Path, line: str) -> None:
+    found = read_requirements(written(pack, f"tqdm\n{line}\n"))
+    assert [str(item.requirement) for item in found.wanted] == ["tqdm"]
+    (note,) = found.notes
+    assert note.startswith(
+        f"requirements.txt:2: '{line}' is a URL or a path, not a package of the index: left out"
+    )
+    with pytest.raises(DependencyRefusedError):
+        parse_requirement(line, "here")
 
 
 @pytest.mark.parametrize(

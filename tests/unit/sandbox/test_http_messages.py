@@ -1,4 +1,4 @@
-"""What a worker says of HTTP: heads, pieces and replacements are read strictly, all else ends it."""
+"""What a worker says of HTTP: heads and pieces are read strictly, all else ends it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from runtime import wire
 from sandbox import ProtocolViolationError, messages
+from sandbox.declarations import Registration
 from sandbox.testing import LOADED
 
 HEAD = {"status": 200, "headers": [["Content-Type", "text/plain"]], "data": "aGk=", "more": False}
