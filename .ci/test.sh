@@ -15,6 +15,8 @@ if [ ${#levels[@]} -eq 0 ]; then
     done
 fi
 
+case " ${levels[*]} " in *" browser "*) .ci/browser.sh ;; esac
+
 rm -rf "$results"
 mkdir -p "$results"
 status=0

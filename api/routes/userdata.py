@@ -87,7 +87,9 @@ async def get_userdata(request: Request, services: Have, tenant: ForTenant) -> R
     if not path:
         return Response(status_code=400)
     descriptor = await anyio.to_thread.run_sync(user_tree(services.settings, tenant).open_file, path)
-    return DescriptorResponse(descriptor, path.rsplit("/", 1)[-1])
+    # The user's own style sheet for the web frontend is the one file that a page may take for more than data.
+    style = {"Content-Type": "text/css; charset=utf-8"} if path == "user.css" else None
+    return DescriptorResponse(descriptor, path.rsplit("/", 1)[-1], headers=style)
 
 
 @router.post("/userdata/{_file:path}")
