@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from api import errors
 from api.assets import AssetStore
 from api.guard import Guard
+from api.previews import Previews
 from api.routes import include_all
 from api.routes.system import ringfence_version
 from api.services import Services, Wiring
@@ -45,6 +46,7 @@ def create_app(settings: Settings, *, wiring: Wiring | None = None) -> FastAPI:
         async with build(settings) as services:
             await anyio.to_thread.run_sync(app.state.uploads.sweep)
             app.state.services = services
+            app.state.previews = Previews(services.media)
             async with Board(services.engine) as board:
                 app.state.jobs = _jobs(services, board)
                 _say_ready(services)

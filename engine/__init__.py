@@ -27,6 +27,7 @@ from engine.errors import (
     QueueFullError,
 )
 from engine.extensions import ExtensionInfo, ExtensionRegistry, GitSource, Origin, parse_source
+from engine.media import Media, MediaBusyError, MediaRefusedError, PreviewWish
 from engine.prompt import PromptLimits, PromptRequest, Submitted
 from engine.queue import SqlStorage
 from engine.registry import NodeType, NodeTypes
@@ -62,6 +63,9 @@ __all__ = [
     "FileRef",
     "GitSource",
     "KeyReusedError",
+    "Media",
+    "MediaBusyError",
+    "MediaRefusedError",
     "NewAsset",
     "NewPrompt",
     "NodeFailedError",
@@ -69,6 +73,7 @@ __all__ = [
     "NodeType",
     "NodeTypes",
     "Origin",
+    "PreviewWish",
     "PromptInvalidError",
     "PromptLimits",
     "PromptRequest",
