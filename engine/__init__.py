@@ -26,7 +26,14 @@ from engine.errors import (
     PromptInvalidError,
     QueueFullError,
 )
-from engine.extensions import ExtensionInfo, ExtensionRegistry, GitSource, Origin, parse_source
+from engine.extensions import (
+    ExtensionInfo,
+    ExtensionRegistry,
+    GitSource,
+    Origin,
+    PackFiles,
+    parse_source,
+)
 from engine.media import Media, MediaBusyError, MediaRefusedError, PreviewWish
 from engine.prompt import PromptLimits, PromptRequest, Submitted
 from engine.queue import SqlStorage
@@ -42,6 +49,7 @@ from engine.tenants import (
     prepare_tenant_directory,
     tenant_directory,
 )
+from sandbox.calls import NodeReplacement
 
 __all__ = [
     "Asset",
@@ -70,9 +78,11 @@ __all__ = [
     "NewPrompt",
     "NodeFailedError",
     "NodeInputError",
+    "NodeReplacement",
     "NodeType",
     "NodeTypes",
     "Origin",
+    "PackFiles",
     "PreviewWish",
     "PromptInvalidError",
     "PromptLimits",

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from api.bodies import BodyError, read_json, read_object, string_list
 from api.errors import OrjsonResponse, comfy_error
+from api.replacements import with_replacements
 from api.services import ForTenant, Have
 from engine import PromptInvalidError, PromptRequest, QueueItem
 from policies import safe_text
@@ -29,7 +30,8 @@ async def post_prompt(request: Request, services: Have, tenant: ForTenant) -> Re
     except BodyError as error:
         return OrjsonResponse(comfy_error("invalid_json", error.message, error.hint), 400)
     usage = request.headers.get("comfy-usage-source")
-    submitted = await services.engine.submit(tenant, parse_prompt(body, usage_source=usage))
+    wanted = parse_prompt(body, usage_source=usage)
+    submitted = await services.engine.submit(tenant, await with_replacements(services.engine, tenant, wanted))
     return OrjsonResponse(
         {
             "prompt_id": submitted.prompt_id,

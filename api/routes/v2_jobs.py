@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from api.bodies import BodyError, read_object
 from api.errors import OrjsonResponse, v2_error
+from api.replacements import with_replacements
 from api.services import ForTenant
 from api.v2 import references
 from api.v2.dependencies import Base, HaveJobs
@@ -103,10 +104,8 @@ async def create_job(request: Request, jobs: HaveJobs, tenant: ForTenant, base: 
     try:
         resolved = await references.resolve(jobs.assets, tenant, workflow)
         # A client id of its own: nobody's socket hears of the job unless it asks for just this one.
-        submitted = await jobs.engine.submit(
-            tenant,
-            PromptRequest(prompt=resolved, prompt_id=job_id, client_id=job_id, extra_data=extra_data),
-        )
+        wanted = PromptRequest(prompt=resolved, prompt_id=job_id, client_id=job_id, extra_data=extra_data)
+        submitted = await jobs.engine.submit(tenant, await with_replacements(jobs.engine, tenant, wanted))
     except RingfenceError:
         await jobs.submissions.release(tenant, job_id)  # nothing was queued: the key is free again
         raise

@@ -15,7 +15,9 @@ from api.settings import Settings
 from engine import (
     GitSource,
     NewPrompt,
+    NodeReplacement,
     Origin,
+    PackFiles,
     PreviewWish,
     PromptInvalidError,
     PromptRequest,
@@ -45,6 +47,8 @@ class FakeExtensions:
         self.policies: list[bytes] = []
         self.by_operator: list[bool] = []
         self.fails_with: BaseException | None = None
+        self.packs: list[PackFiles] = []
+        self.replaced: list[NodeReplacement] = []
 
     async def add(
         self,
@@ -90,6 +94,15 @@ class FakeExtensions:
             return self.infos[tenant, name]
         except KeyError:
             raise ExtensionUnknownError(f"there is no extension '{name}'") from None
+
+    async def pack_files(self, tenant: TenantId) -> list[PackFiles]:
+        return self.packs
+
+    async def replacements(self, tenant: TenantId) -> list[NodeReplacement]:
+        return self.replaced
+
+    async def node_types(self, tenant: TenantId) -> dict[str, Any]:
+        return {"Blur": None}
 
     def _take(self, tenant: TenantId, source: Path | GitSource, name: str) -> ExtensionInfo:
         self.sources.append(source)
