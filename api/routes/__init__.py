@@ -6,6 +6,7 @@ from fastapi import APIRouter, FastAPI
 
 from api import websocket
 from api.routes import (
+    assets,
     extensions,
     files,
     health,
@@ -48,6 +49,7 @@ def include_all(app: FastAPI) -> None:
         app.include_router(router, prefix="/api", include_in_schema=False)
     app.include_router(jobs.router, prefix="/api", tags=["ComfyUI"])
     app.include_router(web.files_router, tags=["ComfyUI"])
+    app.include_router(assets.router, prefix="/api")
     app.include_router(internal.router, prefix="/internal", tags=["ComfyUI"])
     for router in (v2_jobs.router, v2_assets.router):
         app.include_router(router, prefix="/api/v2", tags=["Comfy API v2"])

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import partial
+from pathlib import PurePosixPath
 from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import FileResponse, Response
-from starlette.types import Receive, Scope, Send
 
 from api import pack_web, replacements
 from api.errors import OrjsonResponse
-from api.files import DescriptorResponse, content_type
+from api.files import DescriptorResponse, OpenFileResponse, content_type
 from api.services import ForTenant, Have
 from api.threads import file_work
 from api.trees import FileUnknownError
@@ -40,23 +39,13 @@ _PICTURES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", "
 _MEDIA_OF_TEMPLATES = ("image/", "video/", "audio/")
 
 
-class WebFileResponse(FileResponse):
+class WebFileResponse(OpenFileResponse):
     """A file of a pack's web directory, with the type that a browser needs to run or show it."""
 
     def __init__(self, descriptor: int, name: str) -> None:
-        self._descriptor = descriptor
-        suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - a name, not a path
+        suffix = PurePosixPath(name).suffix.lower()
         kind = _TYPES.get(suffix) or content_type(name)[0]
-        super().__init__(
-            f"/proc/self/fd/{descriptor}", media_type=kind, headers={"Cache-Control": cache_control(name)}
-        )
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send, then close, however it ends."""
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            os.close(self._descriptor)
+        super().__init__(descriptor, kind, {"Cache-Control": cache_control(name)})
 
 
 def cache_control(name: str) -> str:
