@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 import anyio
 from fastapi import FastAPI
 
-from api import errors
+from api import errors, openapi
 from api.assets import AssetStore
 from api.guard import Guard
 from api.pack_web import PackTexts
@@ -71,6 +71,7 @@ def create_app(settings: Settings, *, wiring: Wiring | None = None) -> FastAPI:
     )
     include_all(app)
     errors.install(app)
+    openapi.install(app)
     app.add_middleware(Guard)
     return app
 
