@@ -49,7 +49,6 @@ from engine.tenants import (
     prepare_tenant_directory,
     tenant_directory,
 )
-from sandbox.calls import NodeReplacement
 
 __all__ = [
     "Asset",
@@ -78,7 +77,6 @@ __all__ = [
     "NewPrompt",
     "NodeFailedError",
     "NodeInputError",
-    "NodeReplacement",
     "NodeType",
     "NodeTypes",
     "Origin",

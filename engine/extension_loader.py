@@ -170,7 +170,7 @@ class Loader:
         entry.stale |= loaded is None
         entry.nodes = {} if loaded is None else {node.class_type: node for node in loaded.nodes}
         if loaded is not None:
-            entry.web_directory, entry.replacements = loaded.web_directory, loaded.node_replacements
+            entry.web_directory = loaded.web_directory
 
     async def renew_environment(self, entry: Entry) -> None:
         """Build the environment again when the image is another one than it was built on, or when it is gone.
@@ -227,7 +227,7 @@ class Loader:
         skipped = (f"node '{name}' was left out: {error}" for name, error in sorted(loaded.skipped.items()))
         record.load_notes = (*loaded.notes, *skipped)[:50]
         entry.nodes = {node.class_type: node for node in loaded.nodes}
-        entry.web_directory, entry.replacements = loaded.web_directory, loaded.node_replacements
+        entry.web_directory = loaded.web_directory
         entry.stale = False
         await anyio.to_thread.run_sync(write_descriptions, entry.directory, _description_key(entry), loaded)
         self._shelf.changed(entry.tenant)

@@ -29,7 +29,7 @@ from policies import (
     parse_tenant_id,
 )
 from sandbox import Places
-from sandbox.calls import NodeDescription, NodeReplacement
+from sandbox.calls import NodeDescription
 
 
 @dataclass(slots=True)
@@ -51,8 +51,6 @@ class Entry:
     """Of output and temp: those of which its sandbox sees its own folder only, as its policy said last."""
     web_directory: str | None = None
     """Of the pack's browser files, relative to ``code``; said by its worker, so it is looked at before it is used."""
-    replacements: tuple[NodeReplacement, ...] = ()
-    """Node classes that it says stand in for others."""
     loading: bool = False
     stale: bool = False
     """The descriptions at hand are of another policy, image or content."""

@@ -37,7 +37,6 @@ from policies import (
     suggest_extension_name,
 )
 from sandbox import ExtensionFiles, Places
-from sandbox.calls import NodeReplacement
 from sandbox.errors import StartError
 
 __all__ = [
@@ -269,15 +268,6 @@ class ExtensionRegistry:
             given = Path(entry.record.origin.location.rstrip("/")).name.removesuffix(".git")
             found.append(PackFiles(entry.name, entry.code, given, entry.web_directory, policy.web_files))
         return found
-
-    async def replacements(self, tenant: TenantId) -> builtins.list[NodeReplacement]:
-        """Node classes that the tenant's packs say stand in for others, the first one's word first."""
-        return [
-            replacement
-            for entry in self._shelf.of(tenant)
-            if entry.record.state == "ready"
-            for replacement in entry.replacements
-        ]
 
     # -- what the sandbox room asks (sandbox.extension_source.ExtensionSource) ---------------------------------
 

@@ -11,7 +11,6 @@ from starlette.responses import Response
 
 from api.bodies import BodyError, read_json, read_object, string_list
 from api.errors import OrjsonResponse, comfy_error
-from api.replacements import with_replacements
 from api.services import ForTenant, Have
 from engine import PromptInvalidError, PromptRequest, QueueItem
 from policies import safe_text
@@ -30,8 +29,7 @@ async def post_prompt(request: Request, services: Have, tenant: ForTenant) -> Re
     except BodyError as error:
         return OrjsonResponse(comfy_error("invalid_json", error.message, error.hint), 400)
     usage = request.headers.get("comfy-usage-source")
-    wanted = parse_prompt(body, usage_source=usage)
-    submitted = await services.engine.submit(tenant, await with_replacements(services.engine, tenant, wanted))
+    submitted = await services.engine.submit(tenant, parse_prompt(body, usage_source=usage))
     return OrjsonResponse(
         {
             "prompt_id": submitted.prompt_id,

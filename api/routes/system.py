@@ -71,3 +71,9 @@ async def system_stats() -> Response:
 async def features(services: Have) -> Response:
     """Feature flags, as on the WebSocket."""
     return OrjsonResponse(server_flags(services.settings.max_upload_bytes))
+
+
+@router.get("/node_replacements")
+async def nothing_yet() -> Response:
+    """Catalogues that are empty here."""
+    return OrjsonResponse({})

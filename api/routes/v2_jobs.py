@@ -15,7 +15,6 @@ from starlette.responses import Response
 
 from api.bodies import BodyError, read_object
 from api.errors import OrjsonResponse, v2_error
-from api.replacements import with_replacements
 from api.services import ForTenant
 from api.v2 import references
 from api.v2.dependencies import Base, HaveJobs
@@ -130,7 +129,7 @@ async def create_job(request: Request, jobs: HaveJobs, tenant: ForTenant, base: 
         resolved = await references.resolve(jobs.assets, tenant, workflow)
         # A client id of its own: nobody's socket hears of the job unless it asks for just this one.
         wanted = PromptRequest(prompt=resolved, prompt_id=job_id, client_id=job_id, extra_data=extra_data)
-        submitted = await jobs.engine.submit(tenant, await with_replacements(jobs.engine, tenant, wanted))
+        submitted = await jobs.engine.submit(tenant, wanted)
     except RingfenceError:
         await jobs.submissions.release(tenant, job_id)  # nothing was queued: the key is free again
         raise

@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import FileResponse, Response
 
-from api import pack_web, replacements
+from api import pack_web
 from api.errors import OrjsonResponse
 from api.files import DescriptorResponse, OpenFileResponse, content_type
 from api.services import ForTenant, Have
@@ -102,16 +102,6 @@ async def subgraph(subgraph_id: str, request: Request, services: Have, tenant: F
     packs = await services.engine.extensions.pack_files(tenant)
     found = await file_work(partial(_texts(request).subgraphs, packs))
     return OrjsonResponse(found.get(subgraph_id))
-
-
-@router.get(
-    "/node_replacements",
-    summary="Node classes that stand in for others",
-    responses={200: {"description": "Replacements by old class"}},
-)
-async def node_replacements(services: Have, tenant: ForTenant) -> Response:
-    """What packs registered, by old class; prompts that name an old class are rewritten by it."""
-    return OrjsonResponse(replacements.as_answer(await services.engine.extensions.replacements(tenant)))
 
 
 @files_router.get(

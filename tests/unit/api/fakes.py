@@ -15,7 +15,6 @@ from api.settings import Settings
 from engine import (
     GitSource,
     NewPrompt,
-    NodeReplacement,
     Origin,
     PackFiles,
     PreviewWish,
@@ -48,7 +47,6 @@ class FakeExtensions:
         self.by_operator: list[bool] = []
         self.fails_with: BaseException | None = None
         self.packs: list[PackFiles] = []
-        self.replaced: list[NodeReplacement] = []
 
     async def add(
         self,
@@ -97,12 +95,6 @@ class FakeExtensions:
 
     async def pack_files(self, tenant: TenantId) -> list[PackFiles]:
         return self.packs
-
-    async def replacements(self, tenant: TenantId) -> list[NodeReplacement]:
-        return self.replaced
-
-    async def node_types(self, tenant: TenantId) -> dict[str, Any]:
-        return {"Blur": None}
 
     def _take(self, tenant: TenantId, source: Path | GitSource, name: str) -> ExtensionInfo:
         self.sources.append(source)
@@ -262,6 +254,8 @@ class FakeEngine:
 
     async def queue(self, tenant: TenantId) -> QueueSnapshot:
         pending, running = await self.storage.pending(tenant), await self.storage.running(tenant)
+        claimed = {row.prompt_id for row in running}
+        pending = [row for row in pending if row.prompt_id not in claimed]
         return QueueSnapshot(tuple(map(_item, running)), tuple(map(_item, pending)))
 
     async def delete_pending(self, tenant: TenantId, prompt_ids: Collection[str]) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from engine import NodeReplacement, PackFiles
+from engine import PackFiles
 from policies import ExtensionName
 from tests.unit.api.fakes import FakeEngine
 
@@ -153,32 +153,3 @@ async def test_subgraphs_come_with_their_content(
     }
     assert (await client.get(f"/api/global_subgraphs/{identity}")).json() == subgraph
     assert (await client.get("/global_subgraphs/unknown")).json() is None
-
-
-async def test_replacements_are_told_and_applied_to_prompts_before_validation(
-    client: httpx2.AsyncClient, engine: FakeEngine
-) -> None:
-    engine.extensions.replaced = [
-        NodeReplacement(
-            "Blur",
-            "OldBlur",
-            None,
-            ({"new_id": "radius", "old_id": "size"}, {"new_id": "kind", "set_value": "soft"}),
-            ({"new_idx": 1, "old_idx": 0},),
-        ),
-        NodeReplacement("Gone", "AlsoOld"),
-    ]
-    told = (await client.get("/node_replacements")).json()
-    assert told["OldBlur"][0]["input_mapping"][0] == {"new_id": "radius", "old_id": "size"}
-    assert told["AlsoOld"][0]["input_mapping"] is None
-    prompt = {
-        "1": {"class_type": "OldBlur", "inputs": {"size": 3, "gone": 1}, "_meta": {"title": "t"}},
-        "2": {"class_type": "AlsoOld", "inputs": {"image": ["1", 0], "n": 5}, "_meta": {}},
-        "3": {"class_type": "OldBlur", "inputs": {}},
-    }
-    assert (await client.post("/prompt", json={"prompt": prompt})).status_code == 200
-    assert engine.requests[-1].prompt == {
-        "1": {"class_type": "Blur", "inputs": {"radius": 3, "kind": "soft"}, "_meta": {"title": "t"}},
-        "2": {"class_type": "AlsoOld", "inputs": {"image": ["1", 1], "n": 5}, "_meta": {}},
-        "3": {"class_type": "OldBlur", "inputs": {}},
-    }
