@@ -9,6 +9,8 @@ from tests.contract.fixtures import engine
 
 __all__ = ["engine"]
 
+pytest_plugins = ["tests.stack"]
+
 # A busy machine is no counterexample. HYPOTHESIS_PROFILE=thorough looks longer.
 settings.register_profile("suite", deadline=None, max_examples=40)
 settings.register_profile("thorough", deadline=None, max_examples=1000)

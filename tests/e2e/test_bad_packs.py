@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.comfy import Comfy, node, succeeded
-from tests.e2e.conftest import ROOT, Have, Stack
+from tests.stack import ROOT, Have, Stack
 
 PACKS = ROOT / "tests" / "extensions"
 

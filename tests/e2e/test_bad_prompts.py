@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.comfy import Comfy, node, succeeded
-from tests.e2e.conftest import Have, Stack
+from tests.stack import Have, Stack
 
 DEEP = b'{"prompt":' + b'{"a":' * 5000 + b"1" + b"}" * 5001
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.comfy import Comfy, Event, node, succeeded, until
-from tests.e2e.conftest import ROOT, Have, Stack
+from tests.stack import ROOT, Have, Stack
 
 PNG = (ROOT / "examples" / "photograph" / "astronaut.jpg").read_bytes()
 

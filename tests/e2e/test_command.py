@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.comfy import Comfy, node, succeeded, until
-from tests.e2e.conftest import ROOT, Have, Stack
+from tests.stack import ROOT, Have, Stack
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.comfy import Comfy, node, succeeded, until
-from tests.e2e.conftest import ROOT, Have, Stack
+from tests.stack import ROOT, Have, Stack
 
 RUNNING = 4  # RINGFENCE_CONCURRENCY as shipped
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageChops
 
 from tests.e2e.comfy import Comfy, error_of, succeeded
-from tests.e2e.conftest import ROOT, Have
+from tests.stack import ROOT, Have
 
 EXAMPLES = ROOT / "examples"
 PHOTOGRAPH = EXAMPLES / "photograph" / "astronaut.jpg"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.comfy import Comfy, error_of, node, succeeded, until
-from tests.e2e.conftest import ROOT, Have, Stack
+from tests.stack import ROOT, Have, Stack
 
 HOSTILE = ROOT / "tests" / "extensions"
 INTERRUPT_LIMIT_S = 5.0

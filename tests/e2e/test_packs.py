@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.e2e.comfy import Comfy, error_of, node, succeeded, until
-from tests.e2e.conftest import ROOT, Have, Stack
+from tests.stack import ROOT, Have, Stack
 
 PUBLISHED = "comfyui-ib-customnodes==0.2.3"  # MIT; downloaded when the test runs, never kept
 LONG = 2000

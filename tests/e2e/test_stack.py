@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import ROOT, Have, Stack
+from tests.stack import ROOT, Have, Stack
 
 EXAMPLES = ROOT / "examples"
 SMOKE = EXAMPLES / "smoke" / "prompt.json"
