@@ -12,10 +12,12 @@ from contextlib import asynccontextmanager
 import anyio
 from fastapi import FastAPI
 
-from api import errors
+from api import errors, openapi
 from api.assets import AssetStore
 from api.frontend import find_frontend
 from api.guard import Guard
+from api.pack_web import PackTexts
+from api.previews import Previews
 from api.routes import include_all, include_frontend
 from api.routes.system import ringfence_version
 from api.services import Services, Wiring
@@ -46,6 +48,7 @@ def create_app(settings: Settings, *, wiring: Wiring | None = None) -> FastAPI:
         async with build(settings) as services:
             await anyio.to_thread.run_sync(app.state.uploads.sweep)
             app.state.services = services
+            app.state.previews = Previews(services.media)
             async with Board(services.engine) as board:
                 app.state.jobs = _jobs(services, board)
                 _say_ready(services)
@@ -62,6 +65,7 @@ def create_app(settings: Settings, *, wiring: Wiring | None = None) -> FastAPI:
         redirect_slashes=False,
         default_response_class=errors.OrjsonResponse,
     )
+    app.state.pack_texts = PackTexts()
     app.state.connections = Connections(settings.max_websockets)
     app.state.uploads = Uploads(
         settings.data_dir, max_bytes=settings.max_extension_bytes, max_files=settings.max_extension_files
@@ -70,6 +74,7 @@ def create_app(settings: Settings, *, wiring: Wiring | None = None) -> FastAPI:
     include_all(app)
     include_frontend(app, app.state.frontend, settings.frontend_origins)
     errors.install(app)
+    openapi.install(app)
     app.add_middleware(Guard)
     return app
 

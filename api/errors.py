@@ -66,6 +66,8 @@ STATUS_BY_CODE: dict[str, int] = {
     "hash-mismatch": 409,
     "storage-full": 507,
     "too-many-streams": 429,
+    "media-refused": 400,
+    "media-busy": 503,
     "extension-unknown": 404,
     "sandbox-unknown": 404,
     "extension-exists": 409,

@@ -26,7 +26,15 @@ from engine.errors import (
     PromptInvalidError,
     QueueFullError,
 )
-from engine.extensions import ExtensionInfo, ExtensionRegistry, GitSource, Origin, parse_source
+from engine.extensions import (
+    ExtensionInfo,
+    ExtensionRegistry,
+    GitSource,
+    Origin,
+    PackFiles,
+    parse_source,
+)
+from engine.media import Media, MediaBusyError, MediaRefusedError, PreviewWish
 from engine.node_state import NodeStateStore, StateLimits
 from engine.prompt import PromptLimits, PromptRequest, Submitted
 from engine.queue import SqlStorage
@@ -63,6 +71,9 @@ __all__ = [
     "FileRef",
     "GitSource",
     "KeyReusedError",
+    "Media",
+    "MediaBusyError",
+    "MediaRefusedError",
     "NewAsset",
     "NewPrompt",
     "NodeFailedError",
@@ -71,6 +82,8 @@ __all__ = [
     "NodeType",
     "NodeTypes",
     "Origin",
+    "PackFiles",
+    "PreviewWish",
     "PromptInvalidError",
     "PromptLimits",
     "PromptRequest",

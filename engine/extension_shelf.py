@@ -57,6 +57,8 @@ class Entry:
     prompt_handlers: int = 0
     may_serve: bool = False
     """Whether its policy allowed routes and prompt handlers when it was read last."""
+    web_directory: str | None = None
+    """Of the pack's browser files, relative to ``code``; said by its worker, so it is looked at before it is used."""
     loading: bool = False
     stale: bool = False
     """The descriptions at hand are of another policy, image or content."""
@@ -66,6 +68,7 @@ class Entry:
     def take(self, loaded: LoadedExtension | None) -> None:
         """Hold what its worker said of it; None: nothing is known."""
         self.nodes = {} if loaded is None else {node.class_type: node for node in loaded.nodes}
+        self.web_directory = None if loaded is None else loaded.web_directory
         self.routes = () if loaded is None else read_routes(loaded.routes)
         self.route_count = 0 if loaded is None else len(loaded.routes)
         self.prompt_handlers = 0 if loaded is None else loaded.prompt_handlers

@@ -7,6 +7,7 @@ from fastapi import APIRouter, FastAPI
 from api import websocket
 from api.frontend import Frontend
 from api.routes import (
+    assets,
     extensions,
     files,
     frontend,
@@ -26,6 +27,7 @@ from api.routes import (
     users,
     v2_assets,
     v2_jobs,
+    web,
 )
 from api.routes import ringfence as ringfence_routes
 
@@ -39,6 +41,7 @@ _TWICE: tuple[APIRouter, ...] = (
     userdata.router,
     models.router,
     system.router,
+    web.router,
 )
 
 
@@ -48,6 +51,7 @@ def include_all(app: FastAPI) -> None:
         app.include_router(router, tags=["ComfyUI"])
         app.include_router(router, prefix="/api", include_in_schema=False)
     app.include_router(jobs.router, prefix="/api", tags=["ComfyUI"])
+    app.include_router(assets.router, prefix="/api")
     app.include_router(internal.router, prefix="/internal", tags=["ComfyUI"])
     for router in (v2_jobs.router, v2_assets.router):
         app.include_router(router, prefix="/api/v2", tags=["Comfy API v2"])
@@ -67,5 +71,6 @@ def include_all(app: FastAPI) -> None:
 
 
 def include_frontend(app: FastAPI, files: Frontend, origins: tuple[str, ...]) -> None:
-    """Mount the web frontend's files, after every route of the API."""
+    """Mount the web frontend's files, after every route of the API, and below them those of packs."""
     app.router.routes.append(frontend.FrontendRoute(files, origins))
+    app.include_router(web.files_router, tags=["ComfyUI"])

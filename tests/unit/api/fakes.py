@@ -17,6 +17,8 @@ from engine import (
     GitSource,
     NewPrompt,
     Origin,
+    PackFiles,
+    PreviewWish,
     PromptInvalidError,
     PromptRequest,
     QueueItem,
@@ -47,6 +49,7 @@ class FakeExtensions:
         self.policies: list[bytes] = []
         self.by_operator: list[bool] = []
         self.fails_with: BaseException | None = None
+        self.packs: list[PackFiles] = []
 
     async def add(
         self,
@@ -92,6 +95,9 @@ class FakeExtensions:
             return self.infos[tenant, name]
         except KeyError:
             raise ExtensionUnknownError(f"there is no extension '{name}'") from None
+
+    async def pack_files(self, tenant: TenantId) -> list[PackFiles]:
+        return self.packs
 
     def _take(self, tenant: TenantId, source: Path | GitSource, name: str) -> ExtensionInfo:
         self.sources.append(source)
@@ -172,6 +178,24 @@ class FakeSandboxes:
         return True
 
 
+class FakeMedia:
+    """Makes no picture: answers with what it was asked for."""
+
+    def __init__(self) -> None:
+        self.previews: list[tuple[TenantId, tuple[str, str, str], PreviewWish]] = []
+        self.masks: list[tuple[TenantId, tuple[str, str, str], bytes]] = []
+
+    async def preview(
+        self, tenant: TenantId, place: tuple[str, str, str], wish: PreviewWish
+    ) -> tuple[bytes, str]:
+        self.previews.append((tenant, place, wish))
+        return f"{wish.format or 'png'} {wish.quality} {wish.channel}".encode(), "image/webp"
+
+    async def mask(self, tenant: TenantId, place: tuple[str, str, str], mask: bytes) -> bytes:
+        self.masks.append((tenant, place, mask))
+        return b"merged"
+
+
 class FakeEngine:
     """Fulfils what api/ uses of ``Engine``."""
 
@@ -182,6 +206,7 @@ class FakeEngine:
         self.sandboxes = FakeSandboxes()
         self.hub = EventHub(64)
         self.invalid: PromptInvalidError | None = None
+        self.outputs = ["1"]
         self.requests: list[PromptRequest] = []
         self.interrupts: list[tuple[TenantId, str | None]] = []
         self.freed: list[tuple[bool, bool]] = []
@@ -221,7 +246,7 @@ class FakeEngine:
             shown["client_id"] = request.client_id
         shown["create_time"] = 1000 + len(self.requests)
         new = NewPrompt(
-            tenant, request.prompt_id or f"p{len(self.requests)}", request.prompt, shown, ["1"],
+            tenant, request.prompt_id or f"p{len(self.requests)}", request.prompt, shown, self.outputs,
             request.number, request.front, secrets,
         )  # fmt: skip
         row = await self.storage.enqueue(new, limit=self.settings.queue_limit)
@@ -340,4 +365,4 @@ def _item(row: Any) -> QueueItem:
     return QueueItem(row.number, row.prompt_id, row.prompt, row.extra_data, row.outputs)
 
 
-__all__ = ["PROMPT", "FakeEngine"]
+__all__ = ["PROMPT", "FakeEngine", "FakeMedia"]
