@@ -140,9 +140,12 @@ class Engine:
 
     async def queue(self, tenant: TenantId) -> QueueSnapshot:
         """The tenant's pending and running prompts."""
-        running = await self._storage.running(tenant)
+        # Pending first: one that is claimed between the two reads is then seen twice, and never not at all.
         pending = await self._storage.pending(tenant)
-        return QueueSnapshot(tuple(map(_item, running)), tuple(map(_item, pending)))
+        running = await self._storage.running(tenant)
+        started = {queued.prompt_id for queued in running}
+        waiting = [queued for queued in pending if queued.prompt_id not in started]
+        return QueueSnapshot(tuple(map(_item, running)), tuple(map(_item, waiting)))
 
     async def delete_pending(self, tenant: TenantId, prompt_ids: Collection[str]) -> int:
         """Remove pending prompts; returns how many there were."""
