@@ -52,16 +52,10 @@ class DescriptorResponse(FileResponse):
     def __init__(self, descriptor: int, name: str, *, headers: dict[str, str] | None = None) -> None:
         self._descriptor = descriptor
         kind, inline = content_type(name)
-        disposition = f"filename={_quoted(name)}" if inline else f"attachment; filename={_quoted(name)}"
         super().__init__(
             f"/proc/self/fd/{descriptor}",
             media_type=kind,
-            headers={
-                "Content-Disposition": disposition,
-                # Even a type we allow gets no scripts, no forms and no origin if a browser shows it as a page.
-                "Content-Security-Policy": "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src 'self'",
-                **(headers or {}),
-            },
+            headers={**file_headers(name, inline=inline), **(headers or {})},
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -70,6 +64,16 @@ class DescriptorResponse(FileResponse):
             await super().__call__(scope, receive, send)
         finally:
             os.close(self._descriptor)
+
+
+def file_headers(name: str, *, inline: bool) -> dict[str, str]:
+    """What an answer with a tenant's file carries."""
+    disposition = f"filename={_quoted(name)}" if inline else f"attachment; filename={_quoted(name)}"
+    return {
+        "Content-Disposition": disposition,
+        # Even a type we allow gets no scripts, no forms and no origin if a browser shows it as a page.
+        "Content-Security-Policy": "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src 'self'",
+    }
 
 
 def content_type(name: str) -> tuple[str, bool]:

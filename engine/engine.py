@@ -140,11 +140,11 @@ class Engine:
 
     async def queue(self, tenant: TenantId) -> QueueSnapshot:
         """The tenant's pending and running prompts."""
-        # Pending first: one that is claimed between the two reads is then seen twice, and never not at all.
+        # In the direction in which prompts move: one that is claimed between the two looks is seen twice, not never.
         pending = await self._storage.pending(tenant)
         running = await self._storage.running(tenant)
-        started = {queued.prompt_id for queued in running}
-        waiting = [queued for queued in pending if queued.prompt_id not in started]
+        claimed = {row.prompt_id for row in running}
+        waiting = (row for row in pending if row.prompt_id not in claimed)
         return QueueSnapshot(tuple(map(_item, running)), tuple(map(_item, waiting)))
 
     async def delete_pending(self, tenant: TenantId, prompt_ids: Collection[str]) -> int:

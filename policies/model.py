@@ -229,6 +229,8 @@ class _Values(_Strict):
     """`none`: nothing but loopback."""
     gpus: Gpus | None = None
     """GPUs by UUID or index; 0 or an empty list for none."""
+    routes: bool | None = None
+    """Whether HTTP routes that it registers are served, and its prompt handlers are called."""
     environment: Environment | None = None
     """Environment variables for the worker, added to those of the layer below."""
     paths: Paths | None = None
@@ -284,6 +286,8 @@ class Ceilings(_Strict):
     """Most for `shared_memory`."""
     gpus: GpuCount | None = None
     """Largest number of GPUs."""
+    routes: bool | None = None
+    """Whether `routes` may be true."""
     timeouts: TimeoutCeilings | None = None
     """Longest timeouts."""
 
@@ -368,6 +372,8 @@ class EffectivePolicy(_Strict):
     network: Literal["none"]
     gpus: tuple[str, ...]
     """UUIDs or indices; empty for none."""
+    routes: bool
+    """HTTP routes and prompt handlers of the pack are used."""
     environment: Annotated[
         Mapping[str, str], AfterValidator(MappingProxyType), PlainSerializer(dict, return_type=dict[str, str])
     ]

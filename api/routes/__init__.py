@@ -21,6 +21,8 @@ from api.routes import (
     tenants,
     userdata,
     users,
+    v2_assets,
+    v2_jobs,
 )
 from api.routes import ringfence as ringfence_routes
 
@@ -44,6 +46,8 @@ def include_all(app: FastAPI) -> None:
         app.include_router(router, prefix="/api", include_in_schema=False)
     app.include_router(jobs.router, prefix="/api", tags=["ComfyUI"])
     app.include_router(internal.router, prefix="/internal", tags=["ComfyUI"])
+    for router in (v2_jobs.router, v2_assets.router):
+        app.include_router(router, prefix="/api/v2", tags=["Comfy API v2"])
     for router in (
         ringfence_routes.router,
         extensions.router,

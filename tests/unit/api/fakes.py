@@ -16,6 +16,7 @@ from engine import (
     GitSource,
     NewPrompt,
     Origin,
+    PreviewWish,
     PromptInvalidError,
     PromptRequest,
     QueueItem,
@@ -142,6 +143,24 @@ class FakeSandboxes:
         return True
 
 
+class FakeMedia:
+    """Makes no picture: answers with what it was asked for."""
+
+    def __init__(self) -> None:
+        self.previews: list[tuple[TenantId, tuple[str, str, str], PreviewWish]] = []
+        self.masks: list[tuple[TenantId, tuple[str, str, str], bytes]] = []
+
+    async def preview(
+        self, tenant: TenantId, place: tuple[str, str, str], wish: PreviewWish
+    ) -> tuple[bytes, str]:
+        self.previews.append((tenant, place, wish))
+        return f"{wish.format or 'png'} {wish.quality} {wish.channel}".encode(), "image/webp"
+
+    async def mask(self, tenant: TenantId, place: tuple[str, str, str], mask: bytes) -> bytes:
+        self.masks.append((tenant, place, mask))
+        return b"merged"
+
+
 class FakeEngine:
     """Fulfils what api/ uses of ``Engine``."""
 
@@ -152,6 +171,7 @@ class FakeEngine:
         self.sandboxes = FakeSandboxes()
         self.hub = EventHub(64)
         self.invalid: PromptInvalidError | None = None
+        self.outputs = ["1"]
         self.requests: list[PromptRequest] = []
         self.interrupts: list[tuple[TenantId, str | None]] = []
         self.freed: list[tuple[bool, bool]] = []
@@ -167,7 +187,7 @@ class FakeEngine:
             shown["client_id"] = request.client_id
         shown["create_time"] = 1000 + len(self.requests)
         new = NewPrompt(
-            tenant, request.prompt_id or f"p{len(self.requests)}", request.prompt, shown, ["1"],
+            tenant, request.prompt_id or f"p{len(self.requests)}", request.prompt, shown, self.outputs,
             request.number, request.front, secrets,
         )  # fmt: skip
         row = await self.storage.enqueue(new, limit=self.settings.queue_limit)
@@ -228,7 +248,7 @@ class FakeEngine:
         await self.storage.finish(tenant, prompt_id, entry)
 
     async def queue(self, tenant: TenantId) -> QueueSnapshot:
-        running, pending = await self.storage.running(tenant), await self.storage.pending(tenant)
+        pending, running = await self.storage.pending(tenant), await self.storage.running(tenant)
         return QueueSnapshot(tuple(map(_item, running)), tuple(map(_item, pending)))
 
     async def delete_pending(self, tenant: TenantId, prompt_ids: Collection[str]) -> int:
@@ -281,4 +301,4 @@ def _item(row: Any) -> QueueItem:
     return QueueItem(row.number, row.prompt_id, row.prompt, row.extra_data, row.outputs)
 
 
-__all__ = ["PROMPT", "FakeEngine"]
+__all__ = ["PROMPT", "FakeEngine", "FakeMedia"]
