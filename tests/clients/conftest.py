@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from tests.clients.environments import node_client, python_client
 from tests.e2e.comfy import Prompt, node
@@ -107,9 +107,11 @@ def run_client(
 
 @pytest.fixture
 def red(tmp_path: Path) -> Path:
-    """A red picture under a name of its own."""
+    """A red picture under a name, and of a content, of its own."""
     path = tmp_path / f"red-{uuid.uuid4().hex}.png"
-    Image.new("RGB", (16, 16), (255, 0, 0)).save(path)
+    unique = PngImagePlugin.PngInfo()
+    unique.add_text("name", path.name)
+    Image.new("RGB", (16, 16), (255, 0, 0)).save(path, pnginfo=unique)
     return path
 
 

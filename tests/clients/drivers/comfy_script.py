@@ -13,11 +13,12 @@ from comfy_script.runtime import Workflow, load, queue
 facts = json.loads(sys.argv[1])
 report = {}
 said = io.StringIO()
+picture = Path(facts["picture"]).read_bytes()
 
 
-async def upload(path):
+async def upload(picture):
     form = aiohttp.FormData()
-    form.add_field("image", Path(path).read_bytes(), filename="script.png", content_type="image/png")
+    form.add_field("image", picture, filename="script.png", content_type="image/png")
     form.add_field("overwrite", "true")
     async with (
         aiohttp.ClientSession() as session,
@@ -77,7 +78,7 @@ async def errors(nodes, name):
 async def main():
     from comfy_script.runtime import nodes
 
-    name = await upload(facts["picture"])
+    name = await upload(picture)
     await develop(nodes, name)
     await cancel(nodes)
     await errors(nodes, name)
