@@ -12,9 +12,10 @@ from contextlib import asynccontextmanager
 import anyio
 from fastapi import FastAPI
 
-from api import errors
+from api import errors, openapi
 from api.assets import AssetStore
 from api.guard import Guard
+from api.pack_web import PackTexts
 from api.previews import Previews
 from api.routes import include_all
 from api.routes.system import ringfence_version
@@ -63,12 +64,14 @@ def create_app(settings: Settings, *, wiring: Wiring | None = None) -> FastAPI:
         redirect_slashes=False,
         default_response_class=errors.OrjsonResponse,
     )
+    app.state.pack_texts = PackTexts()
     app.state.connections = Connections(settings.max_websockets)
     app.state.uploads = Uploads(
         settings.data_dir, max_bytes=settings.max_extension_bytes, max_files=settings.max_extension_files
     )
     include_all(app)
     errors.install(app)
+    openapi.install(app)
     app.add_middleware(Guard)
     return app
 

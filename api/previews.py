@@ -17,8 +17,9 @@ _LARGEST = 8 * 1024 * 1024
 _Key = tuple[TenantId, tuple[int, int, int, int], PreviewWish]
 
 
-def wish_of(preview: str | None, channel: str) -> PreviewWish | None:
+def wish_of(preview: str | None, channel: str | None) -> PreviewWish | None:
     """What the two parameters ask for; None for the file as it is."""
+    channel = channel or ""
     if preview is not None:
         form, *rest = preview.split(";")
         last = rest[-1] if rest else ""

@@ -26,7 +26,14 @@ from engine.errors import (
     PromptInvalidError,
     QueueFullError,
 )
-from engine.extensions import ExtensionInfo, ExtensionRegistry, GitSource, Origin, parse_source
+from engine.extensions import (
+    ExtensionInfo,
+    ExtensionRegistry,
+    GitSource,
+    Origin,
+    PackFiles,
+    parse_source,
+)
 from engine.media import Media, MediaBusyError, MediaRefusedError, PreviewWish
 from engine.prompt import PromptLimits, PromptRequest, Submitted
 from engine.queue import SqlStorage
@@ -73,6 +80,7 @@ __all__ = [
     "NodeType",
     "NodeTypes",
     "Origin",
+    "PackFiles",
     "PreviewWish",
     "PromptInvalidError",
     "PromptLimits",

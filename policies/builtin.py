@@ -23,6 +23,7 @@ BUILT_IN = DefaultsFile.model_validate(
             "network": "none",
             "gpus": 0,
             "routes": False,
+            "web_files": False,
             "environment": {},
             "paths": [
                 {"tenant": "input", "access": "ro"},
@@ -50,6 +51,7 @@ BUILT_IN = DefaultsFile.model_validate(
             "shared_memory": "8GiB",
             "gpus": 4,
             "routes": True,
+            "web_files": True,
             "timeouts": {"import": "10m", "call": "6h", "idle": "24h", "grace": "30s"},
         },
         "path_roots": [],

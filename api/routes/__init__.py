@@ -6,6 +6,7 @@ from fastapi import APIRouter, FastAPI
 
 from api import websocket
 from api.routes import (
+    assets,
     extensions,
     files,
     health,
@@ -23,6 +24,7 @@ from api.routes import (
     users,
     v2_assets,
     v2_jobs,
+    web,
 )
 from api.routes import ringfence as ringfence_routes
 
@@ -36,6 +38,7 @@ _TWICE: tuple[APIRouter, ...] = (
     userdata.router,
     models.router,
     system.router,
+    web.router,
 )
 
 
@@ -45,6 +48,8 @@ def include_all(app: FastAPI) -> None:
         app.include_router(router, tags=["ComfyUI"])
         app.include_router(router, prefix="/api", include_in_schema=False)
     app.include_router(jobs.router, prefix="/api", tags=["ComfyUI"])
+    app.include_router(web.files_router, tags=["ComfyUI"])
+    app.include_router(assets.router, prefix="/api")
     app.include_router(internal.router, prefix="/internal", tags=["ComfyUI"])
     for router in (v2_jobs.router, v2_assets.router):
         app.include_router(router, prefix="/api/v2", tags=["Comfy API v2"])

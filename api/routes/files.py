@@ -51,7 +51,7 @@ async def view(
     kind: Annotated[str, Query(alias="type")] = "output",
     subfolder: str = "",
     preview: str | None = None,
-    channel: str = "rgba",
+    channel: str | None = None,
 ) -> Response:
     """A file as it is on disk; ``preview`` and ``channel`` ask for a picture that a sandbox re-encodes.
 

@@ -25,6 +25,26 @@ _UNKNOWN: dict[int | str, dict[str, Any]] = {
     404: {"model": ErrorEnvelope, "description": "No such asset (`not_found`)"}
 }
 
+_TEXT = {"type": "string"}
+_TAGS = {"type": "array", "items": _TEXT}
+
+
+def _takes(kind: str, required: str, **properties: Any) -> dict[str, Any]:
+    schema = {"type": "object", "required": [required], "properties": properties}
+    return {"requestBody": {"required": True, "content": {kind: {"schema": schema}}}}
+
+
+_UPLOAD = _takes(
+    "multipart/form-data",
+    "file",
+    file={"type": "string", "format": "binary"},
+    file_path=_TEXT,
+    content_type=_TEXT,
+    expected_hash=_TEXT,
+    tags=_TAGS,
+)
+_FROM_HASH = _takes("application/json", "hash", hash=_TEXT, file_path=_TEXT, tags=_TAGS)
+
 
 @router.post(
     "/assets",
@@ -39,6 +59,7 @@ _UNKNOWN: dict[int | str, dict[str, Any]] = {
         507: {"model": ErrorEnvelope, "description": "`storage_full`"},
     },
     summary="Upload an asset",
+    openapi_extra=_UPLOAD,
 )
 async def upload(request: Request, jobs: HaveJobs, tenant: ForTenant, base: Base) -> Response:
     """A form with ``file`` and, as wanted, ``file_path``, ``content_type``, ``expected_hash`` and ``tags``."""
@@ -69,6 +90,7 @@ async def upload(request: Request, jobs: HaveJobs, tenant: ForTenant, base: Base
         404: {"model": ErrorEnvelope, "description": "`blob_not_found`: upload the content"},
     },
     summary="An asset of content that is there",
+    openapi_extra=_FROM_HASH,
 )
 async def from_hash(request: Request, jobs: HaveJobs, tenant: ForTenant, base: Base) -> Response:
     """Another name for content that the same tenant uploaded before."""

@@ -42,6 +42,30 @@ _UNKNOWN: dict[int | str, dict[str, Any]] = {
 }
 
 
+_TEXTS = {"type": "object", "additionalProperties": {"type": "string"}}
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["workflow"],
+                    "properties": {
+                        "workflow": {"type": "object", "description": "Nodes by id, in API format"},
+                        "metadata": {**_TEXTS, "description": "Labels, at most 16"},
+                        "extra_data": {
+                            "type": "object",
+                            "properties": {"api_key_comfy_org": {"type": "string"}},
+                        },
+                    },
+                }
+            }
+        },
+    }
+}
+
+
 class TooManyStreamsError(RingfenceError):
     """A tenant has as many open event streams as it may have."""
 
@@ -89,6 +113,7 @@ class JobUnknownError(RingfenceError):
         429: {"model": ErrorEnvelope, "description": "`queue_full`; `Retry-After` says when to try again"},
     },
     summary="Run a workflow",
+    openapi_extra=_BODY,
 )
 async def create_job(request: Request, jobs: HaveJobs, tenant: ForTenant, base: Base) -> Response:
     """Queue a workflow in API format; ``core/ASSET`` references in it are replaced by the assets' files."""
@@ -103,10 +128,8 @@ async def create_job(request: Request, jobs: HaveJobs, tenant: ForTenant, base: 
     try:
         resolved = await references.resolve(jobs.assets, tenant, workflow)
         # A client id of its own: nobody's socket hears of the job unless it asks for just this one.
-        submitted = await jobs.engine.submit(
-            tenant,
-            PromptRequest(prompt=resolved, prompt_id=job_id, client_id=job_id, extra_data=extra_data),
-        )
+        wanted = PromptRequest(prompt=resolved, prompt_id=job_id, client_id=job_id, extra_data=extra_data)
+        submitted = await jobs.engine.submit(tenant, wanted)
     except RingfenceError:
         await jobs.submissions.release(tenant, job_id)  # nothing was queued: the key is free again
         raise

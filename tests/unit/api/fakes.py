@@ -16,6 +16,7 @@ from engine import (
     GitSource,
     NewPrompt,
     Origin,
+    PackFiles,
     PreviewWish,
     PromptInvalidError,
     PromptRequest,
@@ -45,6 +46,7 @@ class FakeExtensions:
         self.policies: list[bytes] = []
         self.by_operator: list[bool] = []
         self.fails_with: BaseException | None = None
+        self.packs: list[PackFiles] = []
 
     async def add(
         self,
@@ -90,6 +92,9 @@ class FakeExtensions:
             return self.infos[tenant, name]
         except KeyError:
             raise ExtensionUnknownError(f"there is no extension '{name}'") from None
+
+    async def pack_files(self, tenant: TenantId) -> list[PackFiles]:
+        return self.packs
 
     def _take(self, tenant: TenantId, source: Path | GitSource, name: str) -> ExtensionInfo:
         self.sources.append(source)
@@ -249,6 +254,8 @@ class FakeEngine:
 
     async def queue(self, tenant: TenantId) -> QueueSnapshot:
         pending, running = await self.storage.pending(tenant), await self.storage.running(tenant)
+        claimed = {row.prompt_id for row in running}
+        pending = [row for row in pending if row.prompt_id not in claimed]
         return QueueSnapshot(tuple(map(_item, running)), tuple(map(_item, pending)))
 
     async def delete_pending(self, tenant: TenantId, prompt_ids: Collection[str]) -> int:

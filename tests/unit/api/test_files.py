@@ -57,9 +57,13 @@ async def test_a_type_suffix_in_the_name_wins(client: httpx2.AsyncClient, home: 
 @pytest.mark.parametrize(
     ("params", "wish"),
     [
-        ({"preview": "webp"}, ("webp", 90, "rgba")),
+        ({"preview": "webp"}, ("webp", 90, "")),
+        ({"preview": "jpeg"}, ("jpeg", 90, "")),
         ({"preview": "jpeg;75", "channel": "rgb"}, ("jpeg", 75, "rgb")),
-        ({"preview": "jpeg;75"}, ("webp", 75, "rgba")),  # alpha is asked for, and JPEG has none
+        (
+            {"preview": "jpeg;75", "channel": "rgba"},
+            ("webp", 75, "rgba"),
+        ),  # alpha is asked for, and JPEG has none
         ({"preview": "bmp;x", "channel": "rgb"}, ("webp", 90, "rgb")),
         ({"channel": "rgb"}, ("", 90, "rgb")),
         ({"channel": "a"}, ("", 90, "a")),
@@ -432,3 +436,25 @@ def test_only_so_many_files_of_the_same_size_are_compared(
         (tmp_path / (f"x ({number}).png" if number else "x.png")).write_bytes(b"other")
     assert trees.Tree(tmp_path).add("", "x.png", io.BytesIO(b"hello")) == "x (100).png"
     assert len(read) == 1 + 16
+
+
+async def test_a_client_that_has_a_file_already_does_not_get_it_again(
+    client: httpx2.AsyncClient, home: Path
+) -> None:
+    (home / "output" / "a.png").write_bytes(b"0123456789")
+    params = {"filename": "a.png"}
+    first = await client.get("/view", params=params)
+    for headers in (
+        {"If-None-Match": first.headers["etag"]},
+        {"If-None-Match": f'"other", W/{first.headers["etag"]}'},
+        {"If-Modified-Since": first.headers["last-modified"]},
+    ):
+        again = await client.get("/view", params=params, headers=headers)
+        assert (again.status_code, again.content) == (304, b"")
+        assert again.headers["etag"] == first.headers["etag"]
+    for headers in (
+        {"If-None-Match": '"other"'},
+        {"If-Modified-Since": "Thu, 01 Jan 1970 00:00:00 GMT"},
+        {"If-Modified-Since": "nonsense"},
+    ):
+        assert (await client.get("/view", params=params, headers=headers)).content == b"0123456789"

@@ -271,37 +271,32 @@ async def test_what_the_queue_shows_has_no_secrets_and_has_the_time():
         assert item.outputs == ("s",)
 
 
-async def test_a_prompt_that_starts_while_the_queue_is_read_is_never_missing_and_never_twice():
-    class Claims(MemoryStorage):
-        """A prompt is claimed between the reads that make one answer."""
-
-        reads = 0
+async def test_a_prompt_claimed_while_the_queue_is_read_is_seen_once():
+    class ClaimedBetweenReads(MemoryStorage):
+        armed = False
 
         async def pending(self, tenant):
-            rows = await super().pending(tenant)
-            await self.claim_between(tenant)
-            return rows
+            return await self.then_claim(await super().pending(tenant), tenant)
 
         async def running(self, tenant):
-            rows = await super().running(tenant)
-            await self.claim_between(tenant)
+            return await self.then_claim(await super().running(tenant), tenant)
+
+        async def then_claim(self, rows, tenant):
+            if self.armed:
+                self.armed = False
+                await self.claim_next(tenant)
             return rows
 
-        async def claim_between(self, tenant):
-            self.reads += 1
-            if self.reads == 1:
-                await super().claim_next(tenant)
-
-        async def claim_next(self, tenant):
-            return None
-
-    storage = Claims()
-    async with Stage(storage=storage) as stage:
-        submitted = await stage.submit(prompt(s=("Show", {"x": 1})))
-        storage.reads = 0
-        shown = await stage.engine.queue(LOCAL_TENANT)
-        assert [item.prompt_id for item in (*shown.running, *shown.pending)] == [submitted.prompt_id]
-        assert [item.prompt_id for item in shown.running] == [submitted.prompt_id]
+    gate, storage = Gate(), ClaimedBetweenReads()
+    async with Stage(gate.node, storage=storage, limits=EngineLimits(concurrency=1)) as stage:
+        await stage.submit(GATED)
+        await gate.until(1)
+        late = await stage.submit(GATED)
+        storage.armed = True
+        seen = await stage.engine.queue(LOCAL_TENANT)
+        assert [item.prompt_id for item in (*seen.running, *seen.pending)].count(late.prompt_id) == 1
+        assert len(seen.running) == 2
+        gate.open.set()
 
 
 async def test_the_running_node_of_a_client():
