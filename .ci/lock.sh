@@ -33,6 +33,23 @@ lock_project() { requirements project | compile requirements.lock; }
 lock_dev() { { requirements project; requirements dev; cat .ci/torch.in .ci/tools.in; } | compile requirements-dev.lock; }
 lock_node() { { requirements node; cat .ci/torch.in; } | compile requirements-node.lock; }
 lock_frontend() { requirements frontend | compile requirements-frontend.lock; }
+# The client packages that the tests use, each for itself.
+lock_clients() {
+    local list folder
+    for list in tests/clients/locks/*.in; do compile "${list%.in}.txt" <"$list"; done
+    for folder in tests/clients/locks/*/; do
+        (cd "$folder" && npm install --package-lock-only --omit-lockfile-registry-resolved --legacy-peer-deps \
+            --ignore-scripts --no-audit --no-fund --no-update-notifier)
+        python3 - "$folder/package-lock.json" <<'PYTHON'
+import json, sys
+lock = json.load(open(sys.argv[1]))
+for package in lock["packages"].values():
+    package.pop("funding", None)
+json.dump(lock, open(sys.argv[1], "w"), indent=2)
+PYTHON
+        if grep -n '://' "$folder/package-lock.json"; then die "$folder/package-lock.json names an address"; fi
+    done
+}
 lock_tools() { compile .ci/tools.lock <.ci/tools.in; }
 
 step "lock: requirements.lock" lock_project
@@ -40,3 +57,4 @@ step "lock: requirements-dev.lock" lock_dev
 step "lock: requirements-node.lock" lock_node
 step "lock: requirements-frontend.lock" lock_frontend
 step "lock: .ci/tools.lock" lock_tools
+step "lock: tests/clients/locks" lock_clients

@@ -190,8 +190,8 @@ def _progress(event: ProgressChanged, abilities: Abilities) -> list[Message]:
         frames.append(struct.pack(">II", PREVIEW_WITH_METADATA, len(header)) + header + event.preview[1])
     if event.legacy:
         data = {
-            "value": changed.value,
-            "max": changed.max,
+            "value": _number(changed.value),
+            "max": _number(changed.max),
             "prompt_id": event.prompt_id,
             "node": changed.node_id,
         }
@@ -203,8 +203,8 @@ def _progress(event: ProgressChanged, abilities: Abilities) -> list[Message]:
 
 def _node_state(node: NodeProgress, prompt_id: str) -> dict[str, Any]:
     return {
-        "value": node.value,
-        "max": node.max,
+        "value": _number(node.value),
+        "max": _number(node.max),
         "state": node.state,
         "node_id": node.node_id,
         "prompt_id": prompt_id,
@@ -212,6 +212,11 @@ def _node_state(node: NodeProgress, prompt_id: str) -> dict[str, Any]:
         "parent_node_id": node.parent_id,
         "real_node_id": node.real_id,
     }
+
+
+def _number(value: float) -> float | int:
+    """A count of steps is written as one (4, not 4.0): typed clients read an integer there."""
+    return int(value) if value.is_integer() else value
 
 
 def _blocked(event: NodeBlocked) -> dict[str, Any]:

@@ -62,6 +62,15 @@ class Events:
             if wanted(event):
                 return event
 
+    def so_far(self) -> list[Event]:
+        """Read what the server sent before it answered a ping; returns all that came."""
+        assert self._socket.ping().wait(WAIT_S), "no answer to a ping"
+        try:
+            while True:
+                self.until(lambda event: False, timeout_s=0)
+        except AssertionError:
+            return self.seen
+
     def until_started(self, node_id: str, prompt_id: str) -> Event:
         """Read until a node of a prompt is called."""
         return self.until(lambda event: is_start_of(event, node_id, prompt_id))
@@ -147,9 +156,9 @@ class Comfy:
         return self.http.post("/upload/image", files={"image": (name, data)}, data=fields)
 
     @contextmanager
-    def events(self) -> Iterator[Events]:
-        """The events of a fresh client id."""
-        client_id = uuid.uuid4().hex
+    def events(self, client_id: str | None = None) -> Iterator[Events]:
+        """The events of a client id, a fresh one by default."""
+        client_id = client_id or uuid.uuid4().hex
         address = f"{self.url.replace('http', 'ws', 1)}/ws?clientId={client_id}"
         with connect(address, max_size=None, proxy=None, compression=None) as socket:
             yield Events(socket, client_id)
