@@ -48,7 +48,7 @@ def settings(tmp_path: Path) -> Settings:
 
 def make_settings(tmp_path: Path, **more: Any) -> Settings:
     fields: dict[str, Any] = {"data_dir": tmp_path / "data", "operator_token": OPERATOR_TOKEN, **more}
-    return Settings(**fields)
+    return Settings(**{"frontend_dir": "none", **fields})
 
 
 @asynccontextmanager
