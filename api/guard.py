@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import anyio
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.auth import TENANT_HEADER, ForbiddenError, Identity, identify
@@ -75,8 +76,12 @@ class Guard:
                 scope, body.limited, answer.send
             )
             return
+        asked = scope
+        if scope["method"] == "HEAD" and not _has_route(scope):
+            # As ComfyUI's server: where there is a GET there is a HEAD. The server below drops the body; so do we.
+            asked, answer.is_bodiless = {**scope, "method": "GET"}, True
         try:
-            await self._app(scope, body.limited, answer.send)
+            await self._app(asked, body.limited, answer.send)
         except _LimitReachedError:
             if answer.status:
                 raise
@@ -158,6 +163,13 @@ def _is_ours(name: str, allowed: tuple[str, ...]) -> bool:
         return False
 
 
+def _has_route(scope: Scope) -> bool:
+    """True when something answers this method itself, or would never stop answering."""
+    if scope["path"].endswith("/events"):
+        return True
+    return any(route.matches(scope)[0] is Match.FULL for route in scope["app"].router.routes)
+
+
 def _check_form(scope: Scope, settings: Settings) -> int:
     """The body limit for this request; refuses oversized URLs and headers."""
     url = len(scope.get("raw_path") or b"") + len(scope.get("query_string", b""))
@@ -220,6 +232,7 @@ class _Answer:
     def __init__(self, send: Send) -> None:
         self.send_raw = send
         self.status = 0
+        self.is_bodiless = False
 
     async def send(self, message: Message) -> None:
         """Pass on."""
@@ -227,6 +240,8 @@ class _Answer:
             self.status = message["status"]
             # A file of a tenant must not be taken for a script or page by a browser that sniffs.
             MutableHeaders(scope=message)["X-Content-Type-Options"] = "nosniff"
+        elif self.is_bodiless:
+            message = {**message, "body": b""}
         await self.send_raw(message)
 
 

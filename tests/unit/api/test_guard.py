@@ -398,3 +398,13 @@ async def test_credentials_of_any_kind_do_not_matter_in_single_user_mode(client:
 async def test_a_websockets_path_without_an_upgrade_is_a_400(client: httpx2.AsyncClient) -> None:
     for path in ("/ws", "/api/ws"):
         assert (await client.get(path)).status_code == 400
+
+
+async def test_where_there_is_a_get_there_is_a_head(client: httpx2.AsyncClient) -> None:
+    for path in ("/prompt", "/api/system_stats", "/object_info", "/api/jobs"):
+        answer = await client.head(path)
+        assert (answer.status_code, answer.content) == (200, b"")
+        assert int(answer.headers["content-length"]) == len((await client.get(path)).content)
+    assert (await client.head("/nowhere")).status_code == 404
+    assert (await client.head("/upload/image")).status_code == 405
+    assert (await client.head("/api/v2/jobs/none/events")).status_code == 405
