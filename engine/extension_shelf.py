@@ -50,6 +50,8 @@ class Entry:
     """Its sandbox group, as its policy said last."""
     private_areas: frozenset[str] = frozenset()
     """Of output and temp: those of which its sandbox sees its own folder only, as its policy said last."""
+    web_directory: str | None = None
+    """Of the pack's browser files, relative to ``code``; said by its worker, so it is looked at before it is used."""
     routes: tuple[RoutePath, ...] = ()
     """HTTP routes that can be reached at ComfyUI's path."""
     route_count: int = 0
@@ -57,8 +59,6 @@ class Entry:
     prompt_handlers: int = 0
     may_serve: bool = False
     """Whether its policy allowed routes and prompt handlers when it was read last."""
-    web_directory: str | None = None
-    """Of the pack's browser files, relative to ``code``; said by its worker, so it is looked at before it is used."""
     loading: bool = False
     stale: bool = False
     """The descriptions at hand are of another policy, image or content."""

@@ -230,6 +230,7 @@ def cases() -> dict[str, Callable[[], Any]]:
         "supported_pt_extensions": lambda: sorted(folder_paths.supported_pt_extensions),
         "folder names": lambda: sorted(folder_paths.folder_names_and_paths),
     }
+    found |= _layers(torch)
     found |= _management(comfy.model_management, torch)
     return found
 
@@ -270,6 +271,81 @@ def _tiles(found: dict[str, Callable[[], Any]], utils: Any, rand: Callable[..., 
             out_channels=2,
         ),
     }
+
+
+def _layers(torch: Any) -> dict[str, Callable[[], Any]]:
+    import comfy.ldm.modules.attention  # type: ignore[import-not-found]
+    import comfy.ops  # type: ignore[import-not-found]
+    import comfy.sample
+    import comfy.sampler_helpers  # type: ignore[import-not-found]
+
+    layers = {
+        "Linear": ((6, 4), (2, 3, 6)), "Conv1d": ((6, 4, 3), (2, 6, 9)), "Conv2d": ((6, 4, 3), (2, 6, 9, 7)),
+        "Conv3d": ((6, 2, 3), (1, 6, 5, 5, 5)), "GroupNorm": ((3, 6), (2, 6, 5)), "LayerNorm": ((6,), (2, 3, 6)),
+        "ConvTranspose2d": ((6, 2, 3, 2), (1, 6, 5, 4)), "ConvTranspose1d": ((6, 2, 3, 2), (1, 6, 5)),
+    }  # fmt: skip
+
+    def layer(space: str, name: str, dtype: Any) -> Any:
+        arguments, shape = layers[name]
+        made = getattr(getattr(comfy.ops, space), name)(*arguments)
+        numbers = torch.Generator().manual_seed(1)
+        for weight in made.parameters():
+            weight.data = torch.rand(weight.shape, generator=numbers).to(dtype)
+        with torch.no_grad():
+            return made(torch.rand(shape, generator=numbers))
+
+    def attention(name: str, tokens: tuple[int, int], mask: Any = None, **more: Any) -> Any:
+        numbers = torch.Generator().manual_seed(2)
+        q, k, v = (torch.rand(2, count, 8, generator=numbers) for count in (tokens[0], tokens[1], tokens[1]))
+        if more.get("skip_reshape"):
+            q, k, v = (part.reshape(2, -1, 2, 4).transpose(1, 2) for part in (q, k, v))
+        return getattr(comfy.ldm.modules.attention, name)(q, k, v, 2, mask, **more)
+
+    class Form:
+        latent_channels, latent_dimensions, spacial_downscale_ratio = 16, 3, 8
+
+    class Model:
+        def get_model_object(self, name: str) -> Any:
+            assert name == "latent_format"
+            return Form
+
+    mask = torch.eye(5, 7) > 0.5
+    mask[:, 0] = True
+    found: dict[str, Callable[[], Any]] = {}
+    for name in layers:
+        found[f"ops.disable_weight_init.{name}"] = lambda n=name: layer(
+            "disable_weight_init", n, torch.float32
+        )
+        found[f"ops.manual_cast.{name}"] = lambda n=name: layer("manual_cast", n, torch.float16)
+    for name in ("optimized_attention", "attention_basic", "attention_pytorch", "optimized_attention_masked"):
+        found[name] = lambda n=name: attention(n, (5, 7))
+        found[f"{name} mask"] = lambda n=name: attention(n, (5, 7), (~mask).float() * -30)
+        found[f"{name} heads apart"] = lambda n=name: attention(n, (5, 7), skip_reshape=True)
+    found["attention_pytorch boolean mask"] = lambda: attention("attention_pytorch", (5, 7), mask)
+    found["attention_pytorch output apart"] = lambda: attention(
+        "attention_pytorch", (5, 7), skip_output_reshape=True
+    )
+    found["optimized_attention_for_device"] = lambda: (
+        comfy.ldm.modules.attention.optimized_attention_for_device(torch.device("cpu"), mask=True)(
+            *[torch.ones(1, 3, 4)] * 3, 2
+        )
+    )
+    found["fix_empty_latent_channels empty"] = lambda: comfy.sample.fix_empty_latent_channels(
+        Model(), torch.zeros(1, 4, 8, 8)
+    )
+    found["fix_empty_latent_channels full"] = lambda: comfy.sample.fix_empty_latent_channels(
+        Model(), torch.ones(1, 4, 8, 8)
+    )
+    found["sample.prepare_mask"] = lambda: comfy.sample.prepare_mask(
+        torch.ones(1, 8, 8), (2, 4, 16, 16), torch.device("cpu")
+    )
+    found["convert_cond"] = lambda: [
+        {key: value for key, value in entry.items() if key != "uuid"}
+        for entry in comfy.sampler_helpers.convert_cond(
+            [[torch.ones(2), {"a": 1}], [None, {"model_conds": {"b": 2}}]]
+        )
+    ]
+    return found
 
 
 def _management(management: Any, torch: Any) -> dict[str, Callable[[], Any]]:

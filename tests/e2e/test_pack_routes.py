@@ -93,3 +93,10 @@ def test_without_the_policy_the_same_pack_serves_nothing_and_the_list_says_so(
         if info["name"] == "silent_routes"
     ]
     assert any("its policy does not allow" in note for note in info["notes"])
+
+
+def test_a_node_learns_the_client_that_queued_its_prompt(comfy: Comfy, routes: str) -> None:
+    with comfy.events() as events:
+        prompt_id = comfy.queue({"7": node("RFWho")}, events)
+        events.until_ended(prompt_id)
+        assert succeeded(comfy.entry(prompt_id))["7"]["told"] == [events.client_id, "7", True]

@@ -141,6 +141,9 @@ class FakeSites:
                     return extension, form
         return None
 
+    def node_replacements(self, tenant: TenantId) -> dict[str, list[dict[str, Any]]]:
+        return {"Old": [{"new_node_id": "Blur", "old_node_id": "Old"}]} if tenant == "local" else {}
+
     async def check(self, tenant: TenantId, extension: ExtensionName) -> None:
         if (tenant, extension) not in self.routes:
             raise ExtensionUnknownError(f"there is no extension '{extension}'")
