@@ -714,7 +714,7 @@ N("ByKwargs", {"a": (ANY,)}, fn=lambda self, **kw: out(v=[show(kw)]), output=Tru
 def inference(self, x):
     import torch
 
-    return out(v=[torch.is_inference_mode_enabled(), torch.is_grad_enabled()])
+    return out(v=["loaded"] if x == "load" else [torch.is_inference_mode_enabled(), torch.is_grad_enabled()])
 
 
 N("Inference", {"x": (ANY,)}, fn=inference, output=True)
