@@ -109,8 +109,10 @@ class Settings(BaseSettings):
     """Open event streams of jobs (Comfy API v2), per tenant."""
 
     # -- the engine
-    cache_mode: str = Field(default="classic", pattern=r"^(classic|none|lru:[1-9][0-9]{0,8})$")
-    """Which results are kept between prompts: classic, none, or lru:ENTRIES."""
+    cache_mode: str = Field(
+        default="classic", pattern=r"^(classic|none|lru:[1-9][0-9]{0,8}|ram(:[1-9][0-9]{0,4})?)$"
+    )
+    """Which results are kept between prompts: classic, none, lru:ENTRIES, ram, or ram:GIB."""
     cache_bytes: int = Field(default=4096 * MIB, ge=0)
     """Bytes of results in /dev/shm that the cache may hold, per tenant."""
     concurrency: int = Field(default=4, ge=1, le=256)

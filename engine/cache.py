@@ -1,6 +1,7 @@
 """Results of nodes, kept between prompts: one ``ResultCache`` per tenant (execution-semantics §4.4).
 
-Modes: *classic* keeps what the newest prompts still name, *lru* keeps the most recently used, *none* keeps nothing.
+Modes: *classic* keeps what the newest prompts still name, *lru* keeps the most recently used, *none* keeps nothing,
+*ram* keeps everything until the machine's memory runs short.
 A ``Result`` counts its holders: the cache is one, every run that uses it another, so evicting never takes a value
 away from a run. Nothing is ever shared between tenants.
 """
@@ -9,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
+from engine.memory import Memory, comfort, headroom, read_memory
 from engine.signature import CacheKey
 from engine.values import Ledger
 from policies import SandboxId
@@ -19,17 +21,21 @@ from sandbox.calls import Value, measure
 JSON = Any
 Slots = tuple[tuple[Value, ...], ...]
 
+AGING: Final = 1.3  # a result weighs this much more with each prompt that did not use it
+MAX_AGE: Final = 500
+SMALLEST: Final = 1_000  # bytes that a result counts as at least
+
 
 @dataclass(frozen=True, slots=True)
 class CacheMode:
-    """How results are kept; ``size`` is the number of entries of an lru cache."""
+    """How results are kept; ``size`` is the number of entries of an lru cache, the GiB that a ram cache leaves free."""
 
-    kind: Literal["classic", "lru", "none"] = "classic"
+    kind: Literal["classic", "lru", "none", "ram"] = "classic"
     size: int = 0
 
     @classmethod
     def parse(cls, text: str) -> CacheMode:
-        """``classic``, ``none`` or ``lru:<entries>``.
+        """``classic``, ``none``, ``lru:<entries>``, ``ram`` or ``ram:<GiB to leave free>``.
 
         Raises:
             ValueError: it is none of these.
@@ -39,9 +45,14 @@ class CacheMode:
             return cls("classic")
         if kind == "none" and not size:
             return cls("none")
-        if kind == "lru" and size.isdecimal() and int(size) > 0:
-            return cls("lru", int(size))
-        raise ValueError(f"cache mode {text!r} is not one of: classic, none, lru:<entries>")
+        if text == "ram":
+            return cls("ram")
+        if size.isdecimal() and int(size) > 0:
+            if kind == "lru":
+                return cls("lru", int(size))
+            if kind == "ram":
+                return cls("ram", int(size))
+        raise ValueError(f"cache mode {text!r} is not one of: classic, none, lru:<entries>, ram, ram:<GiB>")
 
 
 class Result:
@@ -90,14 +101,22 @@ class ResultCache:
     ``is_usable`` says whether a result can still be used (nothing of it is gone, no sandbox of its handles).
     """
 
-    def __init__(self, mode: CacheMode, byte_budget: int, is_usable: Callable[[Result], bool]) -> None:
+    def __init__(
+        self,
+        mode: CacheMode,
+        byte_budget: int,
+        is_usable: Callable[[Result], bool],
+        memory: Callable[[], Memory] = read_memory,
+    ) -> None:
         self.mode = mode
+        self._memory = memory
         self._budget = byte_budget
         self._is_usable = is_usable
         self._entries: dict[CacheKey, _Entry] = {}  # least recently touched first
         self._scopes: dict[bytes, set[CacheKey]] = {}
         self._generation = 0
         self._runs: dict[str, tuple[frozenset[CacheKey], frozenset[tuple[str, str]]]] = {}
+        self._began: dict[str, int] = {}  # running prompt -> its generation
         self.nbytes = 0
 
     def __len__(self) -> int:
@@ -107,17 +126,20 @@ class ResultCache:
         """A prompt starts: apply the mode's rule. ``roots`` are the (id, class) pairs of its nodes."""
         self._runs[run] = (frozenset(keys), frozenset(roots))
         self._generation += 1
+        self._began[run] = self._generation
         if self.mode.kind == "classic":
             self._keep_only_named()
-        elif self.mode.kind == "lru":
-            for key in keys:
-                if key in self._entries:
-                    self._touch(key)
+            return
+        for key in keys:
+            if key in self._entries:
+                self._touch(key)
+        if self.mode.kind == "lru":
             self._drop_old_generations()
 
     def end(self, run: str) -> None:
         """A prompt ended; what it named stays until the next one begins."""
         self._runs.pop(run, None)
+        self._began.pop(run, None)
 
     def get(self, key: CacheKey) -> Result | None:
         """A usable result, not yet held for the caller; an unusable one is dropped."""
@@ -142,6 +164,8 @@ class ResultCache:
         self.nbytes += result.nbytes
         while self.nbytes > self._budget:
             self._drop(next(iter(self._entries)))
+        if self.mode.kind == "ram":
+            self._relieve()
 
     def keep_in_scope(self, scope: bytes, keys: Collection[CacheKey]) -> None:
         """A node expanded anew: of its sub-cache keep only what the new children name (classic mode)."""
@@ -186,6 +210,31 @@ class ResultCache:
             wanted: Any = key if key.root is None else key.root
             if not any(wanted in source for source in sources):
                 self._drop(key)
+
+    def _relieve(self) -> None:
+        """Memory is short: drop what no running prompt named; when it is nearly gone, anything."""
+        available, total = self._memory()
+        oldest = min(self._began.values(), default=self._generation + 1)
+        available = self._drop_by_score(comfort(total), available, oldest)
+        self._drop_by_score(headroom(total, self.mode.size), available, self._generation + 1)
+
+    def _drop_by_score(self, wanted: int, available: int, before: int) -> int:
+        """Drop entries from before a generation, oldest and largest first, until ``wanted`` bytes should be there."""
+        if available < wanted:
+            found = [(key, entry) for key, entry in self._entries.items() if entry.generation < before]
+            found.sort(
+                key=lambda item: self._score(item[1]), reverse=True
+            )  # equal ones stay in order of last touch
+            for key, entry in found:
+                if available >= wanted:
+                    break
+                available += entry.result.nbytes
+                self._drop(key)
+        return available
+
+    def _score(self, entry: _Entry) -> float:
+        age = min(self._generation - entry.generation, MAX_AGE)
+        return AGING**age * max(entry.result.nbytes, SMALLEST)
 
     def _drop_old_generations(self) -> None:
         excess = len(self._entries) - self.mode.size

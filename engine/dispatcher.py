@@ -253,9 +253,9 @@ class Dispatcher:
         finally:
             with anyio.move_on_after(CLEANUP_S, shield=True):
                 await self._release_handles()
-                if self._mode.kind == "none" and not self._others(row):
-                    for session in tenant.instances.take_all():
-                        await _quietly(session.drop_instances, ())
+                if self._mode.kind == "none":
+                    for session, instances in tenant.instances.take_owned(row.prompt_id):
+                        await _quietly(session.drop_instances, instances)
         _log.info(
             "prompt %s of tenant %s: %s, %d nodes run, %.3f s",
             row.prompt_id,
@@ -272,10 +272,9 @@ class Dispatcher:
 
         return build() if len(row.prompt) < THREAD_NODES else await anyio.to_thread.run_sync(build)
 
-    def _others(self, row: QueuedPrompt) -> bool:
-        return any(tenant == row.tenant and other != row.prompt_id for tenant, other in self._running)
-
     async def _drop_stale_instances(self, name: TenantId, tenant: _Tenant) -> None:
+        if self._mode.kind == "none":
+            return  # each prompt drops its own
         roots = {
             (node_id, entry["class_type"])
             for running in self._of(name)

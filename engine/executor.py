@@ -91,7 +91,8 @@ class PromptRun:
         client = row.extra_data.get("client_id")
         self.client_id: str | None = client if isinstance(client, str) else None
         self.prompt: dict[str, JSON] = {node_id: dict(entry) for node_id, entry in row.prompt.items()}
-        self._graph = Graph(self.prompt, types)
+        # Where nothing is kept between prompts, no two of them share a V1 object, even while both run.
+        self._graph = Graph(self.prompt, types, row.prompt_id if cache.mode.kind == "none" else "")
         self._signatures = Signatures(self._graph, row.prompt_id, sub_caches=cache.mode.kind == "classic")
         self._invocations = Invocations(row, self.prompt, self._graph, bench.store, bench.ledger)
         self._inbox: deque[pl.Event] = deque()

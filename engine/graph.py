@@ -39,6 +39,7 @@ class GraphNode:
     real: str
     is_changed: JSON = None  # what the submitted entry said, if it did
     has_is_changed: bool = False
+    owner: str = ""  # the prompt whose V1 objects are its own
 
     @property
     def class_type(self) -> str:
@@ -52,15 +53,20 @@ class GraphNode:
 
     @property
     def instance(self) -> str:
-        """The key of its V1 object in a worker: children of one parent share nothing with those of another."""
-        return self.node_id if self.parent is None else f"{self.parent}/{self.node_id}"
+        """The key of its V1 object in a worker: children of one parent share nothing with those of another, nor do
+        prompts whose objects are kept apart."""
+        own = self.node_id if self.parent is None else f"{self.parent}/{self.node_id}"
+        return f"{self.owner}/{own}" if self.owner else own
 
 
 class Graph:
     """All nodes of one run by id."""
 
-    def __init__(self, prompt: Mapping[str, Mapping[str, JSON]], types: Mapping[str, NodeType]) -> None:
+    def __init__(
+        self, prompt: Mapping[str, Mapping[str, JSON]], types: Mapping[str, NodeType], owner: str = ""
+    ) -> None:
         self._types = types
+        self._owner = owner
         self.original: tuple[str, ...] = tuple(prompt)
         self.nodes: dict[str, GraphNode] = {}
         self.replaced: list[GraphNode] = []  # by an expansion that had to be done again
@@ -79,6 +85,7 @@ class Graph:
                 real=node_id,
                 is_changed=entry.get("is_changed"),
                 has_is_changed="is_changed" in entry,
+                owner=owner,
             )
 
     def __getitem__(self, node_id: str) -> GraphNode:
@@ -147,7 +154,15 @@ class Graph:
             shown = self.nodes.get(override)
             display = override if shown is None else shown.display
         return GraphNode(
-            child_id, node_type, constants, links, raw_links, parent.node_id, display, parent.real
+            child_id,
+            node_type,
+            constants,
+            links,
+            raw_links,
+            parent.node_id,
+            display,
+            parent.real,
+            owner=self._owner,
         )
 
     def snapshot(self) -> JSON:

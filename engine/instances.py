@@ -56,6 +56,17 @@ class Instances:
                 stale.append((worker.session, gone))
         return stale
 
+    def take_owned(self, prompt_id: str) -> list[tuple[Session, list[str]]]:
+        """The objects that a prompt had to itself, now that it has ended."""
+        owned = []
+        for worker in self._workers.values():
+            keys = [key for key in worker.roots if key.startswith(f"{prompt_id}/")]
+            for key in keys:
+                del worker.roots[key]
+            if keys and worker.session.is_alive:
+                owned.append((worker.session, keys))
+        return owned
+
     def take_all(self) -> list[Session]:
         """Live sessions whose objects are all to be dropped."""
         sessions = [worker.session for worker in self._workers.values() if worker.session.is_alive]

@@ -8,7 +8,8 @@ CHECKOUT in which ``main.py`` alone is ours (``comfyui_main.py``). Its testing p
 the workspace goes away again. The suite's WebSocket client (websocket-client) is installed there when this environment
 has none. RINGFENCE_NODE_IMAGE names the image of the sandboxes, as for ``ringfence serve``.
 
-Exit status: that of pytest.
+Some of its tests measure (async nodes overlap within 0.3 s, a cached prompt takes less than 0.1 s): give them an idle
+machine, or pass ``--skip-timing-checks`` after ``--``. Exit status: that of pytest.
 """
 
 from __future__ import annotations

@@ -102,6 +102,7 @@ case(
         _4=("OutList", {"x": ["2", 1]}),
     ),
 )
+case("map-inference", nodes(_1=("Inference", {"x": "load"})), nodes(_1=("Inference", {"x": 1})))
 case("map-noinputs", nodes(_1=("OutKw", {})))
 case("map-ctx", nodes(_1=("List3", {"n": 3}), _2=("Ctx", {"a": ["1", 0]})))
 # blockers

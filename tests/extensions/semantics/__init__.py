@@ -711,6 +711,15 @@ N("NotIdem", {"a": (ANY,)}, returns=(ANY,), fn=lambda self, a: (a,), NOT_IDEMPOT
 N("ByKwargs", {"a": (ANY,)}, fn=lambda self, **kw: out(v=[show(kw)]), output=True)
 
 
+def inference(self, x):
+    import torch
+
+    return out(v=["loaded"] if x == "load" else [torch.is_inference_mode_enabled(), torch.is_grad_enabled()])
+
+
+N("Inference", {"x": (ANY,)}, fn=inference, output=True)
+
+
 # V3
 
 

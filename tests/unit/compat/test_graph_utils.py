@@ -122,3 +122,12 @@ def test_input_info_is_read_from_the_class():
     assert graph.get_input_info(Node, "a") == ("INT", "required", {"min": 1})
     assert graph.get_input_info(Node, "b") == ("IMAGE", "optional", {})
     assert graph.get_input_info(Node, "c") == (None, None, None)
+
+
+def test_the_exceptions_that_packs_import_are_there():
+    from runtime.compat import execution
+
+    for name in ("DependencyCycleError", "NodeInputError", "NodeNotFoundError"):
+        assert issubclass(getattr(graph, name), Exception)
+        assert getattr(execution, name) is getattr(graph, name)
+    assert issubclass(execution.DuplicateNodeError, Exception)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.cache import CacheMode, Result, ResultCache
+from engine.memory import GIB, Memory
 from engine.signature import CacheKey
 from engine.testing import FakeStore
 from engine.values import Ledger
@@ -13,12 +14,16 @@ from sandbox.calls import Value
 
 
 class Shelf:
-    def __init__(self, mode="classic", budget=10_000):
+    def __init__(self, mode="classic", budget=10_000, available=0, total=100 * GIB):
+        self.memory = Memory(available, total)
         self.store = FakeStore()
         self.ledger = Ledger(self.store)
         self.dead = set()
         self.cache = ResultCache(
-            CacheMode.parse(mode), budget, lambda result: not (result.sandboxes & self.dead)
+            CacheMode.parse(mode),
+            budget,
+            lambda result: not (result.sandboxes & self.dead),
+            lambda: self.memory,
         )
 
     def put(self, name, nbytes=10, key=None, handles=()):
@@ -43,7 +48,9 @@ def k(name):
     return CacheKey(name.encode())
 
 
-@pytest.mark.parametrize("text", ["", "LRU", "lru", "lru:0", "lru:-1", "none:1", "classic:2", "ram"])
+@pytest.mark.parametrize(
+    "text", ["", "LRU", "lru", "lru:0", "lru:-1", "none:1", "classic:2", "ram:0", "ram:x"]
+)
 def test_other_modes_are_refused(text):
     with pytest.raises(ValueError, match="is not one of"):
         CacheMode.parse(text)
@@ -117,6 +124,44 @@ def test_none_keeps_nothing():
     shelf.put("a")
     assert shelf.has("a") == [False]
     assert not shelf.alive
+
+
+def test_ram_drops_results_of_older_prompts_when_memory_runs_short():
+    shelf = Shelf("ram", available=96 * GIB)
+    shelf.begin("1", "a", "b")
+    shelf.put("a")
+    shelf.put("b")
+    shelf.cache.end("1")
+    shelf.begin("2", "b", "c")
+    shelf.put("c")
+    assert shelf.has("a", "b", "c") == [True, True, True]
+    shelf.cache.end("2")
+    shelf.begin("3", "b", "d")
+    shelf.memory = Memory(50 * GIB, 100 * GIB)
+    shelf.put("d")
+    assert shelf.alive == {"b", "d"}, "b is named by the running prompt"
+
+
+def test_ram_drops_the_largest_of_equally_old_results_first():
+    shelf = Shelf("ram", budget=100 * GIB, available=96 * GIB)
+    shelf.begin("1")
+    shelf.put("small", GIB)
+    shelf.put("large", 3 * GIB)
+    shelf.cache.end("1")
+    shelf.begin("2")
+    shelf.memory = Memory(94 * GIB, 100 * GIB)
+    shelf.put("new")
+    assert shelf.alive == {"small", "new"}
+
+
+def test_ram_drops_results_of_this_prompt_only_when_memory_is_nearly_gone():
+    shelf = Shelf("ram:8", budget=100 * GIB, available=9 * GIB)
+    shelf.begin("1", "a")
+    shelf.put("a", GIB)
+    assert shelf.alive == {"a"}
+    shelf.memory = Memory(7 * GIB, 100 * GIB)
+    shelf.put("b", GIB)
+    assert shelf.alive == {"b"}, "the one that was touched longest ago goes, and is enough"
 
 
 def test_the_byte_budget_drops_what_was_not_touched_longest():
