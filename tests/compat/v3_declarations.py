@@ -3,10 +3,10 @@
     python tests/compat/v3_declarations.py CHECKOUT [--python PYTHON]
 
 Every ``comfy_extras/nodes_*.py`` of CHECKOUT with a V3 entry point is loaded twice, in processes of their own: by
-PYTHON against the checkout's ``comfy_api`` (which needs torch and what it imports), and here against the stand-ins. For each
-class the entry for ``/object_info``, ``INPUT_TYPES()`` and V1's attributes must be the same; keys that newer versions
-added to the entry may be there. What a module imports of models is a stub on both sides. Nothing of the checkout is
-copied and nothing is written into it.
+PYTHON against the checkout's ``comfy_api`` (which needs torch and what it imports), and here against the stand-ins.
+For each class the entry for ``/object_info``, ``INPUT_TYPES()`` and V1's attributes must be the same; keys that newer
+versions added to the entry may be there. What a module imports of models is a stub on both sides. Nothing of the
+checkout is copied and nothing is written into it.
 
 Exit status: 0 when everything that both sides could load is the same, 1 otherwise.
 """
