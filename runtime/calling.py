@@ -62,14 +62,12 @@ class Mapped:
             BaseException: whatever the function raises.
         """
         outcomes = []
-        try:
+        with state.kept(self.call.call):
             for index, arguments in enumerate(self.calls):
                 with context.entered(self._context(index)):
                     interruption.check()
                     blocked = self._blocked(arguments)
                     outcomes.append(self.function(**self._nested(arguments)) if blocked is None else blocked)
-        finally:
-            state.flush(self.call.call)
         return outcomes
 
     async def run_async(self) -> list[Any]:
@@ -79,15 +77,14 @@ class Mapped:
             BaseException: whatever the function raises.
         """
         tasks = [asyncio.ensure_future(self._one(index)) for index in range(len(self.calls))]
-        try:
-            await asyncio.wait(tasks)
-        except asyncio.CancelledError:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            raise
-        finally:
-            state.flush(self.call.call)
+        with state.kept(self.call.call):
+            try:
+                await asyncio.wait(tasks)
+            except asyncio.CancelledError:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+                raise
         outcomes = [task.result() for task in tasks]
         for outcome in outcomes:
             if isinstance(outcome, _Raised):

@@ -40,6 +40,10 @@ from sandbox.tensors import TensorStore
 MAX_HEADER: Final = 8 * 1024 * 1024
 MAX_LENT: Final = 1_024
 """Files lent to one sandbox at once."""
+COPIES_AT_ONCE: Final = 4
+"""Of all sandboxes together; each of them has one at a time, so none can keep the others waiting for long."""
+SHARE: Final = 0.75
+"""Of a tenant's shared memory quota, what borrowed files may take: results need room beside them."""
 _LENGTH: Final = struct.Struct("<Q")
 _DTYPE_BITS: Final = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
@@ -93,6 +97,8 @@ class ResourceShelf:
         self._store = store
         self._places = places
         self._copies: dict[_Version, _Copy] = {}
+        self._turns: dict[SandboxId, anyio.Lock] = {}
+        self._copying = anyio.Semaphore(COPIES_AT_ONCE)
 
     async def lend(
         self,
@@ -110,6 +116,10 @@ class ResourceShelf:
             QuotaError: the tenant's shared memory is full.
         """
         root, relative = _place(path, extensions, policy, self._places.tenant(tenant))
+        async with self._turns.setdefault(sandbox, anyio.Lock()):
+            return await self._lend(sandbox, tenant, root, relative, path)
+
+    async def _lend(self, sandbox: SandboxId, tenant: TenantId, root: Path, relative: str, path: str) -> Lent:
         fd = await anyio.to_thread.run_sync(_open, root, relative, path)
         try:
             version = _version(tenant, fd)
@@ -129,6 +139,7 @@ class ResourceShelf:
 
     def give_back(self, sandbox: SandboxId) -> None:
         """A sandbox has ended (or is about to): everything that it borrowed."""
+        self._turns.pop(sandbox, None)
         for version, copy in list(self._copies.items()):
             if sandbox in copy.borrowers:
                 copy.borrowers.discard(sandbox)
@@ -144,7 +155,19 @@ class ResourceShelf:
         if copy.object_id is not None:
             return
         await anyio.to_thread.run_sync(_check_header, fd, version.nbytes, path)
-        copy.object_id = await self._store.put_file(version.tenant, fd, version.nbytes)
+        self._check_share(version)
+        async with self._copying:
+            copy.object_id = await self._store.put_file(version.tenant, fd, version.nbytes)
+
+    def _check_share(self, version: _Version) -> None:
+        used = sum(known.nbytes for known in self._copies if known.tenant == version.tenant)
+        allowed = int(SHARE * self._store.limits.tenant_bytes)
+        if used > allowed:  # this one is among them
+            raise QuotaError(
+                f"tenant '{version.tenant}': shared files would take {human_bytes(used)}, "
+                f"{human_bytes(allowed)} of its shared memory quota may be",
+                "stop sandboxes that hold some, or raise the tenant's quota",
+            )
 
     def _hand_over(self, copy: _Copy, sandbox: SandboxId) -> None:
         if sandbox in copy.borrowers or copy.object_id is None:

@@ -412,6 +412,11 @@ class TensorStore:
                     (box.inbox / object_id).unlink(missing_ok=True)
             self.release(Value(None, (object_id,)))
 
+    @property
+    def limits(self) -> StoreLimits:
+        """The caps that hold here."""
+        return self._limits
+
     # -- figures ---------------------------------------------------------------------------------------------------
 
     def usage(self, tenant: TenantId | None = None) -> StoreUsage:

@@ -9,7 +9,10 @@ from __future__ import annotations
 import copy
 import json
 import math
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -106,6 +109,20 @@ def flush(call: str | int) -> None:
         if changed:
             _check_size({**table.kept, **changed})
             _ask(wire.STATE_SET, {"call": call, "values": changed})
+
+
+@contextmanager
+def kept(call: str | int) -> Iterator[None]:
+    """Flush when the body ends; a body that fails fails with its own error, whatever becomes of its changes."""
+    try:
+        yield
+    except BaseException:
+        try:
+            flush(call)
+        except Exception as error:  # noqa: BLE001
+            print(f"the state of the failed node was not kept: {error}", file=sys.stderr)  # noqa: T201
+        raise
+    flush(call)
 
 
 def _call() -> context.CallContext:

@@ -65,6 +65,14 @@ def keep_object(cls):
     cls.state.kept = {"list": [1, object()]}
 
 
+def fail_after(cls, value=None):
+    """Fails after a change inside what it keeps."""
+    if "list" not in cls.state:
+        cls.state.list = []
+    cls.state.list.append(value)
+    raise ValueError("on purpose")
+
+
 def weights(cls, folder="loras", file="a.safetensors"):
     found = cls.resources.get(io.TorchDictFolderFilename(folder, file))
     return io.NodeOutput({name: tensor.tolist() for name, tensor in found.items()})
@@ -118,6 +126,7 @@ NODES = [
     node("RFForget", forget),
     node("RFKeep", keep, ["value"]),
     node("RFKeepObject", keep_object),
+    node("RFFailAfter", fail_after, ["value"]),
     node("RFWeights", weights, ["folder", "file"]),
     node("RFWeightsOr", weights_or, ["folder", "file"]),
     node("RFSpoil", spoil, ["folder", "file"]),

@@ -105,3 +105,14 @@ def test_a_file_that_the_host_does_not_share_is_loaded_by_this_sandbox_alone(wor
     worker.wait_for(
         lambda: "is loaded for this sandbox alone: the policy mounts nothing there" in worker.log()
     )
+
+
+def test_a_node_that_fails_keeps_what_it_changed_and_its_own_error(worker: WorkerHost) -> None:
+    with pytest.raises(WorkerError, match="ValueError: on purpose"):
+        worker.execute("RFFailAfter", {"value": "kept"})
+    assert worker.state == {"list": ["kept"]}
+    with pytest.raises(WorkerError, match="ValueError: on purpose"):
+        worker.execute("RFFailAfter", {"value": {wire.TAG_FLOAT: "nan"}})
+    worker.wait_for(
+        lambda: "the state of the failed node was not kept: state attribute list[1] is nan" in worker.log()
+    )

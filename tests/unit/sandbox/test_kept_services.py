@@ -248,7 +248,35 @@ async def test_a_file_over_the_tenants_quota_is_refused_before_it_is_copied(tmp_
         path = safetensors(models(tmp_path) / "a", entry(shape=(2**40,), offsets=(0, 2**42)))
         with path.open("r+b") as file:
             file.truncate(2**42 + 8 + len(json.dumps(entry(shape=(2**40,), offsets=(0, 2**42)))))
-        with pytest.raises(QuotaError, match="tenant 'local': shared memory quota 1 MiB: asked 4 TiB"):
+        with pytest.raises(
+            QuotaError, match="tenant 'local': shared files would take 4 TiB, 768 KiB of its shared"
+        ):
+            await lend(lender, "a")
+        assert store.usage().bytes == 0
+        assert not lender._copies
+
+
+async def test_borrowed_files_leave_room_for_results(tmp_path: Path) -> None:
+    async with shelf(tmp_path, StoreLimits(tenant_bytes=1 << 20)) as (lender, store):
+        size = 300 * 1024
+        for name in ("a", "b", "c"):
+            safetensors(models(tmp_path) / name, entry("U8", (size,), (0, size)), b"\0" * size)
+        await lend(lender, "a")
+        await lend(lender, "b", OTHER)
+        with pytest.raises(QuotaError, match="shared files would take"):
+            await lend(lender, "c")
+        assert await lend(lender, "b")
+        lender.give_back(OTHER)
+        lender.give_back(BOX)
+        assert await lend(lender, "c")
+        assert store.usage(TENANT).objects == 1
+
+
+async def test_a_full_store_is_refused_before_anything_is_copied(tmp_path: Path) -> None:
+    async with shelf(tmp_path, StoreLimits(total_bytes=1 << 20)) as (lender, store):
+        size = 2 << 20
+        safetensors(models(tmp_path) / "a", entry("U8", (size,), (0, size)), b"\0" * size)
+        with pytest.raises(QuotaError, match="shared memory of this host 1 MiB: asked 2 MiB"):
             await lend(lender, "a")
         assert store.usage().bytes == 0
         assert not lender._copies
