@@ -5,6 +5,7 @@ Nothing here opens a wall; it arranges what the container already allows.
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import site
@@ -20,6 +21,7 @@ def prepare() -> None:
     sys.dont_write_bytecode = True  # the folders are throwaway copies in memory
     _search_path()
     aliases.install()
+    importlib.import_module(".compat", __package__)  # whose import installs the finder of the names-only modules
     _directories()
     sys.argv[:] = [f"{paths.app()}/main.py"]
     # As ComfyUI sets it up: packs log at INFO through the root logger.
