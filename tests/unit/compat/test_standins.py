@@ -199,4 +199,7 @@ def test_comfyuis_server_folders_are_names_and_a_packs_own_module_of_that_name_w
     assert child(code).startswith("utils.json_util.merge_json_recursive belongs to the server process")
     (tmp_path / "utils").mkdir()
     (tmp_path / "utils" / "__init__.py").write_text("mine = 7")
-    assert child(f"sys.path.insert(0, {str(tmp_path)!r})\nimport runtime.compat, utils\nprint(utils.mine)") == "7"
+    assert (
+        child(f"sys.path.insert(0, {str(tmp_path)!r})\nimport runtime.compat, utils\nprint(utils.mine)")
+        == "7"
+    )
