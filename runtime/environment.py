@@ -5,6 +5,7 @@ Nothing here opens a wall; it arranges what the container already allows.
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import site
@@ -21,6 +22,7 @@ def prepare() -> None:
     _search_path()
     aliases.install()
     partial_torchvision.install()
+    importlib.import_module(".compat", __package__)  # whose import installs the finder of the names-only modules
     _directories()
     sys.argv[:] = [f"{paths.app()}/main.py"]
     # As ComfyUI sets it up: packs log at INFO through the root logger.

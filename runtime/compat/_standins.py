@@ -42,7 +42,9 @@ NAMES_ONLY: dict[str, str] = {
     ),
     **dict.fromkeys(
         [
-            "app.app_settings", "app.custom_node_manager", "app.database.*", "app.frontend_management", "app.logger",
+            "api_server.*", "middleware.*", "comfy_config.*", "utils", "utils.extra_config", "utils.install_util",
+            "utils.json_util", "utils.mime_types", "app.app_settings",
+            "app.custom_node_manager", "app.database.*", "app.frontend_management", "app.logger",
             "app.model_manager", "app.user_manager", "comfy_execution.caching", "comfy_execution.jobs",
             "comfy_api_nodes.*",
         ],

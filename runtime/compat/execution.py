@@ -12,6 +12,7 @@ from ._standins import SERVER, names_only
 from .comfy_execution.graph import DependencyCycleError, NodeInputError, NodeNotFoundError
 
 __all__ = [
+    "MAXIMUM_HISTORY_SIZE",
     "SENSITIVE_EXTRA_DATA_KEYS",
     "CacheType",
     "DependencyCycleError",
@@ -23,6 +24,8 @@ __all__ = [
 ]
 
 SENSITIVE_EXTRA_DATA_KEYS = ("auth_token_comfy_org", "api_key_comfy_org")
+
+MAXIMUM_HISTORY_SIZE = 10_000
 
 #: None on purpose, in ComfyUI too: packs test it to see that the old way of patching is gone.
 map_node_over_list: Any = None

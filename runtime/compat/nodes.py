@@ -142,7 +142,14 @@ for _name, _label in CORE_DISPLAY_NAMES.items():
 _refused = names_only(__name__, MODEL_FUNCTIONS)
 _server_only = names_only(
     __name__,
-    ("init_builtin_extra_nodes", "init_external_custom_nodes", "init_extra_nodes", "load_custom_node"),
+    (
+        "init_builtin_api_nodes",
+        "init_builtin_extra_nodes",
+        "init_external_custom_nodes",
+        "init_extra_nodes",
+        "init_public_apis",
+        "load_custom_node",
+    ),
     SERVER,
 )
 

@@ -16,7 +16,7 @@ from .. import failures
 from ..sdk import context, events, host, paths, progress, registry
 from . import _previews
 from ._server_parts import NodeReplaceManager, PromptQueueView, UserManager
-from ._standins import NotProvidedError
+from ._standins import SERVER, NotProvidedError, names_only
 from .protocol import BinaryEventTypes
 
 __all__ = ["BinaryEventTypes", "PromptServer"]
@@ -25,13 +25,28 @@ __all__ = ["BinaryEventTypes", "PromptServer"]
 __file__ = os.path.join(paths.app(), "server.py")
 
 
+_refused = names_only(
+    __name__,
+    [
+        "cache_control",
+        "compress_body",
+        "create_cors_middleware",
+        "create_origin_only_middleware",
+        "get_remote_ip",
+        "is_loopback",
+        "send_socket_catch_exception",
+    ],
+    SERVER,
+)
+
+
 def __getattr__(name: str) -> Any:
     if name in ("web", "aiohttp"):
         import aiohttp
         from aiohttp import web
 
         return web if name == "web" else aiohttp
-    raise AttributeError(f"module 'server' has no attribute {name!r} in Ringfence")
+    return _refused(name)
 
 
 class RouteDef(NamedTuple):

@@ -183,6 +183,14 @@ def cases() -> dict[str, Callable[[], Any]]:
         "resize_to_batch_size more": lambda: utils.resize_to_batch_size(rand_of(torch, 3), 7),
         "resize_to_batch_size fewer": lambda: utils.resize_to_batch_size(rand_of(torch, 7), 3),
         "resize_to_batch_size one": lambda: utils.resize_to_batch_size(rand_of(torch, 7), 1),
+        "resize_list_to_batch_size": lambda: [
+            utils.resize_list_to_batch_size(list(range(have)), wanted)
+            for have in (0, 1, 3, 7)
+            for wanted in (0, 1, 3, 5, 9)
+        ],
+        "get_supported_float8_types": lambda: [
+            str(dtype) for dtype in comfy.model_management.get_supported_float8_types()
+        ],
         "reshape_mask 2d": lambda: utils.reshape_mask(mask, (2, 4, 16, 16)),
         "reshape_mask 4d": lambda: utils.reshape_mask(rand_of(torch, 1, 1), (2, 4, 5, 5)),
         "reshape_mask 5d": lambda: utils.reshape_mask(mask, (1, 4, 3, 16, 16)),

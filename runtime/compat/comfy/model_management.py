@@ -60,6 +60,14 @@ XFORMERS_IS_AVAILABLE = False
 XFORMERS_ENABLED_VAE = False
 lowvram_available = True
 EXTRA_RESERVED_VRAM = 400 * 1024 * 1024
+DISABLE_SMART_MEMORY = False
+FORCE_FP32 = False
+PRIORITIZE_FP16 = False
+SUPPORT_FP8_OPS = False
+WINDOWS = False
+XFORMERS_VERSION = ""
+directml_device: Any = None
+ixuca_available = False
 
 _refused = names_only(__name__, MODEL_NAMES)
 
@@ -85,10 +93,12 @@ def __getattr__(name: str) -> Any:
         import torch
 
         return torch.__version__
-    if name == "FLOAT8_TYPES":
+    if name == "torch_version_numeric":
         import torch
 
-        return [torch.float8_e4m3fn, torch.float8_e5m2]
+        return tuple(int(part) for part in torch.__version__.split(".")[:2])
+    if name == "FLOAT8_TYPES":
+        return get_supported_float8_types()
     return _refused(name)
 
 
@@ -96,6 +106,18 @@ def _has_gpu() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+def get_supported_float8_types() -> list[Any]:
+    """The float8 dtypes that torch has."""
+    import torch
+
+    names = ("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu")
+    return [getattr(torch, name) for name in names if hasattr(torch, name)]
+
+
+def mac_version() -> None:
+    """The version of macOS: a sandbox runs Linux, so there is none."""
 
 
 # -- devices -------------------------------------------------------------------------------------------------------

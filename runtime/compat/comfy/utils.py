@@ -35,6 +35,7 @@ __all__ = [
     "pack_latents",
     "repeat_to_batch_size",
     "reshape_mask",
+    "resize_list_to_batch_size",
     "resize_to_batch_size",
     "safetensors_header",
     "save_torch_file",
@@ -54,6 +55,14 @@ __all__ = [
 
 MODEL_NAMES = [
     "model_trange",
+    "MMDIT_MAP_BASIC",
+    "MMDIT_MAP_BLOCK",
+    "PIXART_MAP_BASIC",
+    "PIXART_MAP_BLOCK",
+    "TRANSFORMER_BLOCKS",
+    "UNET_MAP_ATTENTIONS",
+    "UNET_MAP_BASIC",
+    "UNET_MAP_RESNET",
     "auraflow_to_diffusers",
     "clip_text_transformers_convert",
     "convert_old_quants",
@@ -62,6 +71,7 @@ MODEL_NAMES = [
     "load_safetensors",
     "mmdit_to_diffusers",
     "pixart_to_diffusers",
+    "swap_scale_shift",
     "transformers_convert",
     "unet_to_diffusers",
     "upscale_dit_mask",
@@ -70,6 +80,7 @@ MODEL_NAMES = [
 __getattr__ = names_only(__name__, MODEL_NAMES)
 
 DISABLE_MMAP = False
+MMAP_TORCH_FILES = False
 ALWAYS_SAFE_LOAD = True
 
 
@@ -284,11 +295,22 @@ def resize_to_batch_size(tensor: Any, batch_size: int) -> Any:
         return tensor
     if batch_size <= 1:
         return tensor[:batch_size]
-    if batch_size < have:
-        picks = [round(index * (have - 1) / (batch_size - 1)) for index in range(batch_size)]
-    else:
-        picks = [min(math.floor((index + 0.5) * have / batch_size), have - 1) for index in range(batch_size)]
-    return tensor[torch.tensor(picks, device=tensor.device)].contiguous()
+    return tensor[torch.tensor(_picks(have, batch_size), device=tensor.device)].contiguous()
+
+
+def resize_list_to_batch_size(l: list[Any], batch_size: int) -> list[Any]:  # noqa: E741 - its name in ComfyUI
+    """Stretch or thin out a list evenly to ``batch_size`` items; an empty one stays empty."""
+    have = len(l)
+    if have in (batch_size, 0):
+        return l
+    return l[:batch_size] if batch_size <= 1 else [l[index] for index in _picks(have, batch_size)]
+
+
+def _picks(have: int, wanted: int) -> list[int]:
+    """Which of ``have`` items stand for each of ``wanted``."""
+    if wanted < have:
+        return [round(index * (have - 1) / (wanted - 1)) for index in range(wanted)]
+    return [min(math.floor((index + 0.5) * have / wanted), have - 1) for index in range(wanted)]
 
 
 def reshape_mask(input_mask: Any, output_shape: Iterable[int]) -> Any:

@@ -185,3 +185,21 @@ def test_the_runtime_may_have_any_name(child):
     saver, attention, *_ = child(code).split()
     assert saver == "boxed.compat._nodes.saving"
     assert attention == "boxed.compat.comfy.ldm.modules.attention"
+
+
+def test_comfyuis_server_folders_are_names_and_a_packs_own_module_of_that_name_wins(child, tmp_path):
+    code = """
+    import runtime.compat
+    import utils.json_util
+    try:
+        utils.json_util.merge_json_recursive({}, {})
+    except NotImplementedError as error:
+        print(error)
+    """
+    assert child(code).startswith("utils.json_util.merge_json_recursive belongs to the server process")
+    (tmp_path / "utils").mkdir()
+    (tmp_path / "utils" / "__init__.py").write_text("mine = 7")
+    assert (
+        child(f"sys.path.insert(0, {str(tmp_path)!r})\nimport runtime.compat, utils\nprint(utils.mine)")
+        == "7"
+    )
