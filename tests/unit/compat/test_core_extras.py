@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from runtime import schema
 from runtime.compat.comfy_extras import (
     nodes_align_your_steps,
     nodes_canny,
@@ -411,3 +412,11 @@ def test_a_folder_of_pictures_is_one_batch(places):
     assert node.load_images("set", "Stretch")[0].shape[0] == 2
     with pytest.raises(ValueError, match="choose a resize_method"):
         node.load_images("set", "None")
+
+
+def test_the_engine_hears_what_core_nodes_of_the_v3_api_define_themselves():
+    switch = schema.describe("ComfySwitchNode", nodes_logic.SwitchNode, None)
+    assert switch["has_lazy"]
+    assert switch["lazy"] == ["on_false", "on_true"]
+    assert schema.describe("CustomCombo", nodes_logic.CustomComboNode, None)["validator"] is not None
+    assert not schema.describe("ComfyNotNode", nodes_logic.NotNode, None)["has_lazy"]
