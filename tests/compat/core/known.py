@@ -46,7 +46,28 @@ KNOWN = [
         (0, 4),
     ),
     Known("LoadImageMask", r"deep\.png", "as LoadImage", (0, 4)),
-]
+    *[
+        Known(node, r"downscale_ratio", "releases after 0.25 say for which scale the latent is", since=(0, 26))
+        for node in ("EmptyHunyuanLatentVideo", "EmptyLTXVLatentVideo", "EmptyLatentAudio", "EmptySD3LatentImage")
+    ],
+    *[
+        Known(node, r"^result: theirs .*ours 'None'", "releases after 0.25 give the input on", since=(0, 26))
+        for node in (
+            "MaskPreview", "PreviewImage", "SaveAnimatedPNG", "SaveAnimatedWEBP", "SaveImage", "SaveLatent", "SaveSVGNode",
+        )
+    ],
+    *[
+        Known(node, r"^result|^theirs", "releases after 0.25 decode with PyAV, which rounds otherwise", since=(0, 26))
+        for node in ("LoadImage", "LoadImageMask", "WebcamCapture")
+    ],
+    *[
+        Known(node, r"batch_index\": -", "releases after 0.25 count negative numbers from the end", since=(0, 26))
+        for node in ("ImageFromBatch", "LatentFromBatch")
+    ],
+    Known("FeatherMask", r"^result", "releases after 0.25 do not begin right and bottom at 0", since=(0, 26)),
+    Known("JoinImageWithAlpha", r"^result", "releases after 0.25 repeat the shorter batch", since=(0, 26)),
+    Known("PreviewAny", r"^result", "releases after 0.25 indent JSON", since=(0, 26)),
+]  # fmt: skip
 
 
 def settle(report: Any, version: tuple[int, ...]) -> None:
