@@ -53,7 +53,8 @@ KNOWN = [
     *[
         Known(node, r"^result: theirs .*ours 'None'", "releases after 0.25 give the input on", since=(0, 26))
         for node in (
-            "MaskPreview", "PreviewImage", "SaveAnimatedPNG", "SaveAnimatedWEBP", "SaveImage", "SaveLatent", "SaveSVGNode",
+            "MaskPreview", "PreviewImage", "SaveAnimatedPNG", "SaveAnimatedWEBP", "SaveImage", "SaveLatent",
+            "SaveSVGNode",
         )
     ],
     *[
@@ -66,7 +67,11 @@ KNOWN = [
     ],
     Known("FeatherMask", r"^result", "releases after 0.25 do not begin right and bottom at 0", since=(0, 26)),
     Known("JoinImageWithAlpha", r"^result", "releases after 0.25 repeat the shorter batch", since=(0, 26)),
-    Known("PreviewAny", r"^result", "releases after 0.25 indent JSON", since=(0, 26)),
+    *[
+        Known(node, r"^ui: theirs has", "releases after 0.25 say otherwise whether it moves", since=(0, 26))
+        for node in ("MaskPreview", "SaveAnimatedPNG", "SaveAnimatedWEBP")
+    ],
+    Known("PreviewAny", r"^result|^ui", "releases after 0.25 indent JSON", since=(0, 26)),
 ]  # fmt: skip
 
 
