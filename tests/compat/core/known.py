@@ -71,6 +71,7 @@ KNOWN = [
         Known(node, r"^ui: theirs has", "releases after 0.25 say otherwise whether it moves", since=(0, 26))
         for node in ("MaskPreview", "SaveAnimatedPNG", "SaveAnimatedWEBP")
     ],
+    Known("MaskPreview", r"^file .*theirs has \[\]", "releases after 0.25 keep no workflow in it", since=(0, 26)),
     Known("PreviewAny", r"^result|^ui", "releases after 0.25 indent JSON", since=(0, 26)),
 ]  # fmt: skip
 
