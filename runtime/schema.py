@@ -165,8 +165,10 @@ def overrides(cls: Any, name: str) -> bool:
     base = getattr(sys.modules.get(f"{__package__}.compat.comfy_api.internal"), "_ComfyNodeInternal", object)
     own, default = getattr(cls, name, None), None
     for ancestor in cls.__mro__:
-        # The API's own classes sit between the node and the internal base; they live in compat/.
-        if issubclass(ancestor, base) and str(ancestor.__module__).startswith(f"{__package__}.compat."):
+        # The API's own classes sit between the node and the internal base.
+        if issubclass(ancestor, base) and str(ancestor.__module__).startswith(
+            f"{__package__}.compat.comfy_api."
+        ):
             default = getattr(ancestor, name, None)
             break
     return own is not None and getattr(own, "__func__", own) is not getattr(default, "__func__", default)

@@ -6,8 +6,8 @@ PYTHON can import the checkout's ``nodes`` (torch and ComfyUI's requirements; CP
 own, as does our side. Each node of the core extension that the checkout has gets N cases: the defaults, each choice of
 its lists, edges of its numbers, and pictures, masks and latents of odd sizes, batches and channels. Both sides must
 give the same values (``core/tolerances.py`` says where a last bit may differ, and why), write the same files, or both
-refuse. Where a release differs from the one before, ours follows the newer; ``core/releases.py`` lists each of these
-differences, and an entry that is not met is an error too.
+refuse. ``core/known.py`` lists the differences that are meant: where a later release differs from the checkout, ours
+follows the later. Of a checkout that is newer than the release that ours follows, only results are compared.
 
 Exit status 1: a node differs, or one that needs no model is missing without being listed as such.
 """
@@ -27,8 +27,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent / "core"))
 import declarations
+import known
 import outcomes
-import releases
 import tolerances
 import values
 
@@ -136,8 +136,14 @@ def compare(real: Side, ours: Side, version: tuple[int, ...], options: Any) -> l
         report = reports[name] = Report(name)
         if name not in mine:
             report.verdict, report.note = declarations.absent(name, theirs[name])
+            if report.verdict == "MISSING" and version > known.FOLLOWED:
+                report.verdict, report.note = "gap", "of a newer release, or not offered yet"
             continue
-        report.problems += declarations.differences(theirs[name], mine[name])
+        found = declarations.differences(theirs[name], mine[name])
+        if found and version > known.FOLLOWED:
+            report.note = f"declared otherwise since: {', '.join(text.partition(':')[0] for text in found)}"
+        else:
+            report.problems += found
         cases += [
             {"node": name, "inputs": inputs}
             for number in range(options.cases)
@@ -160,10 +166,10 @@ def compare(real: Side, ours: Side, version: tuple[int, ...], options: Any) -> l
         ]
     for report in reports.values():
         if report.verdict == "same":
-            releases.settle(report, version)
+            known.settle(report, version)
             if report.cases and report.cases == report.refused:
                 report.problems.append("no case ran: both sides refused every input")
-            report.verdict = "DIFFERS" if report.problems else "later" if report.note else "same"
+            report.verdict = "DIFFERS" if report.problems else "known" if report.note else "same"
     return list(reports.values())
 
 

@@ -188,6 +188,10 @@ class LatentUpscaleBy:
 
         latent = samples["samples"]
         width, height = round(latent.shape[-1] * scale_by), round(latent.shape[-2] * scale_by)
+        if width < 1 or height < 1:
+            raise ValueError(
+                f"scaling {latent.shape[-1]} by {latent.shape[-2]} cells by {scale_by} leaves nothing"
+            )
         return ({**samples, "samples": common_upscale(latent, width, height, upscale_method, "disabled")},)
 
 

@@ -31,15 +31,14 @@ def batch_images(images: list[Any]) -> Any:
 def batch_masks(masks: list[Any]) -> Any:
     import torch
 
-    high, wide = masks[0].shape[1:3]
-    return torch.cat(
-        [
-            mask
-            if mask.shape[1:] == masks[0].shape[1:]
-            else scaled(mask.unsqueeze(-1), wide, high, "bilinear", "center").squeeze(-1)
-            for mask in masks
-        ]
-    )
+    size = masks[0].shape[1:]
+
+    def fitted(mask: Any) -> Any:
+        if mask.shape[1:] == size:
+            return mask
+        return scaled(mask.unsqueeze(-1), size[1], size[0], "bilinear", "center").squeeze(-1)
+
+    return torch.cat([fitted(mask) for mask in masks])
 
 
 def batch_latents(latents: list[dict[str, Any]]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from .._nodes.limits import FLIPS, TURNS, pixels, turns
 from .._nodes.saving import text_chunks, to_pil
 from .._standins import names_only
 from ._base import ExtraNode
+from ._boxes import BoundingBox, ImageCropV2
 from ._tiles import ImageMergeTileList, SplitImageToTileList
 
 __getattr__ = names_only(__name__)
@@ -491,6 +492,8 @@ NODE_CLASS_MAPPINGS = {
     "SplitImageToTileList": SplitImageToTileList,
     "ImageMergeTileList": ImageMergeTileList,
     "SaveSVGNode": SaveSVGNode,
+    "PrimitiveBoundingBox": BoundingBox,
+    "ImageCropV2": ImageCropV2,
 }
 NODE_DISPLAY_NAME_MAPPINGS = {
     "ImageCrop": "Image Crop",
@@ -500,4 +503,6 @@ NODE_DISPLAY_NAME_MAPPINGS = {
 NODE_DISPLAY_NAME_MAPPINGS |= {
     "SplitImageToTileList": "Split Image into List of Tiles",
     "ImageMergeTileList": "Merge List of Tiles to Image",
+    "PrimitiveBoundingBox": "Bounding Box",
+    "ImageCropV2": "Image Crop",
 }

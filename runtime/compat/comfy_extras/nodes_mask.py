@@ -45,9 +45,11 @@ def composite(
         mask = torch.nn.functional.interpolate(mask, size=source.shape[-2:], mode="bilinear")
         mask = repeat_to_batch_size(mask, source.shape[0])
 
-    # What of the source lies on the destination. Dimensions 2 and 3 of the mask are its height and width, also for
-    # video ([B,C,T,H,W]), where this is refused unless all of the source lies on it.
-    width, height = wide - left + min(0, x), high - top + min(0, y)
+    # What lies to the left of the destination or above it is cut off first.
+    cut = (..., slice(max(0, -top), None), slice(max(0, -left), None))
+    source, mask, left, top = source[cut], mask[cut], max(0, left), max(0, top)
+    # Dimensions 2 and 3 of the mask are cut to the rest, also of video ([B,C,T,H,W]): that is refused unless it fits.
+    width, height = wide - left, high - top
     mask = mask[:, :, :height, :width]
     if mask.ndim < source.ndim:
         mask = mask.unsqueeze(1)

@@ -10,17 +10,22 @@ from ._base import ExtraNode
 __getattr__ = names_only(__name__)
 
 
-def _dilated(planes: Any, size: int) -> Any:
-    """The largest value of each square; beyond the border there is nothing."""
+def _dilated(planes: Any, size: int, before: int | None = None) -> Any:
+    """The largest value of each square; beyond the border there is nothing.
+
+    ``before``: how much of the square lies before its middle; in an even one the middle lies after the half, turned
+    round for erosion, so that opening and closing move nothing.
+    """
     import torch
 
-    before, after = size // 2, size - size // 2 - 1
+    before = size - size // 2 - 1 if before is None else before
+    after = size - 1 - before
     padded = torch.nn.functional.pad(planes, (before, after, before, after), value=-torch.inf)
     return torch.nn.functional.max_pool2d(padded, size, stride=1)
 
 
 def _eroded(planes: Any, size: int) -> Any:
-    return -_dilated(-planes, size)
+    return -_dilated(-planes, size, size // 2)
 
 
 class Morphology(ExtraNode):

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import re
+import string
 from typing import Any
 
-from ._base import ExtraNode
+from ._base import ExtraNode, V3Node, io
 
 _TEXT = ("STRING", {"multiline": True})
 
@@ -279,7 +280,30 @@ class ConvertArrayToString(_AsJson):
     _name, _kind = "array", "ARRAY"
 
 
-NODE_CLASS_MAPPINGS = {
+class StringFormat(V3Node):
+    """Python's ``str.format`` with the values a, b, c ..."""
+
+    @classmethod
+    def define_schema(cls) -> Any:
+        names = list(string.ascii_lowercase)
+        template = io.Autogrow.TemplateNames(input=io.AnyType.Input("value"), names=names, min=0)
+        return io.Schema(
+            node_id="StringFormat",
+            display_name="Format Text",
+            category="utils/string",
+            inputs=[
+                io.Autogrow.Input("values", template=template),
+                io.String.Input("f_string", default="{a}", multiline=True),
+            ],
+            outputs=[io.String.Output()],
+        )
+
+    @classmethod
+    def execute(cls, values: dict[str, Any], f_string: str) -> Any:
+        return io.NodeOutput(f_string.format(**values))
+
+
+NODE_CLASS_MAPPINGS: dict[str, Any] = {
     made.__name__: made
     for made in (
         StringConcatenate,
@@ -296,6 +320,7 @@ NODE_CLASS_MAPPINGS = {
         JsonExtractString,
         ConvertDictionaryToString,
         ConvertArrayToString,
+        StringFormat,
     )
 }
 NODE_DISPLAY_NAME_MAPPINGS = {
@@ -313,4 +338,5 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "JsonExtractString": "Extract Text from JSON",
     "ConvertDictionaryToString": "Convert Dictionary to String",
     "ConvertArrayToString": "Convert Array to String",
+    "StringFormat": "Format Text",
 }

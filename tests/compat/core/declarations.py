@@ -41,6 +41,8 @@ def differences(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:
     """Each field in which the two differ, as text."""
     found = []
     for key in _FIELDS:
+        if key not in theirs:
+            continue
         one, other = _tidy(key, theirs), _tidy(key, ours)
         if one != other:
             found.append(f"{key}: theirs {one}, ours {other}")

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-_RANDOM_NAME = re.compile(r"(ComfyUI_temp_)[a-z]{5}(_)")
+_RANDOM_NAME = re.compile(r"(_temp_)[a-z]{5}(_)")
 
 
 class Difference:

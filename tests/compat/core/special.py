@@ -183,6 +183,14 @@ def _compared(drawer: Any) -> dict[str, Any]:
     return {**pictures, "compare_view": {}}
 
 
+def _format(drawer: Any) -> dict[str, Any]:
+    texts = ["{a}", "{a!r} and {b:>8}", "{c}", "plain {{}}", "{a:.2f}", "{", "{b[0]}"]
+    return {
+        "values": {"a": drawer.random.choice([1.5, "ä", 7]), "b": "text"},
+        "f_string": texts[drawer.number % 7],
+    }
+
+
 SPECIAL: dict[str, Callable[[Any], dict[str, Any] | None]] = {
     "RebatchLatents": _rebatch_latents,
     "RebatchImages": _rebatch_images,
@@ -201,6 +209,7 @@ SPECIAL: dict[str, Callable[[Any], dict[str, Any] | None]] = {
     "ConditioningSetPropertiesAndCombine": _times(("cond", "cond_NEW")),
     "WebcamCapture": _webcam,
     "PreviewAny": _any_source,
+    "StringFormat": _format,
     "SaveSVGNode": _svg,
     "BatchImagesNode": _tensors("image", "IMAGE", "images"),
     "BatchMasksNode": _tensors("mask", "MASK", "masks"),

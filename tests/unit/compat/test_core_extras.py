@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from runtime import schema
 from runtime.compat.comfy_extras import (
     nodes_align_your_steps,
     nodes_canny,
@@ -377,6 +378,24 @@ def test_sizes_of_an_aspect_ratio():
     assert nodes_resolution.ResolutionSelector.execute("16:9 (Widescreen)", 1.0, 8).args == (1368, 768)
 
 
+def test_a_picture_is_cropped_to_a_box_and_shown(places):
+    (box,) = nodes_images.BoundingBox.execute(2, 1, 3, 100).args
+    output = nodes_images.ImageCropV2.execute(torch.rand(1, 8, 9, 3), box)
+    assert output.args[0].shape == (1, 7, 3, 3)
+    assert output.ui["images"][0]["type"] == "temp"
+
+
+def test_values_in_a_text():
+    assert nodes_string.StringFormat.execute({"a": 1.5, "b": "x"}, "{a:.2f} {b}").args == ("1.50 x",)
+
+
+def test_a_latent_cannot_be_scaled_to_nothing():
+    from runtime.compat.nodes import LatentUpscaleBy
+
+    with pytest.raises(ValueError, match=r"scaling 5 by 9 cells by 0\.01 leaves nothing"):
+        LatentUpscaleBy().upscale({"samples": torch.zeros(1, 4, 9, 5)}, "bislerp", 0.01)
+
+
 def test_json_texts():
     assert nodes_string.JsonExtractString().execute('{"a": [1]}', "a") == ("[1]",)
     assert nodes_string.JsonExtractString().execute("{", "a") == ("",)
@@ -393,3 +412,11 @@ def test_a_folder_of_pictures_is_one_batch(places):
     assert node.load_images("set", "Stretch")[0].shape[0] == 2
     with pytest.raises(ValueError, match="choose a resize_method"):
         node.load_images("set", "None")
+
+
+def test_the_engine_hears_what_core_nodes_of_the_v3_api_define_themselves():
+    switch = schema.describe("ComfySwitchNode", nodes_logic.SwitchNode, None)
+    assert switch["has_lazy"]
+    assert switch["lazy"] == ["on_false", "on_true"]
+    assert schema.describe("CustomCombo", nodes_logic.CustomComboNode, None)["validator"] is not None
+    assert not schema.describe("ComfyNotNode", nodes_logic.NotNode, None)["has_lazy"]
