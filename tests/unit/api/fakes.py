@@ -228,7 +228,9 @@ class FakeEngine:
         await self.storage.finish(tenant, prompt_id, entry)
 
     async def queue(self, tenant: TenantId) -> QueueSnapshot:
-        running, pending = await self.storage.running(tenant), await self.storage.pending(tenant)
+        pending, running = await self.storage.pending(tenant), await self.storage.running(tenant)
+        claimed = {row.prompt_id for row in running}
+        pending = [row for row in pending if row.prompt_id not in claimed]
         return QueueSnapshot(tuple(map(_item, running)), tuple(map(_item, pending)))
 
     async def delete_pending(self, tenant: TenantId, prompt_ids: Collection[str]) -> int:
