@@ -231,6 +231,12 @@ class Loader:
                 self._shelf.group_environments[tenant, group] = known
             return known.site
 
+    def forget_group(self, entry: Entry) -> None:
+        """A member is gone: what its group had together goes with the next environment that is dropped."""
+        known = self._shelf.group_environments.pop((entry.tenant, entry.group or ""), None)
+        if known is not None and known.key is not None:
+            self._outdated.add(known.key)
+
     async def describe(self, entry: Entry, class_types: Sequence[str] | None) -> None:
         """Ask the extension's worker for its nodes anew; on failure the last descriptions stay."""
         try:

@@ -209,6 +209,7 @@ class ExtensionRegistry:
             entry = self._shelf.entry(tenant, name)
             await self._loader.stop(entry, self._loader.live(entry), "was removed")
             del self._shelf.entries[tenant, name]
+            self._loader.forget_group(entry)
             self._shelf.changed(tenant)
             await anyio.to_thread.run_sync(lambda: shutil.rmtree(entry.directory, ignore_errors=True))
             # A stranger's pack that gets this name later must not inherit what was granted to this one.

@@ -54,6 +54,11 @@ def notes(folder: str) -> dict[str, str]:
     return {note.name: note.read_text().strip() for note in sorted((RINGFENCE / folder).iterdir())}
 
 
+def make_places() -> None:
+    """Directories that packs list when they are loaded, on the word of Debian's font packages."""
+    Path("/usr/share/fonts/truetype").mkdir(parents=True, exist_ok=True)
+
+
 def image_facts() -> dict[str, object]:
     """What other code may want to know of this image without starting it."""
     import torch
@@ -76,6 +81,7 @@ def image_facts() -> dict[str, object]:
 
 def main() -> None:
     replace_pip()
+    make_places()
     for mount_point in MOUNT_POINTS:
         Path(mount_point).mkdir(parents=True, exist_ok=True)
     Path(site.getsitepackages()[0], "ringfence.pth").write_text(f"{RINGFENCE}\n")

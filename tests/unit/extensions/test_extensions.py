@@ -469,6 +469,7 @@ async def test_a_group_has_one_environment_made_once_for_its_members_as_they_are
         assert blur.environment == glow.environment == house.environments.root / "numpy+tqdm"
 
         await registry.remove(LOCAL_TENANT, ExtensionName("glow"))
+        assert {"numpy+scipy", "numpy+tqdm"} <= set(house.environments.discarded)
         (blur,) = await registry.group_files(LOCAL_TENANT, "pictures", BLUR)
         assert blur.environment == house.environments.root / "numpy-one"
 
