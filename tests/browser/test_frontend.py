@@ -121,7 +121,7 @@ def test_a_validation_error_marks_the_node_that_has_it(frontend: Frontend) -> No
     assert frontend.press_run() == 400
     expect(overlay).to_contain_text("Invert Image")
     assert frontend.marked_nodes() == ["3"]
-    frontend.expect(r"400 POST .*/api/prompt", r"status of 400")
+    frontend.expect(r"400 POST .*/api/prompt", r"status of 400", "PromptExecutionError")
 
 
 def test_a_node_killed_for_its_memory_says_so_on_the_canvas(frontend: Frontend) -> None:
