@@ -12,15 +12,21 @@ from contextlib import asynccontextmanager
 import anyio
 from fastapi import FastAPI
 
-from api import errors
+from api import errors, openapi
+from api.assets import AssetStore
 from api.frontend import find_frontend
 from api.guard import Guard
-from api.routes import include_all, include_frontend
+from api.pack_web import PackTexts
+from api.previews import Previews
+from api.routes import include_all, include_files
 from api.routes.system import ringfence_version
 from api.services import Services, Wiring
 from api.settings import Settings
 from api.uploads import Uploads
+from api.v2.board import Board
+from api.v2.jobs import Jobs
 from api.websocket import Connections
+from engine import Assets, Submissions
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +48,11 @@ def create_app(settings: Settings, *, wiring: Wiring | None = None) -> FastAPI:
         async with build(settings) as services:
             await anyio.to_thread.run_sync(app.state.uploads.sweep)
             app.state.services = services
-            _say_ready(services)
-            yield
+            app.state.previews = Previews(services.media)
+            async with Board(services.engine) as board:
+                app.state.jobs = _jobs(services, board)
+                _say_ready(services)
+                yield
 
     app = FastAPI(
         title="Ringfence",
@@ -56,16 +65,25 @@ def create_app(settings: Settings, *, wiring: Wiring | None = None) -> FastAPI:
         redirect_slashes=False,
         default_response_class=errors.OrjsonResponse,
     )
+    app.state.pack_texts = PackTexts()
     app.state.connections = Connections(settings.max_websockets)
     app.state.uploads = Uploads(
         settings.data_dir, max_bytes=settings.max_extension_bytes, max_files=settings.max_extension_files
     )
     app.state.frontend = find_frontend(settings.frontend_dir)
     include_all(app)
-    include_frontend(app, app.state.frontend, settings.frontend_origins)
+    include_files(app, app.state.frontend, settings.frontend_origins)
     errors.install(app)
+    openapi.install(app)
     app.add_middleware(Guard)
     return app
+
+
+def _jobs(services: Services, board: Board) -> Jobs:
+    settings = services.settings
+    assets = AssetStore(Assets(services.database), settings.data_dir, max_bytes=settings.max_asset_bytes)
+    submissions = Submissions(services.database, limit=settings.history_limit)
+    return Jobs(services.engine, settings, submissions, assets, board)
 
 
 def _say_ready(services: Services) -> None:

@@ -7,6 +7,7 @@ tenant that ``X-Ringfence-Tenant`` names (``local`` without it).
 
 from __future__ import annotations
 
+import base64
 import hmac
 import os
 import secrets
@@ -70,7 +71,10 @@ async def identify(
         return Identity(LOCAL_TENANT, is_operator=True)
     token = _bearer(authorization)
     if token is None:
-        raise AuthError("this server needs a token", hint="send 'Authorization: Bearer TOKEN'")
+        raise AuthError(
+            "this server needs a token",
+            hint="send 'Authorization: Bearer TOKEN' (or HTTP Basic with the token as password)",
+        )
     if hmac.compare_digest(token.encode(), operator_token.encode()):
         acting_for = wanted or LOCAL_TENANT
         if acting_for != LOCAL_TENANT and not await tenants.exists(acting_for):
@@ -117,4 +121,17 @@ def _bearer(authorization: str | None) -> str | None:
         return None
     scheme, _, token = authorization.partition(" ")
     token = token.strip()
-    return token if scheme.lower() == "bearer" and token else None
+    if scheme.lower() == "basic":
+        token = _password(token)
+    elif scheme.lower() != "bearer":
+        return None
+    return token or None
+
+
+def _password(pair: str) -> str:
+    """The password of HTTP Basic, for clients that only take ``http://user:token@host``; "" if there is none."""
+    try:
+        plain = base64.b64decode(pair, validate=True).decode("utf-8")
+    except ValueError:
+        return ""
+    return plain.partition(":")[2]

@@ -1,7 +1,8 @@
-"""Errors on their way out: one table from exception to status, and the two shapes of an error answer.
+"""Errors on their way out: one table from exception to status, and the three shapes of an error answer.
 
-ComfyUI's own routes answer with its ``{"error": {"type", "message", ...}}``; ``/ringfence/v1`` with
-``{"error": {"code", "message", "hint"}}``. No traceback and no path of this machine leaves through here: a
+ComfyUI's own routes answer with its ``{"error": {"type", "message", ...}}``; the Comfy API v2 with
+``{"error": {"code", "message", "details"}}``; ``/ringfence/v1`` with ``{"error": {"code", "message", "hint"}}``.
+No traceback and no path of this machine leaves through here: a
 ``RingfenceError`` is written for readers, everything else becomes "internal error" with a number to find it in the log.
 """
 
@@ -60,6 +61,13 @@ STATUS: dict[type[RingfenceError], int] = {
 
 # By code, for errors of rooms below that have no class of their own worth importing.
 STATUS_BY_CODE: dict[str, int] = {
+    "not-found": 404,
+    "blob-not-found": 404,
+    "hash-mismatch": 409,
+    "storage-full": 507,
+    "too-many-streams": 429,
+    "media-refused": 400,
+    "media-busy": 503,
     "extension-unknown": 404,
     "sandbox-unknown": 404,
     "extension-exists": 409,
@@ -120,6 +128,45 @@ def comfy_error(
     return {"error": error, "node_errors": {}}
 
 
+def is_v2(path: str) -> bool:
+    """True for the Comfy API v2's routes (``/api/v2/userdata`` is ComfyUI's own)."""
+    return path.startswith(("/api/v2/jobs", "/api/v2/assets", "/api/v2/health"))
+
+
+def v2_error(code: str, message: str, details: dict[str, Any] | None = None) -> dict[str, Any]:
+    """An error in the shape of the Comfy API v2."""
+    return {"error": {"code": code, "message": message, "details": details}}
+
+
+# What the Comfy API v2 calls an error, and its status, where that is not our own code and status.
+_V2: dict[str, tuple[str, int]] = {
+    "prompt-invalid": ("invalid_workflow", 422),
+    "file-refused": ("invalid_request", 400),
+    "path-escape": ("invalid_request", 400),
+    "too-large": ("payload_too_large", 413),
+}
+
+
+def _v2_response(error: RingfenceError) -> tuple[dict[str, Any], int]:
+    code, status = _V2.get(error.code, (error.code.replace("-", "_"), status_of(error)))
+    details: dict[str, Any] = dict(getattr(error, "details", None) or {})
+    if isinstance(error, PromptInvalidError):
+        details = {"error": error.error, "node_errors": error.node_errors}
+    elif error.hint:
+        details = {"hint": error.hint, **details}
+    return v2_error(code, _with_first(error), details or None), status
+
+
+def _with_first(error: RingfenceError) -> str:
+    """An error's message; a refused workflow says what is wrong with its first node, which many clients show alone."""
+    if isinstance(error, PromptInvalidError):
+        for node_id, entry in error.node_errors.items():
+            for first in entry.get("errors", ())[:1]:
+                where = f"Node {node_id} ({entry.get('class_type', '')})"
+                return safe_text(f"{where}: {first.get('message', '')}: {first.get('details', '')}", 2000)
+    return error.message
+
+
 def response_to(error: RingfenceError, path: str) -> Response:
     """The answer for an error that was raised on purpose."""
     status = status_of(error)
@@ -128,8 +175,11 @@ def response_to(error: RingfenceError, path: str) -> Response:
         headers["WWW-Authenticate"] = 'Bearer realm="ringfence"'
     if status in (429, 503):
         headers["Retry-After"] = "5"
-    if isinstance(error, PromptInvalidError):
-        body: Any = {"error": error.error, "node_errors": error.node_errors}
+    body: Any
+    if is_v2(path):
+        body, status = _v2_response(error)
+    elif isinstance(error, PromptInvalidError):
+        body = {"error": error.error, "node_errors": error.node_errors}
     elif path.startswith("/ringfence/"):
         body = error_body(error)
     else:
@@ -159,9 +209,12 @@ async def _malformed(request: Request, error: Exception) -> Response:
     return response_to(BodyError(message, hint="see docs/http-api.md"), request.url.path)
 
 
-async def _http(_request: Request, error: Exception) -> Response:
+async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class only
-    if error.status_code == 404:
+    if is_v2(request.url.path):
+        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
+        body = v2_error(code, safe_text(str(error.detail), 300))
+    elif error.status_code == 404:
         body = comfy_error("not_found", "there is nothing here")
     else:
         body = comfy_error("http_error", safe_text(str(error.detail), 300))
@@ -172,7 +225,8 @@ def unforeseen(error: Exception, method: str, path: str) -> Response:
     """The answer for everything else; the guard asks for it, so that it passes out as every answer does."""
     number = secrets.token_hex(6)
     log.error("%s %s: internal error %s", method, safe_text(path, 200), number, exc_info=error)
-    body = comfy_error(
-        "internal_error", "something went wrong on the server", f"it is in the log as {number}"
-    )
+    text, where = "something went wrong on the server", f"it is in the log as {number}"
+    if is_v2(path):
+        return OrjsonResponse(v2_error("internal_error", text, {"hint": where}), 500)
+    body = comfy_error("internal_error", text, where)
     return OrjsonResponse(body, 500)

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import mimetypes
 import os
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
-from starlette.responses import FileResponse
+from starlette.datastructures import Headers
+from starlette.responses import FileResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from api.trees import FileRefusedError, Tree
@@ -21,6 +24,8 @@ from policies import TenantId, safe_text
 
 FileType = Literal["input", "output", "temp"]
 FILE_TYPES: tuple[FileType, ...] = ("input", "output", "temp")
+
+_KEPT = ("etag", "last-modified", "cache-control", "content-security-policy")
 
 _PLAIN = frozenset(
     {
@@ -43,33 +48,64 @@ _TYPES = {
 }
 
 
-class DescriptorResponse(FileResponse):
-    """A file answer (ranges, ETag, Last-Modified) that reads from a descriptor it owns.
+class OpenFileResponse(FileResponse):
+    """A file answer (ranges, ETag, Last-Modified, 304) that reads from a descriptor it owns.
 
     The descriptor was opened safely; opening the path a second time could meet another file.
     """
 
-    def __init__(self, descriptor: int, name: str, *, headers: dict[str, str] | None = None) -> None:
+    def __init__(self, descriptor: int, media_type: str, headers: dict[str, str]) -> None:
         self._descriptor = descriptor
-        kind, inline = content_type(name)
-        disposition = f"filename={_quoted(name)}" if inline else f"attachment; filename={_quoted(name)}"
         super().__init__(
             f"/proc/self/fd/{descriptor}",
-            media_type=kind,
-            headers={
-                "Content-Disposition": disposition,
-                # Even a type we allow gets no scripts, no forms and no origin if a browser shows it as a page.
-                "Content-Security-Policy": "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src 'self'",
-                **(headers or {}),
-            },
+            media_type=media_type,
+            headers=headers,
+            stat_result=os.fstat(descriptor),
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send, then close, however it ends."""
+        """Send, or say that the client has it already; then close, however it ends."""
         try:
-            await super().__call__(scope, receive, send)
+            if is_unchanged(Headers(scope=scope), self.headers):
+                kept = {name: self.headers[name] for name in _KEPT if name in self.headers}
+                await Response(status_code=304, headers=kept)(scope, receive, send)
+            else:
+                await super().__call__(scope, receive, send)
         finally:
             os.close(self._descriptor)
+
+
+class DescriptorResponse(OpenFileResponse):
+    """A tenant's file, with a type and headers that make it harmless."""
+
+    def __init__(self, descriptor: int, name: str, *, headers: dict[str, str] | None = None) -> None:
+        kind, inline = content_type(name)
+        super().__init__(descriptor, kind, {**file_headers(name, inline=inline), **(headers or {})})
+
+
+def is_unchanged(asked: Headers, ours: Mapping[str, str]) -> bool:
+    """True when a conditional request names the version that we would send."""
+    tags = asked.get("if-none-match")
+    if tags is not None:
+        known = [tag.strip().removeprefix("W/") for tag in tags.split(",")]
+        return "*" in known or ours["etag"].removeprefix("W/") in known
+    since = asked.get("if-modified-since")
+    if since is None:
+        return False
+    try:
+        return parsedate_to_datetime(ours["last-modified"]) <= parsedate_to_datetime(since)
+    except (TypeError, ValueError):
+        return False
+
+
+def file_headers(name: str, *, inline: bool) -> dict[str, str]:
+    """What an answer with a tenant's file carries."""
+    disposition = f"filename={_quoted(name)}" if inline else f"attachment; filename={_quoted(name)}"
+    return {
+        "Content-Disposition": disposition,
+        # Even a type we allow gets no scripts, no forms and no origin if a browser shows it as a page.
+        "Content-Security-Policy": "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src 'self'",
+    }
 
 
 def content_type(name: str) -> tuple[str, bool]:

@@ -29,7 +29,7 @@ from policies import LOCAL_TENANT, RingfenceError, format_bytes
 log = logging.getLogger(__name__)
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
-_UPLOADS = ("/upload/", "/userdata/", "/ringfence/v1/extensions")
+_UPLOADS = ("/upload/", "/userdata/", "/ringfence/v1/extensions", "/assets", "/v2/assets")
 _DRAIN_BYTES = 512 * 1024 * 1024
 _DRAIN_S = 10.0
 

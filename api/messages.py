@@ -38,7 +38,7 @@ _IMAGE_TYPES = {"JPEG": (1, "image/jpeg"), "JPG": (1, "image/jpeg"), "PNG": (2, 
 # What tells a client how its prompt fares; a pack that sent these could make a client believe anything.
 _RESERVED = frozenset(
     {
-        "status", "feature_flags", "executing", "execution_start", "execution_cached", "execution_success",
+        "status", "feature_flags", "logs", "executing", "execution_start", "execution_cached", "execution_success",
         "execution_error", "execution_interrupted",
     }
 )  # fmt: skip
@@ -139,6 +139,11 @@ def running_node(display_id: str) -> str:
 def feature_flags(flags: dict[str, Any]) -> str:
     """The server's answer to a client's flags."""
     return _text("feature_flags", flags)
+
+
+def logs(data: dict[str, Any]) -> str:
+    """What packs printed, for a client that asked."""
+    return _text("logs", data)
 
 
 def server_flags(max_upload_bytes: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from starlette.requests import HTTPConnection
 
 from api.auth import Identity
 from api.settings import Settings
-from engine import Database, Engine, TenantRegistry
+from engine import Database, Engine, Media, TenantRegistry
 from policies import PolicyStore, TenantId
 
 
@@ -25,6 +25,7 @@ class Services:
     tenants: TenantRegistry
     policies: PolicyStore
     engine: Engine
+    media: Media
     operator_token: str = field(repr=False)
 
 

@@ -99,6 +99,10 @@ class Settings(BaseSettings):
     """Most files and directories of one extension."""
     max_user_bytes: int = Field(default=1024 * MIB, ge=1024)
     """Most bytes in one tenant's user directory (workflows, settings)."""
+    max_asset_bytes: int = Field(default=16 * 1024 * MIB, ge=1024)
+    """Most bytes of uploaded assets, per tenant; what was uploaded twice counts once."""
+    max_event_streams: int = Field(default=32, ge=1)
+    """Open event streams of jobs (Comfy API v2), per tenant."""
 
     # -- the engine
     cache_mode: str = Field(default="classic", pattern=r"^(classic|none|lru:[1-9][0-9]{0,8})$")

@@ -14,12 +14,15 @@ from typing import cast
 
 import anyio
 from fastapi import APIRouter
+from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from api import messages
+from api import logs, messages
+from api.errors import OrjsonResponse, comfy_error
 from api.messages import Abilities, Message, To
 from api.metrics import WEBSOCKETS, WEBSOCKETS_DROPPED
 from api.services import identity_of, services_of
+from engine import Engine
 from engine.events import Event
 from policies import TenantId
 
@@ -41,6 +44,8 @@ class Connection:
     sid: str
     abilities: Abilities = field(default_factory=Abilities)
     is_current: bool = True
+    logs: anyio.Event = field(default_factory=anyio.Event)
+    """Set while the client wants to hear what packs print."""
     _sending: anyio.Lock = field(default_factory=anyio.Lock)
 
     async def send(self, frames: list[Message]) -> None:
@@ -87,6 +92,14 @@ class Connections:
         WEBSOCKETS.inc()
         return True
 
+    def want_logs(self, tenant: TenantId, sid: str, *, enabled: bool) -> None:
+        """A client wants to hear what the tenant's packs print, or no longer."""
+        connection = self._current.get((tenant, sid))
+        if connection is not None and enabled:
+            connection.logs.set()
+        elif connection is not None:
+            connection.logs = anyio.Event()
+
     def remove(self, connection: Connection) -> None:
         """Forget a socket, but never the newer one that replaced it."""
         self._open[connection.tenant] -= 1
@@ -94,6 +107,14 @@ class Connections:
         if self._current.get(key) is connection:
             del self._current[key]
         WEBSOCKETS.dec()
+
+
+@router.get("/ws", include_in_schema=False)
+@router.get("/api/ws", include_in_schema=False)
+async def no_upgrade() -> Response:
+    """A plain request where a WebSocket is expected."""
+    body = comfy_error("websocket_expected", "this is a WebSocket", "ask for an upgrade of the connection")
+    return OrjsonResponse(body, 400)
 
 
 @router.websocket("/ws")
@@ -122,6 +143,7 @@ async def websocket(socket: WebSocket) -> None:
                 first.append(messages.running_node(running))
             await connection.send(first)
             async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_tell_logs, connection, services.engine)
                 tasks.start_soon(_listen, connection, services.settings.max_upload_bytes, tasks.cancel_scope)
                 async for event in events:
                     if connection.hears(event):
@@ -164,6 +186,19 @@ async def _listen(connection: Connection, max_upload_bytes: int, scope: anyio.Ca
                 await connection.send([messages.feature_flags(flags)])
     finally:
         scope.cancel()
+
+
+async def _tell_logs(connection: Connection, engine: Engine) -> None:
+    """While the client wants it: what packs print, about once a second."""
+    while True:
+        await connection.logs.wait()
+        new = logs.NewLines(engine, connection.tenant)
+        while connection.logs.is_set() and connection.is_current:
+            lines = await new.take()
+            if lines:
+                await connection.send([messages.logs(logs.entries_message(lines))])
+            await anyio.sleep(logs.INTERVAL_S)
+        connection.logs = anyio.Event()
 
 
 async def _close(socket: WebSocket, code: int) -> None:

@@ -24,6 +24,7 @@ from engine import (
     Engine,
     EngineLimits,
     ExtensionRegistry,
+    Media,
     SqlStorage,
     TenantRegistry,
 )
@@ -140,6 +141,7 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Services:
         tenants=TenantRegistry(database),
         policies=policies,
         engine=engine,
+        media=Media(manager, store),
         operator_token=operator_token,
     )
 

@@ -3,6 +3,15 @@
 Enter by this door (or ``engine.events`` and ``engine.errors``, which are data); the modules behind it may change.
 """
 
+from engine.assets import (
+    Asset,
+    Assets,
+    AssetsFullError,
+    AssetUnknownError,
+    FileRef,
+    NewAsset,
+    output_asset_id,
+)
 from engine.cache import CacheMode
 from engine.database import Database, DatabaseError
 from engine.dispatcher import EngineLimits
@@ -17,12 +26,21 @@ from engine.errors import (
     PromptInvalidError,
     QueueFullError,
 )
-from engine.extensions import ExtensionInfo, ExtensionRegistry, GitSource, Origin, parse_source
+from engine.extensions import (
+    ExtensionInfo,
+    ExtensionRegistry,
+    GitSource,
+    Origin,
+    PackFiles,
+    parse_source,
+)
+from engine.media import Media, MediaBusyError, MediaRefusedError, PreviewWish
 from engine.prompt import PromptLimits, PromptRequest, Submitted
 from engine.queue import SqlStorage
 from engine.registry import NodeType, NodeTypes
 from engine.storage import NewPrompt, QueuedPrompt, Storage
 from engine.streams import EventStream
+from engine.submissions import KeyReusedError, Submission, Submissions
 from engine.tenants import (
     Tenant,
     TenantExistsError,
@@ -33,6 +51,10 @@ from engine.tenants import (
 )
 
 __all__ = [
+    "Asset",
+    "AssetUnknownError",
+    "Assets",
+    "AssetsFullError",
     "CacheMode",
     "Database",
     "DatabaseError",
@@ -45,13 +67,21 @@ __all__ = [
     "ExpansionError",
     "ExtensionInfo",
     "ExtensionRegistry",
+    "FileRef",
     "GitSource",
+    "KeyReusedError",
+    "Media",
+    "MediaBusyError",
+    "MediaRefusedError",
+    "NewAsset",
     "NewPrompt",
     "NodeFailedError",
     "NodeInputError",
     "NodeType",
     "NodeTypes",
     "Origin",
+    "PackFiles",
+    "PreviewWish",
     "PromptInvalidError",
     "PromptLimits",
     "PromptRequest",
@@ -61,11 +91,14 @@ __all__ = [
     "QueuedPrompt",
     "SqlStorage",
     "Storage",
+    "Submission",
+    "Submissions",
     "Submitted",
     "Tenant",
     "TenantExistsError",
     "TenantRegistry",
     "TenantUnknownError",
+    "output_asset_id",
     "parse_source",
     "prepare_tenant_directory",
     "tenant_directory",

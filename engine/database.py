@@ -87,6 +87,48 @@ tenants_table = sa.Table(
 )
 """Tenants and the hash of each one's token."""
 
+submissions_table = sa.Table(
+    "submissions",
+    metadata,
+    sa.Column("sequence", _Rowid, primary_key=True, autoincrement=True),
+    sa.Column("tenant", sa.String(64), nullable=False),
+    sa.Column("job_id", sa.String(36), nullable=False),
+    sa.Column("idempotency_key", sa.String(255), nullable=True),
+    sa.Column("created_ms", sa.BigInteger, nullable=False),
+    sa.Column("canceled_ms", sa.BigInteger, nullable=True),
+    sa.Column("document", _Document, nullable=True),
+    sa.UniqueConstraint("tenant", "job_id", name="submissions_job"),
+    sa.UniqueConstraint("tenant", "idempotency_key", name="submissions_key"),
+    sa.Index("submissions_order", "tenant", "sequence"),
+    sqlite_autoincrement=True,
+)
+"""Jobs that came through the Comfy API v2: the keys that may not be used again, and (``document``) what was cancelled
+before it ran, which neither queue nor history remembers."""
+
+assets_table = sa.Table(
+    "assets",
+    metadata,
+    sa.Column("sequence", _Rowid, primary_key=True, autoincrement=True),
+    sa.Column("tenant", sa.String(64), nullable=False),
+    sa.Column("id", sa.String(36), nullable=False),
+    sa.Column("hash", sa.String(64), nullable=True),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("content_type", sa.String(128), nullable=False),
+    sa.Column("name", sa.String(512), nullable=False),
+    sa.Column("job_id", sa.String(36), nullable=True),
+    sa.Column("created_ms", sa.BigInteger, nullable=False),
+    sa.Column("updated_ms", sa.BigInteger, nullable=False),
+    sa.Column("accessed_ms", sa.BigInteger, nullable=False),
+    sa.Column("idempotency_key", sa.String(255), nullable=True),
+    sa.Column("document", _Document, nullable=False),
+    sa.UniqueConstraint("tenant", "id", name="assets_id"),
+    sa.UniqueConstraint("tenant", "idempotency_key", name="assets_key"),
+    sa.Index("assets_hash", "tenant", "hash"),
+    sqlite_autoincrement=True,
+)
+"""Assets: what a tenant uploaded (``hash``: BLAKE3 of a blob that we keep) and what its jobs made (no hash;
+``document`` names the file)."""
+
 
 class DatabaseError(RingfenceError):
     """The database cannot be opened, migrated or written."""

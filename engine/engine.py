@@ -139,10 +139,13 @@ class Engine:
         return Submitted(row.prompt_id, row.number, valid.report.node_errors)
 
     async def queue(self, tenant: TenantId) -> QueueSnapshot:
-        """The tenant's pending and running prompts."""
-        running = await self._storage.running(tenant)
+        """The tenant's pending and running prompts. One that is in neither has ended: its history entry is there."""
+        # In the direction in which prompts move: one that is claimed between the two reads is seen in the second.
         pending = await self._storage.pending(tenant)
-        return QueueSnapshot(tuple(map(_item, running)), tuple(map(_item, pending)))
+        running = await self._storage.running(tenant)
+        claimed = {row.prompt_id for row in running}
+        waiting = [row for row in pending if row.prompt_id not in claimed]
+        return QueueSnapshot(tuple(map(_item, running)), tuple(map(_item, waiting)))
 
     async def delete_pending(self, tenant: TenantId, prompt_ids: Collection[str]) -> int:
         """Remove pending prompts; returns how many there were."""

@@ -113,6 +113,20 @@ class ExtensionInfo:
     updated_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class PackFiles:
+    """Where a ready pack lies, for whoever shows files of it to a browser."""
+
+    name: ExtensionName
+    code: Path
+    given: str
+    """What its directory was called where it was taken from; files may name each other by it."""
+    web_directory: str | None
+    """As its worker said: relative to ``code``, and not to be trusted."""
+    web_files: bool
+    """The policy lets its web directory be served."""
+
+
 _DESCRIPTIONS: TypeAdapter[LoadedExtension] = TypeAdapter(LoadedExtension)
 
 

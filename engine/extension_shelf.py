@@ -49,6 +49,8 @@ class Entry:
     """Its sandbox group, as its policy said last."""
     private_areas: frozenset[str] = frozenset()
     """Of output and temp: those of which its sandbox sees its own folder only, as its policy said last."""
+    web_directory: str | None = None
+    """Of the pack's browser files, relative to ``code``; said by its worker, so it is looked at before it is used."""
     loading: bool = False
     stale: bool = False
     """The descriptions at hand are of another policy, image or content."""

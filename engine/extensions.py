@@ -24,7 +24,7 @@ from engine.extension_files import SourceLimits
 from engine.extension_git import GitLimits, GitSource, parse_source
 from engine.extension_intake import Taken, drop_copies, original_source, take_source
 from engine.extension_loader import EnvironmentKeeper, Loader, Progress, Sandboxes, failure_of
-from engine.extension_records import ExtensionInfo, Origin, Record
+from engine.extension_records import ExtensionInfo, Origin, PackFiles, Record
 from engine.extension_shelf import Entry, Shelf
 from engine.registry import NodeType
 from policies import (
@@ -39,7 +39,15 @@ from policies import (
 from sandbox import ExtensionFiles, Places
 from sandbox.errors import StartError
 
-__all__ = ["ExtensionInfo", "ExtensionRegistry", "GitSource", "Origin", "Sandboxes", "parse_source"]
+__all__ = [
+    "ExtensionInfo",
+    "ExtensionRegistry",
+    "GitSource",
+    "Origin",
+    "PackFiles",
+    "Sandboxes",
+    "parse_source",
+]
 
 
 def _silent(_line: str) -> None:
@@ -244,6 +252,22 @@ class ExtensionRegistry:
                     classes = None if class_types is None else sorted(named.get(entry.name, ()))
                     tasks.start_soon(self._loader.describe, entry, classes)
         return self._shelf.catalog(tenant).types
+
+    # -- what the API asks for the web page ----------------------------------------------------------------------
+
+    async def pack_files(self, tenant: TenantId) -> builtins.list[PackFiles]:
+        """Where the tenant's ready packs lie and what of them may be shown, in the order of adding."""
+        found = []
+        for entry in self._shelf.of(tenant):
+            if entry.core or entry.record.state != "ready":
+                continue
+            try:
+                policy = await self._shelf.read_policy(entry)
+            except RingfenceError:
+                continue  # said by whoever starts that extension
+            given = Path(entry.record.origin.location.rstrip("/")).name.removesuffix(".git")
+            found.append(PackFiles(entry.name, entry.code, given, entry.web_directory, policy.web_files))
+        return found
 
     # -- what the sandbox room asks (sandbox.extension_source.ExtensionSource) ---------------------------------
 

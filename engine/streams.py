@@ -58,6 +58,11 @@ class EventStream:
         self._bytes -= nbytes
         return event
 
+    @property
+    def is_over(self) -> bool:
+        """True when iteration has nothing more to give, now or later."""
+        return not self._buffer and (self._is_closed or self.is_dropped)
+
     def push(self, event: Event, nbytes: int) -> None:
         """Add an event of about ``nbytes``; drops the reader when its buffer is full. One event always fits."""
         if self.is_dropped or self._is_closed:

@@ -25,8 +25,9 @@ from policies import LOCAL_TENANT, RingfenceError, TenantId, parse_tenant_id
 _t = tenants_table.c
 _FRESH_S = 5.0  # another process's rotation is seen within this time; our own at once
 
-TENANT_DIRECTORIES = ("input", "output", "temp", "user/default", "models")
-"""What a tenant's directory holds. The first three are ComfyUI's file types; ``default`` is its only user."""
+TENANT_DIRECTORIES = ("input", "output", "temp", "user/default", "models", "assets")
+"""What a tenant's directory holds. The first three are ComfyUI's file types; ``default`` is its only user; ``assets``
+are contents by hash, which no sandbox sees."""
 
 
 class TenantError(RingfenceError):

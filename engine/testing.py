@@ -9,7 +9,8 @@ from __future__ import annotations
 import functools
 import inspect
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -26,6 +27,8 @@ from policies import ExtensionName, RingfenceError, SandboxId, TenantId
 from sandbox.calls import (
     ExpandedCall,
     ExpandedNode,
+    HttpRequest,
+    HttpResponse,
     LoadedExtension,
     NodeCall,
     NodeDescription,
@@ -264,6 +267,21 @@ class FakeSession:
     async def describe(self, class_types: Sequence[str] | None = None) -> tuple[NodeDescription, ...]:
         nodes = self._sessions.nodes
         return tuple(nodes[name].describe().description for name in class_types or nodes)
+
+    @asynccontextmanager
+    async def http(self, request: HttpRequest, body: AsyncIterator[bytes]) -> AsyncIterator[HttpResponse]:
+        """Answers with what it was asked."""
+        sent = b"".join([piece async for piece in body])
+
+        async def answer() -> AsyncIterator[bytes]:
+            yield f"{request.method} {request.target} ".encode() + sent
+
+        yield HttpResponse(200, (("content-type", "text/plain"),), answer())
+
+    async def hook_prompt(self, body: Mapping[str, JSON], limit_s: float) -> JSON:
+        """As a pack whose handlers change nothing."""
+        del limit_s
+        return dict(body)
 
     async def drop_instances(self, instances: Sequence[str]) -> None:
         self.dropped += instances

@@ -22,6 +22,8 @@ BUILT_IN = DefaultsFile.model_validate(
             "transport": "socket",
             "network": "none",
             "gpus": 0,
+            "routes": False,
+            "web_files": False,
             "environment": {},
             "paths": [
                 {"tenant": "input", "access": "ro"},
@@ -48,6 +50,8 @@ BUILT_IN = DefaultsFile.model_validate(
             "scratch": "4GiB",
             "shared_memory": "8GiB",
             "gpus": 4,
+            "routes": True,
+            "web_files": True,
             "timeouts": {"import": "10m", "call": "6h", "idle": "24h", "grace": "30s"},
         },
         "path_roots": [],

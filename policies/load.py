@@ -26,7 +26,7 @@ from policies.yaml_tree import Tree, parse_tree
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 _TAGS: dict[str, type[BaseModel]] = {"tenant-path": TenantPath, "host-path": HostPath}
-_LATER = {"secrets", "web", "routes", "egress"}
+_LATER = {"secrets", "web", "egress"}
 _MEANT = {
     "shm": "shared_memory",
     "mounts": "paths",

@@ -229,6 +229,10 @@ class _Values(_Strict):
     """`none`: nothing but loopback."""
     gpus: Gpus | None = None
     """GPUs by UUID or index; 0 or an empty list for none."""
+    routes: bool | None = None
+    """Whether HTTP routes that it registers are served, and its prompt handlers are called."""
+    web_files: bool | None = None
+    """Whether its web directory is served, whose scripts run in the user's browser with the user's rights."""
     environment: Environment | None = None
     """Environment variables for the worker, added to those of the layer below."""
     paths: Paths | None = None
@@ -284,6 +288,10 @@ class Ceilings(_Strict):
     """Most for `shared_memory`."""
     gpus: GpuCount | None = None
     """Largest number of GPUs."""
+    routes: bool | None = None
+    """Whether `routes` may be true."""
+    web_files: bool | None = None
+    """Whether `web_files` may be true."""
     timeouts: TimeoutCeilings | None = None
     """Longest timeouts."""
 
@@ -368,6 +376,10 @@ class EffectivePolicy(_Strict):
     network: Literal["none"]
     gpus: tuple[str, ...]
     """UUIDs or indices; empty for none."""
+    routes: bool
+    """HTTP routes and prompt handlers of the pack are used."""
+    web_files: bool
+    """The pack's web directory is served."""
     environment: Annotated[
         Mapping[str, str], AfterValidator(MappingProxyType), PlainSerializer(dict, return_type=dict[str, str])
     ]

@@ -51,12 +51,37 @@ class Catalogue:
                 {"method": route.method[:16], "path": plain.clean(route.path)[:1024]}
                 for route in extension.routes[:_MAX_ROUTES]
             ],
+            "prompt_handlers": min(len(extension.prompt_handlers), _MAX_ROUTES),
+            "node_replacements": extension.node_replacements[:_MAX_ROUTES],
             "notes": [plain.clean(note) for note in extension.notes],
         }
 
     def describe(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Answer ``extension/describe``."""
         return _describe(list(self._extensions.values()), params.get("class_types"))
+
+    def extension(self, name: Any) -> Extension:
+        """The loaded extension of that name.
+
+        Raises:
+            RpcError: there is none.
+        """
+        extension = self._extensions.get(name) if isinstance(name, str) else None
+        if extension is None:
+            raise RpcError(
+                wire.INVALID_PARAMS, f"no extension {plain.clean(str(name))[:200]!r} is loaded here"
+            )
+        return extension
+
+    def hook_prompt(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Answer ``prompt/hook``: pass a prompt through the extension's handlers, each of which may change it."""
+        body = params["body"]
+        for handler in self.extension(params.get("name")).prompt_handlers:
+            try:
+                body = handler(body)
+            except BaseException as error:  # noqa: BLE001 - as in ComfyUI it is logged and the prompt goes on
+                failures.print_to_log(error, "a prompt handler failed")
+        return {"body": plain.to_json(body)}
 
     def node(self, params: Mapping[str, Any]) -> NodeClass:
         """The class that call params name.

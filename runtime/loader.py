@@ -42,6 +42,8 @@ class Extension:
     """Classes that cannot be used -> why."""
     web_directory: str | None = None
     routes: list[registry.Route] = field(default_factory=list)
+    prompt_handlers: list[Any] = field(default_factory=list)
+    node_replacements: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -64,13 +66,20 @@ async def load(name: str, path: str, module_name: str | None, *, core: bool) -> 
     relative_name = module_name or f"custom_nodes.{name}"
     place = Path(path) if core else _working_copy(Path(path), relative_name, extension)
     registry.take_routes()
-    _run_prestartup(place, extension)
-    known = dict(registry.node_classes)
-    module = _import(place)
-    extension.web_directory = _web_directory(module, place)
-    await _collect(module, extension)
+    handlers, replacements = len(registry.prompt_handlers), len(registry.node_replacements)
+    registry.loading = name
+    try:
+        _run_prestartup(place, extension)
+        known = dict(registry.node_classes)
+        module = _import(place)
+        extension.web_directory = _web_directory(module, place)
+        await _collect(module, extension)
+    finally:
+        registry.loading = None
     _take_patched_in(known, extension)
     extension.routes = registry.take_routes()
+    extension.prompt_handlers = registry.prompt_handlers[handlers:]
+    extension.node_replacements = registry.node_replacements[replacements:]
     _register(extension, relative_name)
     return extension
 
@@ -208,6 +217,10 @@ def describe(extension: Extension, class_types: list[str] | None = None) -> list
     described = []
     for node in list(extension.nodes.values()):
         if class_types is not None and node.class_type not in class_types:
+            continue
+        if (
+            getattr(node.cls, "RINGFENCE_HIDDEN", False) is True
+        ):  # for the host's own calls; no prompt can name it
             continue
         try:
             description = schema.describe(node.class_type, node.cls, node.display_name)

@@ -21,6 +21,11 @@ MAX_FRAME: Final = 4 * 1024 * 1024
 MAX_NOTIFICATION: Final = 256 * 1024
 #: Strings, bytes and encoded values longer than this many bytes travel as a file in /dev/shm, not in a frame.
 INLINE_LIMIT: Final = 64 * 1024
+#: Most bytes of an HTTP body in one message (before base64).
+HTTP_PIECE: Final = 512 * 1024
+#: Most headers of one HTTP message, and characters in all of them together.
+HTTP_HEADERS: Final = 100
+HTTP_HEADER_CHARACTERS: Final = 16 * 1024
 MAX_DEPTH: Final = 64
 
 # -- methods: host -> worker -----------------------------------------------------------------------------------
@@ -35,6 +40,11 @@ EXECUTE: Final = "node/execute"
 CANCEL: Final = "node/cancel"  # notification
 RELEASE_HANDLES: Final = "handle/release"  # notification
 DROP_INSTANCES: Final = "instance/drop"  # notification
+HTTP_REQUEST: Final = "http/request"
+HTTP_SEND: Final = "http/send"
+HTTP_READ: Final = "http/read"
+HTTP_CLOSE: Final = "http/close"  # notification
+PROMPT_HOOK: Final = "prompt/hook"
 
 # -- methods: worker -> host -----------------------------------------------------------------------------------
 ALLOCATE: Final = "shm/allocate"
@@ -57,6 +67,11 @@ HOST_METHODS: Final = frozenset(
         CANCEL,
         RELEASE_HANDLES,
         DROP_INSTANCES,
+        HTTP_REQUEST,
+        HTTP_SEND,
+        HTTP_READ,
+        HTTP_CLOSE,
+        PROMPT_HOOK,
     }
 )
 WORKER_METHODS: Final = frozenset({ALLOCATE, DISCARD, PROGRESS, TEXT, LOG, EVENT})

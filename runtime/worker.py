@@ -14,7 +14,7 @@ import platform
 import queue
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +26,7 @@ from .loop import LoopThread
 from .nodecalls import NodeCalls
 from .peer import Peer, PeerGoneError, Reply, RpcError
 from .sdk import host, paths
+from .site import Site
 from .stdio import Capture
 from .streams import FrameStream
 
@@ -66,6 +67,7 @@ class Worker:
         )
         self._catalogue = Catalogue()
         self._nodes = NodeCalls(self._catalogue, self._files, self._loop)
+        self._site = Site()
         self._calls: dict[str | int, _Call] = {}
         self._calls_lock = threading.Lock()
         self._requests: dict[str, Callable[[dict[str, Any], Reply], None]] = {
@@ -83,8 +85,15 @@ class Worker:
             ),
             wire.LAZY: lambda params, reply: self._in_pool(reply, lambda: self._nodes.lazy(params)),
             wire.EXECUTE: self._on_execute,
+            wire.PROMPT_HOOK: lambda params, reply: self._in_pool(
+                reply, lambda: self._catalogue.hook_prompt(params)
+            ),
+            wire.HTTP_REQUEST: self._on_site(self._site.request),
+            wire.HTTP_SEND: self._on_site(self._site.send),
+            wire.HTTP_READ: self._on_site(self._site.read),
         }
         host.connect(self)
+        host.lend_loop(self._loop.loop)
 
     def run(self) -> None:
         """Serve until the host says bye or hangs up; does not return."""
@@ -134,6 +143,8 @@ class Worker:
             self._bury(self._nodes.handles.release(params.get("handles") or ()))
         elif method == wire.DROP_INSTANCES:
             self._bury(self._nodes.instances.drop(params.get("instances") or []))
+        elif method == wire.HTTP_CLOSE:
+            self._loop.submit(self._site.close(params))
 
     def _bury(self, objects: list[Any]) -> None:
         """Let objects go at once, but their destructors run elsewhere: they are the pack's code."""
@@ -235,6 +246,24 @@ class Worker:
 
     def _on_main(self, reply: Reply, make: Make) -> None:
         self._jobs.put(lambda: self._answer(reply, make))
+
+    def _on_site(
+        self, serve: Callable[[dict[str, Any]], Coroutine[Any, Any, dict[str, Any]]]
+    ) -> Callable[[dict[str, Any], Reply], None]:
+        """Serve a request about HTTP on the loop; the answer is written on another thread, to keep the loop free."""
+
+        async def on_loop(params: dict[str, Any], reply: Reply) -> None:
+            try:
+                result = await serve(params)
+            except BaseException as error:  # noqa: BLE001 - cancelled, or whatever the pack raised
+                self._codec.submit(self._answer, reply, _raiser(failures.as_rpc_error(error)))
+            else:
+                self._codec.submit(self._answer, reply, lambda: result)
+
+        def start(params: dict[str, Any], reply: Reply) -> None:
+            self._loop.submit(on_loop(params, reply))
+
+        return start
 
     def _in_pool(self, reply: Reply, make: Make) -> None:
         self._pool.submit(self._answer, reply, make)

@@ -6,7 +6,8 @@ whose tensor files have been taken over by the store, so ``file`` is an object i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -93,6 +94,17 @@ class NodeDescription:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeReplacement:
+    """A pack says that nodes of an old class may be taken for another; fields as in ``GET /node_replacements``."""
+
+    new_node_id: str
+    old_node_id: str
+    old_widget_ids: tuple[str, ...] | None = None
+    input_mapping: tuple[Mapping[str, JSON], ...] | None = None
+    output_mapping: tuple[Mapping[str, JSON], ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class LoadedExtension:
     """Result of loading an extension in a worker."""
 
@@ -102,6 +114,8 @@ class LoadedExtension:
     web_directory: str | None
     routes: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
+    prompt_handlers: int = 0
+    node_replacements: tuple[NodeReplacement, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +184,26 @@ class PackEvent:
     node_id: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """A request for a route of a pack; the body comes apart from it."""
+
+    method: str
+    target: str
+    """Path and query as they stood in the request line, percent-encoded."""
+    headers: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HttpResponse:
+    """What a route answers; nothing of it is fit for a browser before somebody has gone through it."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    """Names in lower case; no line breaks or control characters in either."""
+    body: AsyncIterator[bytes]
+
+
 ProgressSink = Callable[[Progress], None]
 EventSink = Callable[[TenantId, ExtensionName, PackEvent], None]
 
@@ -209,3 +243,12 @@ class Session(Protocol):
 
     async def release_handles(self, handles: Sequence[int]) -> None:
         """Let go of object handles."""
+
+    def http(
+        self, request: HttpRequest, body: AsyncIterator[bytes]
+    ) -> AbstractAsyncContextManager[HttpResponse]:
+        """Ask a route of the extension. Leaving the context ends the exchange; the sandbox lives on in any case but a
+        broken protocol. Raises RouteTimeoutError and RouteBusyError as well."""
+
+    async def hook_prompt(self, body: Mapping[str, JSON], limit_s: float) -> JSON:
+        """Pass a prompt's body through the extension's prompt handlers; raises RouteTimeoutError as well."""

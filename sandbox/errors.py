@@ -9,7 +9,9 @@ RingfenceError (policies)
    ├─ ProtocolViolationError  said something it may not say; it was ended
    ├─ QuarantinedError     keeps dying; ``retry_after_s``
    ├─ QuotaError           bytes or objects in /dev/shm beyond a cap
-   └─ HandleNotPortableError  an object handle would leave its sandbox (group)
+   ├─ HandleNotPortableError  an object handle would leave its sandbox (group)
+   ├─ RouteTimeoutError    a route of the pack did not answer in time; the sandbox lives on
+   └─ RouteBusyError       too many requests for routes of one sandbox at once
 NodeRaisedError            the pack's code raised (a result about the node; the sandbox lives on)
 └─ NodeInterruptedError    stopped on request
 """
@@ -97,6 +99,18 @@ class HandleNotPortableError(SandboxError):
     """An object handle would leave the sandbox that holds the object."""
 
     code = "handle_not_portable"
+
+
+class RouteTimeoutError(SandboxError):
+    """A route or prompt handler of a pack did not answer in time; its sandbox lives on."""
+
+    code = "route_timeout"
+
+
+class RouteBusyError(SandboxError):
+    """Too many requests for the routes of one sandbox are open."""
+
+    code = "route_busy"
 
 
 class NodeRaisedError(RingfenceError):

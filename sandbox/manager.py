@@ -26,6 +26,7 @@ import anyio.abc
 import anyio.to_thread
 
 from policies import EffectivePolicy, ExtensionName, PolicyStore, SandboxId, TenantId
+from sandbox.call_book import CallBook
 from sandbox.calls import EventSink, Session
 from sandbox.errors import LoadFailedError, ProtocolViolationError, SandboxError, StartError
 from sandbox.extension_source import ExtensionFiles, ExtensionSource
@@ -35,7 +36,7 @@ from sandbox.launcher.verbs import Launcher, SandboxRequest, Usage
 from sandbox.lifecycle import Sandbox, Surroundings, ended_copy
 from sandbox.logbook import Logbook, LogLine
 from sandbox.places import Places
-from sandbox.session import CallBook, ExtensionSession
+from sandbox.session import ExtensionSession
 from sandbox.tensors import TensorStore
 
 log = logging.getLogger(__name__)

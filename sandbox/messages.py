@@ -8,6 +8,7 @@ anything else has broken the protocol and is ended. JSON itself is read in ``hos
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from policies import ExtensionName, SandboxId, safe_text
 from runtime import wire
 from sandbox import hostile_json
-from sandbox.calls import LoadedExtension, NodeDescription, Validator, measure
+from sandbox.calls import LoadedExtension, NodeDescription, NodeReplacement, Validator, measure
 from sandbox.errors import (
     LoadFailedError,
     NodeInterruptedError,
@@ -279,6 +280,37 @@ class _Route(_Strict):
     path: Annotated[str, StringConstraints(max_length=1024)]
 
 
+class _InputMapping(_Strict):
+    new_id: Name
+    old_id: Name | None = None
+    set_value: bool | int | float | Text | None = None
+
+
+class _OutputMapping(_Strict):
+    new_idx: Annotated[int, Field(ge=0, le=10_000)]
+    old_idx: Annotated[int, Field(ge=0, le=10_000)]
+
+
+class _Replacement(_Strict):
+    new_node_id: Name
+    old_node_id: Name
+    old_widget_ids: Annotated[list[Name], Field(max_length=1000)] | None
+    input_mapping: Annotated[list[_InputMapping], Field(max_length=1000)] | None
+    output_mapping: Annotated[list[_OutputMapping], Field(max_length=1000)] | None
+
+    def plain(self) -> NodeReplacement:
+        """As the engine knows it."""
+        return NodeReplacement(
+            self.new_node_id,
+            self.old_node_id,
+            None if self.old_widget_ids is None else tuple(self.old_widget_ids),
+            None
+            if self.input_mapping is None
+            else tuple(item.model_dump(exclude_unset=True) for item in self.input_mapping),
+            None if self.output_mapping is None else tuple(item.model_dump() for item in self.output_mapping),
+        )
+
+
 class _Loaded(_Strict):
     api: Annotated[str, StringConstraints(max_length=16)]
     nodes: Annotated[list[_Node], Field(max_length=MAX_NODES)]
@@ -286,6 +318,8 @@ class _Loaded(_Strict):
     web_directory: Annotated[str, StringConstraints(max_length=1024)] | None
     routes: Annotated[list[_Route], Field(max_length=1000)]
     notes: Annotated[list[Text], Field(max_length=1000)]
+    prompt_handlers: Annotated[int, Field(ge=0, le=1000)] = 0
+    node_replacements: Annotated[list[_Replacement], Field(max_length=1000)] = []
 
 
 class _Described(_Strict):
@@ -303,6 +337,29 @@ class _Fingerprint(_Strict):
 
 class _Lazy(_Strict):
     names: Annotated[list[Name], Field(max_length=10_000)]
+
+
+# Nothing that could begin another header or end the head: the value goes into a response of ours.
+_HeaderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$")]
+_HeaderValue = Annotated[str, StringConstraints(pattern=r"^[\t -~\u00a0-\u00ff]*$", max_length=8192)]
+_Base64 = Annotated[str, StringConstraints(max_length=2 * wire.HTTP_PIECE)]
+
+
+class _HttpPiece(_Strict):
+    data: _Base64
+    more: bool
+
+
+class _HttpHead(_HttpPiece):
+    status: Annotated[int, Field(ge=200, le=599)]
+    headers: Annotated[
+        list[Annotated[tuple[_HeaderName, _HeaderValue], Field(strict=False)]],
+        Field(max_length=wire.HTTP_HEADERS),
+    ]
+
+
+class _Hooked(_Strict):
+    body: Any
 
 
 class _Blocked(_Strict):
@@ -385,6 +442,8 @@ def loaded(result: Any) -> LoadedExtension:
         web_directory=said.web_directory,
         routes=tuple((route.method, route.path) for route in said.routes),
         notes=tuple(safe_text(note) for note in said.notes),
+        prompt_handlers=said.prompt_handlers,
+        node_replacements=tuple(item.plain() for item in said.node_replacements),
     )
 
 
@@ -407,6 +466,60 @@ def fingerprint(result: Any) -> Any:
 def lazy(result: Any) -> tuple[str, ...]:
     """Raises: ProtocolViolationError when it is no list of input names."""
     return tuple(checked(_Lazy, result, "list of lazy inputs").names)
+
+
+@dataclass(frozen=True, slots=True)
+class HttpPiece:
+    """A piece of a route's response."""
+
+    data: bytes
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HttpHead:
+    """The head of a route's response, and its first piece."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    first: HttpPiece
+
+
+def http_head(result: Any, limit: int) -> HttpHead:
+    """Raises: ProtocolViolationError when it is no head of a response whose first piece is at most ``limit`` bytes."""
+    said = checked(_HttpHead, result, "HTTP response")
+    if sum(len(name) + len(value) for name, value in said.headers) > wire.HTTP_HEADER_CHARACTERS:
+        raise ProtocolViolationError("it sent a bad HTTP response: its headers are too long")
+    return HttpHead(
+        said.status,
+        tuple((name.lower(), value) for name, value in said.headers),
+        _http_piece(said.data, said.more, limit),
+    )
+
+
+def http_piece(result: Any, limit: int) -> HttpPiece:
+    """Raises: ProtocolViolationError when it is no piece of a response of at most ``limit`` bytes."""
+    said = checked(_HttpPiece, result, "piece of an HTTP response")
+    return _http_piece(said.data, said.more, limit)
+
+
+def _http_piece(text: str, more: bool, limit: int) -> HttpPiece:
+    try:
+        data = base64.b64decode(text.encode("ascii"), validate=True)
+    except ValueError:
+        raise ProtocolViolationError("it sent a bad HTTP response: its data are not base64") from None
+    if len(data) > limit:
+        raise ProtocolViolationError(
+            f"it sent a piece of {len(data)} bytes of an HTTP response, {limit} were asked"
+        )
+    if more and not data:
+        raise ProtocolViolationError("it sent an empty piece of an HTTP response that is not the last")
+    return HttpPiece(data, more)
+
+
+def hooked(result: Any) -> Any:
+    """Raises: ProtocolViolationError when it is no answer of prompt handlers; what the body holds is not looked at."""
+    return hostile_json.plain(checked(_Hooked, result, "answer of a prompt handler").body)
 
 
 def executed(result: Any, sandbox: SandboxId, *, max_values: int, max_expansion: int) -> ParsedResult:

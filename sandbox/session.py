@@ -11,10 +11,9 @@ The real ``Session``. Starting and ending the sandbox is ``lifecycle.py``'s, whi
 
 from __future__ import annotations
 
-import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any, TypeVar
 
 import anyio
@@ -22,7 +21,16 @@ import anyio
 from policies import ExtensionName, SandboxId, safe_text
 from runtime import wire
 from sandbox import messages
-from sandbox.calls import LoadedExtension, NodeCall, NodeDescription, NodeResult, ProgressSink
+from sandbox.call_book import CallBook
+from sandbox.calls import (
+    HttpRequest,
+    HttpResponse,
+    LoadedExtension,
+    NodeCall,
+    NodeDescription,
+    NodeResult,
+    ProgressSink,
+)
 from sandbox.errors import (
     EndedError,
     HandleNotPortableError,
@@ -32,6 +40,7 @@ from sandbox.errors import (
     QuotaError,
     SandboxError,
 )
+from sandbox.exchanges import Exchanges
 from sandbox.launcher import failure
 from sandbox.launcher.verbs import Launcher
 from sandbox.lifecycle import Sandbox, ended_copy
@@ -41,29 +50,6 @@ from sandbox.tensors import TensorStore
 
 T = TypeVar("T")
 _OBJECT_TAGS = frozenset({wire.TAG_JSON, wire.TAG_STR, wire.TAG_BYTES})
-
-
-class CallBook:
-    """Numbers the calls of one sandbox and remembers which extension each is for."""
-
-    def __init__(self) -> None:
-        self._ids: Iterator[int] = itertools.count(1)
-        self._extensions: dict[int, ExtensionName] = {}
-
-    def open(self, extension: ExtensionName) -> int:
-        """A new call's number."""
-        number = next(self._ids)
-        self._extensions[number] = extension
-        return number
-
-    def close(self, number: int) -> None:
-        """The call is over; the newest stays known, for what its node says a moment later."""
-        for known in [known for known in self._extensions if known < number - 64]:
-            del self._extensions[known]
-
-    def extension_of(self, number: int) -> ExtensionName | None:
-        """Whose call it is."""
-        return self._extensions.get(number)
 
 
 class ExtensionSession:
@@ -85,6 +71,7 @@ class ExtensionSession:
         self._launcher = launcher
         self._on_success = on_success
         self._outputs = Outputs(store, sandbox.id, sandbox.policy)
+        self._exchanges = Exchanges(sandbox, extension, calls)
         self._loaded: LoadedExtension | None = None
         self._loading = anyio.Lock()
 
@@ -180,6 +167,16 @@ class ExtensionSession:
                 if self._sandbox.is_ending:
                     raise ended_copy(await self._sandbox.final_error(), call_started=False)
                 return await self._execute(call, progress)
+
+    def http(
+        self, request: HttpRequest, body: AsyncIterator[bytes]
+    ) -> AbstractAsyncContextManager[HttpResponse]:
+        """See ``calls.Session``."""
+        return self._exchanges.open(request, body)
+
+    async def hook_prompt(self, body: Mapping[str, Any], limit_s: float) -> Any:
+        """See ``calls.Session``."""
+        return await self._exchanges.hook_prompt(body, limit_s)
 
     async def drop_instances(self, instances: Sequence[str]) -> None:
         """See ``calls.Session``."""

@@ -7,6 +7,7 @@ from fastapi import APIRouter, FastAPI
 from api import websocket
 from api.frontend import Frontend
 from api.routes import (
+    assets,
     extensions,
     files,
     frontend,
@@ -23,6 +24,9 @@ from api.routes import (
     tenants,
     userdata,
     users,
+    v2_assets,
+    v2_jobs,
+    web,
 )
 from api.routes import ringfence as ringfence_routes
 
@@ -36,6 +40,7 @@ _TWICE: tuple[APIRouter, ...] = (
     userdata.router,
     models.router,
     system.router,
+    web.router,
 )
 
 
@@ -45,7 +50,10 @@ def include_all(app: FastAPI) -> None:
         app.include_router(router, tags=["ComfyUI"])
         app.include_router(router, prefix="/api", include_in_schema=False)
     app.include_router(jobs.router, prefix="/api", tags=["ComfyUI"])
+    app.include_router(assets.router, prefix="/api")
     app.include_router(internal.router, prefix="/internal", tags=["ComfyUI"])
+    for router in (v2_jobs.router, v2_assets.router):
+        app.include_router(router, prefix="/api/v2", tags=["Comfy API v2"])
     for router in (
         ringfence_routes.router,
         extensions.router,
@@ -59,6 +67,7 @@ def include_all(app: FastAPI) -> None:
     app.include_router(websocket.router)
 
 
-def include_frontend(app: FastAPI, files: Frontend, origins: tuple[str, ...]) -> None:
-    """Mount the web frontend's files, after every route of the API."""
+def include_files(app: FastAPI, files: Frontend, origins: tuple[str, ...]) -> None:
+    """Mount what is served from disk, after every route of the API: the web frontend's files, then those of packs."""
     app.router.routes.append(frontend.FrontendRoute(files, origins))
+    app.include_router(web.files_router, tags=["ComfyUI"])

@@ -1,4 +1,4 @@
-"""ComfyUI's /internal routes, as far as its frontend needs them. No log of the host is a tenant's to read."""
+"""ComfyUI's /internal routes, as far as its frontend needs them. Logs are the tenant's packs', never the host's."""
 
 from __future__ import annotations
 
@@ -6,34 +6,43 @@ import anyio
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from api import logs
 from api.bodies import BodyError, read_object
 from api.errors import OrjsonResponse
 from api.files import FILE_TYPES, file_tree
 from api.routes.models import FOLDERS
 from api.services import ForTenant, Have
+from api.websocket import Connections
 
 router = APIRouter()
 
 
 @router.get("/logs")
-async def logs() -> Response:
-    """Empty: what packs print is under /ringfence/v1/sandboxes/ID/logs."""
-    return OrjsonResponse("")
+async def all_logs(services: Have, tenant: ForTenant) -> Response:
+    """What the tenant's packs printed lately, as one text."""
+    lines = await logs.lines_of(services.engine, tenant)
+    return OrjsonResponse("".join(f"{line.entry['t']} - {line.entry['m']}" for line in lines))
 
 
 @router.get("/logs/raw")
-async def raw_logs() -> Response:
-    """Empty as well, in the terminal's form."""
-    return OrjsonResponse({"entries": [], "size": {"cols": 80, "rows": 24}})
+async def raw_logs(services: Have, tenant: ForTenant) -> Response:
+    """The same line by line."""
+    lines = await logs.lines_of(services.engine, tenant)
+    return OrjsonResponse({"entries": [line.entry for line in lines], "size": logs.SIZE})
 
 
 @router.patch("/logs/subscribe")
-async def subscribe(request: Request) -> Response:
-    """Accepted; there is nothing to send."""
+async def subscribe(request: Request, tenant: ForTenant) -> Response:
+    """Whether a client's WebSocket shall get ``logs`` messages."""
     try:
-        await read_object(request, optional=True)
+        body = await read_object(request)
     except BodyError:
         return Response(status_code=400)
+    client_id, enabled = body.get("clientId"), body.get("enabled")
+    if not isinstance(client_id, str) or not isinstance(enabled, bool):
+        return Response(status_code=400)
+    connections: Connections = request.app.state.connections
+    connections.want_logs(tenant, client_id, enabled=enabled)
     return Response()
 
 

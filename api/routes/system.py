@@ -7,7 +7,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 import psutil
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from starlette.responses import Response
 
 from api.errors import OrjsonResponse
@@ -73,22 +73,7 @@ async def features(services: Have) -> Response:
     return OrjsonResponse(server_flags(services.settings.max_upload_bytes))
 
 
-@router.get("/extensions")
-async def web_extensions(request: Request) -> Response:
-    """The frontend's own scripts. Packs' would run with the tenant's rights in the browser; none is served yet."""
-    return OrjsonResponse(request.app.state.frontend.scripts)
-
-
-@router.get("/i18n")
-@router.get("/workflow_templates")
-@router.get("/global_subgraphs")
 @router.get("/node_replacements")
 async def nothing_yet() -> Response:
     """Catalogues that are empty here."""
     return OrjsonResponse({})
-
-
-@router.get("/global_subgraphs/{_id}")
-async def no_subgraph() -> Response:
-    """There is none."""
-    return OrjsonResponse(None)

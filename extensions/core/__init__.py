@@ -7,7 +7,9 @@ its own like any other pack: image files of strangers are decoded here and nowhe
 
 from nodes import CORE_CLASSES, CORE_DISPLAY_NAMES
 
-NODE_CLASS_MAPPINGS = dict(CORE_CLASSES)
+from .media import MEDIA_CLASSES
+
+NODE_CLASS_MAPPINGS = {**CORE_CLASSES, **MEDIA_CLASSES}
 NODE_DISPLAY_NAME_MAPPINGS = dict(CORE_DISPLAY_NAMES)
 
 __all__ = ["NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS"]

@@ -1,17 +1,21 @@
 """``server``: what packs may ask of ComfyUI's web server. The server itself is the host's and is not here.
 
-Real: messages to clients, and registering routes (they are noted and reported to the host). Everything else raises
-``AttributeError`` with its name, so that ``getattr(PromptServer.instance, "prompt_queue", None)`` still works.
+Real: messages to clients; routes and prompt handlers, which the host uses where the policy says ``routes: true``; node
+replacements; the queue and the users, as far as they are this sandbox's own. Everything else raises
+``AttributeError`` with its name, so that ``getattr(PromptServer.instance, "messages", None)`` still works.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from ..sdk import context, events, paths, progress, registry
+from .. import failures
+from ..sdk import context, events, host, paths, progress, registry
 from . import _previews
+from ._server_parts import NodeReplaceManager, PromptQueueView, UserManager
 from ._standins import NotProvidedError
 from .protocol import BinaryEventTypes
 
@@ -47,7 +51,7 @@ class RouteTable:
 
     def add(self, method: str, path: str, handler: Any, kwargs: dict[str, Any]) -> None:
         self._items.append(RouteDef(method.upper(), path, handler, kwargs))
-        registry.add_route(method, path)
+        registry.add_route(method, path, handler, kwargs)
 
     def route(self, method: str, path: str, **kwargs: Any) -> Callable[[Any], Any]:
         def register(handler: Any) -> Any:
@@ -131,16 +135,30 @@ class Router:
 
 
 class Application:
-    """Stands for the ``aiohttp`` application. Middlewares and hooks may be added; they are never called."""
+    """Stands for the ``aiohttp`` application. What is hung on it is used for this sandbox's own routes."""
 
     def __init__(self, routes: RouteTable) -> None:
+        own = registry.application
         self.router = Router(routes)
         self.add_routes = self.router.add_routes
-        self.middlewares: list[Any] = []
-        self.on_startup: list[Any] = []
-        self.on_shutdown: list[Any] = []
-        self.on_cleanup: list[Any] = []
-        self.on_response_prepare: list[Any] = []
+        self.middlewares = own.middlewares
+        self.on_startup = own.on_startup
+        self.on_shutdown = own.on_shutdown
+        self.on_cleanup = own.on_cleanup
+        self.on_response_prepare = own.on_response_prepare
+        self._state = own.state
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._state[key]
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._state[key] = value
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._state
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        return self._state.get(key, default)
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"PromptServer.instance.app.{name} is not provided inside a sandbox")
@@ -160,8 +178,10 @@ class PromptServer:
         self.client_id: str | None = None
         self.sockets: dict[str, Any] = {}
         self.sockets_metadata: dict[str, Any] = {}
-        #: Accepted and never called: prompts are taken in by the host.
-        self.on_prompt_handlers: list[Any] = []
+        self.on_prompt_handlers: list[Any] = registry.prompt_handlers
+        self.prompt_queue = PromptQueueView()
+        self.user_manager = UserManager()
+        self.node_replace_manager = NodeReplaceManager()
         self.number = 0
         self.address = "127.0.0.1"
         self.port = 8188
@@ -180,9 +200,33 @@ class PromptServer:
         call = context.current() or context.latest()
         return None if call is None else call.prompt_id
 
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop that coroutine nodes and routes of this sandbox run on.
+
+        Raises:
+            AttributeError: outside of a worker there is none.
+        """
+        loop = host.event_loop()
+        if loop is None:
+            raise AttributeError("PromptServer.instance.loop is there in a worker only")
+        return loop
+
     def add_on_prompt_handler(self, handler: Any) -> None:
-        """Noted and never called: a pack does not see other people's prompts."""
+        """Called with each prompt of the tenant before it is validated, where the policy says ``routes: true``."""
         self.on_prompt_handlers.append(handler)
+
+    def trigger_on_prompt(self, json_data: Any) -> Any:
+        """Pass a prompt through this sandbox's handlers; one that raises is logged and left out."""
+        for handler in list(self.on_prompt_handlers):
+            try:
+                json_data = handler(json_data)
+            except Exception as error:
+                failures.print_to_log(error, "a prompt handler failed")
+        return json_data
+
+    def get_queue_info(self) -> dict[str, Any]:
+        return {"exec_info": {"queue_remaining": self.prompt_queue.get_tasks_remaining()}}
 
     def send_sync(self, event: Any, data: Any, sid: str | None = None) -> None:
         """Send a message to the client ``sid``, or to those of the tenant. From any thread.

@@ -5,6 +5,7 @@ Not for packs: what may be said is in ``progress``, ``events`` and ``registry``.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Protocol
 
 
@@ -29,3 +30,16 @@ def connect(host: Host | None) -> None:
 
 def connected() -> Host | None:
     return _host
+
+
+_loop: asyncio.AbstractEventLoop | None = None
+
+
+def lend_loop(loop: asyncio.AbstractEventLoop | None) -> None:
+    """Say which loop coroutines of packs run on."""
+    global _loop
+    _loop = loop
+
+
+def event_loop() -> asyncio.AbstractEventLoop | None:
+    return _loop

@@ -31,6 +31,7 @@ SIDE_DOORS = {
 ENGINE_SDK_MODULES = {"sandbox/launcher/docker.py", "sandbox/launcher/build.py"}
 #: In runtime/, allowed only inside functions: a value or a stand-in may need them, starting may not.
 LATE_ONLY = {"numpy", "torch", "PIL", "scipy", "safetensors", "aiohttp", "einops", "cv2", "av", "psutil"}
+LATE_ONLY |= {"yarl"}  # aiohttp's own type of URLs
 
 
 def modules(room: str) -> list[Path]:

@@ -17,7 +17,7 @@ from api.services import Services
 from api.settings import Settings
 from engine import Database, SqlStorage, TenantRegistry
 from policies import PolicyStore
-from tests.unit.api.fakes import FakeEngine
+from tests.unit.api.fakes import FakeEngine, FakeMedia
 
 OPERATOR_TOKEN = "operator-token-for-tests-0123456789abcdef"
 Start = Callable[..., AbstractAsyncContextManager[FastAPI]]
@@ -47,7 +47,12 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def make_settings(tmp_path: Path, **more: Any) -> Settings:
-    fields: dict[str, Any] = {"data_dir": tmp_path / "data", "operator_token": OPERATOR_TOKEN, **more}
+    fields: dict[str, Any] = {
+        "data_dir": tmp_path / "data",
+        "operator_token": OPERATOR_TOKEN,
+        "frontend_dir": "none",
+        **more,
+    }
     return Settings(**fields)
 
 
@@ -64,6 +69,7 @@ async def fake_wiring(settings: Settings) -> AsyncIterator[Services]:
             tenants=tenants,
             policies=PolicyStore(settings.policies_path),
             engine=engine,  # type: ignore[arg-type]
+            media=FakeMedia(),  # type: ignore[arg-type]
             operator_token=token.get_secret_value(),
         )
 
@@ -91,6 +97,13 @@ async def app(settings: Settings, start: Start) -> AsyncIterator[FastAPI]:
 def engine(app: FastAPI) -> FakeEngine:
     found = app.state.services.engine
     assert isinstance(found, FakeEngine)
+    return found
+
+
+@pytest.fixture
+def media(app: FastAPI) -> FakeMedia:
+    found = app.state.services.media
+    assert isinstance(found, FakeMedia)
     return found
 
 

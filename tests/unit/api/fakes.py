@@ -16,6 +16,8 @@ from engine import (
     GitSource,
     NewPrompt,
     Origin,
+    PackFiles,
+    PreviewWish,
     PromptInvalidError,
     PromptRequest,
     QueueItem,
@@ -44,6 +46,7 @@ class FakeExtensions:
         self.policies: list[bytes] = []
         self.by_operator: list[bool] = []
         self.fails_with: BaseException | None = None
+        self.packs: list[PackFiles] = []
 
     async def add(
         self,
@@ -89,6 +92,9 @@ class FakeExtensions:
             return self.infos[tenant, name]
         except KeyError:
             raise ExtensionUnknownError(f"there is no extension '{name}'") from None
+
+    async def pack_files(self, tenant: TenantId) -> list[PackFiles]:
+        return self.packs
 
     def _take(self, tenant: TenantId, source: Path | GitSource, name: str) -> ExtensionInfo:
         self.sources.append(source)
@@ -142,6 +148,24 @@ class FakeSandboxes:
         return True
 
 
+class FakeMedia:
+    """Makes no picture: answers with what it was asked for."""
+
+    def __init__(self) -> None:
+        self.previews: list[tuple[TenantId, tuple[str, str, str], PreviewWish]] = []
+        self.masks: list[tuple[TenantId, tuple[str, str, str], bytes]] = []
+
+    async def preview(
+        self, tenant: TenantId, place: tuple[str, str, str], wish: PreviewWish
+    ) -> tuple[bytes, str]:
+        self.previews.append((tenant, place, wish))
+        return f"{wish.format or 'png'} {wish.quality} {wish.channel}".encode(), "image/webp"
+
+    async def mask(self, tenant: TenantId, place: tuple[str, str, str], mask: bytes) -> bytes:
+        self.masks.append((tenant, place, mask))
+        return b"merged"
+
+
 class FakeEngine:
     """Fulfils what api/ uses of ``Engine``."""
 
@@ -152,6 +176,7 @@ class FakeEngine:
         self.sandboxes = FakeSandboxes()
         self.hub = EventHub(64)
         self.invalid: PromptInvalidError | None = None
+        self.outputs = ["1"]
         self.requests: list[PromptRequest] = []
         self.interrupts: list[tuple[TenantId, str | None]] = []
         self.freed: list[tuple[bool, bool]] = []
@@ -167,7 +192,7 @@ class FakeEngine:
             shown["client_id"] = request.client_id
         shown["create_time"] = 1000 + len(self.requests)
         new = NewPrompt(
-            tenant, request.prompt_id or f"p{len(self.requests)}", request.prompt, shown, ["1"],
+            tenant, request.prompt_id or f"p{len(self.requests)}", request.prompt, shown, self.outputs,
             request.number, request.front, secrets,
         )  # fmt: skip
         row = await self.storage.enqueue(new, limit=self.settings.queue_limit)
@@ -228,7 +253,9 @@ class FakeEngine:
         await self.storage.finish(tenant, prompt_id, entry)
 
     async def queue(self, tenant: TenantId) -> QueueSnapshot:
-        running, pending = await self.storage.running(tenant), await self.storage.pending(tenant)
+        pending, running = await self.storage.pending(tenant), await self.storage.running(tenant)
+        claimed = {row.prompt_id for row in running}
+        pending = [row for row in pending if row.prompt_id not in claimed]
         return QueueSnapshot(tuple(map(_item, running)), tuple(map(_item, pending)))
 
     async def delete_pending(self, tenant: TenantId, prompt_ids: Collection[str]) -> int:
@@ -281,4 +308,4 @@ def _item(row: Any) -> QueueItem:
     return QueueItem(row.number, row.prompt_id, row.prompt, row.extra_data, row.outputs)
 
 
-__all__ = ["PROMPT", "FakeEngine"]
+__all__ = ["PROMPT", "FakeEngine", "FakeMedia"]

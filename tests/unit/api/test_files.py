@@ -13,7 +13,9 @@ from fastapi import FastAPI
 
 from api import trees
 from api.settings import Settings
+from engine import PreviewWish
 from tests.unit.api.conftest import Start, client_for, make_settings
+from tests.unit.api.fakes import FakeMedia
 
 pytestmark = pytest.mark.anyio
 
@@ -52,13 +54,58 @@ async def test_a_type_suffix_in_the_name_wins(client: httpx2.AsyncClient, home: 
     assert answer.content == b"in"
 
 
-async def test_previews_are_answered_with_the_raw_file_and_say_so(
-    client: httpx2.AsyncClient, home: Path
+@pytest.mark.parametrize(
+    ("params", "wish"),
+    [
+        ({"preview": "webp"}, ("webp", 90, "")),
+        ({"preview": "jpeg"}, ("jpeg", 90, "")),
+        ({"preview": "jpeg;75", "channel": "rgb"}, ("jpeg", 75, "rgb")),
+        (
+            {"preview": "jpeg;75", "channel": "rgba"},
+            ("webp", 75, "rgba"),
+        ),  # alpha is asked for, and JPEG has none
+        ({"preview": "bmp;x", "channel": "rgb"}, ("webp", 90, "rgb")),
+        ({"channel": "rgb"}, ("", 90, "rgb")),
+        ({"channel": "a"}, ("", 90, "a")),
+    ],
+)
+async def test_a_re_encoded_picture_is_what_the_parameters_ask_a_sandbox_for(
+    client: httpx2.AsyncClient,
+    home: Path,
+    media: FakeMedia,
+    params: dict[str, str],
+    wish: tuple[str, int, str],
 ) -> None:
     (home / "output" / "a.png").write_bytes(b"raw")
-    for params in ({"preview": "webp;90"}, {"channel": "rgb"}, {"channel": "a"}):
-        answer = await client.get("/view", params={"filename": "a.png", **params})
-        assert (answer.status_code, answer.content, answer.headers["ringfence-raw"]) == (200, b"raw", "1")
+    answer = await client.get("/view", params={"filename": "a.png", **params})
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "image/webp"
+    assert answer.headers["content-security-policy"].startswith("sandbox")
+    assert media.previews[0][1:] == (("a.png", "", "output"), PreviewWish(*wish))
+
+
+async def test_a_picture_is_re_encoded_once_until_its_file_changes(
+    client: httpx2.AsyncClient, home: Path, media: FakeMedia
+) -> None:
+    file = home / "output" / "a.png"
+    file.write_bytes(b"raw")
+    for _ in range(2):
+        await client.get("/view", params={"filename": "a.png", "preview": "webp"})
+    assert len(media.previews) == 1
+    file.write_bytes(b"other")
+    await client.get("/view", params={"filename": "a.png", "preview": "webp"})
+    assert len(media.previews) == 2
+
+
+async def test_without_a_file_or_a_wish_no_sandbox_is_asked(
+    client: httpx2.AsyncClient, home: Path, media: FakeMedia
+) -> None:
+    (home / "output" / "a.png").write_bytes(b"raw")
+    assert (await client.get("/view", params={"filename": "b.png", "preview": "webp"})).status_code == 404
+    for channel in ("rgba", "anything"):
+        answer = await client.get("/view", params={"filename": "a.png", "channel": channel})
+        assert answer.content == b"raw"
+    assert not media.previews
 
 
 @pytest.mark.parametrize(
@@ -210,11 +257,42 @@ async def test_uploads_without_a_file_are_refused(client: httpx2.AsyncClient, ho
     assert (await client.post("/upload/image", files=many)).status_code == 400
 
 
-async def test_masks_are_refused_clearly(client: httpx2.AsyncClient, home: Path) -> None:
-    files = {"image": ("m.png", b"x")}
-    answer = await client.post("/upload/mask", files=files, data={"original_ref": '{"filename": "a.png"}'})
-    assert (answer.status_code, answer.json()["error"]["type"]) == (501, "not_implemented")
-    assert (await client.post("/upload/mask", files=files, data={"original_ref": "x"})).status_code == 400
+async def test_a_mask_is_merged_by_a_sandbox_and_stored_as_an_upload_is(
+    client: httpx2.AsyncClient, home: Path, media: FakeMedia
+) -> None:
+    (home / "output" / "sub").mkdir()
+    (home / "output" / "sub" / "a.png").write_bytes(b"original")
+    files = {"image": ("m.png", b"mask")}
+    reference = {"original_ref": '{"filename": "a.png", "subfolder": "sub", "type": "output"}'}
+    for name in ("m.png", "m.png"):  # the same content under the same name is the same file
+        answer = await client.post(
+            "/api/upload/mask", files=files, data={**reference, "subfolder": "clipspace"}
+        )
+        assert answer.json() == {"name": name, "subfolder": "clipspace", "type": "input"}
+    assert media.masks[0][1:] == (("a.png", "sub", "output"), b"mask")
+    assert (home / "input" / "clipspace" / "m.png").read_bytes() == b"merged"
+
+
+@pytest.mark.parametrize(
+    ("reference", "status"),
+    [
+        ("x", 400),
+        ("[]", 400),
+        ('{"filename": 1}', 400),
+        ('{"filename": "../../secret.txt"}', 400),
+        ('{"filename": "a.png", "subfolder": "../.."}', 403),
+        ('{"filename": "a.png", "type": "models"}', 400),
+        ('{"filename": "nowhere.png"}', 404),
+    ],
+)
+async def test_a_mask_without_a_good_original_is_refused_before_any_sandbox_is_asked(
+    client: httpx2.AsyncClient, home: Path, media: FakeMedia, reference: str, status: int
+) -> None:
+    answer = await client.post(
+        "/upload/mask", files={"image": ("m.png", b"x")}, data={"original_ref": reference}
+    )
+    assert answer.status_code == status
+    assert not media.masks
 
 
 async def test_settings_merge_and_are_a_user_file(client: httpx2.AsyncClient, home: Path) -> None:
@@ -358,3 +436,25 @@ def test_only_so_many_files_of_the_same_size_are_compared(
         (tmp_path / (f"x ({number}).png" if number else "x.png")).write_bytes(b"other")
     assert trees.Tree(tmp_path).add("", "x.png", io.BytesIO(b"hello")) == "x (100).png"
     assert len(read) == 1 + 16
+
+
+async def test_a_client_that_has_a_file_already_does_not_get_it_again(
+    client: httpx2.AsyncClient, home: Path
+) -> None:
+    (home / "output" / "a.png").write_bytes(b"0123456789")
+    params = {"filename": "a.png"}
+    first = await client.get("/view", params=params)
+    for headers in (
+        {"If-None-Match": first.headers["etag"]},
+        {"If-None-Match": f'"other", W/{first.headers["etag"]}'},
+        {"If-Modified-Since": first.headers["last-modified"]},
+    ):
+        again = await client.get("/view", params=params, headers=headers)
+        assert (again.status_code, again.content) == (304, b"")
+        assert again.headers["etag"] == first.headers["etag"]
+    for headers in (
+        {"If-None-Match": '"other"'},
+        {"If-Modified-Since": "Thu, 01 Jan 1970 00:00:00 GMT"},
+        {"If-Modified-Since": "nonsense"},
+    ):
+        assert (await client.get("/view", params=params, headers=headers)).content == b"0123456789"

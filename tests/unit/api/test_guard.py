@@ -135,7 +135,7 @@ async def test_unknown_paths_are_404_and_options_is_200(client: httpx2.AsyncClie
         "/api/api/prompt",
         "/manager/x",
         "/customnode/getlist",
-        "/api/assets",
+        "/api/assets/import",
     ):
         assert (await client.get(path)).status_code == 404, path
     assert (await client.options("/api/anything")).status_code == 200
@@ -365,3 +365,36 @@ def test_too_few_open_files_refuse_to_start(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(OpenFilesError, match="only 512 files") as caught:
         raise_open_files()
     assert "ulimit" in caught.value.hint
+
+
+async def test_comfyuis_assets_are_said_to_be_off(client: httpx2.AsyncClient) -> None:
+    assert (await client.get("/features")).json()["assets"] is False
+    for method, path in (
+        ("GET", "assets"),
+        ("POST", "assets/from-hash"),
+        ("GET", "tags"),
+        ("DELETE", "assets/x"),
+    ):
+        answer = await client.request(method, f"/api/{path}")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "SERVICE_DISABLED")
+
+
+async def test_a_token_may_come_as_the_password_of_http_basic(
+    studio: tuple[httpx2.AsyncClient, httpx2.AsyncClient], app: FastAPI
+) -> None:
+    token = studio[0].headers["authorization"].removeprefix("Bearer ")
+    async with client_for(app) as client:
+        assert (await client.get("/prompt", auth=("anybody", token))).status_code == 200
+        assert (await client.get("/prompt", auth=("anybody", "wrong"))).status_code == 401
+        for odd in ("Basic", "Basic !!!", "Basic YWJj", "Digest x"):
+            assert (await client.get("/prompt", headers={"Authorization": odd})).status_code == 401
+
+
+async def test_credentials_of_any_kind_do_not_matter_in_single_user_mode(client: httpx2.AsyncClient) -> None:
+    for header in ("Basic dXNlcjpwYXNz", "Bearer nonsense", "Other x"):
+        assert (await client.get("/prompt", headers={"Authorization": header})).status_code == 200
+
+
+async def test_a_websockets_path_without_an_upgrade_is_a_400(client: httpx2.AsyncClient) -> None:
+    for path in ("/ws", "/api/ws"):
+        assert (await client.get(path)).status_code == 400

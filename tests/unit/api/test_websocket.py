@@ -8,11 +8,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
+import httpx2
 import pytest
 from fastapi import FastAPI
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from api import logs
 from api.settings import Settings
 from engine.events import (
     NodeBlocked,
@@ -317,3 +319,33 @@ async def test_a_client_id_means_nothing_to_another_tenant(
         engine.say(QueueChanged(TenantId("b"), None, 5))
         assert (await receive(first))["type"] == "execution_start"
         assert (await receive(second))["data"]["status"]["exec_info"]["queue_remaining"] == 5
+
+
+async def test_who_subscribes_to_logs_hears_what_the_tenants_packs_print(
+    url: str, client: httpx2.AsyncClient, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "INTERVAL_S", 0.01)
+    engine.sandboxes.run("blur-1", T, "blur")
+    engine.sandboxes.run("other-1", "other", "other")
+    async with connect(f"{url}/ws?clientId=me") as socket, connect(f"{url}/ws?clientId=else") as silent:
+        await receive(socket)
+        await receive(silent)
+        body = {"clientId": "me", "enabled": True}
+        assert (await client.patch("/internal/logs/subscribe", json=body)).status_code == 200
+        message = await receive(socket)
+        assert message["type"] == "logs"
+        assert message["data"]["size"] is None
+        assert message["data"]["entries"][0]["m"] == "[blur] hello from blur-1 of local\n"
+        assert "other" not in json.dumps(message)
+        await client.patch("/internal/logs/subscribe", json={**body, "enabled": False})
+        await engine.queue_changed(T)
+        with anyio.fail_after(5):
+            while (await receive(socket))["type"] == "logs":
+                pass  # one that was on its way
+        assert (await receive(silent))["type"] == "status"
+    assert "hello from blur-1" in (await client.get("/internal/logs")).json()
+    raw = (await client.get("/internal/logs/raw")).json()
+    assert raw["size"] == {"cols": 80, "rows": 24}
+    assert raw["entries"][0]["m"].startswith("[blur]")
+    for odd in ({}, {"clientId": 1, "enabled": True}, {"clientId": "me", "enabled": 1}):
+        assert (await client.patch("/internal/logs/subscribe", json=odd)).status_code == 400

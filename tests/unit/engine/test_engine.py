@@ -271,6 +271,34 @@ async def test_what_the_queue_shows_has_no_secrets_and_has_the_time():
         assert item.outputs == ("s",)
 
 
+async def test_a_prompt_claimed_while_the_queue_is_read_is_seen_once():
+    class ClaimedBetweenReads(MemoryStorage):
+        armed = False
+
+        async def pending(self, tenant):
+            return await self.then_claim(await super().pending(tenant), tenant)
+
+        async def running(self, tenant):
+            return await self.then_claim(await super().running(tenant), tenant)
+
+        async def then_claim(self, rows, tenant):
+            if self.armed:
+                self.armed = False
+                await self.claim_next(tenant)
+            return rows
+
+    gate, storage = Gate(), ClaimedBetweenReads()
+    async with Stage(gate.node, storage=storage, limits=EngineLimits(concurrency=1)) as stage:
+        await stage.submit(GATED)
+        await gate.until(1)
+        late = await stage.submit(GATED)
+        storage.armed = True
+        seen = await stage.engine.queue(LOCAL_TENANT)
+        assert [item.prompt_id for item in (*seen.running, *seen.pending)].count(late.prompt_id) == 1
+        assert len(seen.running) == 2
+        gate.open.set()
+
+
 async def test_the_running_node_of_a_client():
     async with gated() as (gate, stage):
         await stage.submit(named("x"), client_id="me")

@@ -75,4 +75,11 @@ async def test_names_are_checked_and_unique(database: Database) -> None:
 
 def test_a_tenants_directory_has_comfyuis_places(tmp_path: Path) -> None:
     root = prepare_tenant_directory(tmp_path, TenantId("a"))
-    assert sorted(path.name for path in root.iterdir()) == ["input", "models", "output", "temp", "user"]
+    assert sorted(path.name for path in root.iterdir()) == [
+        "assets",
+        "input",
+        "models",
+        "output",
+        "temp",
+        "user",
+    ]

@@ -15,6 +15,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from ....sdk import registry
+from ..._server_parts import describe_replacement
 from ...comfy_execution.progress import get_progress_state
 from ...comfy_execution.utils import get_executing_context
 from ..internal import ComfyAPIBase
@@ -162,8 +164,9 @@ class _NodeReplacement:
         self.registered: dict[tuple[str, str], NodeReplace] = {}
 
     async def register(self, node_replace: NodeReplace) -> None:
-        """Note a replacement. Without effect on this host's prompts; the same pair twice is noted once."""
+        """Note a replacement for the host; the same pair twice is noted once."""
         self.registered.setdefault((node_replace.old_node_id, node_replace.new_node_id), node_replace)
+        registry.add_node_replacement(describe_replacement(node_replace))
 
 
 class _CachingCalls:
