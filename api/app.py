@@ -18,7 +18,7 @@ from api.frontend import find_frontend
 from api.guard import Guard
 from api.pack_web import PackTexts
 from api.previews import Previews
-from api.routes import include_all, include_frontend
+from api.routes import include_all, include_files
 from api.routes.system import ringfence_version
 from api.services import Services, Wiring
 from api.settings import Settings
@@ -72,7 +72,7 @@ def create_app(settings: Settings, *, wiring: Wiring | None = None) -> FastAPI:
     )
     app.state.frontend = find_frontend(settings.frontend_dir)
     include_all(app)
-    include_frontend(app, app.state.frontend, settings.frontend_origins)
+    include_files(app, app.state.frontend, settings.frontend_origins)
     errors.install(app)
     openapi.install(app)
     app.add_middleware(Guard)

@@ -70,7 +70,7 @@ def include_all(app: FastAPI) -> None:
     pack_routes.install(app)
 
 
-def include_frontend(app: FastAPI, files: Frontend, origins: tuple[str, ...]) -> None:
-    """Mount the web frontend's files, after every route of the API, and below them those of packs."""
+def include_files(app: FastAPI, files: Frontend, origins: tuple[str, ...]) -> None:
+    """Mount what is served from disk, after every route of the API: the web frontend's files, then those of packs."""
     app.router.routes.append(frontend.FrontendRoute(files, origins))
     app.include_router(web.files_router, tags=["ComfyUI"])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import html
 import os
-from email.utils import parsedate_to_datetime
 from pathlib import PurePosixPath
 
 import anyio
@@ -20,6 +19,7 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
 
 from api.errors import OrjsonResponse
+from api.files import is_unchanged
 from api.frontend import LICENCE, PACKAGE, SOURCE, Frontend
 
 router = APIRouter()
@@ -132,7 +132,7 @@ class FrontendRoute(BaseRoute):
             return OrjsonResponse({"error": "this file of the frontend is gone; start the server anew"}, 404)
         kind = TYPES.get(PurePosixPath(name).suffix.lower(), _UNKNOWN)
         response = FileResponse(path, media_type=kind, headers=headers, stat_result=stat)
-        if is_unchanged(Headers(scope=scope), response.headers["etag"], response.headers["last-modified"]):
+        if is_unchanged(Headers(scope=scope), response.headers):
             kept = ("etag", "last-modified", "cache-control", "content-security-policy")
             return Response(
                 status_code=304,
@@ -156,20 +156,6 @@ def cache_headers(name: str) -> dict[str, str]:
     if suffix in _PICTURES:
         return {"Cache-Control": "public, max-age=86400"}
     return {}
-
-
-def is_unchanged(asked: Headers, etag: str, last_modified: str) -> bool:
-    """Whether the browser's copy still holds."""
-    tags = asked.get("if-none-match")
-    if tags is not None:
-        return tags.strip() == "*" or etag in [tag.strip().removeprefix("W/") for tag in tags.split(",")]
-    since = asked.get("if-modified-since")
-    if since is None:
-        return False
-    try:
-        return parsedate_to_datetime(last_modified) <= parsedate_to_datetime(since)
-    except (TypeError, ValueError):
-        return False
 
 
 def missing_page(frontend: Frontend) -> str:

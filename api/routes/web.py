@@ -13,6 +13,7 @@ from starlette.responses import FileResponse, Response
 from api import pack_web
 from api.errors import OrjsonResponse
 from api.files import DescriptorResponse, OpenFileResponse, content_type
+from api.routes.frontend import content_security_policy
 from api.services import ForTenant, Have
 from api.threads import file_work
 from api.trees import FileUnknownError
@@ -42,10 +43,13 @@ _MEDIA_OF_TEMPLATES = ("image/", "video/", "audio/")
 class WebFileResponse(OpenFileResponse):
     """A file of a pack's web directory, with the type that a browser needs to run or show it."""
 
-    def __init__(self, descriptor: int, name: str) -> None:
+    def __init__(self, descriptor: int, name: str, origins: tuple[str, ...]) -> None:
         suffix = PurePosixPath(name).suffix.lower()
         kind = _TYPES.get(suffix) or content_type(name)[0]
-        super().__init__(descriptor, kind, {"Cache-Control": cache_control(name)})
+        # A page or worker of a pack may have scripts in it, and talk to whom the frontend may talk to.
+        policy = content_security_policy(("'unsafe-inline'",), origins)
+        headers = {"Cache-Control": cache_control(name), "Content-Security-Policy": policy}
+        super().__init__(descriptor, kind, headers)
 
 
 def cache_control(name: str) -> str:
@@ -128,7 +132,7 @@ async def web_file(name: str, path: str, services: Have, tenant: ForTenant) -> R
         descriptor = await file_work(opened)
     except RingfenceError as error:
         raise FileUnknownError("there is no such web file") from error
-    return WebFileResponse(descriptor, path.rpartition("/")[2])
+    return WebFileResponse(descriptor, path.rpartition("/")[2], services.settings.frontend_origins)
 
 
 @files_router.get(

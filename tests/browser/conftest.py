@@ -7,12 +7,13 @@ import shutil
 from collections.abc import Generator, Iterator
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
-from tests.browser.frontend import Frontend
+from tests.browser.frontend import WAIT_MS, Frontend
 from tests.e2e.comfy import Comfy
 from tests.stack import ROOT, Have, Stack
 
+expect.set_options(timeout=WAIT_MS)
 SHOTS = ROOT / "build" / "test" / "screenshots"
 
 

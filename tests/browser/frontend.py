@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import ConsoleMessage, Error, Locator, Page, Request, Response
+from playwright.sync_api import ConsoleMessage, Error, FileChooser, Locator, Page, Request, Response
 
 WAIT_MS = 60_000
-_TRIES = 4
+_TRIES = 3
 _READY = """() => Boolean(
     window.app?.graph && window.app.extensionManager && window.app.api?.clientId
     && document.querySelector('[data-testid="queue-button"]') && !document.querySelector('#splash-loader')
@@ -81,15 +82,25 @@ class Frontend:
 
     def open(self) -> None:
         """Load the page until it can be used."""
-        for left in reversed(range(_TRIES)):
-            self.page.goto(self.url + "/", wait_until="commit")
+        deadline = time.monotonic() + 2 * WAIT_MS / 1000
+        while not self._loaded(deadline):
+            assert time.monotonic() < deadline, "the page did not get ready"
+
+    def _loaded(self, deadline: float) -> bool:
+        """Load the page once; False when the machine's network changed meanwhile, which breaks what is loading."""
+        start = len(self.log)
+        before = list(self._problems)
+        self.page.goto(self.url + "/", wait_until="commit")
+        while time.monotonic() < deadline:
             try:
-                self.page.wait_for_function(_READY, timeout=WAIT_MS if not left else WAIT_MS / 2)
+                self.page.wait_for_function(_READY, timeout=1000)
             except Error:
-                if not left or not any("ERR_NETWORK_CHANGED" in line for line in self.log):
-                    raise
+                if any("ERR_NETWORK_CHANGED" in line for line in self.log[start:]):
+                    self._problems = before
+                    return False
             else:
-                return
+                return True
+        return False
 
     def reload(self) -> None:
         """Load the page again, as with F5."""
@@ -97,12 +108,21 @@ class Frontend:
 
     def load_file(self, path: Path) -> None:
         """Open a workflow file with the page's own dialog."""
-        with self.page.expect_file_chooser() as chooser:
-            self.page.keyboard.press("Control+o")
         content = json.loads(path.read_text(encoding="utf-8"))
-        chooser.value.set_files(path)
+        self._file_dialog().set_files(path)
         self._wait_for_nodes(len(content.get("nodes", content)))  # a workflow, or a prompt
         self.fit_view()
+
+    def _file_dialog(self) -> FileChooser:
+        for left in reversed(range(_TRIES)):  # a key pressed while the page still settles goes nowhere
+            try:
+                with self.page.expect_file_chooser(timeout=WAIT_MS if not left else WAIT_MS / 10) as chooser:
+                    self.page.keyboard.press("Control+o")
+                return chooser.value
+            except Error:
+                if not left:
+                    raise
+        raise AssertionError
 
     def fit_view(self) -> None:
         """Show the whole graph."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -121,7 +122,7 @@ def test_a_validation_error_marks_the_node_that_has_it(frontend: Frontend) -> No
     assert frontend.press_run() == 400
     expect(overlay).to_contain_text("Invert Image")
     assert frontend.marked_nodes() == ["3"]
-    frontend.expect(r"400 POST .*/api/prompt", r"status of 400")
+    frontend.expect(r"400 POST .*/api/prompt", r"status of 400", "PromptExecutionError")
 
 
 def test_a_node_killed_for_its_memory_says_so_on_the_canvas(frontend: Frontend) -> None:
@@ -232,6 +233,34 @@ def test_the_users_own_style_sheet_is_applied(frontend: Frontend, comfy: Comfy) 
         assert style == "42px"
     finally:
         comfy.http.delete("/api/userdata/user.css")
+
+
+def test_a_packs_script_runs_in_the_page_when_its_policy_allows_it_and_not_otherwise(
+    frontend: Frontend, comfy: Comfy, stack: Stack, tmp_path: Path
+) -> None:
+    pack = ROOT / "tests" / "extensions" / "web_page"
+    policy = tmp_path / "web_page.yaml"
+    policy.write_text("web_files: true\n")
+    graph = {"1": node("RFWebPage", text="heard")}
+    buttons = "app.graph.nodes[0].widgets.filter(w => w.name === 'from the pack').length"
+    stack.ringfence("extension", "add", str(pack))
+    try:
+        frontend.reload()
+        frontend.load(graph, "without")
+        assert frontend.page.evaluate(buttons) == 0
+        stack.ringfence("extension", "remove", "web_page")
+        stack.ringfence("extension", "add", str(pack), "--policy", str(policy))
+        frontend.reload()
+        frontend.load(graph, "with")
+        assert frontend.page.evaluate(buttons) == 1
+        frontend.run()
+        frontend.page.wait_for_function("window.webPageHeard?.[0] === 'heard'")
+        frontend.page.wait_for_function("window.webPageCalledOut")
+        frontend.expect(
+            r"example\.org"
+        )  # the page may talk to this server only, and so may the pack's script
+    finally:
+        stack.ringfence("extension", "remove", "web_page")
 
 
 def test_the_page_connects_again_after_the_host_restarts(frontend: Frontend, stack: Stack) -> None:

@@ -47,8 +47,13 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def make_settings(tmp_path: Path, **more: Any) -> Settings:
-    fields: dict[str, Any] = {"data_dir": tmp_path / "data", "operator_token": OPERATOR_TOKEN, **more}
-    return Settings(**{"frontend_dir": "none", **fields})
+    fields: dict[str, Any] = {
+        "data_dir": tmp_path / "data",
+        "operator_token": OPERATOR_TOKEN,
+        "frontend_dir": "none",
+        **more,
+    }
+    return Settings(**fields)
 
 
 @asynccontextmanager
