@@ -15,7 +15,6 @@ from fastapi import FastAPI
 from api import errors, openapi
 from api.assets import AssetStore
 from api.guard import Guard
-from api.heads import Heads
 from api.pack_web import PackTexts
 from api.previews import Previews
 from api.routes import include_all
@@ -73,7 +72,6 @@ def create_app(settings: Settings, *, wiring: Wiring | None = None) -> FastAPI:
     include_all(app)
     errors.install(app)
     openapi.install(app)
-    app.add_middleware(Heads)
     app.add_middleware(Guard)
     return app
 
