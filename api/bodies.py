@@ -5,6 +5,7 @@ The byte limit is the guard's; it holds before anything here runs.
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,10 @@ from policies import RingfenceError, safe_text
 
 _INLINE = 256 * 1024  # bytes; beyond, parsing would hold up the event loop noticeably
 _LARGE = 1024 * 1024  # bytes; of these few are parsed at once
+# What stands in a string is matched first, and so kept.
+_STRING_OR_NO_NUMBER = re.compile(
+    rb'("[^"\\]*+(?:\\.[^"\\]*+)*+"?)|-?\bInfinity\b|\bNaN\b', re.DOTALL
+)  # a string without an end matches too, so that no quote in it is tried again
 
 
 class BodyError(RingfenceError):
@@ -63,7 +68,10 @@ async def read_object(request: Request, *, optional: bool = False) -> dict[str, 
 
 
 def parse_json(raw: bytes, *, max_depth: int, max_nodes: int) -> Any:
-    """Parse strictly: no NaN, no lone surrogates, no trailing text, bounded nesting and number of values.
+    """Parse strictly: no lone surrogates, no trailing text, bounded nesting and number of values.
+
+    NaN and the infinities, which are not JSON, are read as null: pictures carry prompts with ``"is_changed": [NaN]``,
+    and Python's clients send them back as they found them.
 
     Raises:
         BodyError: says where it stops being JSON.
@@ -77,7 +85,7 @@ def parse_json(raw: bytes, *, max_depth: int, max_nodes: int) -> Any:
             hint="send less; whoever runs this server may raise RINGFENCE_MAX_JSON_NODES",
         )
     try:
-        value = orjson.loads(raw)
+        value = _loads(raw)
     except orjson.JSONDecodeError as error:
         raise BodyError("the body is not valid JSON", hint=safe_text(str(error), 200)) from None
     # Fewer brackets than the limit cannot nest deeper than it: nearly every body is done here.
@@ -97,6 +105,15 @@ def string_list(value: Any, what: str, *, limit: int = 10_000) -> list[str]:
     if len(value) > limit:
         raise BodyError(f"{what} has {len(value)} entries; the limit is {limit}")
     return value
+
+
+def _loads(raw: bytes) -> Any:
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        if len(raw) > _LARGE or (b"NaN" not in raw and b"Infinity" not in raw):
+            raise
+    return orjson.loads(_STRING_OR_NO_NUMBER.sub(lambda found: found[1] or b"null", raw))
 
 
 def _refuse_depth(value: Any, max_depth: int) -> None:

@@ -109,6 +109,10 @@ def parse_prompt(body: Any, *, usage_source: str | None = None) -> PromptRequest
     if usage_source and "comfy_usage_source" not in extra_data:
         extra_data = {**extra_data, "comfy_usage_source": safe_text(usage_source, 100)}
     client_id = body.get("client_id") if body.get("client_id") is not None else extra_data.get("client_id")
+    if isinstance(client_id, int) and not isinstance(client_id, bool):
+        client_id = str(
+            client_id
+        )  # some clients count; the address of their WebSocket says it in text anyway
     if client_id is not None and not (isinstance(client_id, str) and len(client_id) <= _CLIENT_ID_LIMIT):
         raise _invalid(
             "invalid_client_id", f"client_id must be a string of at most {_CLIENT_ID_LIMIT} characters"
@@ -119,7 +123,7 @@ def parse_prompt(body: Any, *, usage_source: str | None = None) -> PromptRequest
         client_id=client_id or None,
         extra_data=extra_data,
         number=_number(body.get("number")),
-        front=body.get("front") is True,
+        front=bool(body.get("front")),
         targets=_targets(body.get("partial_execution_targets")),
     )
 

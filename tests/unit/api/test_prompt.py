@@ -56,6 +56,24 @@ async def test_what_is_not_json_is_a_400_in_comfyuis_shape(client: httpx2.AsyncC
     assert answer.json()["node_errors"] == {}
 
 
+async def test_a_prompt_out_of_a_picture_may_have_nan_which_is_null(
+    client: httpx2.AsyncClient, engine: FakeEngine
+) -> None:
+    body = (
+        b'{"prompt": {"1": {"class_type": "X", "inputs": {"text": "NaN, \\"NaN\\" and -Infinity"}, '
+        b'"is_changed": [NaN, Infinity, -Infinity, 1.5]}}}'
+    )
+    assert (await client.post("/prompt", content=body)).status_code == 200
+    (request,) = engine.requests
+    assert request.prompt["1"]["inputs"]["text"] == 'NaN, "NaN" and -Infinity'
+    assert request.prompt["1"]["is_changed"] == [None, None, None, 1.5]
+
+
+async def test_a_client_id_may_be_a_number(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
+    assert (await client.post("/prompt", json={"prompt": PROMPT, "client_id": 7})).status_code == 200
+    assert engine.requests[0].client_id == "7"
+
+
 @pytest.mark.parametrize("depth", [128, 200, 100_000])
 async def test_deep_json_is_refused(client: httpx2.AsyncClient, depth: int) -> None:
     answer = await client.post("/prompt", content=b'{"prompt": ' + b"[" * depth + b"]" * depth + b"}")
@@ -75,7 +93,8 @@ async def test_deep_json_is_refused(client: httpx2.AsyncClient, depth: int) -> N
         ({"prompt": PROMPT, "prompt_id": "A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11"}, "invalid_prompt_id"),
         ({"prompt": PROMPT, "prompt_id": "a0eebc999c0b4ef8bb6d6bb9bd380a11"}, "invalid_prompt_id"),
         ({"prompt": PROMPT, "prompt_id": "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11\n"}, "invalid_prompt_id"),
-        ({"prompt": PROMPT, "client_id": 7}, "invalid_client_id"),
+        ({"prompt": PROMPT, "client_id": True}, "invalid_client_id"),
+        ({"prompt": PROMPT, "client_id": [7]}, "invalid_client_id"),
         ({"prompt": PROMPT, "client_id": "x" * 1000}, "invalid_client_id"),
         ({"prompt": PROMPT, "extra_data": []}, "invalid_prompt"),
         ({"prompt": PROMPT, "number": "1"}, "invalid_prompt"),

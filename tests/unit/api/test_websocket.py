@@ -212,6 +212,16 @@ async def test_previews_take_the_form_that_the_client_announced(url: str, engine
         assert (await receive(socket))["type"] == "progress"
 
 
+async def test_whole_steps_are_written_as_integers(url: str, engine: FakeEngine) -> None:
+    steps = NodeProgress("1", 3.0, 4.0, "running", "1", None, "1")
+    async with connect(f"{url}/ws?clientId=me") as socket:
+        await receive(socket)
+        engine.say(ProgressChanged(T, "me", P, NOW, {"1": steps}, "1", legacy=True))
+        state, told = await receive(socket), await receive(socket)
+    for data in (state["data"]["nodes"]["1"], told["data"]):
+        assert [type(data[name]) for name in ("value", "max")] == [int, int]
+
+
 async def test_flags_count_only_in_the_first_json_frame(url: str, engine: FakeEngine) -> None:
     flags = json.dumps({"type": "feature_flags", "data": {"supports_preview_metadata": True}})
     async with connect(f"{url}/ws?clientId=a") as socket:
