@@ -562,7 +562,8 @@ def failure(error: RemoteError, extension: ExtensionName) -> NodeRaisedError | S
             traceback=trace,
             inputs={
                 safe_text(name, 256): [
-                    safe_text(item, newlines=True) if isinstance(item, str) else item for item in items
+                    safe_text(item, newlines=True) if isinstance(item, str) else hostile_json.plain(item)
+                    for item in items
                 ]
                 for name, items in list(said.inputs.items())[:256]
             },
