@@ -169,7 +169,7 @@ class Loader:
         loaded = await anyio.to_thread.run_sync(read_descriptions, entry.directory, stored)
         entry.stale |= loaded is None
         entry.nodes = {} if loaded is None else {node.class_type: node for node in loaded.nodes}
-        entry.replacements = () if loaded is None else loaded.replacements
+        entry.node_replacements = () if loaded is None else loaded.node_replacements
 
     async def renew_environment(self, entry: Entry) -> None:
         """Build the environment again when the image is another one than it was built on, or when it is gone.
@@ -226,7 +226,7 @@ class Loader:
         skipped = (f"node '{name}' was left out: {error}" for name, error in sorted(loaded.skipped.items()))
         record.load_notes = (*loaded.notes, *skipped)[:50]
         entry.nodes = {node.class_type: node for node in loaded.nodes}
-        entry.replacements = loaded.replacements
+        entry.node_replacements = loaded.node_replacements
         entry.stale = False
         await anyio.to_thread.run_sync(write_descriptions, entry.directory, _description_key(entry), loaded)
         self._shelf.changed(entry.tenant)

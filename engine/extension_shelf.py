@@ -52,7 +52,7 @@ class Entry:
     loading: bool = False
     stale: bool = False
     """The descriptions at hand are of another policy, image or content."""
-    replacements: tuple[NodeReplacement, ...] = ()
+    node_replacements: tuple[NodeReplacement, ...] = ()
     """Old classes that it names successors for."""
 
     @property
@@ -133,7 +133,7 @@ class Shelf:
                     entry.group,
                     entry.private_areas,
                     entry.record.version,
-                    entry.replacements,
+                    entry.node_replacements,
                 )
                 for key, entry in self.entries.items()
                 if key[0] == tenant and entry.nodes

@@ -60,7 +60,7 @@ class Catalogue:
                 for route in extension.routes[:_MAX_ROUTES]
             ],
             "notes": [plain.clean(note) for note in extension.notes],
-            "replacements": plain.to_json(extension.replacements[:_MAX_REPLACEMENTS]),
+            "node_replacements": plain.to_json(extension.node_replacements[:_MAX_REPLACEMENTS]),
         }
 
     def describe(self, params: Mapping[str, Any]) -> dict[str, Any]:

@@ -42,7 +42,7 @@ class Extension:
     """Classes that cannot be used -> why."""
     web_directory: str | None = None
     routes: list[registry.Route] = field(default_factory=list)
-    replacements: list[dict[str, Any]] = field(default_factory=list)
+    node_replacements: list[dict[str, Any]] = field(default_factory=list)
     """Old node classes that it names successors for."""
     notes: list[str] = field(default_factory=list)
 
@@ -74,7 +74,7 @@ async def load(name: str, path: str, module_name: str | None, *, core: bool) -> 
     await _collect(module, extension)
     _take_patched_in(known, extension)
     extension.routes = registry.take_routes()
-    extension.replacements = registry.take_replacements()
+    extension.node_replacements = registry.take_replacements()
     _register(extension, relative_name)
     return extension
 

@@ -115,7 +115,7 @@ class LoadedExtension:
     web_directory: str | None
     routes: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
-    replacements: tuple[NodeReplacement, ...] = ()
+    node_replacements: tuple[NodeReplacement, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -264,7 +264,7 @@ class _Loaded(_Page):
     web_directory: Annotated[str, StringConstraints(max_length=1024)] | None
     routes: Annotated[list[_Route], Field(max_length=1000)]
     notes: Annotated[list[Text], Field(max_length=1000)]
-    replacements: Annotated[list[Any], Field(max_length=1000)] = Field(default=[])
+    node_replacements: Annotated[list[Any], Field(max_length=1000)] = Field(default=[])
 
 
 class _Validated(Strict):
@@ -364,7 +364,7 @@ def loaded(result: Any, nodes: Registration) -> tuple[LoadedExtension, int | Non
         web_directory=said.web_directory,
         routes=tuple((route.method, route.path) for route in said.routes),
         notes=tuple(safe_text(note) for note in said.notes),
-        replacements=nodes.replacements(said.replacements),
+        node_replacements=nodes.replacements(said.node_replacements),
     )
     return extension, said.more
 
