@@ -115,6 +115,8 @@ class RouteTable:
 class Router:
     """Stands for ``app.router``: registering is noted, nothing is resolved."""
 
+    frozen = False
+
     def __init__(self, routes: RouteTable) -> None:
         self._routes = routes
 
