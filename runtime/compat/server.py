@@ -154,6 +154,8 @@ class Router:
 class Application:
     """Stands for the ``aiohttp`` application. What is hung on it is used for this sandbox's own routes."""
 
+    frozen = False
+
     def __init__(self, routes: RouteTable) -> None:
         own = registry.application
         self.router = Router(routes)
