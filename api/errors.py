@@ -72,6 +72,7 @@ STATUS_BY_CODE: dict[str, int] = {
     "sandbox-unknown": 404,
     "extension-exists": 409,
     "policy-reserved": 403,
+    "routes-off": 403,
 }
 
 

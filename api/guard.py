@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import anyio
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.auth import TENANT_HEADER, ForbiddenError, Identity, identify
@@ -30,6 +31,12 @@ log = logging.getLogger(__name__)
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 _UPLOADS = ("/upload/", "/userdata/", "/ringfence/v1/extensions", "/assets", "/v2/assets")
+_CORS = {
+    "Access-Control-Allow-Methods": "POST, GET, DELETE, PUT, PATCH, HEAD, OPTIONS",
+    "Access-Control-Allow-Headers": "Content-Type, Authorization, Comfy-User, Idempotency-Key, Range",
+    "Access-Control-Allow-Credentials": "true",
+    "Access-Control-Max-Age": "600",
+}
 _DRAIN_BYTES = 512 * 1024 * 1024
 _DRAIN_S = 10.0
 
@@ -49,7 +56,7 @@ class Guard:
         services: Services = scope["app"].state.services
         started = time.monotonic()
         body = _Body(receive)
-        answer = _Answer(send)
+        answer = _Answer(send, _friendly_origin(scope, services.settings))
         try:
             limit = _check_form(scope, services.settings)
             identity = await self._admit(scope, services)
@@ -75,8 +82,12 @@ class Guard:
                 scope, body.limited, answer.send
             )
             return
+        asked = scope
+        if scope["method"] == "HEAD" and not _has_route(scope):
+            # As ComfyUI's server: where there is a GET there is a HEAD. The server below drops the body; so do we.
+            asked, answer.is_bodiless = {**scope, "method": "GET"}, True
         try:
-            await self._app(scope, body.limited, answer.send)
+            await self._app(asked, body.limited, answer.send)
         except _LimitReachedError:
             if answer.status:
                 raise
@@ -90,11 +101,15 @@ class Guard:
         headers = Headers(scope=scope)
         if scope["path"] in OPEN_PATHS:
             return Identity(LOCAL_TENANT, is_operator=False)
-        # Another site's page must not reach us through the user's browser, whatever the mode.
-        if headers.get("sec-fetch-site", "").lower() == "cross-site":
-            raise ForbiddenError("requests from other web sites are refused")
+        # Another site's page must not reach us through the user's browser, whatever the mode, unless it was named.
+        is_friend = _friendly_origin(scope, services.settings) is not None
+        if headers.get("sec-fetch-site", "").lower() == "cross-site" and not is_friend:
+            raise ForbiddenError(
+                "requests from other web sites are refused",
+                hint="whoever runs this server may name them in RINGFENCE_ALLOWED_ORIGINS",
+            )
         if await services.tenants.is_single_user():
-            check_host(headers, services.settings.allowed_hosts)
+            check_host(headers, services.settings.allowed_hosts, any_origin=is_friend)
         if scope.get("method") == "OPTIONS":
             return Identity(LOCAL_TENANT, is_operator=False)  # answered below, before any route
         identity = await identify(
@@ -111,7 +126,7 @@ class Guard:
         return identity
 
 
-def check_host(headers: Headers, allowed: tuple[str, ...]) -> None:
+def check_host(headers: Headers, allowed: tuple[str, ...], *, any_origin: bool = False) -> None:
     """Stop DNS rebinding and other pages' requests: in single-user mode nothing but the place of origin protects us.
 
     Raises:
@@ -124,7 +139,7 @@ def check_host(headers: Headers, allowed: tuple[str, ...]) -> None:
             hint='use http://127.0.0.1, or list the name in RINGFENCE_ALLOWED_HOSTS, e.g. ["studio.lan"]',
         )
     origin = headers.get("origin")
-    if origin is None:
+    if origin is None or any_origin:
         return
     try:
         place = urlsplit(origin)
@@ -156,6 +171,21 @@ def _is_ours(name: str, allowed: tuple[str, ...]) -> bool:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+def _friendly_origin(scope: Scope, settings: Settings) -> str | None:
+    """The request's origin if that is another page that may use us."""
+    if not settings.allowed_origins:
+        return None
+    origin = Headers(scope=scope).get("origin", "")
+    return origin if origin.lower() in settings.allowed_origins else None
+
+
+def _has_route(scope: Scope) -> bool:
+    """True when something answers this method itself, or would never stop answering."""
+    if scope["path"].endswith("/events"):
+        return True
+    return any(route.matches(scope)[0] is Match.FULL for route in scope["app"].router.routes)
 
 
 def _check_form(scope: Scope, settings: Settings) -> int:
@@ -217,16 +247,24 @@ class _Body:
 class _Answer:
     """The outgoing answer: remembers its status, and adds what every answer carries."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, origin: str | None) -> None:
         self.send_raw = send
+        self._origin = origin
         self.status = 0
+        self.is_bodiless = False
 
     async def send(self, message: Message) -> None:
         """Pass on."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             # A file of a tenant must not be taken for a script or page by a browser that sniffs.
-            MutableHeaders(scope=message)["X-Content-Type-Options"] = "nosniff"
+            headers = MutableHeaders(scope=message)
+            headers["X-Content-Type-Options"] = "nosniff"
+            if self._origin is not None:
+                headers.update({**_CORS, "Access-Control-Allow-Origin": self._origin})
+                headers.add_vary_header("Origin")
+        elif self.is_bodiless:
+            message = {**message, "body": b""}
         await self.send_raw(message)
 
 

@@ -21,6 +21,7 @@ from api.app import create_app
 from api.doctor import OPEN_FILES_ADVICE, OPEN_FILES_NEEDED
 from api.logging import configure
 from api.settings import Settings
+from api.v2.jobs import Jobs
 from policies import RingfenceError
 
 _WEBSOCKET_MESSAGE = 64 * 1024  # a client's feature flags are small, and nothing else is expected of it
@@ -94,6 +95,13 @@ def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
 
 class Server(uvicorn.Server):
     """uvicorn's server without its signal handling, which would end the process before the lifespan does."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop; answers that would never end by themselves (event streams) end first."""
+        jobs = getattr(getattr(self.config.app, "state", None), "jobs", None)
+        if isinstance(jobs, Jobs):
+            jobs.leave()
+        await super().shutdown(sockets)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

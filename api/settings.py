@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, StringConstraints
+from pydantic import Field, SecretStr, StringConstraints, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MIB = 1024 * 1024
@@ -61,6 +62,9 @@ class Settings(BaseSettings):
     allowed_hosts: tuple[str, ...] = ()
     """Further names (without port) that may stand in Host and Origin in single-user mode; loopback names always may.
     Written as JSON: ["studio.lan"]."""
+    allowed_origins: tuple[str, ...] = ()
+    """Origins of other web pages that may use the API from a browser (CORS), each written out: there is no "*", which
+    would let every page that somebody opens run prompts here. Written as JSON: ["https://studio.example"]."""
     operator_token: SecretStr | None = None
     """The operator's token, at least 32 characters. Default: made at the first start, in <data_dir>/operator.token."""
     frontend_dir: str = ""
@@ -133,6 +137,21 @@ class Settings(BaseSettings):
     usual PIP_INDEX_URL, UV_DEFAULT_INDEX, HTTPS_PROXY and their kin."""
     max_sandboxes: int = Field(default=32, ge=1)
     """Sandboxes that may live at the same time; idle ones give way."""
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _origins_are_written_out(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            parts = urlsplit(origin)
+            if (
+                parts.scheme not in ("http", "https")
+                or not parts.netloc
+                or f"{parts.scheme}://{parts.netloc}" != origin
+            ):
+                raise ValueError(
+                    f"'{origin}' is not an origin; write scheme, host and port: https://studio.example"
+                )
+        return tuple(origin.lower() for origin in origins)
 
     @property
     def policies_path(self) -> Path:

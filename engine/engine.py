@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -20,13 +21,14 @@ from engine.errors import EngineClosedError
 from engine.events import PackMessage
 from engine.executor import Workbench
 from engine.prompt import PromptRequest, Submitted, split_secrets
+from engine.prompt_hooks import pass_through
 from engine.registry import object_info
 from engine.storage import NewPrompt, QueuedPrompt, Storage
 from engine.streams import EventHub, EventStream
 from engine.validators import validate
 from engine.values import Ledger, ValueStore
 from policies import ExtensionName, TenantId
-from sandbox.calls import PackEvent
+from sandbox.calls import HttpRequest, HttpResponse, PackEvent
 
 if TYPE_CHECKING:  # tests build engines without these
     from engine.extensions import ExtensionRegistry
@@ -196,6 +198,25 @@ class Engine:
     async def clear_history(self, tenant: TenantId) -> int:
         """Delete all of the tenant's entries."""
         return await self._storage.delete_history(tenant, None)
+
+    # -- what packs serve --------------------------------------------------------------------------------------------
+
+    async def hook_prompt(self, tenant: TenantId, body: JSON) -> JSON:
+        """The body of a prompt as the prompt handlers of the tenant's packs leave it."""
+        return await pass_through(self.extensions.sites, self.sandboxes, tenant, body)
+
+    @asynccontextmanager
+    async def ask_route(
+        self, tenant: TenantId, extension: ExtensionName, request: HttpRequest, body: AsyncIterator[bytes]
+    ) -> AsyncIterator[HttpResponse]:
+        """Ask a route of an extension; its sandbox is started when it does not run.
+
+        Raises:
+            SandboxError, NodeRaisedError: see ``Session.http``.
+        """
+        session = await self.sandboxes.acquire(tenant, extension)
+        async with session.http(request, body) as response:
+            yield response
 
     # -- nodes, memory, events ---------------------------------------------------------------------------------------
 

@@ -7,7 +7,8 @@ EngineError (engine.errors)
    ├─ ExtensionProtectedError  ``core`` is built in: it cannot be added, removed or replaced
    ├─ PolicyReservedError      a policy file of that name is there, and not for this tenant
    ├─ SourceRefusedError       the directory, file or repository cannot be taken over as it is
-   └─ NoNodesError             the pack loaded and offers no node
+   ├─ NoNodesError             the pack loaded and offers no node
+   └─ RoutesOffError           its HTTP routes are not served
 
 What goes wrong later has the class of where it went wrong: ``PolicyError`` for the policy file,
 ``EnvironmentFailedError`` for the packages, ``LoadFailedError`` or ``EndedError`` for the pack's own import.
@@ -58,3 +59,9 @@ class NoNodesError(ExtensionError):
     """The pack loaded and offers no node."""
 
     code = "extension-empty"
+
+
+class RoutesOffError(ExtensionError):
+    """The extension has no HTTP routes, or its policy does not allow them."""
+
+    code = "routes-off"

@@ -119,7 +119,7 @@ class Loader:
             progress(f"ready: {record.nodes} node(s), API {record.api}")
         except BaseException as error:
             record.state, record.failure = "failed", failure_of(error)
-            entry.nodes = {}
+            entry.take(None)
             with anyio.CancelScope(shield=True):
                 started = [sandbox for sandbox in self.live(entry) if sandbox not in spare]
                 await self.stop(entry.tenant, started)
@@ -168,9 +168,7 @@ class Loader:
             logger.warning("extension %s of tenant %s: %s", entry.name, entry.tenant, error)
         loaded = await anyio.to_thread.run_sync(read_descriptions, entry.directory, stored)
         entry.stale |= loaded is None
-        entry.nodes = {} if loaded is None else {node.class_type: node for node in loaded.nodes}
-        if loaded is not None:
-            entry.web_directory = loaded.web_directory
+        entry.take(loaded)
 
     async def renew_environment(self, entry: Entry) -> None:
         """Build the environment again when the image is another one than it was built on, or when it is gone.
@@ -216,7 +214,8 @@ class Loader:
             await self._environments.discard(key)
 
     async def _accept(self, entry: Entry, loaded: LoadedExtension) -> None:
-        if not loaded.nodes and not (loaded.web_directory and not loaded.skipped):
+        serves = loaded.web_directory or loaded.routes or loaded.prompt_handlers
+        if not loaded.nodes and not (serves and not loaded.skipped):
             why = "; ".join(f"{name}: {error}" for name, error in sorted(loaded.skipped.items())[:5])
             raise NoNodesError(
                 f"extension '{entry.name}' loaded but offers no node" + (f" ({why})" if why else ""),
@@ -226,8 +225,7 @@ class Loader:
         record.api, record.nodes = loaded.api, len(loaded.nodes)
         skipped = (f"node '{name}' was left out: {error}" for name, error in sorted(loaded.skipped.items()))
         record.load_notes = (*loaded.notes, *skipped)[:50]
-        entry.nodes = {node.class_type: node for node in loaded.nodes}
-        entry.web_directory = loaded.web_directory
+        entry.take(loaded)
         entry.stale = False
         await anyio.to_thread.run_sync(write_descriptions, entry.directory, _description_key(entry), loaded)
         self._shelf.changed(entry.tenant)

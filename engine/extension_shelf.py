@@ -18,6 +18,7 @@ from engine.extension_errors import ExtensionUnknownError
 from engine.extension_files import hash_tree
 from engine.extension_records import Origin, Record, read_record, write_record
 from engine.registry import private_areas
+from engine.route_paths import RoutePath, read_routes
 from policies import (
     CORE_EXTENSION,
     EffectivePolicy,
@@ -29,7 +30,7 @@ from policies import (
     parse_tenant_id,
 )
 from sandbox import Places
-from sandbox.calls import NodeDescription
+from sandbox.calls import LoadedExtension, NodeDescription, NodeReplacement
 
 
 @dataclass(slots=True)
@@ -51,9 +52,26 @@ class Entry:
     """Of output and temp: those of which its sandbox sees its own folder only, as its policy said last."""
     web_directory: str | None = None
     """Of the pack's browser files, relative to ``code``; said by its worker, so it is looked at before it is used."""
+    routes: tuple[RoutePath, ...] = ()
+    """HTTP routes that can be reached at ComfyUI's path."""
+    route_count: int = 0
+    """All HTTP routes."""
+    prompt_handlers: int = 0
+    node_replacements: tuple[NodeReplacement, ...] = ()
+    may_serve: bool = False
+    """Whether its policy allowed routes and prompt handlers when it was read last."""
     loading: bool = False
     stale: bool = False
     """The descriptions at hand are of another policy, image or content."""
+
+    def take(self, loaded: LoadedExtension | None) -> None:
+        """Hold what its worker said of it; None: nothing is known."""
+        self.nodes = {} if loaded is None else {node.class_type: node for node in loaded.nodes}
+        self.routes = () if loaded is None else read_routes(loaded.routes)
+        self.route_count = 0 if loaded is None else len(loaded.routes)
+        self.prompt_handlers = 0 if loaded is None else loaded.prompt_handlers
+        self.node_replacements = () if loaded is None else loaded.node_replacements
+        self.web_directory = None if loaded is None else loaded.web_directory
 
     @property
     def name(self) -> ExtensionName:
@@ -146,6 +164,7 @@ class Shelf:
     async def read_policy(self, entry: Entry) -> EffectivePolicy:
         """The extension's policy as it is now. Raises: PolicyError."""
         policy = await anyio.to_thread.run_sync(self._policies.effective, entry.name, entry.tenant)
+        entry.may_serve = policy.routes
         seen = (policy.group, private_areas(policy))
         if (entry.group, entry.private_areas) != seen:
             entry.group, entry.private_areas = seen

@@ -26,6 +26,7 @@ from engine.extension_intake import Taken, drop_copies, original_source, take_so
 from engine.extension_loader import EnvironmentKeeper, Loader, Progress, Sandboxes, failure_of
 from engine.extension_records import ExtensionInfo, Origin, PackFiles, Record
 from engine.extension_shelf import Entry, Shelf
+from engine.extension_sites import Sites
 from engine.registry import NodeType
 from policies import (
     CORE_EXTENSION,
@@ -73,6 +74,7 @@ class ExtensionRegistry:
         self._git_limits = git_limits or GitLimits()
         self._shelf = Shelf(places, core, policies)
         self._loader = Loader(self._shelf, environments)
+        self.sites = Sites(self._shelf)
 
     async def __aenter__(self) -> Self:
         for entry in await self._shelf.open():
@@ -364,7 +366,7 @@ class ExtensionRegistry:
             source=record.origin,
             error=record.failure,
             asks=record.asks,
-            notes=(*record.notes, *record.load_notes, *lost),
+            notes=(*record.notes, *record.load_notes, *lost, *self.sites.notes(entry)),
             core=entry.core,
             added_ms=record.added_ms,
             updated_ms=record.updated_ms,

@@ -177,6 +177,7 @@ class Invocations:
             dynprompt=snapshot,
             instance=node.instance,
             links=tuple(node.links),
+            client_id=client if isinstance(client := self._row.extra_data.get("client_id"), str) else None,
         )
 
     async def _shared_value(self, token: str) -> JSON:

@@ -106,7 +106,13 @@ class Mapped:
     def _context(self, index: int) -> context.CallContext:
         base = self.call
         return context.CallContext(
-            base.call, base.prompt_id, base.node_id, index, base.interrupted, base.is_execution
+            base.call,
+            base.prompt_id,
+            base.node_id,
+            index,
+            base.interrupted,
+            base.is_execution,
+            base.client_id,
         )
 
     def _blocked(self, arguments: Mapping[str, Any]) -> Blocked | None:

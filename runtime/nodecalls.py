@@ -130,5 +130,6 @@ class NodeCalls:
             None,
             interrupted or threading.Event(),
             is_execution=interrupted is not None,
+            client_id=params.get("client_id"),
         )
         return Mapped(function, gathered, getattr(cls, "INPUT_IS_LIST", False) is True, call)

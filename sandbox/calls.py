@@ -134,6 +134,8 @@ class NodeCall:
     dynprompt: JSON = None
     instance: str = ""
     links: tuple[str, ...] | None = None
+    client_id: str | None = None
+    """The client that queued the prompt; packs address messages to it."""
 
 
 @dataclass(frozen=True, slots=True)

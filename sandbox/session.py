@@ -377,6 +377,8 @@ class ExtensionSession:
         }
         if call.links is not None:
             params["links"] = list(call.links)
+        if call.client_id is not None:
+            params["client_id"] = call.client_id
         if call.dynprompt is not None:
             params["dynprompt"] = call.dynprompt
         return params

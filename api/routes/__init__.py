@@ -17,6 +17,7 @@ from api.routes import (
     jobs,
     models,
     objects,
+    pack_routes,
     policies,
     prompt,
     sandboxes,
@@ -57,6 +58,7 @@ def include_all(app: FastAPI) -> None:
     for router in (
         ringfence_routes.router,
         extensions.router,
+        pack_routes.router,
         sandboxes.router,
         policies.router,
         tenants.router,
@@ -65,6 +67,7 @@ def include_all(app: FastAPI) -> None:
         app.include_router(router, prefix="/ringfence/v1", tags=["Ringfence"])
     app.include_router(health.router, tags=["Ringfence"])
     app.include_router(websocket.router)
+    pack_routes.install(app)
 
 
 def include_files(app: FastAPI, files: Frontend, origins: tuple[str, ...]) -> None:

@@ -28,6 +28,7 @@ async def post_prompt(request: Request, services: Have, tenant: ForTenant) -> Re
         body = await read_json(request)
     except BodyError as error:
         return OrjsonResponse(comfy_error("invalid_json", error.message, error.hint), 400)
+    body = await services.engine.hook_prompt(tenant, body)
     usage = request.headers.get("comfy-usage-source")
     submitted = await services.engine.submit(tenant, parse_prompt(body, usage_source=usage))
     return OrjsonResponse(

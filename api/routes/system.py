@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from api.errors import OrjsonResponse
 from api.messages import server_flags
-from api.services import Have
+from api.services import ForTenant, Have
 
 router = APIRouter()
 
@@ -74,6 +74,6 @@ async def features(services: Have) -> Response:
 
 
 @router.get("/node_replacements")
-async def nothing_yet() -> Response:
-    """Catalogues that are empty here."""
-    return OrjsonResponse({})
+async def node_replacements(services: Have, tenant: ForTenant) -> Response:
+    """Node classes that stand in for others, by old class, as the tenant's packs registered them."""
+    return OrjsonResponse(services.engine.extensions.sites.node_replacements(tenant))

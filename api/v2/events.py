@@ -66,7 +66,7 @@ class JobEvents:
 
     async def stream(self) -> AsyncIterator[bytes]:
         """Frames until the job has ended or the server goes."""
-        async with self._jobs.engine.subscribe(self._tenant) as events:
+        async with self._jobs.events(self._tenant) as events:
             for frame in await self._look():
                 yield frame
             while self._status is None or self._status[0] not in TERMINAL:

@@ -5,7 +5,8 @@ Queue and history are the truth, as for ComfyUI's own routes: a job that one API
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,7 +17,7 @@ from api.v2.board import Board
 from api.v2.models import JobError, JobUrls, JobView, OutputView, ProgressView
 from api.v2.outputs import output_assets, output_view, with_sizes
 from api.v2.progress import needed_nodes, progress_of
-from engine import Engine, Submission, Submissions
+from engine import Engine, EventStream, Submission, Submissions
 from policies import TenantId
 
 LABELS = "ringfence_metadata"
@@ -59,7 +60,23 @@ class Jobs:
         self.board = board
         self.submitting: set[tuple[TenantId, str]] = set()
         self.streams: dict[TenantId, int] = {}
+        self._listening: set[EventStream] = set()
         self._registered: dict[tuple[TenantId, str], set[str]] = {}
+
+    @asynccontextmanager
+    async def events(self, tenant: TenantId) -> AsyncIterator[EventStream]:
+        """The tenant's events, until the server leaves."""
+        async with self.engine.subscribe(tenant) as events:
+            self._listening.add(events)
+            try:
+                yield events
+            finally:
+                self._listening.discard(events)
+
+    def leave(self) -> None:
+        """The server stops: who listens to events is told that there are no more."""
+        for events in self._listening:
+            events.close()
 
     async def find(self, tenant: TenantId, job_id: str) -> Found | None:
         """One job, or None."""

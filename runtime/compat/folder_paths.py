@@ -27,6 +27,11 @@ input_directory: str = paths.input()
 user_directory: str = paths.user()
 
 
+_NO_MODELS = (
+    "; the policy of this extension has no path in 'models': write '{tenant: models}' below its 'paths:'"
+)
+
+
 def _model_folders(*names: str) -> list[str]:
     return [os.path.join(models_dir, name) for name in names]
 
@@ -301,7 +306,8 @@ def get_full_path_or_raise(folder_name: str, filename: str) -> str:
     """
     path = get_full_path(folder_name, filename)
     if path is None:
-        raise FileNotFoundError(f"no file {filename!r} in the model folder {folder_name!r}")
+        hint = "" if paths.is_granted("models") else _NO_MODELS
+        raise FileNotFoundError(f"no file {filename!r} in the model folder {folder_name!r}{hint}")
     return path
 
 
@@ -361,7 +367,14 @@ def get_save_image_path(
 
     Raises:
         ValueError: the prefix leads out of the output directory.
+        PermissionError: the policy does not give this directory, so nobody would find what is saved there.
     """
+    for area, place in (("output", paths.output()), ("temp", paths.temp())):
+        if _is_below(output_dir, place) and not paths.is_granted(area):
+            raise PermissionError(
+                f"the policy of this extension has no path in {area!r}: what is saved there would be lost; "
+                f"write '{{tenant: {area}, access: rw}}' below its 'paths:'"
+            )
     prefix = _fill_in(filename_prefix, image_width, image_height)
     subfolder = os.path.dirname(os.path.normpath(prefix))
     stem = os.path.basename(os.path.normpath(prefix))

@@ -174,8 +174,7 @@ class PromptServer:
         self.app = Application(self.routes)
         #: Packs look here for what the host can do, and add words of their own.
         self.supports: list[str] = ["custom_nodes_from_web"]
-        #: None: messages go to the client of the running prompt, which only the host knows.
-        self.client_id: str | None = None
+        self._client_id: str | None = None
         self.sockets: dict[str, Any] = {}
         self.sockets_metadata: dict[str, Any] = {}
         self.on_prompt_handlers: list[Any] = registry.prompt_handlers
@@ -189,6 +188,16 @@ class PromptServer:
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"PromptServer.instance.{name} is not provided inside a sandbox")
+
+    @property
+    def client_id(self) -> str | None:
+        """Who queued the running prompt; None when nobody said so. A pack may put another in its place."""
+        call = context.current() or context.latest()
+        return self._client_id if call is None or call.client_id is None else call.client_id
+
+    @client_id.setter
+    def client_id(self, value: str | None) -> None:
+        self._client_id = value
 
     @property
     def last_node_id(self) -> str | None:

@@ -28,6 +28,8 @@ class CallContext:
     """Set once the host (or the pack) asked the call to stop; shared by all mapped calls of one execution."""
     is_execution: bool = True
     """False for validators and the like: the host listens for the progress of executions only."""
+    client_id: str | None = None
+    """The client that queued the prompt, if it said who it is."""
     graphs: Iterator[int] = field(default_factory=itertools.count, repr=False)
     """Numbers the graph builders that this call makes, for their default prefixes."""
 

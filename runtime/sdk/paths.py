@@ -51,3 +51,20 @@ def models() -> str:
 
 def custom_nodes() -> str:
     return app() + "/custom_nodes"
+
+
+def is_granted(area: str) -> bool:
+    """Whether the policy gives this sandbox something of ``area`` ("output", "models", ...) or of a folder in it.
+
+    What it gives is mounted; anything else below the application root is a throwaway folder of the sandbox's own.
+    Without a container everything counts as given.
+    """
+    if _root != "/" or not os.path.isdir(wire.IN_DIRECTORY):  # noqa: PTH112
+        return True
+    top = f"{app()}/{area}"
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as table:  # noqa: PTH123
+            points = [line.split(" ", 5)[4] for line in table]
+    except (OSError, IndexError):
+        return True
+    return any(point == top or point.startswith(top + "/") for point in points)

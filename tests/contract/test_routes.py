@@ -205,3 +205,9 @@ async def test_prompt_handlers_change_the_body_and_one_that_raises_is_left_out(s
     hooked = await session.hook_prompt(body, 10)
     assert hooked["prompt"]["1"]["class_type"] == "RFRoutes"
     assert hooked["extra_data"]["rf_seen"] == ["a"]
+
+
+@pytest.mark.parametrize("client", ["somebody", None])
+async def test_a_node_learns_who_queued_its_prompt(session: Session, client: str | None) -> None:
+    result = await session.execute(call("RFWho", node_id="9", client_id=client), ignore)
+    assert result.ui == {"told": [client, "9", True]}

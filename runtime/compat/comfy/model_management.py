@@ -299,9 +299,11 @@ def unet_manual_cast(weight_dtype: Any, inference_device: Any, supported_dtypes:
 
 
 def text_encoder_dtype(device: Any = None) -> Any:
+    """float16 on every device: what text encoders are kept in."""
     import torch
 
-    return torch.float32 if is_device_cpu(device) else torch.float16
+    del device
+    return torch.float16
 
 
 def vae_dtype(device: Any = None, allowed_dtypes: Any = ()) -> Any:

@@ -1,4 +1,4 @@
-"""``comfy.sample``: noise is real (torch alone makes it); sampling needs a model and is names only."""
+"""``comfy.sample``: noise, masks and empty latents are real (torch alone makes them); sampling is names only."""
 
 from __future__ import annotations
 
@@ -24,6 +24,30 @@ def prepare_noise(latent_image: Any, seed: int, noise_inds: Any = None) -> Any:
     wanted = [int(index) for index in noise_inds]
     rows = [noise([1, *latent_image.size()[1:]]) for _ in range(max(wanted) + 1)]
     return torch.cat([rows[index] for index in wanted], dim=0)
+
+
+def prepare_mask(noise_mask: Any, shape: Any, device: Any) -> Any:
+    """A noise mask in the shape of a latent, on a device."""
+    from .utils import reshape_mask
+
+    return reshape_mask(noise_mask, shape).to(device)
+
+
+def fix_empty_latent_channels(model: Any, latent_image: Any) -> Any:
+    """An all-zero latent with the channels and dimensions that the model's latent format has.
+
+    ``model`` is whatever the pack has for one: it must answer ``get_model_object("latent_format")``.
+    """
+    import torch
+
+    from .utils import repeat_to_batch_size
+
+    form = model.get_model_object("latent_format")
+    if form.latent_channels != latent_image.shape[1] and torch.count_nonzero(latent_image) == 0:
+        latent_image = repeat_to_batch_size(latent_image, form.latent_channels, dim=1)
+    if form.latent_dimensions == 3 and latent_image.ndim == 4:
+        latent_image = latent_image.unsqueeze(2)
+    return latent_image
 
 
 __getattr__ = names_only(__name__)

@@ -158,4 +158,19 @@ class RFRoutes:
         return {"ui": {"text": [text]}, "result": (text,)}
 
 
-NODE_CLASS_MAPPINGS = {"RFRoutes": RFRoutes}
+class RFWho:
+    """What a node learns of the prompt that it is part of."""
+
+    INPUT_TYPES = classmethod(lambda cls: {"required": {}})
+    RETURN_TYPES = ("STRING",)
+    FUNCTION = "run"
+    CATEGORY = "tests"
+    OUTPUT_NODE = True
+
+    def run(self):
+        running = [entry[1] for entry in server.prompt_queue.currently_running.values()]
+        told = [server.client_id, server.last_node_id, server.last_prompt_id == running[0]]
+        return {"ui": {"told": told}, "result": (str(told),)}
+
+
+NODE_CLASS_MAPPINGS = {"RFRoutes": RFRoutes, "RFWho": RFWho}

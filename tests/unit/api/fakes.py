@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,13 @@ from engine import (
     Submitted,
 )
 from engine.events import Event, PromptEnded, PromptStarted, PromptSucceeded, QueueChanged
-from engine.extension_errors import ExtensionExistsError, ExtensionUnknownError
+from engine.extension_errors import ExtensionExistsError, ExtensionUnknownError, RoutesOffError
 from engine.extension_records import ExtensionInfo
 from engine.prompt import split_secrets
+from engine.route_paths import RoutePath, path_parts, read_route
 from engine.streams import EventHub, EventStream
 from policies import ExtensionName, SandboxId, TenantId
-from sandbox import LogLine, SandboxInfo, SandboxState
+from sandbox import HttpRequest, HttpResponse, LogLine, SandboxInfo, SandboxState
 
 PROMPT = {"1": {"class_type": "Blur", "inputs": {}, "_meta": {"title": "Blur it"}}}
 
@@ -40,6 +42,7 @@ class FakeExtensions:
     """Keeps what it was given; the first file's content is read, as a real one would."""
 
     def __init__(self) -> None:
+        self.sites = FakeSites()
         self.infos: dict[tuple[TenantId, str], ExtensionInfo] = {}
         self.sources: list[Path | GitSource] = []
         self.files: dict[str, bytes] = {}
@@ -118,6 +121,36 @@ class FakeExtensions:
         return info
 
 
+class FakeSites:
+    """Routes of packs as a test declares them."""
+
+    def __init__(self) -> None:
+        self.routes: dict[tuple[TenantId, ExtensionName], list[RoutePath]] = {}
+        self.off: set[ExtensionName] = set()
+
+    def add(self, extension: str, method: str, path: str, tenant: str = "local") -> None:
+        route = read_route(method, path)
+        assert route is not None
+        self.routes.setdefault((TenantId(tenant), ExtensionName(extension)), []).append(route)
+
+    async def serving(self, tenant: TenantId, method: str, path: str) -> tuple[ExtensionName, str] | None:
+        forms = [path, path.removeprefix("/api")] if path.startswith("/api/") else [path]
+        for (owner, extension), routes in self.routes.items():
+            for form in forms:
+                if owner == tenant and any(route.answers(method, path_parts(form)) for route in routes):
+                    return extension, form
+        return None
+
+    def node_replacements(self, tenant: TenantId) -> dict[str, list[dict[str, Any]]]:
+        return {"Old": [{"new_node_id": "Blur", "old_node_id": "Old"}]} if tenant == "local" else {}
+
+    async def check(self, tenant: TenantId, extension: ExtensionName) -> None:
+        if (tenant, extension) not in self.routes:
+            raise ExtensionUnknownError(f"there is no extension '{extension}'")
+        if extension in self.off:
+            raise RoutesOffError("its policy does not allow them")
+
+
 class FakeSandboxes:
     def __init__(self) -> None:
         self.infos: list[SandboxInfo] = []
@@ -181,7 +214,31 @@ class FakeEngine:
         self.interrupts: list[tuple[TenantId, str | None]] = []
         self.freed: list[tuple[bool, bool]] = []
         self.running_nodes: dict[tuple[TenantId, str], str] = {}
+        self.on_prompt: Callable[[Any], Any] | None = None
+        self.asked: list[tuple[TenantId, ExtensionName, HttpRequest, bytes]] = []
+        self.route_answer: Any = (200, (("content-type", "application/json"),), [b"{}"])
         self.on_submit: Callable[[TenantId, str], Any] | None = None
+
+    async def hook_prompt(self, tenant: TenantId, body: Any) -> Any:
+        return body if self.on_prompt is None else self.on_prompt(body)
+
+    @asynccontextmanager
+    async def ask_route(
+        self, tenant: TenantId, extension: ExtensionName, request: HttpRequest, body: AsyncIterator[bytes]
+    ) -> AsyncIterator[HttpResponse]:
+        sent = b"".join([piece async for piece in body])
+        self.asked.append((tenant, extension, request, sent))
+        if isinstance(self.route_answer, Exception):
+            raise self.route_answer
+        status, headers, pieces = self.route_answer
+
+        async def answer() -> AsyncIterator[bytes]:
+            for piece in pieces:
+                if isinstance(piece, Exception):
+                    raise piece
+                yield piece
+
+        yield HttpResponse(status, headers, answer())
 
     async def submit(self, tenant: TenantId, request: PromptRequest) -> Submitted:
         self.requests.append(request)

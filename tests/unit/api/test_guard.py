@@ -398,3 +398,45 @@ async def test_credentials_of_any_kind_do_not_matter_in_single_user_mode(client:
 async def test_a_websockets_path_without_an_upgrade_is_a_400(client: httpx2.AsyncClient) -> None:
     for path in ("/ws", "/api/ws"):
         assert (await client.get(path)).status_code == 400
+
+
+async def test_where_there_is_a_get_there_is_a_head(client: httpx2.AsyncClient) -> None:
+    for path in ("/prompt", "/api/system_stats", "/object_info", "/api/jobs"):
+        answer = await client.head(path)
+        assert (answer.status_code, answer.content) == (200, b"")
+        assert int(answer.headers["content-length"]) == len((await client.get(path)).content)
+    assert (await client.head("/nowhere")).status_code == 404
+    assert (await client.head("/upload/image")).status_code == 405
+    assert (await client.head("/api/v2/jobs/none/events")).status_code == 405
+
+
+async def test_a_page_of_an_allowed_origin_may_use_the_api_and_no_other(tmp_path: Path, start: Start) -> None:
+    friend = "https://studio.example"
+    settings = make_settings(tmp_path, allowed_origins=(friend,))
+    async with start(settings) as app, client_for(app) as client:
+        cross = {"Sec-Fetch-Site": "cross-site"}
+        preflight = await client.options("/prompt", headers={**cross, "Origin": friend})
+        answer = await client.post("/prompt", headers={**cross, "Origin": friend}, json={"prompt": PROMPT})
+        missing = await client.get("/nowhere", headers={**cross, "Origin": friend})
+        for each, status in ((preflight, 200), (answer, 200), (missing, 404)):
+            assert each.status_code == status
+            assert each.headers["access-control-allow-origin"] == friend
+            assert "POST" in each.headers["access-control-allow-methods"]
+            assert each.headers["vary"] == "Origin"
+        for origin in (
+            "https://evil.example",
+            "https://studio.example.evil",
+            "null",
+            "http://studio.example",
+        ):
+            refused = await client.get("/prompt", headers={**cross, "Origin": origin})
+            assert refused.status_code == 403
+            assert "access-control-allow-origin" not in refused.headers
+        named = await client.get("/prompt", headers={"Host": "evil.example", "Origin": friend})
+        assert named.status_code == 403  # the name in Host is another matter
+
+
+@pytest.mark.parametrize("origin", ["*", "studio.example", "https://studio.example/", "https://x/path", ""])
+def test_an_origin_that_is_none_is_refused_at_start(tmp_path: Path, origin: str) -> None:
+    with pytest.raises(ValueError, match="is not an origin"):
+        make_settings(tmp_path, allowed_origins=(origin,))

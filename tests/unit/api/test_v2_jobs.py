@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -431,3 +432,17 @@ async def test_open_event_streams_are_counted(tmp_path: Path, start: Start) -> N
             answer = await client.get(f"/api/v2/jobs/{job_id}/events")
             assert await code_of(answer) == (429, "too_many_streams")
             assert "retry-after" in answer.headers
+
+
+async def test_an_open_event_stream_does_not_hold_up_the_end_of_the_server(
+    tmp_path: Path, start: Start
+) -> None:
+    settings = make_settings(tmp_path)
+    async with start(settings) as app, client_for(app) as client:
+        job_id = (await submit(client))["id"]
+        async with contextlib.AsyncExitStack() as stack:
+            with anyio.fail_after(4):  # the server itself would wait five seconds
+                async with serving(app, settings) as url:
+                    events = await stack.enter_async_context(listening(url, job_id))
+                    await events.next()
+            assert await events.next() is None

@@ -6,6 +6,7 @@ import time
 import pytest
 
 from runtime.compat import folder_paths
+from runtime.sdk import paths
 
 
 def test_the_module_claims_to_lie_in_the_application_directory():
@@ -129,3 +130,22 @@ def test_user_folders_do_not_mix_with_system_ones(places):
     assert folder_paths.get_system_user_directory("manager") == str(places / "user/__manager")
     with pytest.raises(ValueError, match="not a name"):
         folder_paths.get_system_user_directory("../x")
+
+
+@pytest.mark.parametrize("area", ["output", "temp"])
+def test_saving_where_the_policy_gives_nothing_says_what_to_write(places, monkeypatch, area):
+    monkeypatch.setattr(paths, area, lambda: str(places / area))
+    monkeypatch.setattr(paths, "is_granted", lambda asked: asked != area)
+    with pytest.raises(
+        PermissionError, match=rf"write '\{{tenant: {area}, access: rw\}}' below its 'paths:'"
+    ):
+        folder_paths.get_save_image_path("x", str(places / area / "sub"))
+    assert folder_paths.get_save_image_path("x", str(places / "input"))[2] == 1
+
+
+def test_a_missing_model_says_when_the_policy_gives_no_models(places, monkeypatch):
+    with pytest.raises(FileNotFoundError, match=r"no file 'a.safetensors' in the model folder 'loras'$"):
+        folder_paths.get_full_path_or_raise("loras", "a.safetensors")
+    monkeypatch.setattr(paths, "is_granted", lambda area: area != "models")
+    with pytest.raises(FileNotFoundError, match=r"write '\{tenant: models\}' below its 'paths:'"):
+        folder_paths.get_full_path_or_raise("loras", "a.safetensors")

@@ -1,0 +1,73 @@
+"""``comfy.ldm.modules.attention``: attention over tensors is real; blocks of models are names only.
+
+All of ComfyUI's variants compute the same thing in different ways; here each is torch's own scaled dot product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ...._standins import names_only
+
+__getattr__ = names_only(__name__)
+
+
+def exists(val: Any) -> bool:
+    return val is not None
+
+
+def default(val: Any, d: Any) -> Any:
+    return d if val is None else val
+
+
+def attention_pytorch(
+    q: Any,
+    k: Any,
+    v: Any,
+    heads: int,
+    mask: Any = None,
+    attn_precision: Any = None,
+    skip_reshape: bool = False,
+    skip_output_reshape: bool = False,
+    **kwargs: Any,
+) -> Any:
+    """Attention of ``heads`` heads.
+
+    q, k and v are [batch, tokens, heads * size], or [batch, heads, tokens, size] with ``skip_reshape``; the result is
+    in the first form, or in the second with ``skip_output_reshape``. A boolean mask keeps what is true; any other is
+    added.
+    """
+    from torch.nn import functional
+
+    del attn_precision, kwargs
+    batch = q.shape[0]
+    if not skip_reshape:
+        q, k, v = (
+            part.reshape(batch, part.shape[1], heads, part.shape[2] // heads).transpose(1, 2)
+            for part in (q, k, v)
+        )
+    if mask is not None:
+        if mask.ndim == 2:
+            mask = mask.unsqueeze(0)
+        if mask.ndim == 3:
+            mask = mask.unsqueeze(1)
+    out = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=0.0, is_causal=False)
+    if skip_output_reshape:
+        return out
+    return out.transpose(1, 2).reshape(batch, out.shape[2], heads * out.shape[3])
+
+
+attention_basic = attention_pytorch
+attention_split = attention_pytorch
+attention_sub_quad = attention_pytorch
+optimized_attention = attention_pytorch
+optimized_attention_masked = attention_pytorch
+
+
+def optimized_attention_for_device(
+    device: Any, mask: bool = False, small_input: bool = False
+) -> Callable[..., Any]:
+    """The attention function for a device: the same for all."""
+    del device, mask, small_input
+    return optimized_attention
