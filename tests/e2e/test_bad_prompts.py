@@ -33,7 +33,7 @@ def nothing_stays(comfy: Comfy, have: Have) -> Iterator[None]:
         (b"", "invalid_json"),
         (b"{", "invalid_json"),
         (b"\xff\xfe", "invalid_json"),
-        (b'{"prompt": NaN}', "invalid_json"),
+        (b'{"prompt": NaN}', "no_prompt"),
         (b"[" * 129 + b"]" * 129, "invalid_json"),
         (DEEP, "invalid_json"),
         (b"[]", "no_prompt"),
