@@ -266,7 +266,7 @@ class _Loaded(_Page):
     routes: Annotated[list[_Route], Field(max_length=1000)]
     notes: Annotated[list[Text], Field(max_length=1000)]
     prompt_handlers: Annotated[int, Field(ge=0, le=1000)] = 0
-    replacements: Annotated[list[Any], Field(max_length=1000)] = Field(default=[])
+    node_replacements: Annotated[list[Any], Field(max_length=1000)] = Field(default=[])
 
 
 class _Validated(Strict):
@@ -390,7 +390,7 @@ def loaded(result: Any, nodes: Registration) -> tuple[LoadedExtension, int | Non
         routes=tuple((route.method, route.path) for route in said.routes),
         notes=tuple(safe_text(note) for note in said.notes),
         prompt_handlers=said.prompt_handlers,
-        replacements=nodes.replacements(said.replacements),
+        node_replacements=nodes.replacements(said.node_replacements),
     )
     return extension, said.more
 
@@ -562,7 +562,8 @@ def failure(error: RemoteError, extension: ExtensionName) -> NodeRaisedError | S
             traceback=trace,
             inputs={
                 safe_text(name, 256): [
-                    safe_text(item, newlines=True) if isinstance(item, str) else item for item in items
+                    safe_text(item, newlines=True) if isinstance(item, str) else hostile_json.plain(item)
+                    for item in items
                 ]
                 for name, items in list(said.inputs.items())[:256]
             },
