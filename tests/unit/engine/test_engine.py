@@ -88,7 +88,7 @@ async def test_prompts_start_in_order():
 async def test_several_prompts_run_at_once_and_no_more():
     async with gated(limits=EngineLimits(concurrency=2)) as (gate, stage):
         for number in range(3):
-            await stage.submit(named(str(number)))
+            await stage.submit(named(str(number)), client_id=None)
         await gate.until(2)
         assert (await stage.engine.queue(LOCAL_TENANT)).remaining == 3
         assert gate.entered == ["0", "1"]
@@ -164,7 +164,8 @@ async def test_interrupting_stops_the_node_that_runs_and_the_next_prompt_works()
 
 async def test_interrupting_one_prompt_leaves_the_others():
     async with gated() as (gate, stage):
-        one, two = await stage.submit(named("one")), await stage.submit(named("two"))
+        one = await stage.submit(named("one"), client_id="first")
+        two = await stage.submit(named("two"), client_id="second")
         await gate.until(2)
         assert not await stage.engine.interrupt(TenantId("other"), one.prompt_id)
         assert await stage.engine.interrupt(LOCAL_TENANT, one.prompt_id)
@@ -332,9 +333,9 @@ async def test_a_storage_that_fails_now_and_then_loses_nothing(monkeypatch):
     fails = {"claim_next": 2, "finish": 2}
 
     class Flaky(MemoryStorage):
-        async def claim_next(self, tenant):
+        async def claim_next(self, tenant, busy=()):
             self.fail("claim_next")
-            return await super().claim_next(tenant)
+            return await super().claim_next(tenant, busy)
 
         async def finish(self, tenant, prompt_id, entry):
             self.fail("finish")
