@@ -96,7 +96,9 @@ class AssetStore:
         return asset, is_new and known is None
 
     async def _drop_orphan(self, tenant: TenantId, digest: str) -> None:
-        if await self.rows.by_hash(tenant, digest) is None:  # else the row was stored before it was called off
+        if (
+            await self.rows.by_hash(tenant, digest) is None
+        ):  # else the row was stored before it was called off
             await file_work(partial(self._blobs(tenant).delete, _place(digest)))
 
     async def from_hash(self, tenant: TenantId, digest: str, told: Announced) -> tuple[Asset, bool]:
