@@ -86,8 +86,20 @@ class AssetStore:
             if known is None:
                 await self._refuse_if_full(tenant, size)
                 await file_work(lambda: self._blobs(tenant).write(_place(digest), stream, overwrite=True))
-            asset, is_new = await self.rows.add(tenant, new, key=told.key)
+            try:
+                asset, is_new = await self.rows.add(tenant, new, key=told.key)
+            except BaseException:
+                if known is None:  # nothing counts or finds a blob without a row
+                    with anyio.CancelScope(shield=True):
+                        await self._drop_orphan(tenant, digest)
+                raise
         return asset, is_new and known is None
+
+    async def _drop_orphan(self, tenant: TenantId, digest: str) -> None:
+        if (
+            await self.rows.by_hash(tenant, digest) is None
+        ):  # else the row was stored before it was called off
+            await file_work(partial(self._blobs(tenant).delete, _place(digest)))
 
     async def from_hash(self, tenant: TenantId, digest: str, told: Announced) -> tuple[Asset, bool]:
         """Another asset of content that is there; the asset, and whether it is a new one.

@@ -110,6 +110,8 @@ class Guard:
             )
         if await services.tenants.is_single_user():
             check_host(headers, services.settings.allowed_hosts, any_origin=is_friend)
+        elif headers.get("authorization", "")[:6].lower() == "basic " and not is_friend:
+            check_origin(headers)  # browsers send these by themselves, for whatever page asks
         if scope.get("method") == "OPTIONS":
             return Identity(LOCAL_TENANT, is_operator=False)  # answered below, before any route
         identity = await identify(
@@ -138,12 +140,24 @@ def check_host(headers: Headers, allowed: tuple[str, ...], *, any_origin: bool =
             "this name is not allowed in Host",
             hint='use http://127.0.0.1, or list the name in RINGFENCE_ALLOWED_HOSTS, e.g. ["studio.lan"]',
         )
+    if not any_origin:
+        check_origin(headers)
+
+
+def check_origin(headers: Headers) -> None:
+    """Refuse what another page sends with what the browser adds by itself.
+
+    Raises:
+        ForbiddenError: Origin is not Host.
+    """
     origin = headers.get("origin")
-    if origin is None or any_origin:
+    if origin is None:
         return
     try:
         place = urlsplit(origin)
-        same = place.scheme in ("http", "https") and _with_port(place.netloc) == _with_port(host)
+        same = place.scheme in ("http", "https") and _with_port(place.netloc) == _with_port(
+            headers.get("host", "")
+        )
     except ValueError:
         same = False
     if not same:

@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import tomllib
+import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
+import orjson
+
 from api.bodies import BodyError, parse_json
+from api.errors import dump_json
 from api.trees import Tree
 from engine import PackFiles
 from policies import RingfenceError, safe_text
+from sandbox import parse_toml
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +36,9 @@ _FILE_BYTES = 2 * 1024 * 1024
 _ALL_BYTES = 32 * 1024 * 1024
 _PROJECT_BYTES = 256 * 1024
 _LISTED = 5_000  # scripts, templates or subgraphs of one pack
-_DEPTH, _NODES = 64, 200_000
-_CACHED = 32
+_DEPTH, _NODES, _ALL_NODES = 64, 200_000, 1_000_000
+_CACHED_BYTES = 64 * 1024 * 1024
+_ENTRY = 4096  # what remembering one takes besides
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,35 +92,49 @@ def scripts(packs: Sequence[PackFiles]) -> list[str]:
 
 
 class PackTexts:
-    """Translations, templates and subgraphs of packs, remembered by the packs' contents. Every method blocks."""
+    """Translations, templates and subgraphs of packs as JSON, remembered by their contents. Every method blocks."""
 
-    def __init__(self) -> None:
-        self._made: OrderedDict[tuple[Any, ...], JSON] = OrderedDict()
+    def __init__(self, *, max_bytes: int = _CACHED_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._lock = threading.Lock()  # every request is a thread of its own
+        self._made: OrderedDict[tuple[Any, ...], bytes] = OrderedDict()
+        self._bytes = 0
 
-    def translations(self, packs: Sequence[PackFiles]) -> dict[str, JSON]:
+    def translations(self, packs: Sequence[PackFiles]) -> bytes:
         """``{language: texts}``, merged over packs in the order of their names."""
-        found: JSON = self._remembered("i18n", packs, _translations)
-        return dict(found)
+        return self._remembered("i18n", packs, _translations)
 
-    def templates(self, packs: Sequence[PackFiles]) -> dict[str, list[str]]:
+    def templates(self, packs: Sequence[PackFiles]) -> bytes:
         """Names of example workflows by pack."""
-        found: JSON = self._remembered("templates", packs, _templates)
-        return dict(found)
+        return self._remembered("templates", packs, _templates)
 
-    def subgraphs(self, packs: Sequence[PackFiles]) -> dict[str, JSON]:
+    def subgraphs(self, packs: Sequence[PackFiles]) -> bytes:
         """Subgraphs by id, with their content."""
-        found: JSON = self._remembered("subgraphs", packs, _subgraphs)
-        return dict(found)
+        return self._remembered("subgraphs", packs, _subgraphs)
 
-    def _remembered(self, kind: str, packs: Sequence[PackFiles], make: Any) -> JSON:
+    def subgraph(self, packs: Sequence[PackFiles], identity: str) -> JSON | None:
+        """One of them."""
+        return orjson.loads(self.subgraphs(packs)).get(identity)
+
+    def _remembered(
+        self, kind: str, packs: Sequence[PackFiles], make: Callable[[Sequence[PackFiles]], JSON]
+    ) -> bytes:
         # A copy's directory is named for its content, so its path says all.
         ordered = sorted(packs, key=lambda pack: pack.name)
         key = (kind, *((pack.name, str(pack.code)) for pack in ordered))
-        if key not in self._made:
-            self._made[key] = make(ordered)
-            while len(self._made) > _CACHED:
-                self._made.popitem(last=False)
-        return self._made[key]
+        with self._lock:
+            known = self._made.get(key)
+            if known is not None:
+                self._made.move_to_end(key)
+                return known
+        made = dump_json(make(ordered))
+        with self._lock:
+            if key not in self._made:
+                self._made[key] = made
+                self._bytes += _ENTRY + len(made)
+            while self._bytes > self._max_bytes:
+                self._bytes -= _ENTRY + len(self._made.popitem(last=False)[1])
+        return made
 
 
 def template_file(packs: Sequence[PackFiles], name: str, file: str) -> int | None:
@@ -183,6 +202,7 @@ def _subgraphs(packs: Sequence[PackFiles]) -> dict[str, JSON]:
 @dataclass(slots=True)
 class _Budget:
     left: int = _ALL_BYTES
+    nodes: int = _ALL_NODES
 
 
 def _json(tree: Tree, path: str, budget: _Budget, pack: PackFiles) -> JSON | None:
@@ -190,7 +210,9 @@ def _json(tree: Tree, path: str, budget: _Budget, pack: PackFiles) -> JSON | Non
     try:
         raw = tree.read(path, limit=min(_FILE_BYTES, budget.left))
         budget.left -= len(raw)
-        return parse_json(raw, max_depth=_DEPTH, max_nodes=_NODES)
+        value = parse_json(raw, max_depth=_DEPTH, max_nodes=min(_NODES, budget.nodes))
+        budget.nodes -= raw.count(b"[") + raw.count(b"{") + raw.count(b",")
+        return value
     except RingfenceError as error:
         if isinstance(error, BodyError) or error.code == "file-refused":
             log.warning("extension %s: %s is not used: %s", pack.name, safe_text(path, 200), error)
@@ -241,9 +263,8 @@ def _relative(directory: str | None) -> str | None:
 def _project(pack: PackFiles) -> tuple[str | None, str | None]:
     """The project's name and its ``[tool.comfy] web``."""
     try:
-        raw = Tree(pack.code).read("pyproject.toml", limit=_PROJECT_BYTES)
-        project = tomllib.loads(raw.decode("utf-8"))
-    except (RingfenceError, ValueError, RecursionError):
+        project = parse_toml(Tree(pack.code).read("pyproject.toml", limit=_PROJECT_BYTES).decode("utf-8"))
+    except (RingfenceError, ValueError):
         return None, None
     section = project.get("project")
     tool = project.get("tool")

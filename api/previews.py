@@ -14,6 +14,7 @@ from policies import TenantId
 
 _BYTES = 64 * 1024 * 1024
 _LARGEST = 8 * 1024 * 1024
+_ENTRY = 1024  # what remembering one takes besides
 _Key = tuple[TenantId, tuple[int, int, int, int], PreviewWish]
 
 
@@ -61,8 +62,8 @@ class Previews:
         made = await self._media.preview(tenant, place, wish)
         if len(made[0]) <= min(_LARGEST, self._max_bytes) and key not in self._made:
             self._made[key] = made
-            self._bytes += len(made[0])
+            self._bytes += _ENTRY + len(made[0])
             while self._bytes > self._max_bytes:
                 _, (data, _) = self._made.popitem(last=False)
-                self._bytes -= len(data)
+                self._bytes -= _ENTRY + len(data)
         return made

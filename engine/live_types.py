@@ -57,7 +57,9 @@ class LiveTypes:
                 if value.tree is None or value.is_blocker:
                     continue
                 was_object = not expanded and _is_handle(value.tree)
-                if not was_object or len(self._was_object) < _MOST_KNOWN:
+                # When full, a new type is one that nothing is known of; ComfyUI's own count as objects till seen.
+                is_exempt = not was_object and declared in OBJECT_TYPES
+                if key in self._was_object or is_exempt or len(self._was_object) < _MOST_KNOWN:
                     self._was_object[key] = was_object and self._was_object.get(key, True)
 
     def is_object(self, tenant: TenantId, node_type: NodeType, slot: int) -> bool:

@@ -6,7 +6,8 @@ prompt can name it). What comes back is bytes of bounded size that the host only
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -21,7 +22,8 @@ from sandbox.errors import NodeRaisedError
 CORE: Final = ExtensionName("core")
 MEDIA_BYTES: Final = 128 * 1024 * 1024
 WAIT_S: Final = 60.0
-AT_ONCE: Final = 8  # of all tenants; within one, core's sandbox takes turns
+AT_ONCE: Final = 8  # of all tenants
+OF_ONE: Final = 2  # tenant's, so that its pictures do not keep the others' waiting
 TYPES: Final = frozenset({"image/webp", "image/jpeg", "image/png"})
 
 
@@ -62,6 +64,7 @@ class Media:
         self._store = store
         self._wait_s = wait_s
         self._limiter = anyio.Semaphore(AT_ONCE)
+        self._turns: dict[TenantId, anyio.Semaphore] = {}
 
     async def preview(
         self, tenant: TenantId, place: tuple[str, str, str], wish: PreviewWish
@@ -77,49 +80,60 @@ class Media:
             "quality": (Value(wish.quality),),
             "channel": (Value(wish.channel),),
         }
-        result = await self._call(tenant, "RingfencePreview", inputs)
-        try:
-            kind = _slot(result, 1).tree
-            data = await self._bytes(result)
-        finally:
-            self._release(result)
-        return data, kind if kind in TYPES else "application/octet-stream"
+        async with self._turn(tenant):
+            result = await self._call(tenant, "RingfencePreview", inputs)
+            try:
+                kind = _slot(result, 1).tree
+                data = await self._bytes(result)
+            finally:
+                self._release(result)
+        return data, kind if isinstance(kind, str) and kind in TYPES else "application/octet-stream"
 
-    async def mask(self, tenant: TenantId, place: tuple[str, str, str], mask: bytes) -> bytes:
-        """A PNG of the picture at ``place`` with the transparency of ``mask``, another picture's bytes.
+    async def mask(
+        self, tenant: TenantId, place: tuple[str, str, str], read: Callable[[], Awaitable[bytes]]
+    ) -> bytes:
+        """A PNG of the picture at ``place`` with the transparency of another, whose bytes are read when it is its turn.
 
         Raises:
             MediaRefusedError: one of them is no picture, they differ in size, or are too large.
             QuotaError, MediaBusyError, SandboxError
         """
-        name = await self._store.put(tenant, mask)
-        value = Value(
-            {"$bytes": {"file": name, "nbytes": len(mask), "mutable": False}},
-            objects=(name,),
-            nbytes=len(mask),
-        )
-        try:
-            result = await self._call(tenant, "RingfenceMask", {"mask": (value,)} | _place(place))
-        finally:
-            self._store.release(value)
-        try:
-            return await self._bytes(result)
-        finally:
-            self._release(result)
+        async with self._turn(tenant):
+            mask = await read()
+            name = await self._store.put(tenant, mask)
+            value = Value(
+                {"$bytes": {"file": name, "nbytes": len(mask), "mutable": False}},
+                objects=(name,),
+                nbytes=len(mask),
+            )
+            try:
+                result = await self._call(tenant, "RingfenceMask", {"mask": (value,)} | _place(place))
+            finally:
+                self._store.release(value)
+            try:
+                return await self._bytes(result)
+            finally:
+                self._release(result)
 
-    async def _call(
-        self, tenant: TenantId, class_type: str, inputs: dict[str, Sequence[Value] | None]
-    ) -> NodeResult:
+    @asynccontextmanager
+    async def _turn(self, tenant: TenantId) -> AsyncIterator[None]:
+        turns = self._turns.setdefault(tenant, anyio.Semaphore(OF_ONE))
         try:
             with anyio.fail_after(self._wait_s):
-                async with self._limiter:
-                    session = await self._sessions.acquire(tenant, CORE)
-                    call = NodeCall("media", "media", class_type, inputs, instance=f"media:{class_type}")
-                    return await session.execute(call, _unheard)
+                async with turns, self._limiter:
+                    yield
         except TimeoutError:
             raise MediaBusyError(
                 f"the picture was not ready after {self._wait_s:.0f} s", hint="try again when less is running"
             ) from None
+
+    async def _call(
+        self, tenant: TenantId, class_type: str, inputs: dict[str, Sequence[Value] | None]
+    ) -> NodeResult:
+        session = await self._sessions.acquire(tenant, CORE)
+        call = NodeCall("media", "media", class_type, inputs, instance=f"media:{class_type}")
+        try:
+            return await session.execute(call, _unheard)
         except NodeRaisedError as error:
             raise MediaRefusedError(
                 safe_text(error.message, 500), hint="only files that are pictures can be converted"

@@ -47,6 +47,7 @@ from sandbox.launcher.verbs import Launcher
 from sandbox.logbook import LogLine
 from sandbox.manager import ManagerLimits, SandboxInfo, SandboxManager, SandboxState
 from sandbox.node_state import MAX_STATE, MAX_STATE_NAMES, NodeStates, StateHolder
+from sandbox.pack_toml import parse_toml
 from sandbox.places import Places
 from sandbox.tensors import TensorStore
 
@@ -102,4 +103,5 @@ __all__ = [
     "TensorStore",
     "Validator",
     "Value",
+    "parse_toml",
 ]

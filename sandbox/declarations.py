@@ -169,7 +169,7 @@ class Registration:
         if name in self.nodes:
             self._leave_out(name, "the extension declares this name twice; the first one is used")
             return None
-        weight = measure(node.info)[1]
+        weight = measure(item)[1]
         if len(self.nodes) >= MAX_NODES:
             self._leave_out(name, f"the extension has more than {MAX_NODES} nodes")
             return None
@@ -289,6 +289,18 @@ def unknown_defaults(info: Mapping[str, Any]) -> list[str]:
             several = isinstance(default, list) and bool(
                 options.get("multiselect") or options.get("multi_select")
             )
-            if any(item not in choices for item in (default if several else [default])):
+            wanted = default if several else [default]
+            known = {_key(choice) for choice in choices}
+            if any(_key(item) not in known for item in wanted):
                 found.append(name)
     return found
+
+
+def _key(option: Any) -> str:
+    """What equal options have in common. A text: numbers of a stranger's choice can be made to share one hash."""
+    if isinstance(option, str):
+        return f"'{option}"
+    if isinstance(option, list | dict):
+        return ""  # not looked into
+    is_whole = isinstance(option, bool) or (isinstance(option, float) and option.is_integer())
+    return repr(int(option) if is_whole else option)

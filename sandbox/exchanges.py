@@ -61,8 +61,11 @@ class Exchanges:
         self._sandbox.services.listen(call, _nobody)  # so that its events are put down to this extension
         exchange = _Exchange(self, number, what, deadline, limit)
         try:
-            with self._sandbox.busy():
+            # Around whoever reads the response too: a client that sends or reads slowly has no longer than a worker.
+            with self._sandbox.busy(), anyio.move_on_after(deadline - anyio.current_time()) as time:
                 yield await exchange.start(self._extension, request, body)
+            if time.cancelled_caught:
+                raise self._too_slow(what)
         finally:
             self._open -= 1
             self._sandbox.services.unlisten(call)
@@ -137,7 +140,7 @@ class Exchanges:
         limit = self._sandbox.policy.timeouts.call_s
         return RouteTimeoutError(
             f"{what} of extension '{self._extension}' did not answer in time",
-            f"an exchange may take {limit:.0f} s ('timeouts.call'); a prompt handler less",
+            f"an exchange with all of its bytes may take {limit:.0f} s ('timeouts.call'); a prompt handler less",
         )
 
     async def _failed(self, error: RemoteCallError) -> Exception:

@@ -21,7 +21,7 @@ from typing import Final
 import anyio
 import anyio.to_thread
 
-from policies import EffectivePolicy, ExtensionName, SandboxId, TenantId, safe_text
+from policies import EffectivePolicy, ExtensionName, SandboxId, TenantId, own_folder, safe_text
 from runtime import wire
 from sandbox import messages
 from sandbox.calls import EventSink
@@ -108,7 +108,7 @@ class Sandbox:
             self.logbook,
             around.events,
             extension_of_call,
-            extensions=request.names,
+            own_folder=own_folder(request.names[0], request.group),
             node_of_call=node_of_call,
             states=around.states,
             resources=around.resources,

@@ -10,7 +10,6 @@ read (``asks``) and grants nothing: permissions come from policies only.
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +23,7 @@ from ruamel.yaml.events import AliasEvent
 from policies import safe_text
 from sandbox.environment_errors import DependencyRefusedError, DirectReferenceError
 from sandbox.implied_requirements import read_implied
+from sandbox.pack_toml import parse_toml
 from sandbox.requirement_lines import (
     MAX_REQUIREMENTS,
     Wanted,
@@ -106,8 +106,8 @@ def _read_pyproject(pack: Path) -> tuple[list[Wanted], list[_Manifest], list[str
         return [], [], []
     text = read_text(file, "pyproject.toml")
     try:
-        data = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        data = parse_toml(text)
+    except ValueError as error:
         raise DependencyRefusedError(
             f"the file cannot be read: {safe_text(str(error), 200)}", place="pyproject.toml"
         ) from None

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import os
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -20,7 +19,6 @@ import anyio.to_thread
 
 from policies import (
     EffectivePolicy,
-    ExtensionName,
     HostPath,
     PathEscapeError,
     SandboxId,
@@ -104,18 +102,20 @@ class ResourceShelf:
         self,
         sandbox: SandboxId,
         tenant: TenantId,
-        extensions: Sequence[ExtensionName],
+        own: str,
         policy: EffectivePolicy,
         path: str,
     ) -> Lent:
         """Let a sandbox read the safetensors file that it sees at ``path``, until it ends.
+
+        ``own`` is its folder where the policy gives it one of its own (``policies.own_folder``).
 
         Raises:
             ResourceMissingError: there is no such file.
             ResourceRefusedError: the policy mounts nothing there, or it is no whole safetensors file.
             QuotaError: the tenant's shared memory is full.
         """
-        root, relative = _place(path, extensions, policy, self._places.tenant(tenant))
+        root, relative = _place(path, own, policy, self._places.tenant(tenant))
         async with self._turns.setdefault(sandbox, anyio.Lock()):
             return await self._lend(sandbox, tenant, root, relative, path)
 
@@ -172,6 +172,8 @@ class ResourceShelf:
     def _hand_over(self, copy: _Copy, sandbox: SandboxId) -> None:
         if sandbox in copy.borrowers or copy.object_id is None:
             return
+        if sandbox not in self._turns:  # given back while the copy was made: nobody would give it back again
+            raise SandboxError("the sandbox has ended")
         if self.lent(sandbox) >= MAX_LENT:
             raise QuotaError(
                 f"this sandbox has borrowed {MAX_LENT} files, the most allowed", "use fewer resources at once"
@@ -188,18 +190,15 @@ class ResourceShelf:
             self._store.release(Value(None, (copy.object_id,)))
 
 
-def _place(
-    path: str, extensions: Sequence[ExtensionName], policy: EffectivePolicy, tenant_root: Path
-) -> tuple[Path, str]:
-    """The directory of this machine that the policy mounts over ``path``, and the path below it."""
+def _place(path: str, own: str, policy: EffectivePolicy, tenant_root: Path) -> tuple[Path, str]:
+    """The directory that the policy mounts over ``path``, as ``launcher/mounts.py`` does, and the path below it."""
     mounts: dict[str, Path] = {}
     for entry in policy.paths:
         if isinstance(entry, HostPath):
             mounts[entry.mount] = Path(entry.host)
         elif isinstance(entry, TenantPath):
-            for name in [None] if entry.scope == "tenant" else extensions:
-                place = entry.tenant if name is None else f"{entry.tenant}/{name}"
-                mounts[f"{wire.APP_DIRECTORY}/{place}"] = tenant_root / place
+            place = entry.tenant if entry.scope == "tenant" else f"{entry.tenant}/{own}"
+            mounts[f"{wire.APP_DIRECTORY}/{entry.tenant}"] = tenant_root / place
     # The innermost mount is the one that the sandbox sees.
     for target in sorted(mounts, key=len, reverse=True):
         if path == target:

@@ -8,7 +8,7 @@ worker says here can make the host wait for it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -53,7 +53,7 @@ class Services:
         events: EventSink | None,
         extension_of_call: Callable[[int], ExtensionName | None],
         *,
-        extensions: Sequence[ExtensionName] = (),
+        own_folder: str = "",
         node_of_call: Callable[[int], tuple[ExtensionName, str, str] | None] = lambda _: None,
         states: NodeStates | None = None,
         resources: ResourceShelf | None = None,
@@ -65,7 +65,7 @@ class Services:
         self._logbook = logbook
         self._events = events
         self._extension_of_call = extension_of_call
-        self._extensions = tuple(extensions)
+        self._own_folder = own_folder
         self._node_of_call = node_of_call
         self._node_states = states
         self._resources = resources
@@ -170,7 +170,7 @@ class Services:
             raise RefusedError(wire.NOT_ALLOWED, "this host shares no files")
         with _refusing():
             lent = await self._resources.lend(
-                self._sandbox, self._tenant, self._extensions, self._policy, asked.path
+                self._sandbox, self._tenant, self._own_folder, self._policy, asked.path
             )
         return {"file": lent.file, "nbytes": lent.nbytes}
 

@@ -116,8 +116,7 @@ async def upload_mask(request: Request, services: Have, tenant: ForTenant) -> Re
         name = upload.filename
         # Both are checked before a sandbox starts for them.
         await file_work(partial(original_tree.entry, f"{original[1]}/{original[0]}".lstrip("/")))
-        mask = await file_work(upload.file.read)
-    merged = await services.media.mask(tenant, original, mask)
+        merged = await services.media.mask(tenant, original, partial(file_work, upload.file.read))
     name = await _keep(tree, subfolder, name, io.BytesIO(merged), overwrite=overwrite)
     return OrjsonResponse({"name": name, "subfolder": subfolder, "type": kind})
 

@@ -54,6 +54,9 @@ _FROM_PACK: Final = frozenset(
     }
 )  # fmt: skip
 _SCRIPTS: Final = re.compile(r"(?i)(java|ecma|j|live)script|wasm|text/css|multipart/x-mixed-replace")
+_PLACE: Final = re.compile(r"/(?![/\\])[!-\[\]-~]*\Z")  # browsers drop tabs from "/<tab>/elsewhere"
+_READING: Final = ("GET", "HEAD")
+_BODILESS: Final = (204, 304)
 _CACHING: Final = re.compile(r"(?i)no-store|no-cache|must-revalidate|max-age=[0-9]{1,9}")
 #: Whatever a browser makes of it has an origin of its own, runs nothing, loads nothing and submits nothing.
 CONTENT_SECURITY_POLICY: Final = (
@@ -154,16 +157,17 @@ class PackAnswer(Response):
         async with asked as response:
             head = {
                 "type": "http.response.start",
-                "status": response.status,
+                "status": safe_status(response, self._request.method),
                 "headers": [
                     (name.encode("latin-1"), value.encode("latin-1"))
-                    for name, value in safe_headers(response, self._extension)
+                    for name, value in safe_headers(response, self._extension, self._request.method)
                 ],
             }
             await send(head)
             self._has_begun = True
+            has_body = self._request.method != "HEAD" and response.status not in _BODILESS
             async for piece in response.body:
-                if self._request.method != "HEAD":
+                if has_body:
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
@@ -181,7 +185,12 @@ class PackAnswer(Response):
         await OrjsonResponse(body, status)(scope, receive, send)
 
 
-def safe_headers(response: HttpResponse, extension: ExtensionName) -> list[tuple[str, str]]:
+def safe_status(response: HttpResponse, method: str) -> int:
+    """The status of a route's answer; what moves elsewhere is asked for with GET, which changes nothing here."""
+    return 303 if response.status in (301, 302) and method not in _READING else response.status
+
+
+def safe_headers(response: HttpResponse, extension: ExtensionName, method: str) -> list[tuple[str, str]]:
     """The headers of a route's answer that may leave in our name, and those that make it harmless."""
     kept = [
         (name, value) for name, value in response.headers if name in _FROM_PACK and name != "content-type"
@@ -191,10 +200,15 @@ def safe_headers(response: HttpResponse, extension: ExtensionName) -> list[tuple
     if kind is not None:
         # A script or style could be referred to by a page of ours; as plain text no browser takes it for one.
         kept.append(("content-type", "text/plain; charset=utf-8" if _SCRIPTS.search(kind) else kind))
-    elif response.status not in (204, 304):
+    elif response.status not in _BODILESS:
         kept.append(("content-type", "application/octet-stream"))
     place = given.get("location")
-    if place is not None and re.match(r"/(?![/\\])", place):  # within this server
+    # Within this server; and never the client's own request, with what proves who sends it, to a route of ours.
+    if (
+        place is not None
+        and _PLACE.match(place)
+        and (method in _READING or response.status not in (307, 308))
+    ):
         kept.append(("location", place))
     caching = ", ".join(["private", *_CACHING.findall(given.get("cache-control", "no-cache"))])
     return [

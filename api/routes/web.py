@@ -71,7 +71,7 @@ async def list_scripts(request: Request, services: Have, tenant: ForTenant) -> R
 async def translations(request: Request, services: Have, tenant: ForTenant) -> Response:
     """Texts by language, merged over all packs."""
     packs = await services.engine.extensions.pack_files(tenant)
-    return OrjsonResponse(await file_work(partial(_texts(request).translations, packs)))
+    return _json(await file_work(partial(_texts(request).translations, packs)))
 
 
 @router.get(
@@ -82,7 +82,7 @@ async def translations(request: Request, services: Have, tenant: ForTenant) -> R
 async def templates(request: Request, services: Have, tenant: ForTenant) -> Response:
     """Names of example workflows by pack."""
     packs = await services.engine.extensions.pack_files(tenant)
-    return OrjsonResponse(await file_work(partial(_texts(request).templates, packs)))
+    return _json(await file_work(partial(_texts(request).templates, packs)))
 
 
 @router.get(
@@ -93,7 +93,7 @@ async def templates(request: Request, services: Have, tenant: ForTenant) -> Resp
 async def subgraphs(request: Request, services: Have, tenant: ForTenant) -> Response:
     """Subgraphs by id; the list has the contents already, so that nobody asks for each."""
     packs = await services.engine.extensions.pack_files(tenant)
-    return OrjsonResponse(await file_work(partial(_texts(request).subgraphs, packs)))
+    return _json(await file_work(partial(_texts(request).subgraphs, packs)))
 
 
 @router.get(
@@ -104,8 +104,7 @@ async def subgraphs(request: Request, services: Have, tenant: ForTenant) -> Resp
 async def subgraph(subgraph_id: str, request: Request, services: Have, tenant: ForTenant) -> Response:
     """One subgraph, or null."""
     packs = await services.engine.extensions.pack_files(tenant)
-    found = await file_work(partial(_texts(request).subgraphs, packs))
-    return OrjsonResponse(found.get(subgraph_id))
+    return OrjsonResponse(await file_work(partial(_texts(request).subgraph, packs, subgraph_id)))
 
 
 @files_router.get(
@@ -155,6 +154,10 @@ async def template_file(pack: str, file: str, services: Have, tenant: ForTenant)
     if descriptor is None:
         raise FileUnknownError("there is no such template")
     return DescriptorResponse(descriptor, file)
+
+
+def _json(text: bytes) -> Response:
+    return Response(text, media_type="application/json")
 
 
 def _texts(request: Request) -> pack_web.PackTexts:

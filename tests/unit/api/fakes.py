@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -194,8 +194,10 @@ class FakeMedia:
         self.previews.append((tenant, place, wish))
         return f"{wish.format or 'png'} {wish.quality} {wish.channel}".encode(), "image/webp"
 
-    async def mask(self, tenant: TenantId, place: tuple[str, str, str], mask: bytes) -> bytes:
-        self.masks.append((tenant, place, mask))
+    async def mask(
+        self, tenant: TenantId, place: tuple[str, str, str], read: Callable[[], Awaitable[bytes]]
+    ) -> bytes:
+        self.masks.append((tenant, place, await read()))
         return b"merged"
 
 

@@ -390,6 +390,23 @@ async def test_a_token_may_come_as_the_password_of_http_basic(
             assert (await client.get("/prompt", headers={"Authorization": odd})).status_code == 401
 
 
+@pytest.mark.parametrize("origin", ["http://evil.example", "http://127.0.0.1:9000", "null"])
+async def test_another_page_cannot_use_the_basic_credentials_that_a_browser_keeps(
+    studio: tuple[httpx2.AsyncClient, httpx2.AsyncClient], app: FastAPI, origin: str
+) -> None:
+    token = studio[0].headers["authorization"].removeprefix("Bearer ")
+    async with client_for(app) as client:
+        # To a plain http:// name browsers send no Sec-Fetch-Site, and another port is the same site.
+        for told in ({}, {"Sec-Fetch-Site": "same-site"}):
+            answer = await client.post("/interrupt", auth=("x", token), headers={**told, "Origin": origin})
+            assert (answer.status_code, "other web sites" in answer.text) == (403, True)
+        own = {"Origin": "http://127.0.0.1:8188", "Sec-Fetch-Site": "same-origin"}
+        assert (await client.post("/interrupt", auth=("x", token), headers=own)).status_code == 200
+    assert (
+        await studio[0].post("/interrupt", headers={"Origin": origin})
+    ).status_code == 200  # no browser's doing
+
+
 async def test_credentials_of_any_kind_do_not_matter_in_single_user_mode(client: httpx2.AsyncClient) -> None:
     for header in ("Basic dXNlcjpwYXNz", "Bearer nonsense", "Other x"):
         assert (await client.get("/prompt", headers={"Authorization": header})).status_code == 200

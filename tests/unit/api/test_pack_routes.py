@@ -182,6 +182,9 @@ async def test_no_answer_can_be_run_as_a_script_and_every_page_is_sandboxed(
         ("/\\elsewhere", None),
         ("https://elsewhere/", None),
         ("javascript:alert(1)", None),
+        ("/\t/elsewhere/", None),
+        ("/\t\\elsewhere/", None),
+        ("/a\\b", None),
     ],
 )
 async def test_a_redirect_stays_on_this_server(
@@ -189,6 +192,29 @@ async def test_a_redirect_stays_on_this_server(
 ) -> None:
     blur.route_answer = (302, (("location", given),), [])
     assert (await client.get("/blur/soft")).headers.get("location") == sent
+
+
+@pytest.mark.parametrize(
+    ("status", "sent", "place"),
+    [(302, 303, "/free"), (301, 303, "/free"), (303, 303, "/free"), (307, 307, None), (308, 308, None)],
+)
+async def test_a_redirect_never_sends_what_a_client_posted_to_another_route(
+    client: httpx2.AsyncClient, blur: FakeEngine, status: int, sent: int, place: str | None
+) -> None:
+    blur.route_answer = (status, (("location", "/free"),), [])
+    answer = await client.post("/blur/run", content=b"{}")
+    assert (answer.status_code, answer.headers.get("location")) == (sent, place)
+    read = await client.get("/blur/soft")
+    assert (read.status_code, read.headers.get("location")) == (status, "/free")
+
+
+@pytest.mark.parametrize("status", [204, 304])
+async def test_an_answer_that_has_no_body_gets_none(
+    client: httpx2.AsyncClient, blur: FakeEngine, status: int
+) -> None:
+    blur.route_answer = (status, (("content-type", "text/plain"),), [b"smuggled"])
+    answer = await client.get("/blur/soft")
+    assert (answer.status_code, answer.content) == (status, b"")
 
 
 @pytest.mark.parametrize(

@@ -155,3 +155,15 @@ async def test_a_tenant_gets_nothing_of_another_by_id_or_hash(
     assert (await b.delete(f"/api/v2/assets/{asset['id']}")).status_code == 404
     assert (await b.head(f"/api/v2/assets/by-hash/{asset['hash']}")).status_code == 404
     assert (await b.post("/api/v2/assets/from-hash", json={"hash": asset["hash"]})).status_code == 404
+
+
+async def test_an_upload_that_is_refused_leaves_no_bytes_that_no_quota_counts(
+    client: httpx2.AsyncClient, settings: Settings
+) -> None:
+    assert (await upload(client, b"first", key="one")).status_code == 201
+    for number in range(3):
+        refused = await upload(client, b"other %d" % number, f"{number}.png", key="one")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (422, "idempotency_key_reuse")
+    blobs = settings.data_dir / "tenants" / "local" / "assets"
+    assert len([path for path in blobs.rglob("*") if path.is_file()]) == 1
+    assert (await upload(client, b"other 0", "0.png", key="two")).status_code == 201

@@ -9,6 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from api.pack_web import PackTexts
 from engine import PackFiles
 from policies import ExtensionName
 from tests.unit.api.fakes import FakeEngine
@@ -153,3 +154,27 @@ async def test_subgraphs_come_with_their_content(
     }
     assert (await client.get(f"/api/global_subgraphs/{identity}")).json() == subgraph
     assert (await client.get("/global_subgraphs/unknown")).json() is None
+
+
+@pytest.mark.timeout(20)
+async def test_a_project_file_that_takes_the_parser_minutes_is_no_project_file(
+    client: httpx2.AsyncClient, engine: FakeEngine, tmp_path: Path
+) -> None:
+    key = ".".join(["a"] * 100_000)
+    project = f'[project]\nname = "blur-project"\n[tool.comfy]\nweb = "js"\n[tool]\n{key} = 1\n'
+    engine.extensions.packs = [pack(tmp_path, "blur", {"pyproject.toml": project, "js/a.js": "a"})]
+    assert (await client.get("/extensions")).json() == ["/extensions/blur/a.js"]
+
+
+def test_texts_of_packs_take_no_more_memory_than_they_may(tmp_path: Path) -> None:
+    texts = PackTexts(max_bytes=50_000)
+    packs = [
+        pack(tmp_path, f"p{number}", {"locales/fr/main.json": {"x": f"{number}" * 2000}})
+        for number in range(30)
+    ]
+    for each in packs:
+        assert texts.translations([each]) == texts.translations([each])
+        assert texts._bytes == sum(4096 + len(made) for made in texts._made.values()) <= 50_000
+    files = {f"locales/l{number}/main.json": {"x": [[]] * 60_000} for number in range(10)}
+    found = json.loads(texts.translations([pack(tmp_path, "many", files)]))
+    assert len(found) == 8  # of a million parts, these were the first

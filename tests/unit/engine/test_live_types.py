@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from engine import PromptInvalidError
+from engine import PromptInvalidError, live_types
 from engine.testing import FakeNode, Live
+from policies import LOCAL_TENANT
+from sandbox import Value
 from tests.unit.engine.scene import Stage, prompt
 
 pytestmark = pytest.mark.anyio
@@ -119,3 +121,22 @@ async def test_types_that_are_plain_as_a_rule_are_never_learnt(kind: str) -> Non
         for v in (1, 2):
             error = await stage.error(crossing(v))
             assert error["exception_type"] == "ringfence.HandleNotPortableError"
+
+
+def test_what_is_known_of_types_is_bounded_and_what_is_known_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_types, "_MOST_KNOWN", 3)
+    live = live_types.LiveTypes()
+    data, handle = Value(1), Value({"$handle": [1, "Thing"]})
+
+    def note(kind: str, value: Value) -> Any:
+        node_type = maker(kind).describe()
+        live.note(LOCAL_TENANT, node_type, [[value]], expanded=False)
+        return live.is_object(LOCAL_TENANT, node_type, 0)
+
+    assert note("FIRST", handle)
+    for number in range(100):
+        assert not note(f"PLAIN{number}", data)
+    assert len(live._was_object) == 3
+    assert not note("PLAIN99", handle)  # no room to learn it; found out when it runs
+    assert not note("FIRST", data)
+    assert not note("MODEL", data)  # a type that counts as an object until it is seen

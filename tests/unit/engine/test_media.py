@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from engine.media import Media, MediaBusyError, MediaRefusedError, PreviewWish
+from engine.media import AT_ONCE, OF_ONE, Media, MediaBusyError, MediaRefusedError, PreviewWish
 from policies import LOCAL_TENANT, ExtensionName, TenantId
 from sandbox.calls import NodeCall, NodeResult, Value
 from sandbox.errors import NodeRaisedError
@@ -26,10 +26,12 @@ class Core:
         self._fails = fails
         self._hangs = hangs
         self.calls: list[NodeCall] = []
+        self.asked: list[TenantId] = []
         self.held: dict[str, bytes] = {}
 
     async def acquire(self, tenant: TenantId, extension: ExtensionName) -> Any:
-        assert (tenant, extension) == (LOCAL_TENANT, "core")
+        assert extension == "core"
+        self.asked.append(tenant)
         return self
 
     def is_alive(self, _sandbox: Any) -> bool:
@@ -72,10 +74,15 @@ def inputs(call: NodeCall) -> dict[str, Any]:
     return {name: only(values) for name, values in call.inputs.items()}
 
 
+async def mask() -> bytes:
+    return b"mask"
+
+
 async def test_a_preview_is_a_call_of_the_hidden_node_and_leaves_nothing_behind() -> None:
     core = Core(b"picture", "image/webp")
     made = await Media(core, core).preview(LOCAL_TENANT, PLACE, PreviewWish("webp", 80, "rgb"))
     assert made == (b"picture", "image/webp")
+    assert core.asked == [LOCAL_TENANT]
     assert core.calls[0].class_type == "RingfencePreview"
     assert inputs(core.calls[0]) == {
         "filename": "a.png",
@@ -90,7 +97,7 @@ async def test_a_preview_is_a_call_of_the_hidden_node_and_leaves_nothing_behind(
 
 async def test_a_mask_goes_over_as_bytes_and_comes_back_merged() -> None:
     core = Core(b"merged")
-    assert await Media(core, core).mask(LOCAL_TENANT, PLACE, b"mask") == b"merged"
+    assert await Media(core, core).mask(LOCAL_TENANT, PLACE, mask) == b"merged"
     assert core.calls[0].class_type == "RingfenceMask"
     body = inputs(core.calls[0])["mask"]["$bytes"]
     assert (body["nbytes"], body["mutable"]) == (4, False)
@@ -98,15 +105,16 @@ async def test_a_mask_goes_over_as_bytes_and_comes_back_merged() -> None:
 
 
 async def test_a_type_that_the_sandbox_says_is_believed_only_when_it_is_a_picture() -> None:
-    core = Core(b"<script>", "text/html")
-    made = await Media(core, core).preview(LOCAL_TENANT, PLACE, PreviewWish("webp", 80, ""))
-    assert made[1] == "application/octet-stream"
+    for kind in ("text/html", ["image/png"], {}, None):
+        core = Core(b"<script>", kind)
+        made = await Media(core, core).preview(LOCAL_TENANT, PLACE, PreviewWish("webp", 80, ""))
+        assert made[1] == "application/octet-stream"
 
 
 async def test_what_is_no_picture_is_refused_with_the_sandboxs_reason() -> None:
     core = Core(fails=NodeRaisedError("'a.png' cannot be read\x1b[2J", exception_type="MediaError"))
     with pytest.raises(MediaRefusedError, match="cannot be read"):
-        await Media(core, core).mask(LOCAL_TENANT, PLACE, b"mask")
+        await Media(core, core).mask(LOCAL_TENANT, PLACE, mask)
     assert not core.held
 
 
@@ -121,3 +129,33 @@ async def test_a_picture_that_takes_too_long_is_given_up() -> None:
     core = Core(hangs=True)
     with pytest.raises(MediaBusyError, match="not ready"):
         await Media(core, core, wait_s=0.01).preview(LOCAL_TENANT, PLACE, PreviewWish("webp", 80, ""))
+
+
+async def test_a_tenant_whose_pictures_hang_does_not_keep_another_waiting() -> None:
+    core = Core(b"picture", "image/webp")
+    hung, media = anyio.Event(), Media(core, core)
+    execute = core.execute
+
+    async def slow(call: NodeCall, progress: Any) -> NodeResult:
+        if core.asked[-1] == LOCAL_TENANT:
+            hung.set()
+            await anyio.sleep_forever()
+        return await execute(call, progress)
+
+    core.execute = slow  # type: ignore[method-assign]
+    wish = PreviewWish("webp", 80, "")
+    read = 0
+
+    async def counted() -> bytes:
+        nonlocal read
+        read += 1
+        return b"mask"
+
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            for _ in range(2 * AT_ONCE):
+                group.start_soon(media.mask, LOCAL_TENANT, PLACE, counted)
+            await hung.wait()
+            assert (await media.preview(TenantId("other"), PLACE, wish))[0] == b"picture"
+            assert read == OF_ONE  # those that wait hold no picture in memory
+            group.cancel_scope.cancel()

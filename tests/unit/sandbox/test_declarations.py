@@ -148,10 +148,23 @@ def test_what_packs_do_in_earnest_is_accepted() -> None:
         (["COMBO", {"options": ["a"], "default": ["a", "b"], "multiselect": True}], True),
         (["COMBO", {"remote": {}, "default": "b"}], False),
         (["INT", {"default": 5}], False),
+        ([[1, 2.5, True], {"default": 1.0}], False),
+        ([["1"], {"default": 1}], True),
+        ([[None], {"default": ["x"]}], True),
     ],
 )
 def test_defaults_outside_their_options_are_found(declaration: Any, is_unknown: bool) -> None:
     assert unknown_defaults({"input": required(declaration)}) == (["a"] if is_unknown else [])
+
+
+@pytest.mark.timeout(20)
+def test_long_lists_of_defaults_and_options_do_not_hold_up_the_host() -> None:
+    count = 100_000
+    options = [str(number) for number in range(count)]
+    alike = [number * (2**61 - 1) + 7 for number in range(count)]  # to Python all of one hash
+    for choices in (options, alike):
+        declaration = ["COMBO", {"options": choices, "default": choices[::-1], "multiselect": True}]
+        assert unknown_defaults({"input": required(declaration)}) == []
 
 
 _json = st.recursive(
@@ -201,6 +214,10 @@ def test_descriptions_over_the_hosts_memory_are_left_out_with_the_figures(
     assert list(nodes.nodes) == ["A", "C"]
     assert "would take" in nodes.left_out["B"]
     assert "at most 19.5 KiB may be" in nodes.left_out["B"]
+    nodes.add(
+        [node("D", any_inputs=["x" * 100] * 100), node("E")], {}
+    )  # what clients are not shown counts too
+    assert list(nodes.nodes) == ["A", "C", "E"]
 
 
 # -- pages -----------------------------------------------------------------------------------------------------------

@@ -148,6 +148,24 @@ async def test_a_worker_that_never_answers_costs_the_exchange_its_time_and_no_mo
         assert session.is_alive
 
 
+@pytest.mark.parametrize("slow", ["sends", "reads"])
+async def test_a_client_that_is_slow_costs_the_exchange_its_time_and_no_more(
+    tmp_path: Path, slow: str
+) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        yield b"x"
+        if slow == "sends":
+            await anyio.sleep_forever()
+
+    async with at(tmp_path, serving(request=head(b"one", more=True))) as made:
+        session = await session_of(made)
+        with anyio.fail_after(10), pytest.raises(RouteTimeoutError, match="did not answer in time"):
+            async with session.http(GET, endless()):
+                await anyio.sleep_forever()
+        assert session.is_alive
+        assert session._exchanges._open == 0  # type: ignore[attr-defined]
+
+
 async def test_requests_that_are_never_answered_count_as_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from policies import EffectivePolicy, ExtensionName, HostPath, SandboxId, TenantId, TenantPath
 from runtime import wire
-from sandbox import ProtocolViolationError, QuotaError, StoreLimits, TensorStore, services
+from sandbox import ProtocolViolationError, QuotaError, SandboxError, StoreLimits, TensorStore, services
 from sandbox.logbook import Logbook
 from sandbox.node_state import StateHolder
 from sandbox.peer import RefusedError
@@ -146,15 +146,18 @@ def test_a_path_leads_where_the_innermost_mount_says(tmp_path: Path) -> None:
         TenantPath(tenant="output", access="rw"),
     )
 
+    own = "pack"
+
     def place(path: str) -> tuple[Path, str]:
-        return _place(path, [PACK], seen, tmp_path)
+        return _place(path, own, seen, tmp_path)
 
     assert place("/app/models/loras/a") == (tmp_path / "models", "loras/a")
     assert place("/app/models/big/a") == (Path("/srv/big"), "a")
     assert place("/app/models/bigger/a") == (tmp_path / "models", "bigger/a")
     assert place("/data/one.safetensors") == (Path("/srv"), "one.safetensors")
-    assert place("/app/output/pack/a") == (tmp_path / "output/pack", "a")
-    for nowhere in ("/app/output/other/a", "/app/output/a", "/srv/big/a", "/app/modelsX/a", "/"):
+    assert place("/app/output/a") == (tmp_path / "output/pack", "a")
+    assert place("/app/output/other/a") == (tmp_path / "output/pack", "other/a")
+    for nowhere in ("/app/temp/a", "/srv/big/a", "/app/modelsX/a", "/"):
         with pytest.raises(
             ResourceRefusedError, match=r"the policy mounts nothing at .* \(pack.yaml:paths\)"
         ):
@@ -185,7 +188,7 @@ async def shelf(
 
 async def lend(lender: ResourceShelf, name: str, sandbox: SandboxId = BOX) -> Any:
     return await lender.lend(
-        sandbox, TENANT, [PACK], policy(TenantPath(tenant="models")), f"/app/models/{name}"
+        sandbox, TENANT, PACK, policy(TenantPath(tenant="models")), f"/app/models/{name}"
     )
 
 
@@ -299,4 +302,23 @@ async def test_of_an_ended_sandbox_nothing_is_left(tmp_path: Path) -> None:
         with pytest.raises(Exception, match="has ended"):
             await lend(lender, "a")
         assert store.usage().bytes == 0
+        assert not lender._copies
+
+
+async def test_a_file_that_is_copied_while_its_sandbox_ends_stays_nobodys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with shelf(tmp_path) as (lender, store):
+        safetensors(models(tmp_path) / "a", entry(), b"\0" * 8)
+        copy = store.put_file
+
+        async def slow(*told: Any) -> str:
+            made = await copy(*told)
+            lender.give_back(BOX)
+            return made
+
+        monkeypatch.setattr(store, "put_file", slow)
+        with pytest.raises(SandboxError, match="the sandbox has ended"):
+            await lend(lender, "a")
+        assert store.usage(TENANT).bytes == 0
         assert not lender._copies
