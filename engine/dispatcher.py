@@ -52,9 +52,12 @@ class _Running:
     row: QueuedPrompt
     run: PromptRun | None = None
     is_interrupted: bool = False
+    before: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    """What it waits for before it has a run."""
 
     def interrupt(self) -> None:
         self.is_interrupted = True
+        self.before.cancel()
         if self.run is not None:
             self.run.interrupt()
 
@@ -241,8 +244,14 @@ class Dispatcher:
 
     async def _run(self, running: _Running) -> dict[str, JSON]:
         row = running.row
+        used = {entry["class_type"] for entry in row.prompt.values()}
+        try:
+            with running.before:
+                await self._extensions.make_current(row.tenant, used)
+        except RingfenceError as error:
+            return self._refuse(row, f"ringfence.{type(error).__name__}", str(error))
         types = await self._extensions.node_types(row.tenant)
-        gone = sorted({entry["class_type"] for entry in row.prompt.values()} - types.keys())
+        gone = sorted(used - types.keys())
         if gone:
             text = f"no extension provides these node classes any more: {', '.join(gone[:20])}"
             return self._refuse(row, "ringfence.NodeTypeGoneError", text)

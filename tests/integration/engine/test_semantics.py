@@ -50,6 +50,9 @@ class Types:
         del class_types
         return await self.node_types(tenant)
 
+    async def make_current(self, tenant: TenantId, class_types: Collection[str]) -> None:
+        """Nothing of it changes."""
+
 
 async def run(engine: Engine, prompt: JSON, fields: Mapping[str, JSON]) -> JSON:
     """What became of a prompt, in the form of the notes."""

@@ -55,6 +55,9 @@ class Types:
         del class_types
         return await self.node_types(tenant)
 
+    async def make_current(self, tenant: TenantId, class_types: Collection[str]) -> None:
+        """Nothing of it changes."""
+
 
 class Stage:
     def __init__(self, made: World, engine: Engine) -> None:
