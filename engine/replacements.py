@@ -1,18 +1,23 @@
 """Nodes of unknown classes that a pack has declared a successor for: rewritten before a prompt is validated.
 
 Pure. The declarations come from sandboxes (checked where they came in), the prompt from a client: neither is changed.
+A declaration of a few bytes applies to every node of a prompt, so what it adds to one is bounded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
-from engine.prompt import as_link
+from engine.prompt import as_link, prompt_error
 from engine.registry import NodeType
-from sandbox.calls import NodeReplacement
+from policies import format_bytes
+from sandbox.calls import NodeReplacement, measure
 
 JSON = Any
+
+MAX_ADDED: Final = 32 * 1024 * 1024
+"""Of a prompt, in bytes of this process's memory: as much as a client may send."""
 
 
 def replacements(types: Mapping[str, NodeType]) -> dict[str, list[NodeReplacement]]:
@@ -42,7 +47,11 @@ def shown(types: Mapping[str, NodeType]) -> dict[str, list[dict[str, JSON]]]:
 
 
 def apply(prompt: JSON, types: Mapping[str, NodeType]) -> JSON:
-    """The prompt with its unknown nodes replaced; the very object when there is nothing to replace."""
+    """The prompt with its unknown nodes replaced; the very object when there is nothing to replace.
+
+    Raises:
+        PromptInvalidError: it would become far larger than it came.
+    """
     if not isinstance(prompt, dict) or all(_class_of(node) in types for node in prompt.values()):
         return prompt
     known = replacements(types)
@@ -53,8 +62,9 @@ def apply(prompt: JSON, types: Mapping[str, NodeType]) -> JSON:
     }
     if not chosen:
         return prompt
+    room = _Room()
     replaced = {
-        node_id: _successor(node, chosen[node_id]) if node_id in chosen else node
+        node_id: _successor(node, chosen[node_id], room) if node_id in chosen else node
         for node_id, node in prompt.items()
     }
     return {node_id: _relinked(node, chosen) for node_id, node in replaced.items()}
@@ -65,16 +75,36 @@ def _class_of(node: JSON) -> str | None:
     return kind if isinstance(kind, str) else None
 
 
-def _successor(node: dict[str, JSON], replacement: NodeReplacement) -> dict[str, JSON]:
+class _Room:
+    """What may be added to one prompt."""
+
+    def __init__(self) -> None:
+        self._left = MAX_ADDED
+
+    def take(self, value: JSON) -> JSON:
+        self._left -= measure(value)[1]
+        if self._left < 0:
+            raise prompt_error(
+                "invalid_prompt",
+                "The prompt is too large",
+                f"what packs add to its nodes of unknown classes takes more than {format_bytes(MAX_ADDED)}",
+            )
+        return value
+
+
+def _successor(node: dict[str, JSON], replacement: NodeReplacement, room: _Room) -> dict[str, JSON]:
     """The node as one of the new class; inputs that nobody mapped are left behind."""
     before = node.get("inputs")
     before = before if isinstance(before, dict) else {}
     inputs: dict[str, JSON] = {}
+    used: set[str] = set()
     for mapping in replacement.input_mapping or ():
+        old = mapping.get("old_id")
         if "set_value" in mapping:
-            inputs[mapping["new_id"]] = mapping["set_value"]
-        elif mapping.get("old_id") in before:
-            inputs[mapping["new_id"]] = before[mapping["old_id"]]
+            inputs[mapping["new_id"]] = room.take(mapping["set_value"])
+        elif old in before:
+            inputs[mapping["new_id"]] = room.take(before[old]) if old in used else before[old]
+            used.add(str(old))
     return {**node, "class_type": replacement.new_node_id, "inputs": inputs}
 
 

@@ -127,7 +127,7 @@ class Environments:
         declared = {
             name: await anyio.to_thread.run_sync(read_declared, pack) for name, pack in members.items()
         }
-        merged = merge_declared(group, declared)
+        merged = await anyio.to_thread.run_sync(merge_declared, group, declared)
         try:
             return await self._environment(tenant, merged, policy, progress)
         except BuildFailedError as error:

@@ -7,7 +7,7 @@ resolution; what only a resolver can see (a dependency of a dependency) fails la
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import combinations
+from itertools import combinations, islice
 
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -19,6 +19,8 @@ from sandbox.manifests import Declared
 from sandbox.requirement_lines import Wanted
 
 _MAX_SHOWN = 8
+_MAX_PAIRS = 500  # of two members; for what is beyond, and for longer wishes, there is the resolver
+_MAX_SPECIFIERS = 50
 
 
 def group_title(group: str, members: Mapping[ExtensionName, object]) -> str:
@@ -27,15 +29,14 @@ def group_title(group: str, members: Mapping[ExtensionName, object]) -> str:
 
 
 def merge_declared(group: str, members: Mapping[ExtensionName, Declared]) -> Declared:
-    """What the members need together; each place names its member.
+    """What the members need together; each place names its member. May take seconds: not for the event loop.
 
     Raises: GroupConflictError naming both members and both requirements when no version can suit two of them.
     """
     named = {name: _placed(name, declared) for name, declared in members.items()}
     for (one, first), (two, second) in combinations(named.items(), 2):
-        for ours, theirs in _pairs(
-            (*first.wanted, *first.constraints), (*second.wanted, *second.constraints)
-        ):
+        pairs = _pairs((*first.wanted, *first.constraints), (*second.wanted, *second.constraints))
+        for ours, theirs in islice(pairs, _MAX_PAIRS):
             if not _can_agree(ours.requirement.specifier & theirs.requirement.specifier):
                 raise GroupConflictError(
                     f"{group_title(group, members)} cannot have one environment: extension '{one}' wants "
@@ -104,7 +105,9 @@ def _pairs(first: tuple[Wanted, ...], second: tuple[Wanted, ...]) -> Iterator[tu
 
 def _can_agree(both: SpecifierSet) -> bool:
     """Whether some version could satisfy the set: tried with the versions it names and their neighbours."""
-    return not len(both) or any(both.contains(candidate, prereleases=True) for candidate in _candidates(both))
+    return not 0 < len(both) <= _MAX_SPECIFIERS or any(
+        both.contains(candidate, prereleases=True) for candidate in _candidates(both)
+    )
 
 
 def _candidates(specifiers: SpecifierSet) -> Iterator[Version]:

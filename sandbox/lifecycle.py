@@ -137,11 +137,6 @@ class Sandbox:
         return self._closing.is_set()
 
     @property
-    def is_gone(self) -> bool:
-        """Whether no process of it is left."""
-        return self._gone.is_set()
-
-    @property
     def peer(self) -> Peer:
         """The conversation with its worker."""
         if self._peer is None:

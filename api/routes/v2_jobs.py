@@ -6,7 +6,7 @@ import base64
 import binascii
 import re
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -64,12 +64,6 @@ _BODY = {
         },
     }
 }
-
-
-class TooManyStreamsError(RingfenceError):
-    """A tenant has as many open event streams as it may have."""
-
-    code = "too-many-streams"
 
 
 class LabelsError(RingfenceError):
@@ -172,9 +166,11 @@ async def list_jobs(
     scanned = 0
     while len(page) < wanted and scanned < _SCANNED:
         rows = list(await jobs.submissions.page(tenant, before=before, limit=_LONGEST_PAGE))
-        for submission, job in zip(rows, await jobs.many(tenant, rows), strict=True):
+        queued = await jobs.queued(tenant)
+        for submission in rows:
             if len(page) == wanted:
                 break
+            job = await jobs.of(tenant, submission, queued)
             before = submission.sequence
             scanned += 1
             if (not statuses or job.status in statuses) and _has_labels(job, labels):
@@ -246,27 +242,13 @@ async def job_events(job_id: str, jobs: HaveJobs, tenant: ForTenant, base: Base)
     """Server-Sent Events until the job has ended, with a comment every 15 seconds when nothing happens."""
     await jobs.board.watch(tenant)
     job = await _found(jobs, tenant, job_id)
-    if jobs.streams.get(tenant, 0) >= jobs.settings.max_event_streams:
-        raise TooManyStreamsError(
-            f"{jobs.settings.max_event_streams} event streams are open, the limit",
-            hint="close some, or poll GET /api/v2/jobs/{id}",
-        )
-    return EventSource(_counted(jobs, tenant, JobEvents(jobs, tenant, job, base)))
+    return EventSource(JobEvents(jobs, tenant, job, base))
 
 
 @router.get("/health", summary="Is the API there", responses=ERRORS)
 async def health() -> Response:
     """Yes, when this is answered."""
     return OrjsonResponse({"status": "healthy"})
-
-
-async def _counted(jobs: Jobs, tenant: TenantId, events: JobEvents) -> AsyncIterator[bytes]:
-    jobs.streams[tenant] = jobs.streams.get(tenant, 0) + 1
-    try:
-        async for frame in events.stream():
-            yield frame
-    finally:
-        jobs.streams[tenant] -= 1
 
 
 async def _found(jobs: Jobs, tenant: TenantId, job_id: str) -> Found:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import base64
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import anyio
 from pydantic import BaseModel
 from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from api.errors import dump_json
 from api.v2.board import Live
@@ -37,22 +39,15 @@ from policies import TenantId, safe_text
 KEEP_ALIVE_S = 15.0
 PROGRESS_S = 0.1  # least time between two of a kind
 PREVIEW_S = 0.25
+QUEUE_S = 0.25
 _MIME = {"JPEG": "image/jpeg", "JPG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
-
-
-class EventSource(StreamingResponse):
-    """An answer that stays open."""
-
-    media_type = "text/event-stream"
-
-    def __init__(self, body: AsyncIterator[bytes]) -> None:
-        super().__init__(body, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
 
 
 class JobEvents:
     """One client's look at one job."""
 
     def __init__(self, jobs: Jobs, tenant: TenantId, job: Found, base: str) -> None:
+        self.slot = partial(jobs.stream, tenant)
         self._jobs = jobs
         self._tenant = tenant
         self._job = job
@@ -63,6 +58,8 @@ class JobEvents:
         self._status: tuple[str, int | None] | None = None
         self._progress_at = self._preview_at = -1e9
         self._is_stale = False  # progress was left out
+        self._looked_at = -1e9
+        self._has_moved = False  # the queue did, and nobody has looked
 
     async def stream(self) -> AsyncIterator[bytes]:
         """Frames until the job has ended or the server goes."""
@@ -74,25 +71,27 @@ class JobEvents:
                 if event is None:
                     if events.is_over:
                         return
-                    yield self._late()
+                    for frame in await self._late():
+                        yield frame
                     continue
                 for frame in await self._tell(event):
                     yield frame
 
     async def _next(self, events: EventStream) -> Event | None:
-        wait = PROGRESS_S if self._is_stale else KEEP_ALIVE_S
+        wait = PROGRESS_S if self._is_stale else QUEUE_S if self._has_moved else KEEP_ALIVE_S
         with anyio.move_on_after(wait):
             async for event in events:
                 return event
         return None
 
-    def _late(self) -> bytes:
+    async def _late(self) -> list[bytes]:
         if self._is_stale:
-            return self._progress(anyio.current_time())
-        return b": keep-alive\n\n"
+            return [self._progress(anyio.current_time())]
+        return await self._look() if self._has_moved else [b": keep-alive\n\n"]
 
     async def _look(self) -> list[bytes]:
         """Where the job stands; the last frame is its status when that is an end."""
+        self._looked_at, self._has_moved = anyio.current_time(), False
         job = await self._jobs.find(self._tenant, self._job.id)
         if job is None:
             return self._say_status("expired", None)
@@ -116,8 +115,10 @@ class JobEvents:
 
     async def _tell(self, event: Event) -> list[bytes]:
         if isinstance(event, QueueChanged):
-            waits = self._status is not None and self._status[0] == "queued"
-            return await self._look() if waits else []
+            # A look reads the whole queue, and each of many prompts that come and go moves it.
+            self._has_moved = self._status is not None and self._status[0] == "queued"
+            is_time = anyio.current_time() - self._looked_at >= QUEUE_S
+            return await self._look() if self._has_moved and is_time else []
         if not isinstance(event, PromptEvent) or event.prompt_id != self._job.id:
             return []
         self._live.hear(event)
@@ -185,6 +186,21 @@ class JobEvents:
         self._status = (status, position)
         place = {} if position is None else {"queue_position": position}
         return [_frame("status", {"status": status, **place})]
+
+
+class EventSource(StreamingResponse):
+    """An answer that stays open, as long as it has a slot."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, events: JobEvents) -> None:
+        super().__init__(events.stream(), headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        self._slot = events.slot
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Raises TooManyStreamsError before anything is sent."""
+        with self._slot():
+            await super().__call__(scope, receive, send)
 
 
 def _log(level: str, text: str) -> bytes:

@@ -5,8 +5,8 @@ Queue and history are the truth, as for ComfyUI's own routes: a job that one API
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,13 +18,19 @@ from api.v2.models import JobError, JobUrls, JobView, OutputView, ProgressView
 from api.v2.outputs import output_assets, output_view, with_sizes
 from api.v2.progress import needed_nodes, progress_of
 from engine import Engine, EventStream, Submission, Submissions
-from policies import TenantId
+from policies import RingfenceError, TenantId
 
 LABELS = "ringfence_metadata"
 """Where a job's labels stand in its ``extra_data``."""
 
 _RETENTION = timedelta(days=365)
 _REMEMBERED = 2048  # jobs whose outputs are known to be in the database
+
+
+class TooManyStreamsError(RingfenceError):
+    """A tenant has as many open event streams as it may have."""
+
+    code = "too-many-streams"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +65,7 @@ class Jobs:
         self.assets = assets
         self.board = board
         self.submitting: set[tuple[TenantId, str]] = set()
-        self.streams: dict[TenantId, int] = {}
+        self._streams: dict[TenantId, int] = {}
         self._listening: set[EventStream] = set()
         self._registered: dict[tuple[TenantId, str], set[str]] = {}
 
@@ -73,6 +79,24 @@ class Jobs:
             finally:
                 self._listening.discard(events)
 
+    @contextmanager
+    def stream(self, tenant: TenantId) -> Iterator[None]:
+        """An open event stream.
+
+        Raises:
+            TooManyStreamsError
+        """
+        most = self.settings.max_event_streams
+        if self._streams.get(tenant, 0) >= most:
+            raise TooManyStreamsError(
+                f"{most} event streams are open, the limit", hint="close some, or poll GET /api/v2/jobs/{id}"
+            )
+        self._streams[tenant] = self._streams.get(tenant, 0) + 1
+        try:
+            yield
+        finally:
+            self._streams[tenant] -= 1
+
     def leave(self) -> None:
         """The server stops: who listens to events is told that there are no more."""
         for events in self._listening:
@@ -81,7 +105,7 @@ class Jobs:
     async def find(self, tenant: TenantId, job_id: str) -> Found | None:
         """One job, or None."""
         # Queue before history: a job only ever moves that way, so it cannot slip between the two looks.
-        queued = await self._queued(tenant)
+        queued = await self.queued(tenant)
         if job_id in queued:
             return queued[job_id]
         entry = await self.engine.history_entry(tenant, job_id)
@@ -90,17 +114,12 @@ class Jobs:
         submission = await self.submissions.get(tenant, job_id)
         return None if submission is None else self._remembered(tenant, submission)
 
-    async def many(self, tenant: TenantId, submissions: list[Submission]) -> list[Found]:
-        """These jobs, in this order."""
-        queued = await self._queued(tenant)
-        found = []
-        for submission in submissions:
-            job = queued.get(submission.job_id)
-            if job is None:
-                entry = await self.engine.history_entry(tenant, submission.job_id)
-                job = ended(submission.job_id, entry) if entry else self._remembered(tenant, submission)
-            found.append(job)
-        return found
+    async def of(self, tenant: TenantId, submission: Submission, queued: Mapping[str, Found]) -> Found:
+        """A submission's job; ``queued`` are those of a moment ago. For lists: jobs may be large, so one by one."""
+        if submission.job_id in queued:
+            return queued[submission.job_id]
+        entry = await self.engine.history_entry(tenant, submission.job_id)
+        return ended(submission.job_id, entry) if entry else self._remembered(tenant, submission)
 
     async def view(self, tenant: TenantId, job: Found, base: str) -> JobView:
         """A job as the API shows it."""
@@ -151,7 +170,8 @@ class Jobs:
             self._registered.pop(next(iter(self._registered)))
         return [output_view(asset, kind, base) for asset, kind in assets]
 
-    async def _queued(self, tenant: TenantId) -> dict[str, Found]:
+    async def queued(self, tenant: TenantId) -> dict[str, Found]:
+        """Jobs that wait or run, by id."""
         snapshot = await self.engine.queue(tenant)
         found = {}
         for position, item in enumerate(snapshot.pending, 1):

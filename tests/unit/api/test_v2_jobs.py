@@ -28,7 +28,7 @@ from engine.events import (
     PromptFailed,
     PromptStarted,
 )
-from policies import LOCAL_TENANT
+from policies import LOCAL_TENANT, TenantId
 from tests.unit.api.conftest import Start, client_for, make_settings
 from tests.unit.api.fakes import FakeEngine
 from tests.unit.api.live import serving
@@ -432,6 +432,52 @@ async def test_open_event_streams_are_counted(tmp_path: Path, start: Start) -> N
             answer = await client.get(f"/api/v2/jobs/{job_id}/events")
             assert await code_of(answer) == (429, "too_many_streams")
             assert "retry-after" in answer.headers
+
+
+async def test_many_streams_that_are_asked_for_at_once_are_counted_too(tmp_path: Path, start: Start) -> None:
+    settings = make_settings(tmp_path, max_event_streams=3)
+    async with start(settings) as app, client_for(app) as client, serving(app, settings) as url:
+        job_id = (await submit(client))["id"]
+        statuses: list[int] = []
+        asked = anyio.Event()
+
+        async def listen(other: httpx2.AsyncClient) -> None:
+            async with other.stream("GET", f"{url}/api/v2/jobs/{job_id}/events") as answer:
+                statuses.append(answer.status_code)
+                if len(statuses) == 20:
+                    asked.set()
+                await asked.wait()
+
+        async with httpx2.AsyncClient(limits=httpx2.Limits(max_connections=None)) as other:
+            with anyio.fail_after(20):
+                async with anyio.create_task_group() as group:
+                    for _ in range(20):
+                        group.start_soon(listen, other)
+        assert sorted(statuses) == [200] * 3 + [429] * 17
+
+
+async def test_a_queue_that_keeps_moving_is_looked_at_now_and_then(
+    client: httpx2.AsyncClient, engine: FakeEngine, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await submit(client)
+    second = await submit(client)
+    async with listening(url, second["id"]) as events:
+        assert await events.next() == ("status", {"status": "queued", "queue_position": 2})
+        looks = 0
+        queue = engine.queue
+
+        async def counted(tenant: TenantId) -> Any:
+            nonlocal looks
+            looks += 1
+            return await queue(tenant)
+
+        monkeypatch.setattr(engine, "queue", counted)
+        for _ in range(500):
+            await engine.queue_changed(T)
+        await client.post(second["urls"]["cancel"])
+        await engine.queue_changed(T)
+        assert await events.until(lambda _frame: False) == [("status", {"status": "canceled"})]
+    assert looks < 25
 
 
 async def test_an_open_event_stream_does_not_hold_up_the_end_of_the_server(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from engine import replacements
+from engine import PromptInvalidError, replacements
 from engine.extension_catalog import Offer, make_catalog
 from policies import ExtensionName
 from sandbox import NodeReplacement
@@ -80,6 +80,23 @@ def test_malformed_prompts_are_left_to_validation(given: Any) -> None:
     known = types(OLD_TO_NEW)
     after = replacements.apply(given, known)
     assert after == given or after["1"] == {"class_type": "New", "inputs": {"mode": "fast"}}
+
+
+@pytest.mark.parametrize(
+    "mapping",
+    [
+        [{"new_id": f"n{number}", "set_value": "x" * 100_000} for number in range(10)],
+        [{"new_id": f"n{number}", "old_id": "a"} for number in range(2000)],
+    ],
+)
+def test_a_prompt_does_not_grow_beyond_what_a_client_may_send(mapping: list[dict[str, Any]]) -> None:
+    known = types(NodeReplacement("New", "Old", None, tuple(mapping)))
+    node = {"class_type": "Old", "inputs": {"a": "y" * 1000}}
+    few = replacements.apply({str(number): node for number in range(5)}, known)
+    assert len(few["4"]["inputs"]) == len(mapping)
+    with pytest.raises(PromptInvalidError) as caught:
+        replacements.apply({str(number): node for number in range(1000)}, known)
+    assert "takes more than 32" in caught.value.error["details"]
 
 
 def test_clients_see_the_replacements_whose_successor_there_is() -> None:

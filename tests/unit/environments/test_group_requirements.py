@@ -93,3 +93,11 @@ def test_no_set_that_a_version_satisfies_is_called_a_conflict(lines: list[str], 
     both = SpecifierSet(",".join(lines))
     if both.contains(version):
         assert _can_agree(both)
+
+
+@pytest.mark.timeout(30)
+def test_members_with_endless_wishes_are_left_to_the_resolver() -> None:
+    apart = ",".join(f"!={number}.{number}" for number in range(60))
+    merge_declared("g", members(one=f"p<1,{apart}", two=f"p>1,{apart}"))
+    line = ";;".join(["p>0,!=3.1,!=4.1,!=5.1,!=6.1"] * 500)
+    merge_declared("g", members(one=line, two=line))
