@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import anyio
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -39,6 +40,9 @@ class NodeStateStore:
     def __init__(self, database: Database, limits: StateLimits | None = None) -> None:
         self._database = database
         self._limits = limits or StateLimits()
+        self._turn = anyio.Semaphore(
+            1
+        )  # SQLite has one writer: prompts wait behind one change of these, not hundreds
 
     async def read(self, holder: StateHolder) -> Mapping[str, JSON]:
         """Everything the node keeps."""
@@ -56,7 +60,7 @@ class NodeStateStore:
         """
         if not values:
             return
-        async with self._database.write() as connection:
+        async with self._turn, self._database.write() as connection:
             before = await _document(connection, holder)
             kept = {**({} if before is None else decode(before)), **values}
             document = encode(kept)
@@ -66,7 +70,7 @@ class NodeStateStore:
 
     async def delete(self, holder: StateHolder, names: Sequence[str]) -> None:
         """Forget names; a node that keeps nothing any more has no row."""
-        async with self._database.write() as connection:
+        async with self._turn, self._database.write() as connection:
             before = await _document(connection, holder)
             if before is None:
                 return

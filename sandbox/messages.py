@@ -40,6 +40,7 @@ PREVIEW_LIMIT: Final = 8 * 1024 * 1024
 TRACEBACK_LINES: Final = 200
 
 Text = Annotated[str, StringConstraints(max_length=1_000_000)]
+NodeId = Annotated[str, StringConstraints(min_length=1, max_length=wire.MAX_NODE_ID)]
 FileName = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 Bytes = Annotated[int, Field(ge=0, le=MAX_FILE_BYTES)]
 
@@ -173,7 +174,7 @@ class ProgressReport(Strict):
     """``node/progress``."""
 
     call: Annotated[int, Field(ge=0, le=MAX_ID)]
-    node_id: Name
+    node_id: NodeId
     value: _Number
     max: _Number
     preview: Preview | None
@@ -183,7 +184,7 @@ class ProgressReport(Strict):
 class NodeText(Strict):
     """``node/text``."""
 
-    node_id: Name
+    node_id: NodeId
     text: Text
 
 
@@ -312,12 +313,12 @@ class _Blocked(Strict):
 class _ExpandedNode(Strict):
     class_type: Name
     inputs: dict[Annotated[str, StringConstraints(max_length=256)], Any]
-    override_display_id: Name | None = None
+    override_display_id: NodeId | None = None
 
 
 class _Call(Strict):
     result: list[Any]
-    expand: dict[Name, _ExpandedNode] | None
+    expand: dict[NodeId, _ExpandedNode] | None
 
 
 class _Executed(Strict):

@@ -269,7 +269,7 @@ def _item(job: Found) -> JobItem:
             "status": job.status,
             "create_time": job.created / 1000,
             "update_time": update_ms(job) / 1000,
-            "metadata": job.extra_data.get(LABELS),
+            "metadata": job.labels,
         }
     )
 
@@ -318,7 +318,7 @@ def _labels(labels: Any) -> dict[str, str] | str:
 
 
 def _has_labels(job: Found, labels: Mapping[str, str]) -> bool:
-    own = job.extra_data.get(LABELS)
+    own = job.labels
     return not labels or (
         isinstance(own, dict) and all(own.get(key) == value for key, value in labels.items())
     )

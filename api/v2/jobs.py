@@ -24,7 +24,7 @@ LABELS = "ringfence_metadata"
 """Where a job's labels stand in its ``extra_data``."""
 
 _RETENTION = timedelta(days=365)
-_REMEMBERED = 2048  # jobs whose outputs are known to be in the database
+_REMEMBERED = 100_000  # outputs that are known to be in the database
 
 
 class TooManyStreamsError(RingfenceError):
@@ -52,6 +52,15 @@ class Found:
         """In ms since the epoch."""
         return int(self.created_ms or self.extra_data.get("create_time") or 0)
 
+    @property
+    def labels(self) -> dict[str, str] | str | None:
+        """Its metadata; what ComfyUI's route or a prompt handler left there instead is none."""
+        found = self.extra_data.get(LABELS)
+        is_right = isinstance(found, str) or (
+            isinstance(found, dict) and all(isinstance(value, str) for value in found.values())
+        )
+        return found if is_right else None
+
 
 class Jobs:
     """Looks jobs up and shows them."""
@@ -67,7 +76,7 @@ class Jobs:
         self.submitting: set[tuple[TenantId, str]] = set()
         self._streams: dict[TenantId, int] = {}
         self._listening: set[EventStream] = set()
-        self._registered: dict[tuple[TenantId, str], set[str]] = {}
+        self._registered: dict[tuple[TenantId, str, str], None] = {}
 
     @asynccontextmanager
     async def events(self, tenant: TenantId) -> AsyncIterator[EventStream]:
@@ -152,7 +161,7 @@ class Jobs:
                 "queue_ms": None if started is None else max(started - job.created, 0),
                 "execution_ms": None if started is None or job.ended_ms is None else job.ended_ms - started,
             },
-            metadata=job.extra_data.get(LABELS),
+            metadata=job.labels,
             urls=urls_of(job.id),
         )
 
@@ -161,11 +170,10 @@ class Jobs:
     ) -> list[OutputView]:
         """Outputs, each known as an asset from now on."""
         assets = await with_sizes(self.settings, tenant, output_assets(tenant, job_id, outputs))
-        known = self._registered.setdefault((tenant, job_id), set())
-        new = [asset for asset, _ in assets if asset.id not in known]
+        new = [asset for asset, _ in assets if (tenant, job_id, asset.id) not in self._registered]
         if new:
             await self.assets.rows.register_outputs(tenant, new)
-            known.update(asset.id for asset in new)
+            self._registered.update(dict.fromkeys((tenant, job_id, asset.id) for asset in new))
         while len(self._registered) > _REMEMBERED:
             self._registered.pop(next(iter(self._registered)))
         return [output_view(asset, kind, base) for asset, kind in assets]

@@ -38,10 +38,14 @@ async def resolve(store: AssetStore, tenant: TenantId, workflow: dict[str, Any])
     if len(ids) > _MOST:
         raise MissingAssetError([f"more than {_MOST} assets"])
     names: dict[str, str] = {}
+    copied: dict[str, str] = {}  # one copy of a content, or a thousand names of it would fill the disk
     for asset_id in ids:
         try:
             asset = await store.rows.get(tenant, asset_id)
-            names[asset_id] = await store.as_input(tenant, asset)
+            name = copied.get(asset.hash or "") or await store.as_input(tenant, asset)
+            names[asset_id] = name
+            if asset.hash is not None:
+                copied[asset.hash] = name
         except AssetUnknownError:
             missing.append(asset_id)
         except RingfenceError as error:

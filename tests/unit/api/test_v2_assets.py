@@ -167,3 +167,24 @@ async def test_an_upload_that_is_refused_leaves_no_bytes_that_no_quota_counts(
     blobs = settings.data_dir / "tenants" / "local" / "assets"
     assert len([path for path in blobs.rglob("*") if path.is_file()]) == 1
     assert (await upload(client, b"other 0", "0.png", key="two")).status_code == 201
+
+
+async def test_many_names_of_one_content_are_one_copy_of_it_in_a_job(
+    client: httpx2.AsyncClient, engine: FakeEngine, settings: Settings
+) -> None:
+    first = (await upload(client, b"picture")).json()
+    body = {"hash": first["hash"]}
+    names = [f"n{number}.png" for number in range(20)]
+    more = [
+        (await client.post("/api/v2/assets/from-hash", json={**body, "file_path": name})).json()
+        for name in names
+    ]
+    inputs = {
+        asset["file_path"]: {"__type": "core/ASSET", "info": {"id": asset["id"]}} for asset in (first, *more)
+    }
+    workflow = {"1": {"class_type": "Blur", "inputs": inputs}}
+    assert (await client.post("/api/v2/jobs", json={"workflow": workflow})).status_code == 201
+    ((_, node),) = engine.requests[0].prompt.items()
+    (used,) = set(node["inputs"].values())
+    inputs_of_tenant = settings.data_dir / "tenants" / "local" / "input"
+    assert [path.name for path in inputs_of_tenant.iterdir()] == [used]

@@ -30,7 +30,7 @@ from engine.events import (
 )
 from policies import LOCAL_TENANT, TenantId
 from tests.unit.api.conftest import Start, client_for, make_settings
-from tests.unit.api.fakes import FakeEngine
+from tests.unit.api.fakes import PROMPT, FakeEngine
 from tests.unit.api.live import serving
 
 pytestmark = pytest.mark.anyio
@@ -492,3 +492,16 @@ async def test_an_open_event_stream_does_not_hold_up_the_end_of_the_server(
                     events = await stack.enter_async_context(listening(url, job_id))
                     await events.next()
             assert await events.next() is None
+
+
+@pytest.mark.parametrize("labels", [5, ["a"], {"a": 5}, "x" * 5000, {"a": "b"}])
+async def test_a_job_that_comfyuis_api_queued_is_shown_whatever_its_extra_data_hold(
+    client: httpx2.AsyncClient, engine: FakeEngine, labels: Any
+) -> None:
+    job_id = "00000000-0000-4000-8000-000000000001"
+    body = {"prompt": PROMPT, "prompt_id": job_id, "extra_data": {"ringfence_metadata": labels}}
+    assert (await client.post("/prompt", json=body)).status_code == 200
+    shown = await client.get(f"/api/v2/jobs/{job_id}")
+    assert shown.status_code == 200
+    is_right = isinstance(labels, str) or labels == {"a": "b"}
+    assert shown.json()["metadata"] == (labels if is_right else None)

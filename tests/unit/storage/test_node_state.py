@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import anyio
+import anyio.lowlevel
 import pytest
 
 from engine.database import Database
@@ -83,3 +85,24 @@ async def test_a_removed_extension_leaves_nothing_to_one_that_gets_its_name(stat
     await states.forget(TenantId("one"), ExtensionName("pack"))
     assert await states.read(node()) == {}
     assert await states.read(node(extension="other")) == {"a": 2}
+
+
+async def test_a_pack_that_writes_without_end_does_not_keep_a_prompt_from_the_database(
+    database: Database,
+) -> None:
+    states = NodeStateStore(database)
+    done = 0
+
+    async def write(number: int) -> None:
+        nonlocal done
+        await states.write(node(str(number)), {"a": number})
+        done += 1
+
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as group:
+            for number in range(60):
+                group.start_soon(write, number)
+            await anyio.lowlevel.checkpoint()
+            async with database.write():
+                assert done < 5
+    assert done == 60
