@@ -118,7 +118,7 @@ def test_a_job_of_the_comfy_api_v2_runs_on_an_uploaded_asset_and_tells_how_it_fa
             elif line.startswith("data: ") and kind == "output":
                 outputs.append(json.loads(line.removeprefix("data: ")))
     assert kinds[-1] == "status"
-    assert kinds[0] == "status" or kinds.count("status") == 1  # one: it had ended before the stream was opened
+    assert kinds[0] == "status" or kinds.count("status") == 1  # one: it was over already
     assert "progress" in kinds
     done = comfy.get(job["urls"]["self"])
     assert (done["status"], done["metadata"]) == ("succeeded", {"test": "e2e"})
