@@ -36,8 +36,8 @@ lock_frontend() { requirements frontend | compile requirements-frontend.lock; }
 # The client packages that the tests use, each for itself.
 lock_clients() {
     local list folder
-    .ci/node.sh
     for list in tests/clients/locks/*.in; do compile "${list%.in}.txt" <"$list"; done
+    PATH=$(.ci/node.sh):$PATH
     for folder in tests/clients/locks/*/; do
         (cd "$folder" && npm install --package-lock-only --omit-lockfile-registry-resolved --legacy-peer-deps \
             --ignore-scripts --no-audit --no-fund --no-update-notifier)

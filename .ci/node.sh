@@ -1,14 +1,33 @@
 #!/usr/bin/env bash
-# Makes sure of Node.js and npm for the tests with clients from npm; installs Debian's when there is none.
+# Prints the directory of a Node.js (with npm) for the tests with clients from npm: the machine's own when it is new enough,
+# else one from the Python package index, as locked, under build/ (Debian 12 has 18, too old for the clients).
 . "$(dirname "$0")/lib.sh"
+cd "$root"
 
 wanted=20
+lock=tests/clients/locks/nodejs.txt
 
-if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
-    step "packages: nodejs npm" apt_install nodejs npm
+is_new_enough() {
+    local version
+    command -v npm >/dev/null && version=$(node --version 2>/dev/null) || return 1
+    version=${version#v}
+    [ "${version%%.*}" -ge "$wanted" ]
+}
+
+if is_new_enough; then
+    dirname "$(command -v node)"
+    exit
 fi
-found=$(node --version) || die "node does not run" "reinstall it: apt-get install --reinstall nodejs"
-major=${found#v}
-[ "${major%%.*}" -ge "$wanted" ] || die "Node.js $found is too old: the client packages need $wanted or newer" \
-    "install a newer one (Debian 13 has 20) and put it first in PATH"
-printf 'node %s, npm %s\n' "$found" "$(npm --version)"
+place=$root/build/clients/nodejs-$(sha256sum "$lock" | cut -c1-12)
+if ! [ -f "$place/.made" ]; then
+    install_node() {
+        index_settings
+        rm -rf "$place"
+        .venv/bin/uv venv --quiet --python .venv/bin/python "$place"
+        .venv/bin/uv pip install --quiet --python "$place/bin/python" --require-hashes -r "$lock"
+        touch "$place/.made"
+    }
+    step "Node.js: install it from $lock" install_node >&2
+fi
+"$place/bin/node" --version >/dev/null || die "the Node.js in $place does not run" "remove that directory and try again"
+printf '%s\n' "$place/bin"

@@ -117,6 +117,9 @@ class Settings(BaseSettings):
     """Bytes of results in /dev/shm that the cache may hold, per tenant."""
     concurrency: int = Field(default=4, ge=1, le=256)
     """Prompts that run at the same time, over all tenants."""
+    tenant_concurrency: int | None = Field(default=None, ge=1, le=256)
+    """Prompts of one tenant that run at the same time. Default: as many as run at all. Those of one client id run one
+    after another, whatever stands here."""
     queue_limit: int = Field(default=1000, ge=1)
     """Prompts that may wait, per tenant."""
     history_limit: int = Field(default=10_000, ge=1)

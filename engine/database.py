@@ -47,13 +47,15 @@ queue_table = sa.Table(
     sa.Column("created_ms", sa.BigInteger, nullable=False),
     sa.Column("document", _Document, nullable=False),
     sa.Column("secrets", _Document, nullable=True),
+    sa.Column("client_sha256", sa.String(64), nullable=True),
     sa.UniqueConstraint("tenant", "prompt_id", name="queue_prompt"),
-    sa.Index("queue_order", "tenant", "claimed", "number", "prompt_id"),
+    sa.Index("queue_order", "tenant", "claimed", "number", "prompt_id", "client_sha256"),
     sqlite_autoincrement=True,
 )
 """Prompts that have not ended. ``counted``: the number came from the counter. ``claimed``: null while pending, else
 the place in the order of claiming. ``secrets`` is apart so that no reader of ``document`` can show it; the row, and the
-secrets with it, goes when the prompt ends (``secure_delete`` overwrites it in the file)."""
+secrets with it, goes when the prompt ends (``secure_delete`` overwrites it in the file). ``client_sha256``: the
+client that sent it, if one did; in the index, so that passing over a client's prompts reads no documents."""
 
 history_table = sa.Table(
     "history",

@@ -1,7 +1,7 @@
 """Whose turn it is, and the life of one prompt around its run: claim, build, run, store, say so.
 
-Owns every task of the engine: one that claims prompts (fair between tenants, first come first within one) and one per
-running prompt. What a run does is ``executor.py``; what clients may ask is ``engine.py``.
+Owns every task of the engine: one that claims prompts (fair between tenants, first come first within one, one at a time
+of one client) and one per running prompt. What a run does is ``executor.py``; what clients may ask is ``engine.py``.
 """
 
 from __future__ import annotations
@@ -52,9 +52,12 @@ class _Running:
     row: QueuedPrompt
     run: PromptRun | None = None
     is_interrupted: bool = False
+    before: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    """What it waits for before it has a run."""
 
     def interrupt(self) -> None:
         self.is_interrupted = True
+        self.before.cancel()
         if self.run is not None:
             self.run.interrupt()
 
@@ -190,12 +193,17 @@ class Dispatcher:
         # Who runs least goes first; among equals, who has waited longest for a turn.
         waiting.sort(key=lambda tenant: (busy.get(tenant, 0), self._tenant(tenant).last_turn))
         for tenant in waiting:
-            row = await self._storage.claim_next(tenant)
+            row = await self._storage.claim_next(tenant, self._busy_clients(tenant))
             if row is not None:
                 self._turns += 1
                 self._tenant(tenant).last_turn = self._turns
                 return row
         return None
+
+    def _busy_clients(self, tenant: TenantId) -> set[str]:
+        # ComfyUI runs one prompt at a time, and its clients rely on that: messages without a prompt's id, their order.
+        clients = (running.row.client_id for running in self._of(tenant))
+        return {client for client in clients if client is not None}
 
     def _tenant(self, tenant: TenantId) -> _Tenant:
         known = self._tenants.get(tenant)
@@ -236,8 +244,14 @@ class Dispatcher:
 
     async def _run(self, running: _Running) -> dict[str, JSON]:
         row = running.row
+        used = {entry["class_type"] for entry in row.prompt.values()}
+        try:
+            with running.before:
+                await self._extensions.make_current(row.tenant, used)
+        except RingfenceError as error:
+            return self._refuse(row, f"ringfence.{type(error).__name__}", str(error))
         types = await self._extensions.node_types(row.tenant)
-        gone = sorted({entry["class_type"] for entry in row.prompt.values()} - types.keys())
+        gone = sorted(used - types.keys())
         if gone:
             text = f"no extension provides these node classes any more: {', '.join(gone[:20])}"
             return self._refuse(row, "ringfence.NodeTypeGoneError", text)

@@ -8,7 +8,8 @@ EngineError (engine.errors)
    ├─ PolicyReservedError      a policy file of that name is there, and not for this tenant
    ├─ SourceRefusedError       the directory, file or repository cannot be taken over as it is
    ├─ NoNodesError             the pack loaded and offers no node
-   └─ RoutesOffError           its HTTP routes are not served
+   ├─ RoutesOffError           its HTTP routes are not served
+   └─ UpdateFailedError        it could not follow a change of the image or of its policy
 
 What goes wrong later has the class of where it went wrong: ``PolicyError`` for the policy file,
 ``EnvironmentFailedError`` for the packages, ``LoadFailedError`` or ``EndedError`` for the pack's own import.
@@ -65,3 +66,9 @@ class RoutesOffError(ExtensionError):
     """The extension has no HTTP routes, or its policy does not allow them."""
 
     code = "routes-off"
+
+
+class UpdateFailedError(ExtensionError):
+    """The extension could not be brought up to date with the node image and its policy."""
+
+    code = "extension-outdated"

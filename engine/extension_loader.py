@@ -21,6 +21,7 @@ from engine.extension_records import (
     Failure,
     SandboxState,
     description_key,
+    last_descriptions,
     read_descriptions,
     write_descriptions,
 )
@@ -183,7 +184,9 @@ class Loader:
             # Said again, with its hint, by whoever starts the sandbox; until then the last descriptions hold.
             logger.warning("extension %s of tenant %s: %s", entry.name, entry.tenant, error)
         loaded = await anyio.to_thread.run_sync(read_descriptions, entry.directory, stored)
-        entry.stale |= loaded is None
+        if loaded is None:
+            # The host stopped on the way to newer ones: what was known before is better than nothing.
+            loaded, entry.stale = await anyio.to_thread.run_sync(last_descriptions, entry.directory), True
         entry.take(loaded)
 
     async def renew_environment(self, entry: Entry) -> None:
@@ -237,14 +240,22 @@ class Loader:
         if known is not None and known.key is not None:
             self._outdated.add(known.key)
 
+    async def update(self, entry: Entry) -> None:
+        """Read the nodes of a stale extension anew, in a sandbox of today's image and policy.
+
+        Raises: PolicyError, EnvironmentFailedError, SandboxError, NoNodesError.
+        """
+        digest = (await self._shelf.read_policy(entry)).digest()
+        loaded = (await self._first_start(entry)).loaded
+        if entry.stale and self._shelf.entries.get((entry.tenant, entry.name)) is entry:
+            entry.record.policy_digest = digest
+            await self._accept(entry, loaded)
+            await self._shelf.save(entry)
+
     async def describe(self, entry: Entry, class_types: Sequence[str] | None) -> None:
         """Ask the extension's worker for its nodes anew; on failure the last descriptions stay."""
         try:
             session = await self.manager().acquire(entry.tenant, entry.name)
-            if entry.stale:
-                entry.record.policy_digest = (await self._shelf.read_policy(entry)).digest()
-                await self._accept(entry, session.loaded)
-                await self._shelf.save(entry)
             nodes = await session.describe(class_types)
         except RingfenceError as error:
             logger.warning("extension %s could not be described anew: %s", entry.name, error)

@@ -179,7 +179,17 @@ def write_descriptions(directory: Path, key: str, loaded: LoadedExtension) -> No
 
 def read_descriptions(directory: Path, key: str) -> LoadedExtension | None:
     """The stored descriptions of that key, if there are any."""
-    path = directory / f"nodes-{key[:32]}.json"
+    return _read(directory / f"nodes-{key[:32]}.json")
+
+
+def last_descriptions(directory: Path) -> LoadedExtension | None:
+    """The stored descriptions whatever they are of, if there are any."""
+    for path in sorted(directory.glob("nodes-*.json")):
+        return _read(path)
+    return None
+
+
+def _read(path: Path) -> LoadedExtension | None:
     try:
         return _DESCRIPTIONS.validate_json(path.read_bytes())
     except FileNotFoundError:

@@ -62,7 +62,7 @@ class Entry:
     loading: bool = False
     stale: bool = False
     """The descriptions at hand are of another policy, image or content."""
-    replacements: tuple[NodeReplacement, ...] = ()
+    node_replacements: tuple[NodeReplacement, ...] = ()
     """Old classes that it names successors for."""
 
     def take(self, loaded: LoadedExtension | None) -> None:
@@ -72,7 +72,7 @@ class Entry:
         self.routes = () if loaded is None else read_routes(loaded.routes)
         self.route_count = 0 if loaded is None else len(loaded.routes)
         self.prompt_handlers = 0 if loaded is None else loaded.prompt_handlers
-        self.replacements = () if loaded is None else loaded.replacements
+        self.node_replacements = () if loaded is None else loaded.node_replacements
 
     @property
     def name(self) -> ExtensionName:
@@ -164,7 +164,7 @@ class Shelf:
                     entry.group,
                     entry.private_areas,
                     entry.record.version,
-                    entry.replacements,
+                    entry.node_replacements,
                 )
                 for key, entry in self.entries.items()
                 if key[0] == tenant and entry.nodes

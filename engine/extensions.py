@@ -12,7 +12,7 @@ import builtins
 import logging
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +21,12 @@ from typing import Self
 import anyio
 import anyio.to_thread
 
-from engine.extension_errors import ExtensionExistsError, ExtensionProtectedError, PolicyReservedError
+from engine.extension_errors import (
+    ExtensionExistsError,
+    ExtensionProtectedError,
+    PolicyReservedError,
+    UpdateFailedError,
+)
 from engine.extension_files import SourceLimits
 from engine.extension_git import GitLimits, GitSource, parse_source
 from engine.extension_intake import Taken, drop_copies, original_source, take_source
@@ -29,6 +34,7 @@ from engine.extension_loader import EnvironmentKeeper, Loader, Progress, Sandbox
 from engine.extension_records import ExtensionInfo, Origin, PackFiles, Record
 from engine.extension_shelf import Entry, Shelf
 from engine.extension_sites import Sites
+from engine.extension_updates import Updates
 from engine.registry import NodeType
 from policies import (
     CORE_EXTENSION,
@@ -80,17 +86,20 @@ class ExtensionRegistry:
         self._git_limits = git_limits or GitLimits()
         self._shelf = Shelf(places, core, policies)
         self._loader = Loader(self._shelf, environments)
+        self._updates = Updates(self._loader)
         self.sites = Sites(self._shelf)
 
     async def __aenter__(self) -> Self:
         for entry in await self._shelf.open():
             await self._loader.restore(entry)
+        await self._updates.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._loader.sandboxes = None
+        await self._updates.__aexit__(kind, value, trace)
 
     def attach(self, sandboxes: Sandboxes) -> None:
         """Say who starts sandboxes; until then extensions can only be listed."""
@@ -245,25 +254,46 @@ class ExtensionRegistry:
         """Ask the workers for the declarations anew (lists of files are live) and return all node types.
 
         Named classes are asked for even when their sandbox has to be started. With None only ``core`` and the
-        extensions whose sandbox runs are asked, so that reading the catalogue does not start every sandbox there is.
+        extensions whose sandbox runs are asked, so that reading the catalogue does not start every sandbox there is;
+        it has them as they were known when they are slow to answer or outdated (see ``extension_updates``).
         """
         types = await self.node_types(tenant)
         named: dict[ExtensionName, set[str]] = {}
         for class_type in class_types or ():
             if class_type in types:
                 named.setdefault(types[class_type].extension, set()).add(class_type)
+        ready = [entry for entry in self._shelf.of(tenant) if entry.record.state == "ready"]
+        if class_types is None:
+            for entry in ready:
+                if entry.stale:
+                    self._updates.start(entry)
+            live = [entry for entry in ready if entry.core or self._loader.live(entry)]
+            await self._updates.describe([entry for entry in live if not entry.stale])
+            return self._shelf.catalog(tenant).types
         async with anyio.create_task_group() as tasks:
-            for entry in self._shelf.of(tenant):
-                if entry.record.state != "ready":
-                    continue
-                if class_types is None:
-                    asked = entry.core or entry.stale or bool(self._loader.live(entry))
-                else:
-                    asked = entry.stale or entry.name in named
-                if asked:
-                    classes = None if class_types is None else sorted(named.get(entry.name, ()))
-                    tasks.start_soon(self._loader.describe, entry, classes)
+            for entry in ready:
+                if entry.name in named:
+                    tasks.start_soon(self._describe_named, entry, sorted(named[entry.name]))
         return self._shelf.catalog(tenant).types
+
+    async def _describe_named(self, entry: Entry, class_types: Sequence[str]) -> None:
+        try:
+            if entry.stale:
+                await self._updates.need(entry)
+        except UpdateFailedError:
+            return  # logged; the last descriptions stay
+        await self._loader.describe(entry, class_types)
+
+    async def make_current(self, tenant: TenantId, class_types: Collection[str]) -> None:
+        """Wait until the extensions of these classes are up to date with the image and their policies.
+
+        Raises: UpdateFailedError.
+        """
+        types = await self.node_types(tenant)
+        names = {types[class_type].extension for class_type in class_types if class_type in types}
+        for entry in self._shelf.of(tenant):
+            if entry.name in names and entry.stale:
+                await self._updates.need(entry)
 
     # -- what the API asks for the web page ----------------------------------------------------------------------
 
@@ -402,7 +432,13 @@ class ExtensionRegistry:
             source=record.origin,
             error=record.failure,
             asks=record.asks,
-            notes=(*record.notes, *record.load_notes, *lost, *self.sites.notes(entry)),
+            notes=(
+                *self._updates.notes(entry),
+                *record.notes,
+                *record.load_notes,
+                *lost,
+                *self.sites.notes(entry),
+            ),
             core=entry.core,
             added_ms=record.added_ms,
             updated_ms=record.updated_ms,

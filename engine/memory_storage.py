@@ -47,10 +47,11 @@ class MemoryStorage:
     async def waiting_tenants(self) -> Sequence[TenantId]:
         return list(dict.fromkeys(tenant for tenant, _ in self._pending))
 
-    async def claim_next(self, tenant: TenantId) -> QueuedPrompt | None:
-        for row in (await self.pending(tenant))[:1]:
-            self._running[tenant, row.prompt_id] = self._pending.pop((tenant, row.prompt_id))
-            return row
+    async def claim_next(self, tenant: TenantId, busy: Collection[str] = ()) -> QueuedPrompt | None:
+        for row in await self.pending(tenant):
+            if row.client_id not in busy:
+                self._running[tenant, row.prompt_id] = self._pending.pop((tenant, row.prompt_id))
+                return row
         return None
 
     async def finish(self, tenant: TenantId, prompt_id: str, entry: Mapping[str, JSON]) -> None:

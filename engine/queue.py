@@ -6,6 +6,7 @@ here: which tenant's prompt runs next (engine.py) and the history's own statemen
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
@@ -58,6 +59,7 @@ class SqlStorage:
             row = {
                 "tenant": new.tenant,
                 "prompt_id": new.prompt_id,
+                "client_sha256": None if new.client_id is None else _client_key(new.client_id),
                 "number": number,
                 "counted": new.number is None,
                 "created_ms": time.time_ns() // 1_000_000,
@@ -84,9 +86,12 @@ class SqlStorage:
         async with self._database.read() as connection:
             return [TenantId(name) for name in (await connection.execute(query)).scalars()]
 
-    async def claim_next(self, tenant: TenantId) -> QueuedPrompt | None:
-        """Mark the tenant's first pending prompt running."""
+    async def claim_next(self, tenant: TenantId, busy: Collection[str] = ()) -> QueuedPrompt | None:
+        """Mark the tenant's first pending prompt running, those of the ``busy`` clients passed over."""
         first = _pending(sa.select(_q.sequence, *_SHOWN, _q.secrets), tenant).limit(1)
+        if busy:
+            clients = [_client_key(client) for client in busy]
+            first = first.where(sa.or_(_q.client_sha256.is_(None), _q.client_sha256.not_in(clients)))
         async with self._database.write() as connection:
             row = (await connection.execute(first)).one_or_none()
             if row is None:
@@ -168,6 +173,11 @@ class SqlStorage:
             raise QueueFullError(limit)
         if count and int(used) + nbytes > PENDING_BYTES:
             raise QueueFullError(count, nbytes=PENDING_BYTES)
+
+
+def _client_key(client_id: str) -> str:
+    """What stands for a client in the table: a client chooses its id, and not every database takes every text."""
+    return hashlib.sha256(client_id.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _pending(query: sa.Select[Any], tenant: TenantId) -> sa.Select[Any]:

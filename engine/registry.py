@@ -55,6 +55,13 @@ class NodeTypes(Protocol):
         None: every class. An extension whose sandbox fails keeps its last description; this never raises for it.
         """
 
+    async def make_current(self, tenant: TenantId, class_types: Collection[str]) -> None:
+        """Wait until what is known of these classes is of today's image and policies.
+
+        Raises:
+            RingfenceError: an extension of them cannot be brought up to date.
+        """
+
 
 def private_areas(policy: EffectivePolicy) -> frozenset[str]:
     """``NodeType.private_areas`` of an extension with this policy."""

@@ -1,9 +1,9 @@
 """What the engine asks of the place where queue and history survive: the ``Storage`` protocol and its rows.
 
 The SQL implementation stands in ``queue.py`` and ``history.py``; the in-memory one in ``testing.py``. Which prompt
-of which tenant runs next is the engine's decision (fair between tenants); storage only knows the order within one:
-``(number, prompt_id)`` ascending. Every method is atomic: a prompt is in the queue or in the history, never in
-both, never in neither.
+of which tenant runs next is the engine's decision (fair between tenants, one at a time of one client); storage only
+knows the order within one tenant: ``(number, prompt_id)`` ascending. Every method is atomic: a prompt is in the queue
+or in the history, never in both, never in neither.
 """
 
 from __future__ import annotations
@@ -35,6 +35,11 @@ class NewPrompt:
     front: bool = False
     secrets: Mapping[str, JSON] = field(default_factory=dict)
 
+    @property
+    def client_id(self) -> str | None:
+        """Whose prompt it is."""
+        return client_of(self.extra_data)
+
 
 @dataclass(frozen=True, slots=True)
 class QueuedPrompt:
@@ -47,6 +52,17 @@ class QueuedPrompt:
     extra_data: Mapping[str, JSON]
     outputs: tuple[str, ...]
     secrets: Mapping[str, JSON] = field(default_factory=dict, repr=False)
+
+    @property
+    def client_id(self) -> str | None:
+        """Whose prompt it is."""
+        return client_of(self.extra_data)
+
+
+def client_of(extra_data: Mapping[str, JSON]) -> str | None:
+    """The client that sent a prompt, when it said so."""
+    client = extra_data.get("client_id")
+    return client if isinstance(client, str) and client else None
 
 
 class Storage(Protocol):
@@ -67,8 +83,11 @@ class Storage(Protocol):
     async def waiting_tenants(self) -> Sequence[TenantId]:
         """Tenants that have pending prompts, in any stable order."""
 
-    async def claim_next(self, tenant: TenantId) -> QueuedPrompt | None:
-        """Mark the tenant's first pending prompt running and return it; None when nothing is pending."""
+    async def claim_next(self, tenant: TenantId, busy: Collection[str] = ()) -> QueuedPrompt | None:
+        """Mark the tenant's first pending prompt running and return it; None when there is none.
+
+        Prompts of the clients in ``busy`` are passed over; those of no client never are.
+        """
 
     async def finish(self, tenant: TenantId, prompt_id: str, entry: Mapping[str, JSON]) -> None:
         """Move a running prompt into the history with ``entry`` (ComfyUI's shape); durable when it returns.

@@ -215,6 +215,9 @@ class FakeSessions:
         self.asked["refresh"] += 1
         return await self.node_types(tenant)
 
+    async def make_current(self, tenant: TenantId, class_types: Collection[str]) -> None:
+        """Nothing of it changes."""
+
     async def acquire(self, tenant: TenantId, extension: ExtensionName) -> Session:
         group = next((node.group for node in self.nodes.values() if node.extension == extension), None)
         key = (tenant, group or extension)

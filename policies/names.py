@@ -37,7 +37,7 @@ LOCAL_TENANT = TenantId("local")
 CORE_EXTENSION = ExtensionName("core")
 """The built-in nodes, an extension in a sandbox like every other."""
 
-NODE_ID_LIMIT = 256
+NODE_ID_LIMIT = 16 * 1024
 
 # `default.yaml` and `<extension>.yaml` lie in one directory: an extension of that name would *be* the defaults.
 _RESERVED_EXTENSIONS = frozenset({"default"})

@@ -211,22 +211,24 @@ def _encode_graph(graph: Mapping[str, Any], encoder: Encoder) -> dict[str, Any]:
         if not isinstance(node, Mapping) or "class_type" not in node:
             raise KeyError(f"expand: node {node_id!r} has no class_type")
         display = node.get("override_display_id") or None
-        encoded[_name(node_id)] = {
+        encoded[_name(node_id, wire.MAX_NODE_ID)] = {
             "class_type": _name(node["class_type"]),
             "inputs": {
                 plain.clean(str(name)): encoder.encode(value)
                 for name, value in (node.get("inputs") or {}).items()
             },
-            "override_display_id": None if display is None else _name(display),
+            "override_display_id": None if display is None else _name(display, wire.MAX_NODE_ID),
         }
     return encoded
 
 
-def _name(value: Any) -> str:
+def _name(value: Any, limit: int = schema.MAX_NAME) -> str:
     """A node id or class name as the host takes it."""
     name = plain.clean(str(value))
-    if not 0 < len(name) <= schema.MAX_NAME:
-        raise ValueError(f"expand: {name[:40]!r} is no name: 1 to {schema.MAX_NAME} characters are")
+    if not 0 < len(name) <= limit:
+        raise ValueError(
+            f"expand: {name[:40]!r} is no name: it has {len(name)} characters, 1 to {limit} may be"
+        )
     return name
 
 

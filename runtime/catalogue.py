@@ -59,7 +59,7 @@ class Catalogue:
             ],
             "prompt_handlers": min(len(extension.prompt_handlers), _MAX_ROUTES),
             "notes": [plain.clean(note) for note in extension.notes],
-            "replacements": plain.to_json(extension.replacements[:_MAX_REPLACEMENTS]),
+            "node_replacements": plain.to_json(extension.node_replacements[:_MAX_REPLACEMENTS]),
         }
 
     def describe(self, params: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,9 @@ def prepare() -> None:
     _search_path()
     aliases.install()
     partial_torchvision.install()
-    importlib.import_module(".compat", __package__)  # whose import installs the finder of the names-only modules
+    importlib.import_module(
+        ".compat", __package__
+    )  # whose import installs the finder of the names-only modules
     _directories()
     sys.argv[:] = [f"{paths.app()}/main.py"]
     # As ComfyUI sets it up: packs log at INFO through the root logger.

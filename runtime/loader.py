@@ -43,7 +43,7 @@ class Extension:
     web_directory: str | None = None
     routes: list[registry.Route] = field(default_factory=list)
     prompt_handlers: list[Any] = field(default_factory=list)
-    replacements: list[dict[str, Any]] = field(default_factory=list)
+    node_replacements: list[dict[str, Any]] = field(default_factory=list)
     """Old node classes that it names successors for."""
     notes: list[str] = field(default_factory=list)
 
@@ -80,7 +80,7 @@ async def load(name: str, path: str, module_name: str | None, *, core: bool) -> 
     _take_patched_in(known, extension)
     extension.routes = registry.take_routes()
     extension.prompt_handlers = registry.prompt_handlers[handlers:]
-    extension.replacements = registry.node_replacements[replacements:]
+    extension.node_replacements = registry.node_replacements[replacements:]
     _register(extension, relative_name)
     return extension
 

@@ -33,6 +33,8 @@ MAX_DESCRIPTIONS: Final = 32 * 1024 * 1024
 #: What one node instance may keep on the host: bytes of JSON of all its attributes together, and their number.
 MAX_STATE: Final = 128 * 1024
 MAX_STATE_NAMES: Final = 256
+#: Characters of a node id. A loop that expands itself adds some ten to it with every turn.
+MAX_NODE_ID: Final = 16 * 1024
 
 # -- methods: host -> worker -----------------------------------------------------------------------------------
 HELLO: Final = "worker/hello"

@@ -117,7 +117,7 @@ class LoadedExtension:
     routes: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
     prompt_handlers: int = 0
-    replacements: tuple[NodeReplacement, ...] = ()
+    node_replacements: tuple[NodeReplacement, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from types import TracebackType
@@ -117,6 +117,16 @@ class _Tenancy:
     sessions: dict[ExtensionName, ExtensionSession]
     files: dict[ExtensionName, ExtensionFiles]
     calls: CallBook
+    loads: dict[ExtensionName, _Load] = field(default_factory=dict)
+    """Extensions that are being loaded."""
+
+
+@dataclass(slots=True, eq=False)
+class _Load:
+    """An extension's import: a task of the manager that any number of callers may wait for."""
+
+    done: anyio.Event = field(default_factory=anyio.Event)
+    error: Exception | None = None
 
 
 class SandboxManager:
@@ -210,17 +220,38 @@ class SandboxManager:
                 on_success=lambda: self._health.worked(tenancy.key.owner),
             )
             tenancy.sessions[extension] = session
-        files = tenancy.files[extension]
+        if not session.is_loaded:
+            load = tenancy.loads.get(extension)
+            if load is None:
+                load = tenancy.loads[extension] = _Load()
+                self._group.start_soon(self._load, tenancy, session, load)
+            await load.done.wait()
+            if load.error is not None:
+                raise load.error
+        return session
+
+    async def _load(self, tenancy: _Tenancy, session: ExtensionSession, load: _Load) -> None:
+        """Load an extension. A caller that goes away does not end this: others may wait, and it is of use later."""
+        files = tenancy.files[session.extension]
         try:
-            await session.load("nodes" if files.core else f"custom_nodes.{extension}", core=files.core)
+            with tenancy.sandbox.busy():
+                name = "nodes" if files.core else f"custom_nodes.{files.name}"
+                await session.load(name, core=files.core)
         except LoadFailedError as error:
+            load.error = error
             # The worker holds half a pack now; the next try gets a fresh one. In a group the others go on.
-            del tenancy.sessions[extension]
+            del tenancy.sessions[session.extension]
             if not tenancy.sessions:
                 tenancy.sandbox.end(error, deliberate=True)
                 await tenancy.sandbox.gone()
+        except Exception as error:  # noqa: BLE001 - whoever waits for it gets it
+            load.error = error
+        except BaseException:
+            load.error = StartError("Ringfence is shutting down")
             raise
-        return session
+        finally:
+            del tenancy.loads[session.extension]
+            load.done.set()
 
     async def _plan(self, tenant: TenantId, extension: ExtensionName) -> _Plan:
         policy = await self._policy(tenant, extension)

@@ -40,6 +40,7 @@ PREVIEW_LIMIT: Final = 8 * 1024 * 1024
 TRACEBACK_LINES: Final = 200
 
 Text = Annotated[str, StringConstraints(max_length=1_000_000)]
+NodeId = Annotated[str, StringConstraints(min_length=1, max_length=wire.MAX_NODE_ID)]
 FileName = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 Bytes = Annotated[int, Field(ge=0, le=MAX_FILE_BYTES)]
 
@@ -173,7 +174,7 @@ class ProgressReport(Strict):
     """``node/progress``."""
 
     call: Annotated[int, Field(ge=0, le=MAX_ID)]
-    node_id: Name
+    node_id: NodeId
     value: _Number
     max: _Number
     preview: Preview | None
@@ -183,7 +184,7 @@ class ProgressReport(Strict):
 class NodeText(Strict):
     """``node/text``."""
 
-    node_id: Name
+    node_id: NodeId
     text: Text
 
 
@@ -266,7 +267,7 @@ class _Loaded(_Page):
     routes: Annotated[list[_Route], Field(max_length=1000)]
     notes: Annotated[list[Text], Field(max_length=1000)]
     prompt_handlers: Annotated[int, Field(ge=0, le=1000)] = 0
-    replacements: Annotated[list[Any], Field(max_length=1000)] = Field(default=[])
+    node_replacements: Annotated[list[Any], Field(max_length=1000)] = Field(default=[])
 
 
 class _Validated(Strict):
@@ -312,12 +313,12 @@ class _Blocked(Strict):
 class _ExpandedNode(Strict):
     class_type: Name
     inputs: dict[Annotated[str, StringConstraints(max_length=256)], Any]
-    override_display_id: Name | None = None
+    override_display_id: NodeId | None = None
 
 
 class _Call(Strict):
     result: list[Any]
-    expand: dict[Name, _ExpandedNode] | None
+    expand: dict[NodeId, _ExpandedNode] | None
 
 
 class _Executed(Strict):
@@ -390,7 +391,7 @@ def loaded(result: Any, nodes: Registration) -> tuple[LoadedExtension, int | Non
         routes=tuple((route.method, route.path) for route in said.routes),
         notes=tuple(safe_text(note) for note in said.notes),
         prompt_handlers=said.prompt_handlers,
-        replacements=nodes.replacements(said.replacements),
+        node_replacements=nodes.replacements(said.node_replacements),
     )
     return extension, said.more
 
@@ -562,7 +563,8 @@ def failure(error: RemoteError, extension: ExtensionName) -> NodeRaisedError | S
             traceback=trace,
             inputs={
                 safe_text(name, 256): [
-                    safe_text(item, newlines=True) if isinstance(item, str) else item for item in items
+                    safe_text(item, newlines=True) if isinstance(item, str) else hostile_json.plain(item)
+                    for item in items
                 ]
                 for name, items in list(said.inputs.items())[:256]
             },

@@ -211,12 +211,12 @@ class Services:
         if sink is not None and (
             self._progress.take() or (report.value >= report.max and self._last_steps.take())
         ):
-            node = safe_text(report.node_id, 256)
+            node = safe_text(report.node_id, wire.MAX_NODE_ID)
             sink(Progress(node, report.value, report.max, preview, report.legacy))
 
     def _on_text(self, said: messages.NodeText) -> None:
         if self._may_send() and self._text_chars.take(min(len(said.text), TEXT_LIMIT)):
-            node = safe_text(said.node_id, 256)
+            node = safe_text(said.node_id, wire.MAX_NODE_ID)
             text = safe_text(said.text, TEXT_LIMIT, newlines=True)
             self._send(PackEvent("progress_text", {"text": text}, None, node))
 

@@ -93,6 +93,11 @@ class ExtensionSession:
         return self._sandbox.request.group
 
     @property
+    def is_loaded(self) -> bool:
+        """Whether it can be called."""
+        return self._loaded is not None
+
+    @property
     def loaded(self) -> LoadedExtension:
         """What loading it found."""
         if self._loaded is None:

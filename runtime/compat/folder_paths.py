@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mimetypes
 import os
+import re
 import time
 from collections.abc import Collection
 from typing import Any, Literal, Self
@@ -144,7 +145,7 @@ def get_user_directory() -> str:
 
 def get_system_user_directory(name: str = "system") -> str:
     """A folder below ``user/`` that is not some user's: ``user/__<name>``."""
-    if not name or not name.replace("_", "").isalnum() or name.startswith("_"):
+    if re.fullmatch(r"[^\W_]\w*", name or "") is None:
         raise ValueError(f"not a name for a system folder: {name!r}")
     return os.path.join(get_user_directory(), f"__{name}")
 
@@ -287,15 +288,10 @@ def _content_type(file: str) -> str | None:
 
 def get_full_path(folder_name: str, filename: str) -> str | None:
     """The first file of that name in a model folder; None when there is none. ``..`` never leads out."""
-    folder_name = map_legacy(folder_name)
-    if folder_name not in folder_names_and_paths:
-        return None
-    relative = os.path.relpath(os.path.join("/", filename), "/")
-    for directory in folder_names_and_paths[folder_name][0]:
-        path = os.path.join(directory, relative)
-        if os.path.isfile(path):
-            return path
-    return None
+    below = os.path.normpath(f"/{filename}").lstrip("/")
+    directories, _ = folder_names_and_paths.get(map_legacy(folder_name), ([], set()))
+    candidates = (os.path.join(directory, below) for directory in directories)
+    return next(filter(os.path.isfile, candidates), None)
 
 
 def get_full_path_or_raise(folder_name: str, filename: str) -> str:
@@ -350,13 +346,13 @@ def get_filename_list(folder_name: str) -> list[str]:
     Raises:
         KeyError: there is no model folder of that name.
     """
-    folder_name = map_legacy(folder_name)
-    kept = cached_filename_list_(folder_name)
-    if kept is None:
-        kept = get_filename_list_(folder_name)
-        filename_list_cache[folder_name] = kept
-    cache_helper.set(folder_name, kept)
-    return list(kept[0])
+    name = map_legacy(folder_name)
+    listing = cached_filename_list_(name)
+    if listing is None:
+        filename_list_cache[name] = listing = get_filename_list_(name)
+    cache_helper.set(name, listing)
+    files, *_ = listing
+    return list(files)
 
 
 # -- saving --------------------------------------------------------------------------------------------------------

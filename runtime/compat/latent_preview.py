@@ -48,11 +48,10 @@ class Latent2RGBPreviewer(LatentPreviewer):
     ) -> None:
         import torch
 
-        self.latent_rgb_factors = torch.tensor(latent_rgb_factors, device="cpu").transpose(0, 1)
-        self.latent_rgb_factors_bias = (
-            None if latent_rgb_factors_bias is None else torch.tensor(latent_rgb_factors_bias, device="cpu")
-        )
         self.latent_rgb_factors_reshape = latent_rgb_factors_reshape
+        bias = latent_rgb_factors_bias
+        self.latent_rgb_factors_bias = bias if bias is None else torch.tensor(bias, device="cpu")
+        self.latent_rgb_factors = torch.tensor(latent_rgb_factors, device="cpu").T
 
     def decode_latent_to_preview(self, x0: Any) -> Any:
         import torch

@@ -40,13 +40,10 @@ def pillow(fn: Callable[[Any], Any], arg: Any) -> Any:
 
 def hasher() -> Callable[..., Any]:
     """The hash function that duplicates are found with (sha256 unless configured otherwise)."""
-    functions = {
-        "md5": hashlib.md5,
-        "sha1": hashlib.sha1,
-        "sha256": hashlib.sha256,
-        "sha512": hashlib.sha512,
-    }
-    return functions[args.default_hashing_function]
+    name = args.default_hashing_function
+    if name not in ("md5", "sha1", "sha256", "sha512"):
+        raise KeyError(name)
+    return getattr(hashlib, name)
 
 
 def string_to_torch_dtype(string: str) -> Any:
@@ -60,10 +57,11 @@ def image_alpha_fix(destination: Any, source: Any) -> tuple[Any, Any]:
     """Give two images [B,H,W,C] the same number of channels: drop the source's extra ones, add opaque alpha."""
     import torch
 
-    wanted, given = destination.shape[-1], source.shape[-1]
-    if given > wanted:
-        source = source[..., :wanted]
-    elif wanted > given:
-        source = torch.nn.functional.pad(source, (0, 1))
-        source[..., -1] = 1.0
+    missing = destination.shape[-1] - source.shape[-1]
+    if missing < 0:
+        return destination, source[..., :missing]
+    if missing > 0:
+        added = source.new_zeros((*source.shape[:-1], missing))
+        added[..., -1] = 1
+        source = torch.cat([source, added], dim=-1)
     return destination, source

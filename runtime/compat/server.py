@@ -115,6 +115,8 @@ class RouteTable:
 class Router:
     """Stands for ``app.router``: registering is noted, nothing is resolved."""
 
+    frozen = False
+
     def __init__(self, routes: RouteTable) -> None:
         self._routes = routes
 
@@ -151,6 +153,8 @@ class Router:
 
 class Application:
     """Stands for the ``aiohttp`` application. What is hung on it is used for this sandbox's own routes."""
+
+    frozen = False
 
     def __init__(self, routes: RouteTable) -> None:
         own = registry.application

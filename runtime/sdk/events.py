@@ -29,5 +29,8 @@ def progress_text(text: str, node_id: str) -> None:
     if line is not None:
         line.notify(
             wire.TEXT,
-            {"node_id": plain.clean(str(node_id))[:256] or "?", "text": plain.clean(str(text))[:20_000]},
+            {
+                "node_id": plain.clean(str(node_id))[: wire.MAX_NODE_ID] or "?",
+                "text": plain.clean(str(text))[:20_000],
+            },
         )

@@ -50,7 +50,7 @@ def report(
         wire.PROGRESS,
         {
             "call": call.call,
-            "node_id": (str(node_id) if node_id else call.node_id)[:256],
+            "node_id": (str(node_id) if node_id else call.node_id)[: wire.MAX_NODE_ID],
             "value": _number(value),
             "max": _number(maximum),
             "preview": picture,

@@ -33,8 +33,10 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
-def packs(have: Have) -> None:
-    """Every pack that a test here uses: a page knows the nodes that were there when it was opened."""
+def packs(have: Have, comfy: Comfy) -> None:
+    """Every pack and input that a test here uses: a page knows what was there when it was opened."""
+    picture = (ROOT / "examples" / "photograph" / "astronaut.jpg").read_bytes()
+    assert comfy.upload("astronaut.jpg", picture, overwrite="true").is_success
     have("numpy1", "numpy2", "memory-eater", "slow", "previews")
 
 

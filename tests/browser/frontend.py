@@ -37,7 +37,6 @@ class Frontend:
         self.log: list[str] = []
         self._shots = shots
         self._problems: list[str] = []
-        self._answered: set[str] = set()
         page.set_default_timeout(WAIT_MS)
         page.on("console", self._on_console)
         page.on("pageerror", lambda error: self._problem(f"exception: {error}"))
@@ -69,13 +68,13 @@ class Frontend:
             self.log.append(f"{message.type}: {message.text[:300]}")
 
     def _on_response(self, response: Response) -> None:
-        self._answered.add(response.url)
         if response.status >= 400:
             self._problem(f"{response.status} {response.request.method} {response.url}")
 
     def _on_failed(self, request: Request) -> None:
-        # An answer whose body nobody reads ends as "aborted" here.
-        if not (request.failure == "net::ERR_ABORTED" and request.url in self._answered):
+        # Aborted is what the page gave up itself: it went elsewhere, or nobody reads the body. A server that hangs up
+        # or sends half an answer has other names.
+        if request.failure != "net::ERR_ABORTED":
             self._problem(f"{request.failure} {request.method} {request.url}")
 
     # -- what a user does

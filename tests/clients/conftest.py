@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from PIL import Image, PngImagePlugin
 
-from tests.clients.environments import node_client, python_client
+from tests.clients.environments import node_client, node_path, python_client
 from tests.e2e.comfy import Prompt, node
 from tests.stack import Have, Stack
 
@@ -63,7 +63,7 @@ def drive(stack: Stack, quiet_environment: dict[str, str], tmp_path: Path) -> Dr
             place = node_client(client)
             # Node looks for packages beside the program.
             program = shutil.copy(DRIVERS / f"{name}.mjs", place / f"{name}-{uuid.uuid4().hex[:8]}.mjs")
-            command = ["node", program]
+            command = ["env", f"PATH={node_path()}", "node", program]
         else:
             program = ""
             command = [str(python_client(client) / "python"), "-P", str(DRIVERS / f"{name}.py")]

@@ -61,6 +61,23 @@ def test_twenty_clients_at_once_hear_each_their_own_prompts_and_nothing_else(
     assert queue == {"queue_running": [], "queue_pending": []}
 
 
+def test_prompts_of_one_client_never_overlap_and_another_client_does_not_wait_for_them(comfy: Comfy) -> None:
+    gate = uuid.uuid4().hex
+    with comfy.events() as mine, comfy.events() as other:
+        first = comfy.queue({"1": node("RFGateWaitAsync", name=gate)}, mine)
+        mine.until_progress(first)
+        second = comfy.queue({"1": node("RFReport", text="second")}, mine)
+        other.until_ended(comfy.queue({"1": node("RFReport", text=gate)}, other))
+        queue = comfy.get("/queue")
+        assert [item[1] for item in queue["queue_running"]] == [first]
+        assert [item[1] for item in queue["queue_pending"]] == [second]
+        comfy.queue({"1": node("RFGateOpenAsync", name=gate)})
+        mine.until_ended(second)
+    told = [event["data"].get("prompt_id") for event in mine.seen]
+    of_mine = [one for one in told if one in (first, second)]  # all hear of the opener, too
+    assert of_mine == [first] * of_mine.count(first) + [second] * of_mine.count(second)
+
+
 def test_a_client_that_loses_its_connection_and_comes_back_gets_the_rest(comfy: Comfy) -> None:
     gate = uuid.uuid4().hex
     with comfy.events() as before:

@@ -88,5 +88,7 @@ def test_comfy_ui_client_runs_and_fetches(drive: Drive, red: Path) -> None:
     assert report["refused"]
     assert report["stats"] == "linux"
     assert report["nodes"] == ["RFInvert"]
-    assert report["lists"] == [[], []]
+    embeddings, scripts = report["lists"]
+    assert embeddings == []
+    assert all(path.startswith("/extensions/core/") for path in scripts)  # the web page's own
     assert report["history"]

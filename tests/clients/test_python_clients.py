@@ -59,6 +59,8 @@ def test_comfy_script_builds_its_api_runs_shows_progress_and_previews_and_cancel
     assert (
         report["cancelled"] == []
     )  # this client knows no more of an interrupted or failed run than that it ended
+    assert report["next"] == []
+    assert report["queue"] == [1, 0]
     assert report["waiting"] == []
     assert report["failed"] == []
     assert report["refused"]

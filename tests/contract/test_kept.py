@@ -20,7 +20,7 @@ from tests.contract.kit import PACKS, TENANT, World, call, ignore, in_docker, wo
 
 pytestmark = [pytest.mark.anyio, pytest.mark.docker]
 OTHER = TenantId("other")
-MODELS = "paths: [{tenant: models}]\nmemory: 1GiB\ntimeouts: {call: 30s, grace: 1s}\n"
+MODELS = "paths: [{tenant: models}]\nmemory: 1GiB\ntimeouts: {import: 180s, call: 180s, grace: 1s}\n"
 WRITER = "paths: [{tenant: output, access: rw}]\nmemory: 1GiB\n"
 MIB = 1 << 20
 
@@ -72,7 +72,7 @@ async def run(
     """One call; the first value of its first output."""
     tenant = inputs.pop("tenant", TENANT)
     session = await at.session(extension, tenant)
-    with anyio.fail_after(60):
+    with anyio.fail_after(180):
         result = await session.execute(call(class_type, inputs, node_id=node_id), ignore)
     assert result.slots is not None
     return result.slots[0][0].tree

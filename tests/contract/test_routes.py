@@ -74,7 +74,7 @@ async def test_what_a_pack_registers_is_reported_when_it_is_loaded(session: Sess
     assert ("GET", "/rf/hello") in loaded.routes
     assert ("STATIC", "/rf/static") in loaded.routes
     assert loaded.prompt_handlers == 2
-    (replacement,) = loaded.replacements
+    (replacement,) = loaded.node_replacements
     assert (replacement.old_node_id, replacement.new_node_id) == ("RFAncient", "RFRoutes")
     assert replacement.input_mapping == ({"new_id": "text", "old_id": "words"},)
 

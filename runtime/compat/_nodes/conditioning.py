@@ -109,6 +109,12 @@ class ConditioningConcat:
         return ([[torch.cat((item[0], tail), 1), item[1].copy()] for item in conditioning_to],)
 
 
+def _limited(conditioning: list[Any], area: tuple[Any, ...], strength: float) -> list[Any]:
+    """A conditioning for an area of the picture."""
+    place = {"area": area, "strength": strength, "set_area_to_bounds": False}
+    return node_helpers.conditioning_set_values(conditioning, place)
+
+
 class ConditioningSetArea:
     """Limits a conditioning to a rectangle in pixels."""
 
@@ -132,12 +138,8 @@ class ConditioningSetArea:
     def append(
         self, conditioning: list[Any], width: int, height: int, x: int, y: int, strength: float
     ) -> tuple[Any]:
-        values = {
-            "area": (height // 8, width // 8, y // 8, x // 8),
-            "strength": strength,
-            "set_area_to_bounds": False,
-        }
-        return (node_helpers.conditioning_set_values(conditioning, values),)
+        cells = tuple(side // 8 for side in (height, width, y, x))
+        return (_limited(conditioning, cells, strength),)
 
 
 class ConditioningSetAreaPercentage:
@@ -166,12 +168,7 @@ class ConditioningSetAreaPercentage:
     def append(
         self, conditioning: list[Any], width: float, height: float, x: float, y: float, strength: float
     ) -> tuple[Any]:
-        values = {
-            "area": ("percentage", height, width, y, x),
-            "strength": strength,
-            "set_area_to_bounds": False,
-        }
-        return (node_helpers.conditioning_set_values(conditioning, values),)
+        return (_limited(conditioning, ("percentage", height, width, y, x), strength),)
 
 
 class ConditioningSetAreaStrength:

@@ -130,14 +130,15 @@ class ImageBatch:
     def batch(self, image1: Any, image2: Any) -> tuple[Any]:
         import torch
 
-        missing = image1.shape[-1] - image2.shape[-1]
-        if missing > 0:
-            image2 = torch.nn.functional.pad(image2, (0, missing), value=1.0)
-        elif missing < 0:
-            image1 = torch.nn.functional.pad(image1, (0, -missing), value=1.0)
-        if image1.shape[1:] != image2.shape[1:]:
-            image2 = scaled(image2, image1.shape[2], image1.shape[1], "bilinear", "center")
-        return (torch.cat((image1, image2), dim=0),)
+        both = (image1, image2)
+        channels = max(image.shape[-1] for image in both)
+        first, second = (
+            torch.nn.functional.pad(image, (0, channels - image.shape[-1]), value=1.0) for image in both
+        )
+        high, wide = first.shape[1:3]
+        if second.shape[1:3] != (high, wide):
+            second = scaled(second, wide, high, "bilinear", "center")
+        return (torch.cat([first, second]),)
 
 
 class ImagePadForOutpaint:

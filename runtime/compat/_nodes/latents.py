@@ -5,10 +5,10 @@ A latent is a dict with ``samples`` [B,C,H,W]; one cell stands for eight by eigh
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from .limits import CROPPING, FLIPS, LATENT_SCALING, MAX_RESOLUTION, TURNS, pixels, turns
+from .masks import stacked
 
 _FACTOR = ("FLOAT", {"default": 0.5, "min": 0.0, "max": 1.0, "step": 0.01})
 
@@ -24,31 +24,48 @@ class EmptyLatentImage:
         size = {"default": 512, "min": 16, "max": MAX_RESOLUTION, "step": 8}
         return {
             "required": {
-                "width": ("INT", {**size, "tooltip": "The width of the latent images in pixels."}),
-                "height": ("INT", {**size, "tooltip": "The height of the latent images in pixels."}),
+                "width": ("INT", {**size, "tooltip": "How wide the decoded pictures will be."}),
+                "height": ("INT", {**size, "tooltip": "How high the decoded pictures will be."}),
                 "batch_size": (
                     "INT",
                     {
                         "default": 1,
                         "min": 1,
                         "max": 4096,
-                        "tooltip": "The number of latent images in the batch.",
+                        "tooltip": "How many latents to make.",
                     },
                 ),
             }
         }
 
     RETURN_TYPES: tuple[Any, ...] = ("LATENT",)
-    OUTPUT_TOOLTIPS = ("The empty latent image batch.",)
+    OUTPUT_TOOLTIPS = ("Latents of zeros, for a sampler to start from.",)
     FUNCTION = "generate"
     CATEGORY = "latent"
-    DESCRIPTION = "Create a new batch of empty latent images to be denoised via sampling."
+    DESCRIPTION = "Latents with nothing in them yet, as the start of sampling."
 
     def generate(self, width: int, height: int, batch_size: int = 1) -> tuple[Any]:
         import torch
 
-        samples = torch.zeros([batch_size, 4, height // 8, width // 8], device=self.device)
-        return ({"samples": samples, "downscale_ratio_spacial": 8},)
+        rows, columns = height // 8, width // 8
+        latent = {
+            "downscale_ratio_spacial": 8,
+            "samples": torch.zeros(batch_size, 4, rows, columns, device=self.device),
+        }
+        return (latent,)
+
+
+def _noise_masks(samples: dict[str, Any]) -> Any:
+    """A latent's noise masks: one for all items, or one each; None when it has none."""
+    from ..comfy.utils import repeat_to_batch_size
+
+    masks, count = samples.get("noise_mask"), len(samples["samples"])
+    too_few = masks is not None and 1 < len(masks) < count
+    return repeat_to_batch_size(masks, count) if too_few else masks
+
+
+def _times(batch: Any, amount: int) -> Any:
+    return batch.repeat(amount, *[1] * (batch.ndim - 1))
 
 
 class LatentFromBatch:
@@ -69,25 +86,15 @@ class LatentFromBatch:
     CATEGORY = "latent/batch"
 
     def frombatch(self, samples: dict[str, Any], batch_index: int, length: int) -> tuple[Any]:
-        result = samples.copy()
-        latent = samples["samples"]
-        start = min(latent.shape[0] - 1, batch_index)
-        length = min(latent.shape[0] - start, length)
-        result["samples"] = latent[start : start + length].clone()
-        if "noise_mask" in samples:
-            masks = samples["noise_mask"]
-            if masks.shape[0] == 1:
-                result["noise_mask"] = masks.clone()
-            else:
-                if masks.shape[0] < latent.shape[0]:
-                    times = math.ceil(latent.shape[0] / masks.shape[0])
-                    masks = masks.repeat(times, *[1] * (masks.ndim - 1))[: latent.shape[0]]
-                result["noise_mask"] = masks[start : start + length].clone()
-        if "batch_index" in samples:
-            result["batch_index"] = samples["batch_index"][start : start + length]
-        else:
-            result["batch_index"] = list(range(start, start + length))
-        return (result,)
+        count = len(samples["samples"])
+        chosen = range(count)[min(batch_index, count - 1) :][:length]
+        part = slice(chosen.start, chosen.stop)
+        indexes = samples["batch_index"][part] if "batch_index" in samples else list(chosen)
+        picked = {**samples, "samples": samples["samples"][part].clone(), "batch_index": indexes}
+        masks = _noise_masks(samples)
+        if masks is not None:
+            picked["noise_mask"] = (masks if len(masks) == 1 else masks[part]).clone()
+        return (picked,)
 
 
 class RepeatLatentBatch:
@@ -102,22 +109,15 @@ class RepeatLatentBatch:
     CATEGORY = "latent/batch"
 
     def repeat(self, samples: dict[str, Any], amount: int) -> tuple[Any]:
-        result = samples.copy()
-        latent = samples["samples"]
-        result["samples"] = latent.repeat(amount, *[1] * (latent.ndim - 1))
-        masks = samples.get("noise_mask")
-        if masks is not None and masks.shape[0] > 1:
-            if masks.shape[0] < latent.shape[0]:
-                times = math.ceil(latent.shape[0] / masks.shape[0])
-                masks = masks.repeat(times, *[1] * (masks.ndim - 1))[: latent.shape[0]]
-            result["noise_mask"] = masks.repeat(amount, *[1] * (masks.ndim - 1))
+        repeated = {**samples, "samples": _times(samples["samples"], amount)}
+        masks = _noise_masks(samples)
+        if masks is not None and len(masks) > 1:
+            repeated["noise_mask"] = _times(masks, amount)
         if "batch_index" in samples:
             indexes = samples["batch_index"]
-            offset = max(indexes) - min(indexes) + 1
-            result["batch_index"] = indexes + [
-                i + offset * turn for turn in range(1, amount) for i in indexes
-            ]
-        return (result,)
+            span = 1 + max(indexes) - min(indexes)
+            repeated["batch_index"] = [index + turn * span for turn in range(amount) for index in indexes]
+        return (repeated,)
 
 
 class LatentUpscale:
@@ -342,7 +342,7 @@ class SetLatentNoiseMask:
     CATEGORY = "latent/inpaint"
 
     def set_mask(self, samples: dict[str, Any], mask: Any) -> tuple[Any]:
-        return ({**samples, "noise_mask": mask.reshape((-1, 1, mask.shape[-2], mask.shape[-1]))},)
+        return ({**samples, "noise_mask": stacked(mask)[:, None]},)
 
 
 def _file_pairs(samples: dict[str, Any]) -> dict[str, Any]:
@@ -381,22 +381,13 @@ class SaveLatent:
         prompt: Any = None,
         extra_pnginfo: Any = None,
     ) -> dict[str, Any]:
-        import os
-
-        from .. import folder_paths
         from ..comfy.utils import save_torch_file
-        from .saving import text_chunks
+        from .saving import NumberedFiles, text_chunks
 
-        folder, stem, counter, subfolder, _ = folder_paths.get_save_image_path(
-            filename_prefix, self.output_dir
-        )
-        name = f"{stem}_{counter:05}_.latent"
-        save_torch_file(
-            _file_pairs(samples),
-            os.path.join(folder, name),
-            metadata=text_chunks(prompt, extra_pnginfo) or None,
-        )
-        return {"ui": {"latents": [{"filename": name, "subfolder": subfolder, "type": "output"}]}}
+        files = NumberedFiles(filename_prefix, self.output_dir, "output")
+        texts = text_chunks(prompt, extra_pnginfo)
+        save_torch_file(_file_pairs(samples), files.next(".latent"), metadata=texts or None)
+        return {"ui": {"latents": files.saved}}
 
 
 class LoadLatent:

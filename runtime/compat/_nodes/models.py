@@ -132,7 +132,7 @@ _MADE = [
     ),
     _model_node(
         "CheckpointLoaderSimple", "load_checkpoint", _CHECKPOINT_OUT, "loaders",
-        {"ckpt_name": (_Files("checkpoints"), {"tooltip": "The name of the checkpoint (model) to load."})},
+        {"ckpt_name": (_Files("checkpoints"), {"tooltip": "Which checkpoint file to load."})},
     ),
     _model_node(
         "DiffusersLoader", "load_checkpoint", _CHECKPOINT_OUT, "advanced/loaders/deprecated",

@@ -43,6 +43,26 @@ def png_info(prompt: Any, extra_pnginfo: dict[str, Any] | None) -> Any:
     return info
 
 
+class NumberedFiles:
+    """The next files of a prefix in a directory, ``<prefix>_<number>_``; ``saved`` is how a client asks for them."""
+
+    def __init__(self, prefix: str, directory: str, kind: str, pictures: Any = None) -> None:
+        """``pictures`` [B,H,W,C]: their size may be part of the prefix."""
+        high, wide = (0, 0) if pictures is None else pictures[0].shape[:2]
+        place = folder_paths.get_save_image_path(prefix, directory, wide, high)
+        self._folder, self._stem, self._number, self._subfolder, _ = place
+        self._kind = kind
+        self.saved: list[dict[str, str]] = []
+
+    def next(self, ending: str, batch_number: int | None = None) -> str:
+        """The path to write to; ``batch_number`` takes the place of ``%batch_num%``."""
+        stem = self._stem if batch_number is None else self._stem.replace("%batch_num%", str(batch_number))
+        name = f"{stem}_{self._number:05}_{ending}"
+        self._number += 1
+        self.saved.append({"filename": name, "subfolder": self._subfolder, "type": self._kind})
+        return os.path.join(self._folder, name)
+
+
 class SaveImage:
     """Saves pictures to the output directory."""
 
@@ -59,7 +79,7 @@ class SaveImage:
         )
         return {
             "required": {
-                "images": ("IMAGE", {"tooltip": "The images to save."}),
+                "images": ("IMAGE", {"tooltip": "What to save."}),
                 "filename_prefix": ("STRING", {"default": "ComfyUI", "tooltip": prefix_help}),
             },
             "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
@@ -75,23 +95,13 @@ class SaveImage:
         self, images: Any, filename_prefix: str = "ComfyUI", prompt: Any = None, extra_pnginfo: Any = None
     ) -> dict[str, Any]:
         """Write each picture of the batch to ``<prefix>_<number>_.png``."""
-        filename_prefix += self.prefix_append
         if len(images) == 0:
             return {"ui": {"images": []}}
-        folder, stem, counter, subfolder, filename_prefix = folder_paths.get_save_image_path(
-            filename_prefix, self.output_dir, images[0].shape[1], images[0].shape[0]
-        )
-        results = []
+        files = NumberedFiles(filename_prefix + self.prefix_append, self.output_dir, self.type, images)
         for number, image in enumerate(images):
-            name = f"{stem.replace('%batch_num%', str(number))}_{counter:05}_.png"
-            to_pil(image).save(
-                os.path.join(folder, name),
-                pnginfo=png_info(prompt, extra_pnginfo),
-                compress_level=self.compress_level,
-            )
-            results.append({"filename": name, "subfolder": subfolder, "type": self.type})
-            counter += 1
-        return {"ui": {"images": results}}
+            path, chunks = files.next(".png", number), png_info(prompt, extra_pnginfo)
+            to_pil(image).save(path, pnginfo=chunks, compress_level=self.compress_level)
+        return {"ui": {"images": files.saved}}
 
 
 class PreviewImage(SaveImage):

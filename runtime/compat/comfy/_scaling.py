@@ -9,33 +9,27 @@ def common_upscale(samples: Any, width: int, height: int, upscale_method: str, c
     """Scale to ``width`` x ``height``; with crop "center" cut to the new aspect first. Frames of video one by one."""
     import torch
 
-    shape = tuple(samples.shape)
-    if len(shape) > 4:  # [B,C,T,H,W]
-        samples = samples.reshape(shape[0], shape[1], -1, shape[-2], shape[-1])
-        samples = samples.movedim(2, 1).reshape(-1, shape[1], shape[-2], shape[-1])
+    if samples.ndim > 4:  # [B,C,...,H,W]
+        frames = samples.flatten(2, -3).transpose(1, 2)
+        small = common_upscale(frames.flatten(0, 1), width, height, upscale_method, crop)
+        return small.unflatten(0, frames.shape[:2]).transpose(1, 2).unflatten(2, samples.shape[2:-2])
     if crop == "center":
-        samples = _crop_to_aspect(samples, width / height)
-    if upscale_method == "bislerp":
-        scaled = bislerp(samples, width, height)
-    elif upscale_method == "lanczos":
-        scaled = lanczos(samples, width, height)
-    else:
-        scaled = torch.nn.functional.interpolate(samples, size=(height, width), mode=upscale_method)
-    if len(shape) > 4:
-        scaled = scaled.reshape((shape[0], -1, shape[1], height, width)).movedim(2, 1)
-        scaled = scaled.reshape((*shape[:-2], height, width))
-    return scaled
+        have, wanted = samples.shape[-1] / samples.shape[-2], width / height
+        if have > wanted:
+            samples = _middle(samples, -1, wanted / have)
+        elif have < wanted:
+            samples = _middle(samples, -2, have / wanted)
+    own = {"bislerp": bislerp, "lanczos": lanczos}
+    if upscale_method in own:
+        return own[upscale_method](samples, width, height)
+    return torch.nn.functional.interpolate(samples, size=(height, width), mode=upscale_method)
 
 
-def _crop_to_aspect(samples: Any, aspect: float) -> Any:
-    high, wide = samples.shape[-2], samples.shape[-1]
-    have = wide / high
-    left = top = 0
-    if have > aspect:
-        left = round((wide - wide * (aspect / have)) / 2)
-    elif have < aspect:
-        top = round((high - high * (have / aspect)) / 2)
-    return samples.narrow(-2, top, high - 2 * top).narrow(-1, left, wide - 2 * left)
+def _middle(samples: Any, dim: int, share: float) -> Any:
+    """The middle part of a dimension."""
+    length = samples.shape[dim]
+    margin = round((length - length * share) / 2)
+    return samples.narrow(dim, margin, length - 2 * margin)
 
 
 def lanczos(samples: Any, width: int, height: int) -> Any:

@@ -38,16 +38,14 @@ def fix_empty_latent_channels(model: Any, latent_image: Any) -> Any:
 
     ``model`` is whatever the pack has for one: it must answer ``get_model_object("latent_format")``.
     """
-    import torch
-
     from .utils import repeat_to_batch_size
 
-    form = model.get_model_object("latent_format")
-    if form.latent_channels != latent_image.shape[1] and torch.count_nonzero(latent_image) == 0:
-        latent_image = repeat_to_batch_size(latent_image, form.latent_channels, dim=1)
-    if form.latent_dimensions == 3 and latent_image.ndim == 4:
-        latent_image = latent_image.unsqueeze(2)
-    return latent_image
+    wanted = model.get_model_object("latent_format")
+    fitted = latent_image
+    if fitted.shape[1] != wanted.latent_channels and not fitted.any():
+        fitted = repeat_to_batch_size(fitted, wanted.latent_channels, dim=1)
+    without_time = fitted.ndim == 4 and wanted.latent_dimensions == 3
+    return fitted[:, :, None] if without_time else fitted
 
 
 __getattr__ = names_only(__name__)

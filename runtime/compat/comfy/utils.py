@@ -241,11 +241,10 @@ def get_attr(obj: Any, attr: str) -> Any:
 
 def set_attr(obj: Any, attr: str, value: Any) -> Any:
     """Set it and return what was there."""
-    *path, last = attr.split(".")
-    for name in path:
-        obj = getattr(obj, name)
-    before = getattr(obj, last)
-    setattr(obj, last, value)
+    path, _, last = attr.rpartition(".")
+    owner = get_attr(obj, path) if path else obj
+    before = getattr(owner, last)
+    setattr(owner, last, value)
     return before
 
 
@@ -290,50 +289,42 @@ def resize_to_batch_size(tensor: Any, batch_size: int) -> Any:
     """Stretch or thin out a batch evenly to ``batch_size`` items."""
     import torch
 
-    have = tensor.shape[0]
-    if have == batch_size:
+    if len(tensor) == batch_size:
         return tensor
-    if batch_size <= 1:
-        return tensor[:batch_size]
-    return tensor[torch.tensor(_picks(have, batch_size), device=tensor.device)].contiguous()
+    rows = torch.tensor(_picks(len(tensor), batch_size), dtype=torch.long, device=tensor.device)
+    return tensor.index_select(0, rows)
 
 
 def resize_list_to_batch_size(l: list[Any], batch_size: int) -> list[Any]:  # noqa: E741 - its name in ComfyUI
     """Stretch or thin out a list evenly to ``batch_size`` items; an empty one stays empty."""
-    have = len(l)
-    if have in (batch_size, 0):
+    if not l or len(l) == batch_size:
         return l
-    return l[:batch_size] if batch_size <= 1 else [l[index] for index in _picks(have, batch_size)]
+    return [l[index] for index in _picks(len(l), batch_size)]
 
 
 def _picks(have: int, wanted: int) -> list[int]:
     """Which of ``have`` items stand for each of ``wanted``."""
-    if wanted < have:
-        return [round(index * (have - 1) / (wanted - 1)) for index in range(wanted)]
-    return [min(math.floor((index + 0.5) * have / wanted), have - 1) for index in range(wanted)]
+    if wanted <= 1:
+        return list(range(have))[:wanted]
+    if wanted > have:  # the item under the middle of each place
+        return [min(math.floor((place + 0.5) * have / wanted), have - 1) for place in range(wanted)]
+    return [round(place * (have - 1) / (wanted - 1)) for place in range(wanted)]  # both ends are among them
 
 
 def reshape_mask(input_mask: Any, output_shape: Iterable[int]) -> Any:
     """Scale a mask to the spatial size, and repeat it to the channels and batch, of a latent's shape."""
     import torch
 
-    shape = list(output_shape)
-    dims = len(shape) - 2
-    mask = input_mask
-    if dims == 1:
-        mask = mask.reshape((-1, 1, mask.shape[-1]))
-        mode = "linear"
-    elif dims == 2:
-        mask = mask.reshape((-1, 1, mask.shape[-2], mask.shape[-1]))
-        mode = "bilinear"
+    batch, channels, *space = output_shape
+    if len(space) < 3:
+        cells = input_mask.reshape(-1, 1, *input_mask.shape[-len(space) :])
     else:
-        if mask.ndim < 5:
-            mask = mask.reshape((1, 1, -1, mask.shape[-2], mask.shape[-1]))
-        mode = "trilinear"
-    mask = torch.nn.functional.interpolate(mask, size=shape[2:], mode=mode)
-    if mask.shape[1] < shape[1]:
-        mask = mask.repeat([1, shape[1]] + [1] * dims)[:, : shape[1]]
-    return repeat_to_batch_size(mask, shape[0])
+        cells = input_mask if input_mask.ndim > 4 else input_mask.reshape(1, 1, -1, *input_mask.shape[-2:])
+    mode = {1: "linear", 2: "bilinear"}.get(len(space), "trilinear")
+    scaled = torch.nn.functional.interpolate(cells, size=space, mode=mode)
+    if scaled.shape[1] < channels:
+        scaled = repeat_to_batch_size(scaled, channels, dim=1)
+    return repeat_to_batch_size(scaled, batch)
 
 
 def pack_latents(latents: list[Any]) -> tuple[Any, list[Any]]:

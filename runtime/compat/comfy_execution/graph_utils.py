@@ -80,11 +80,11 @@ class GraphBuilder:
 
     def replace_node_output(self, node_id: str, index: int, new_value: Any) -> None:
         """Give every input that reads an output another value; None removes the input."""
-        full_id = self.prefix + node_id
+        replaced = [self.prefix + node_id, index]
         for node in self.nodes.values():
-            for name, value in list(node.inputs.items()):
-                if is_link(value) and value[0] == full_id and value[1] == index:
-                    node.set_input(name, new_value)
+            reading = [name for name, value in node.inputs.items() if is_link(value) and value == replaced]
+            for name in reading:
+                node.set_input(name, new_value)
 
     def remove_node(self, id: str) -> None:
         del self.nodes[self.prefix + id]
@@ -118,10 +118,9 @@ class Node:
         self.override_display_id = override_display_id
 
     def serialize(self) -> dict[str, Any]:
-        serialized: dict[str, Any] = {"class_type": self.class_type, "inputs": self.inputs}
-        if self.override_display_id is not None:
-            serialized["override_display_id"] = self.override_display_id
-        return serialized
+        elsewhere = self.override_display_id
+        shown = {} if elsewhere is None else {"override_display_id": elsewhere}
+        return {"class_type": self.class_type, "inputs": self.inputs, **shown}
 
 
 def add_graph_prefix(

@@ -6,6 +6,7 @@ from enum import Enum
 from typing import Any
 
 from .._nodes.images import scaled
+from .._nodes.masks import stacked
 from .._standins import names_only
 from ._base import ExtraNode
 
@@ -22,8 +23,8 @@ def resize_mask(mask: Any, shape: Any) -> Any:
     """A mask [B,H,W] in another size."""
     import torch
 
-    planes = mask.reshape((-1, 1, mask.shape[-2], mask.shape[-1]))
-    return torch.nn.functional.interpolate(planes, size=(shape[0], shape[1]), mode="bilinear").squeeze(1)
+    high, wide = shape[0], shape[1]
+    return torch.nn.functional.interpolate(stacked(mask)[:, None], size=(high, wide), mode="bilinear")[:, 0]
 
 
 def _operators() -> dict[str, Any]:
@@ -37,7 +38,8 @@ def _operators() -> dict[str, Any]:
         return (1 - da) * s + (1 - sa) * d
 
     def overlay(s: Any, sa: Any, d: Any, da: Any) -> Any:
-        return torch.where(2 * d < da, 2 * s * d, sa * da - 2 * (da - s) * (sa - d))
+        rests = (sa - d) * (da - s)  # each colour against the other's alpha, as ComfyUI has it
+        return torch.where(2 * d >= da, sa * da - 2 * rests, 2 * s * d)
 
     return {
         "ADD": lambda s, sa, d, da: (torch.clamp(s + d, 0, 1), torch.clamp(sa + da, 0, 1)),

@@ -108,7 +108,8 @@ class VPScheduler(_Schedule):
         import torch
 
         time = torch.linspace(1, eps_s, steps)
-        return (_with_zero(torch.sqrt(torch.special.expm1(beta_d * time**2 / 2 + beta_min * time))),)
+        exponent = beta_d * time**2 / 2 + beta_min * time
+        return (_with_zero(exponent.expm1().sqrt()),)
 
 
 class _OfSigmas(ExtraNode):
@@ -150,12 +151,10 @@ class FlipSigmas(_OfSigmas):
     """The sigmas backwards; a zero does not come first."""
 
     def get_sigmas(self, sigmas: Any) -> tuple[Any]:
-        if len(sigmas) == 0:
-            return (sigmas,)
-        flipped = sigmas.flip(0)
-        if flipped[0] == 0:
-            flipped[0] = 0.0001
-        return (flipped,)
+        backwards = sigmas.flip(0)
+        first = backwards[:1]
+        first[first == 0] = 1e-4
+        return (backwards,)
 
 
 class SetFirstSigma(_OfSigmas):
@@ -201,6 +200,10 @@ class ExtendIntermediateSigmas(_OfSigmas):
         return (torch.FloatTensor(longer),)
 
 
+#: Digits with or without a fraction, or a fraction alone; several dots are found and then refused.
+_NUMBER = re.compile(r"[+-]?(?:\d+(?:\.+\d+)?|\.+\d+)")
+
+
 class ManualSigmas(ExtraNode):
     """Sigmas as a text: every number in it."""
 
@@ -216,7 +219,7 @@ class ManualSigmas(ExtraNode):
     def get_sigmas(self, sigmas: str) -> tuple[Any]:
         import torch
 
-        return (torch.FloatTensor([float(number) for number in re.findall(r"[-+]?(?:\d*\.*\d+)", sigmas)]),)
+        return (torch.FloatTensor([float(found.group()) for found in _NUMBER.finditer(sigmas)]),)
 
 
 class Noise_EmptyNoise:
@@ -228,8 +231,7 @@ class Noise_EmptyNoise:
     def generate_noise(self, input_latent: dict[str, Any]) -> Any:
         import torch
 
-        samples = input_latent["samples"]
-        return torch.zeros(samples.shape, dtype=samples.dtype, layout=samples.layout, device="cpu")
+        return torch.zeros_like(input_latent["samples"], device="cpu")
 
 
 class Noise_RandomNoise:

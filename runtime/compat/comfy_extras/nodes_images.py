@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from typing import Any
 
@@ -11,7 +10,7 @@ from ...sdk import events
 from .. import folder_paths
 from .._nodes.images import scaled
 from .._nodes.limits import FLIPS, TURNS, pixels, turns
-from .._nodes.saving import text_chunks, to_pil
+from .._nodes.saving import NumberedFiles, text_chunks, to_pil
 from .._standins import names_only
 from ._base import ExtraNode
 from ._boxes import BoundingBox, ImageCropV2
@@ -95,11 +94,10 @@ class ImageAddNoise(ExtraNode):
     CATEGORY = "image"
 
     def repeat(self, image: Any, seed: int, strength: float) -> tuple[Any]:
-        import torch
+        from ..comfy.sample import prepare_noise
 
-        generator = torch.manual_seed(seed)
-        noise = torch.randn(image.size(), generator=generator, device="cpu").to(image)
-        return ((image + strength * noise).clamp(0.0, 1.0),)
+        noisy = image + strength * prepare_noise(image, seed).to(image.device)
+        return (noisy.clamp(0.0, 1.0),)
 
 
 class ImageRotate(ExtraNode):
@@ -170,7 +168,7 @@ class GetImageSize(ExtraNode):
     RETURN_NAMES = ("width", "height", "batch_size")
     FUNCTION = "get_size"
     CATEGORY = "image"
-    DESCRIPTION = "Returns width and height of the image, and passes it through unchanged."
+    DESCRIPTION = "How wide and high the pictures are, and how many."
 
     def get_size(self, image: Any, unique_id: str | None = None) -> tuple[int, int, int]:
         batch, high, wide = image.shape[:3]
@@ -313,6 +311,12 @@ def png_animation_info(prompt: Any, extra_pnginfo: Any) -> Any:
     return info
 
 
+def save_animation(pictures: list[Any], path: str, fps: float, **options: Any) -> None:
+    """Write PIL images to one file that shows them one after the other."""
+    first, *others = pictures
+    first.save(path, save_all=True, append_images=others, duration=int(1000.0 / fps), **options)
+
+
 class SaveAnimatedWEBP:
     """Saves a batch as one animated WebP file."""
 
@@ -355,28 +359,14 @@ class SaveAnimatedWEBP:
         extra_pnginfo: Any = None,
     ) -> dict[str, Any]:
         """Write the batch to one file, or to one for every ``num_frames`` pictures."""
-        folder, stem, counter, subfolder, _ = folder_paths.get_save_image_path(
-            filename_prefix + self.prefix_append, self.output_dir, images[0].shape[1], images[0].shape[0]
-        )
+        files = NumberedFiles(filename_prefix + self.prefix_append, self.output_dir, self.type, images)
         pictures = [to_pil(image) for image in images]
-        exif = webp_exif(pictures[0], prompt, extra_pnginfo)
-        size = num_frames or len(pictures)
-        results = []
-        for start in range(0, len(pictures), size):
-            name = f"{stem}_{counter:05}_.webp"
-            pictures[start].save(
-                os.path.join(folder, name),
-                save_all=True,
-                duration=int(1000.0 / fps),
-                append_images=pictures[start + 1 : start + size],
-                exif=exif,
-                lossless=lossless,
-                quality=quality,
-                method=self.methods[method],
-            )
-            results.append({"filename": name, "subfolder": subfolder, "type": self.type})
-            counter += 1
-        return {"ui": {"images": results, "animated": (size != 1,)}}
+        look = {"lossless": lossless, "quality": quality, "method": self.methods[method]}
+        look["exif"] = webp_exif(pictures[0], prompt, extra_pnginfo)
+        count = num_frames or len(pictures)
+        for start in range(0, len(pictures), count):
+            save_animation(pictures[start : start + count], files.next(".webp"), fps, **look)
+        return {"ui": {"images": files.saved, "animated": (count != 1,)}}
 
 
 class SaveAnimatedPNG:
@@ -413,21 +403,18 @@ class SaveAnimatedPNG:
         prompt: Any = None,
         extra_pnginfo: Any = None,
     ) -> dict[str, Any]:
-        folder, stem, counter, subfolder, _ = folder_paths.get_save_image_path(
-            filename_prefix + self.prefix_append, self.output_dir, images[0].shape[1], images[0].shape[0]
-        )
+        files = NumberedFiles(filename_prefix + self.prefix_append, self.output_dir, self.type, images)
+        chunks = png_animation_info(prompt, extra_pnginfo)
         pictures = [to_pil(image) for image in images]
-        name = f"{stem}_{counter:05}_.png"
-        pictures[0].save(
-            os.path.join(folder, name),
-            pnginfo=png_animation_info(prompt, extra_pnginfo),
-            compress_level=compress_level,
-            save_all=True,
-            duration=int(1000.0 / fps),
-            append_images=pictures[1:],
-        )
-        result = {"filename": name, "subfolder": subfolder, "type": self.type}
-        return {"ui": {"images": [result], "animated": (True,)}}
+        save_animation(pictures, files.next(".png"), fps, pnginfo=chunks, compress_level=compress_level)
+        return {"ui": {"images": files.saved, "animated": (True,)}}
+
+
+def _with_metadata(document: str, known: dict[str, Any]) -> str:
+    # "]]>" would end the CDATA section early.
+    data = json.dumps(known, indent=2).replace("]]>", "]]]]><![CDATA[>")
+    element = f"\n<metadata>\n<![CDATA[\n{data}\n]]>\n</metadata>\n"
+    return re.sub(r"<svg[^>]*>", lambda tag: tag.group() + element, document)
 
 
 class SaveSVGNode(ExtraNode):
@@ -454,26 +441,16 @@ class SaveSVGNode(ExtraNode):
         self, svg: Any, filename_prefix: str = "svg/ComfyUI", prompt: Any = None, extra_pnginfo: Any = None
     ) -> dict[str, Any]:
         """Write each document to ``<prefix>_<number>_.svg``."""
-        folder, stem, counter, subfolder, _ = folder_paths.get_save_image_path(
-            filename_prefix + self.prefix_append, self.output_dir
-        )
-        known = {} if prompt is None else {"prompt": prompt}
-        known.update(extra_pnginfo or {})
-        results = []
+        known = ({} if prompt is None else {"prompt": prompt}) | (extra_pnginfo or {})
+        files = NumberedFiles(filename_prefix + self.prefix_append, self.output_dir, self.type)
         for number, document in enumerate(svg.data):
             document.seek(0)
             text = document.read().decode("utf-8")
             if known:
-                # "]]>" would end the CDATA section early.
-                data = json.dumps(known, indent=2).replace("]]>", "]]]]><![CDATA[>")
-                element = f"\n<metadata>\n<![CDATA[\n{data}\n]]>\n</metadata>\n"
-                text = re.sub(r"<svg[^>]*>", lambda tag: tag.group() + element, text)  # noqa: B023 - called at once
-            name = f"{stem.replace('%batch_num%', str(number))}_{counter:05}_.svg"
-            with open(os.path.join(folder, name), "wb") as file:
+                text = _with_metadata(text, known)
+            with open(files.next(".svg", number), "wb") as file:
                 file.write(text.encode("utf-8"))
-            results.append({"filename": name, "subfolder": subfolder, "type": self.type})
-            counter += 1
-        return {"ui": {"images": results}}
+        return {"ui": {"images": files.saved}}
 
 
 NODE_CLASS_MAPPINGS = {

@@ -16,9 +16,11 @@ def reshape_latent_to(target_shape: Any, latent: Any, repeat_batch: bool = True)
     """Scale a latent to the size (and repeat it to the batch) of another."""
     from ..comfy.utils import common_upscale, repeat_to_batch_size
 
-    if latent.shape[1:] != target_shape[1:]:
-        latent = common_upscale(latent, target_shape[-1], target_shape[-2], "bilinear", "center")
-    return repeat_to_batch_size(latent, target_shape[0]) if repeat_batch else latent
+    batch, *wanted = target_shape
+    if list(latent.shape[1:]) != wanted:
+        high, wide = wanted[-2:]
+        latent = common_upscale(latent, wide, high, "bilinear", "center")
+    return repeat_to_batch_size(latent, batch) if repeat_batch else latent
 
 
 class _TwoLatents(ExtraNode):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+import operator
+from typing import Any, NamedTuple
 
 from .._nodes.limits import MAX_RESOLUTION, pixels
+from .._nodes.masks import grey, stacked
 from .._nodes.saving import PreviewImage
 from .._standins import names_only
 from ._base import ExtraNode
@@ -29,33 +31,44 @@ def composite(
 
     from ..comfy.utils import repeat_to_batch_size
 
-    source = source.to(destination.device)
-    high, wide = destination.shape[-2:]
+    def fitted(item: Any, size: Any) -> Any:
+        return torch.nn.functional.interpolate(item, size=tuple(size), mode="bilinear")
+
+    over = source.to(destination.device)
     if resize_source:
-        source = torch.nn.functional.interpolate(source, size=(high, wide), mode="bilinear")
-    source = repeat_to_batch_size(source, destination.shape[0])
-    x = max(-source.shape[-1] * multiplier, min(x, wide * multiplier))
-    y = max(-source.shape[-2] * multiplier, min(y, high * multiplier))
-    left, top = x // multiplier, y // multiplier
-
+        over = fitted(over, destination.shape[-2:])
+    over = repeat_to_batch_size(over, destination.shape[0])
     if mask is None:
-        mask = torch.ones_like(source)
+        share = torch.ones_like(over)
     else:
-        mask = mask.to(destination.device, copy=True).reshape((-1, 1, mask.shape[-2], mask.shape[-1]))
-        mask = torch.nn.functional.interpolate(mask, size=source.shape[-2:], mode="bilinear")
-        mask = repeat_to_batch_size(mask, source.shape[0])
+        share = fitted(stacked(mask)[:, None].to(destination.device), over.shape[-2:])
+        share = repeat_to_batch_size(share, over.shape[0])
 
-    # What lies to the left of the destination or above it is cut off first.
-    cut = (..., slice(max(0, -top), None), slice(max(0, -left), None))
-    source, mask, left, top = source[cut], mask[cut], max(0, left), max(0, top)
-    # Dimensions 2 and 3 of the mask are cut to the rest, also of video ([B,C,T,H,W]): that is refused unless it fits.
-    width, height = wide - left, high - top
-    mask = mask[:, :, :height, :width]
-    if mask.ndim < source.ndim:
-        mask = mask.unsqueeze(1)
-    place = (..., slice(top, top + source.shape[-2]), slice(left, left + source.shape[-1]))
-    destination[place] = mask * source[..., :height, :width] + (1.0 - mask) * destination[place]
+    across = _Lap.of(x, over.shape[-1], destination.shape[-1], multiplier)
+    down = _Lap.of(y, over.shape[-2], destination.shape[-2], multiplier)
+    kept = (..., slice(down.skipped, None), slice(across.skipped, None))
+    over, share = over[kept], share[kept]
+    under = destination[..., down.start :, across.start :][..., : over.shape[-2], : over.shape[-1]]
+    # Dimensions 2 and 3 of the mask are cut to the room, also of video ([B,C,T,H,W]): that is refused unless it fits.
+    share = share[:, :, : down.room, : across.room]
+    if share.ndim < over.ndim:
+        share = share.unsqueeze(1)
+    under[...] = share * over[..., : down.room, : across.room] + (1.0 - share) * under
     return destination
+
+
+class _Lap(NamedTuple):
+    """Where a side of one picture lies on that of another, in cells."""
+
+    start: int  # in the lower one
+    skipped: int  # of the upper one, before it begins to lie on the other
+    room: int  # of the lower one, from ``start`` on
+
+    @classmethod
+    def of(cls, place: int, length: int, size: int, multiplier: int) -> _Lap:
+        cell = min(max(place, -length * multiplier), size * multiplier) // multiplier
+        start = max(cell, 0)
+        return cls(start, start - cell, size - start)
 
 
 class LatentCompositeMasked(ExtraNode):
@@ -129,8 +142,7 @@ class MaskToImage(ExtraNode):
     FUNCTION = "mask_to_image"
 
     def mask_to_image(self, mask: Any) -> tuple[Any]:
-        grey = mask.reshape((-1, mask.shape[-2], mask.shape[-1], 1))
-        return (grey.expand(-1, -1, -1, 3),)
+        return (grey(mask),)
 
 
 class ImageToMask(ExtraNode):
@@ -190,7 +202,8 @@ class SolidMask(ExtraNode):
     def solid(self, value: float, width: int, height: int) -> tuple[Any]:
         import torch
 
-        return (torch.full((1, height, width), value, dtype=torch.float32, device="cpu"),)
+        cell = torch.tensor(value, dtype=torch.float32, device="cpu")
+        return (cell.expand(1, height, width).clone(),)
 
 
 class InvertMask(ExtraNode):
@@ -228,8 +241,12 @@ class CropMask(ExtraNode):
     FUNCTION = "crop"
 
     def crop(self, mask: Any, x: int, y: int, width: int, height: int) -> tuple[Any]:
-        mask = mask.reshape((-1, mask.shape[-2], mask.shape[-1]))
-        return (mask[:, y : y + height, x : x + width],)
+        from_corner = stacked(mask)[:, y:, x:]
+        return (from_corner[:, :height, :width],)
+
+
+_ARITHMETIC = {"multiply": operator.mul, "add": operator.add, "subtract": operator.sub}
+_LOGIC = {"and": operator.and_, "or": operator.or_, "xor": operator.xor}
 
 
 class MaskComposite(ExtraNode):
@@ -243,7 +260,7 @@ class MaskComposite(ExtraNode):
                 "source": ("MASK",),
                 "x": pixels(),
                 "y": pixels(),
-                "operation": (["multiply", "add", "subtract", "and", "or", "xor"],),
+                "operation": ([*_ARITHMETIC, *_LOGIC],),
             }
         }
 
@@ -252,27 +269,16 @@ class MaskComposite(ExtraNode):
     FUNCTION = "combine"
 
     def combine(self, destination: Any, source: Any, x: int, y: int, operation: str) -> tuple[Any]:
-        output = destination.reshape((-1, destination.shape[-2], destination.shape[-1])).clone()
-        source = source.reshape((-1, source.shape[-2], source.shape[-1]))
-        right = min(x + source.shape[-1], output.shape[-1])
-        bottom = min(y + source.shape[-2], output.shape[-2])
-        over = source[:, : bottom - y, : right - x].to(output.device)
-        under = output[:, y:bottom, x:right]
-        as_bool, over_bool = under.round().bool(), over.round().bool()
-        if operation == "multiply":
-            result = under * over
-        elif operation == "add":
-            result = under + over
-        elif operation == "subtract":
-            result = under - over
-        elif operation == "and":
-            result = (as_bool & over_bool).float()
-        elif operation == "or":
-            result = (as_bool | over_bool).float()
+        made, over = stacked(destination).clone(), stacked(source)
+        rows = min(over.shape[-2], made.shape[-2] - y)
+        columns = min(over.shape[-1], made.shape[-1] - x)
+        place = (slice(None), slice(y, y + rows), slice(x, x + columns))
+        pair = (made[place], over[:, :rows, :columns].to(made.device))
+        if operation in _ARITHMETIC:
+            made[place] = _ARITHMETIC[operation](*pair)
         else:
-            result = (as_bool ^ over_bool).float()
-        output[:, y:bottom, x:right] = result
-        return (output.clamp(0.0, 1.0),)
+            made[place] = _LOGIC[operation](*(part.round().bool() for part in pair)).float()
+        return (made.clamp(0.0, 1.0),)
 
 
 class FeatherMask(ExtraNode):
@@ -289,7 +295,7 @@ class FeatherMask(ExtraNode):
     FUNCTION = "feather"
 
     def feather(self, mask: Any, left: int, top: int, right: int, bottom: int) -> tuple[Any]:
-        output = mask.reshape((-1, mask.shape[-2], mask.shape[-1])).clone()
+        output = stacked(mask).clone()
         high, wide = output.shape[-2:]
         left, right, top, bottom = min(left, wide), min(right, wide), min(top, high), min(bottom, high)
         for column in range(left):
@@ -322,20 +328,16 @@ class GrowMask(ExtraNode):
     FUNCTION = "expand_mask"
 
     def expand_mask(self, mask: Any, expand: int, tapered_corners: bool) -> tuple[Any]:
-        import numpy as np
         import scipy.ndimage
         import torch
 
-        corner = 0 if tapered_corners else 1
-        footprint = np.array([[corner, 1, corner], [1, 1, 1], [corner, 1, corner]])
-        step = scipy.ndimage.grey_erosion if expand < 0 else scipy.ndimage.grey_dilation
-        grown = []
-        for item in mask.reshape((-1, mask.shape[-2], mask.shape[-1])):
-            plane = item.cpu().numpy()
-            for _ in range(abs(expand)):
-                plane = step(plane, footprint=footprint)
-            grown.append(torch.from_numpy(np.ascontiguousarray(plane)))
-        return (torch.stack(grown, dim=0),)
+        # Neighbours by an edge, or by a corner too; a mask of the batch is no neighbour of the next.
+        neighbours = scipy.ndimage.generate_binary_structure(2, 1 if tapered_corners else 2)[None]
+        step = scipy.ndimage.grey_dilation if expand > 0 else scipy.ndimage.grey_erosion
+        planes = stacked(mask).cpu().numpy()
+        for _ in range(abs(expand)):
+            planes = step(planes, footprint=neighbours)
+        return (torch.from_numpy(planes.copy()),)
 
 
 class ThresholdMask(ExtraNode):
@@ -371,8 +373,7 @@ class MaskPreview(PreviewImage):
     def execute(
         self, mask: Any, filename_prefix: str = "ComfyUI", prompt: Any = None, extra_pnginfo: Any = None
     ) -> dict[str, Any]:
-        (picture,) = MaskToImage().mask_to_image(mask)
-        return self.save_images(picture, filename_prefix, prompt, extra_pnginfo)
+        return self.save_images(grey(mask), filename_prefix, prompt, extra_pnginfo)
 
 
 NODE_CLASS_MAPPINGS = {

@@ -13,6 +13,18 @@ from ._expressions import evaluate
 __getattr__ = names_only(__name__)
 
 
+def _as_float(result: Any, what: str) -> float:
+    if not isinstance(result, (int, float)):
+        raise TypeError(f"{what} gives {type(result).__name__}, not a number")
+    try:
+        number = float(result)
+    except OverflowError:
+        raise ValueError(f"{what} gives a number that is too large for FLOAT") from None
+    if math.isfinite(number):
+        return number
+    raise ValueError(f"{what} gives {number}, which is not finite")
+
+
 class MathExpressionNode(V3Node):
     """The value of an expression in a, b, c ... as FLOAT, INT and BOOLEAN."""
 
@@ -43,15 +55,7 @@ class MathExpressionNode(V3Node):
         if not expression.strip():
             raise ValueError("the expression is empty")
         result = evaluate(expression, {**values, "values": list(values.values())})
-        if not isinstance(result, (int, float)):
-            raise TypeError(f"{expression[:200]!r} gives {type(result).__name__}, not a number")
-        try:
-            number = float(result)
-        except OverflowError:
-            raise ValueError(f"{expression[:200]!r} gives a number that is too large for FLOAT") from None
-        if not math.isfinite(number):
-            raise ValueError(f"{expression[:200]!r} gives {number}, which is not finite")
-        return io.NodeOutput(number, int(result), bool(result))
+        return io.NodeOutput(_as_float(result, repr(expression[:200])), int(result), bool(result))
 
 
 NODE_CLASS_MAPPINGS = {"ComfyMathExpression": MathExpressionNode}

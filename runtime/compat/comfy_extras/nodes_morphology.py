@@ -46,24 +46,26 @@ class Morphology(ExtraNode):
     CATEGORY = "image/postprocessing"
 
     def process(self, image: Any, operation: str, kernel_size: int) -> tuple[Any]:
-        planes, size = image.movedim(-1, 1), kernel_size
-        if operation == "erode":
-            result = _eroded(planes, size)
-        elif operation == "dilate":
-            result = _dilated(planes, size)
-        elif operation == "open":
-            result = _dilated(_eroded(planes, size), size)
-        elif operation == "close":
-            result = _eroded(_dilated(planes, size), size)
-        elif operation == "gradient":
-            result = _dilated(planes, size) - _eroded(planes, size)
-        elif operation == "top_hat":
-            result = planes - _dilated(_eroded(planes, size), size)
-        elif operation == "bottom_hat":
-            result = _eroded(_dilated(planes, size), size) - planes
-        else:
+        planes = image.movedim(-1, 1)
+
+        def through(*steps: Any) -> Any:
+            result = planes
+            for step in steps:
+                result = step(result, kernel_size)
+            return result
+
+        made = {
+            "erode": lambda: through(_eroded),
+            "dilate": lambda: through(_dilated),
+            "open": lambda: through(_eroded, _dilated),
+            "close": lambda: through(_dilated, _eroded),
+            "gradient": lambda: through(_dilated) - through(_eroded),
+            "top_hat": lambda: planes - through(_eroded, _dilated),
+            "bottom_hat": lambda: through(_dilated, _eroded) - planes,
+        }
+        if operation not in made:
             raise ValueError(f"there is no operation {operation!r}")
-        return (result.movedim(1, -1),)
+        return (made[operation]().movedim(1, -1),)
 
 
 class ImageRGBToYUV(ExtraNode):

@@ -17,26 +17,32 @@ def as_numbers(value: Any) -> tuple[float, int]:
     Raises:
         ValueError: it stands for no finite number.
     """
-    whole: int | None = None
-    if isinstance(value, (bool, int)):
-        whole = int(value)
-        number = float(value)
-    elif isinstance(value, float):
-        number = value
-    elif isinstance(value, str):
-        try:
-            number = float(value)
-        except ValueError:
-            raise ValueError(f"the text {value[:80]!r} is not a number") from None
-        try:
-            whole = int(value)
-        except ValueError:
-            whole = None
-    else:
-        raise TypeError(f"a value of type {type(value).__name__} is not a number, a text or a truth value")
+    match value:
+        case bool() | int() | float():
+            known = value
+        case str():
+            known = _of_text(value)
+        case _:
+            raise TypeError(
+                f"a value of type {type(value).__name__} is not a number, a text or a truth value"
+            )
+    try:
+        number = float(known)
+    except OverflowError:
+        number = math.inf
     if not math.isfinite(number):
         raise ValueError(f"{number} is not finite: it has no INT form")
-    return number, int(number) if whole is None else whole
+    return number, int(known)
+
+
+def _of_text(text: str) -> float:
+    """An int where the text is one: a float would lose digits of a long one."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    raise ValueError(f"the text {text[:80]!r} is not a number")
 
 
 class NumberConvertNode(V3Node):

@@ -18,6 +18,8 @@ __getattr__ = names_only(__name__)
 class Blend(ExtraNode):
     """Mixes two pictures; the second is scaled to the first."""
 
+    _modes = ["normal", "multiply", "screen", "overlay", "soft_light", "difference"]
+
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
@@ -25,7 +27,7 @@ class Blend(ExtraNode):
                 "image1": ("IMAGE",),
                 "image2": ("IMAGE",),
                 "blend_factor": ("FLOAT", {"default": 0.5, "min": 0.0, "max": 1.0, "step": 0.01}),
-                "blend_mode": (["normal", "multiply", "screen", "overlay", "soft_light", "difference"],),
+                "blend_mode": (cls._modes,),
             }
         }
 
@@ -46,26 +48,23 @@ class Blend(ExtraNode):
     def blend_mode(self, img1: Any, img2: Any, mode: str) -> Any:
         import torch
 
-        if mode == "normal":
-            return img2
-        if mode == "multiply":
-            return img1 * img2
-        if mode == "screen":
-            return 1 - (1 - img1) * (1 - img2)
-        if mode == "overlay":
-            return torch.where(img1 <= 0.5, 2 * img1 * img2, 1 - 2 * (1 - img1) * (1 - img2))
+        if mode not in self._modes:
+            raise ValueError(f"no such blend mode: {mode!r}")
+        if mode in ("normal", "multiply", "difference"):
+            return {"normal": img2, "multiply": img1 * img2, "difference": img1 - img2}[mode]
         if mode == "soft_light":
-            darker = img1 - (1 - 2 * img2) * img1 * (1 - img1)
-            return torch.where(img2 <= 0.5, darker, img1 + (2 * img2 - 1) * (self.g(img1) - img1))
-        if mode == "difference":
-            return img1 - img2
-        raise ValueError(f"no such blend mode: {mode!r}")
+            lean = 2 * img2 - 1  # below 0 it darkens
+            lighter, darker = lean * (self.g(img1) - img1), lean * img1 * (1 - img1)
+            return img1 + torch.where(lean > 0, lighter, darker)
+        rests = (1 - img1) * (1 - img2)
+        return 1 - rests if mode == "screen" else torch.where(img1 > 0.5, 1 - 2 * rests, 2 * img1 * img2)
 
     def g(self, x: Any) -> Any:
-        """The curve of soft light."""
+        """The curve of soft light: a root, and for the darkest quarter the cubic that meets it."""
         import torch
 
-        return torch.where(x <= 0.25, ((16 * x - 12) * x + 4) * x, torch.sqrt(x))
+        cubic = 4 * x + x * x * (16 * x - 12)
+        return torch.where(x > 0.25, x.sqrt(), cubic)
 
 
 def gaussian_kernel(kernel_size: int, sigma: float, device: Any = None) -> Any:

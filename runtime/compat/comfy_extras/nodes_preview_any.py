@@ -22,14 +22,8 @@ class PreviewAny(ExtraNode):
     CATEGORY = "utils"
 
     def main(self, source: Any = None) -> dict[str, Any]:
-        if isinstance(source, str):
-            text = str(source)
-        elif source is None:
-            text = "None"
-        elif isinstance(source, (int, float, bool)):
-            text = str(source)
-        else:
-            text = self._described(source)
+        has_text = source is None or isinstance(source, (str, int, float))
+        text = str(source) if has_text else self._described(source)
         return {"ui": {"text": (text,)}, "result": (text,)}
 
     @staticmethod

@@ -34,8 +34,11 @@ class StableCascade_EmptyLatentImage(ExtraNode):
     def generate(self, width: int, height: int, compression: int, batch_size: int = 1) -> tuple[Any, Any]:
         import torch
 
-        stage_c = torch.zeros([batch_size, 16, height // compression, width // compression])
-        return {"samples": stage_c}, {"samples": torch.zeros([batch_size, 4, height // 4, width // 4])}
+        def empty(channels: int, pixels_per_cell: int) -> dict[str, Any]:
+            rows, columns = height // pixels_per_cell, width // pixels_per_cell
+            return {"samples": torch.zeros(batch_size, channels, rows, columns)}
+
+        return empty(16, compression), empty(4, 4)
 
 
 class StableCascade_StageB_Conditioning(ExtraNode):

@@ -219,7 +219,7 @@ class RegexExtract(_TextNode):
 class RegexReplace(_TextNode):
     """A text with what a regular expression finds replaced."""
 
-    DESCRIPTION = "Find and replace text using regex patterns."
+    DESCRIPTION = "Replaces what a regular expression finds in a text."
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:

@@ -23,30 +23,42 @@ def load_and_process_images(
     """
     import numpy as np
     import torch
-    from PIL import Image
 
     if not image_files:
         raise ValueError(f"there is no picture ({', '.join(_PICTURES)}) in {os.path.basename(input_dir)!r}")
-    pictures = []
+    size = None if w is None and h is None else (w, h)
+    batch = []
     for name in image_files:
-        with node_helpers.pillow(Image.open, os.path.join(input_dir, name)) as file:
-            picture = (file.point(lambda value: value * (1 / 255)) if file.mode == "I" else file).convert(
-                "RGB"
+        picture = _opened(os.path.join(input_dir, name))
+        size = size or picture.size
+        fitted = picture if picture.size == size else _in_size(picture, size, resize_method, name)
+        batch.append(np.asarray(fitted, dtype=np.float32) / 255.0)
+    return torch.from_numpy(np.stack(batch))
+
+
+def _opened(path: str) -> Any:
+    from PIL import Image
+
+    with node_helpers.pillow(Image.open, path) as file:
+        if file.mode == "I":  # 32 bits a pixel
+            return file.point(lambda value: value * (1 / 255)).convert("RGB")
+        return file.convert("RGB")
+
+
+def _in_size(picture: Any, size: tuple[Any, Any], method: str, name: str) -> Any:
+    from PIL import Image
+
+    match method:
+        case "Crop":
+            return picture.crop((0, 0, *size))
+        case "Stretch" | "Pad":  # ComfyUI stretches for both
+            return picture.resize(size, Image.Resampling.LANCZOS)
+        case "None":
+            raise ValueError(
+                f"{name} is {picture.width} by {picture.height}, the first picture {size[0]} by {size[1]}: choose a"
+                " resize_method, or give pictures of one size"
             )
-        if w is None and h is None:
-            w, h = picture.size
-        if picture.size != (w, h):
-            if resize_method in ("Stretch", "Pad"):
-                picture = picture.resize((w, h), Image.Resampling.LANCZOS)
-            elif resize_method == "Crop":
-                picture = picture.crop((0, 0, w, h))
-            elif resize_method == "None":
-                raise ValueError(
-                    f"{name} is {picture.width} by {picture.height}, the first picture {w} by {h}: choose a"
-                    " resize_method, or give pictures of one size"
-                )
-        pictures.append(torch.from_numpy(np.array(picture).astype(np.float32) / 255.0)[None])
-    return torch.cat(pictures, dim=0)
+    return picture
 
 
 class LoadImageSetFromFolderNode:

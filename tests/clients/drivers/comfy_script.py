@@ -47,20 +47,32 @@ async def develop(nodes, name):
     report["previews"] = previews
 
 
-async def cancel(nodes):
+async def sleep(nodes, seconds):
+    """A prompt that sleeps, and an event that says when it does."""
     with Workflow(queue=False) as workflow:
-        nodes.RFSleep(60.0)
+        nodes.RFSleep(seconds)
     task = await workflow._queue(source="")
     started = asyncio.Event()
     loop = asyncio.get_running_loop()
     task.add_progress_callback(lambda _seen: loop.call_soon_threadsafe(started.set))
-    with Workflow(queue=False) as workflow:
-        nodes.RFSleep(61.0)
-    waiting = await workflow._queue(source="")
+    return task, started
+
+
+async def cancel(nodes):
+    """What runs is cancelled, and what waits begins; what waits is cancelled, too."""
+    (first, first_started), (second, second_started) = await sleep(nodes, 60.0), await sleep(nodes, 61.0)
+    for name, task, started in (("cancelled", first, first_started), ("next", second, second_started)):
+        await asyncio.wait_for(started.wait(), 30)
+        await queue._cancel_current()
+        report[name] = [type(result).__name__ for result in await asyncio.wait_for(task, 30)]
+    (_, started), (waiting, _) = await sleep(nodes, 62.0), await sleep(nodes, 63.0)
     await asyncio.wait_for(started.wait(), 30)
     await queue._cancel_remaining()
+    async with aiohttp.ClientSession() as session, session.get(facts["url"] + "/queue") as answer:
+        seen = await answer.json()
+    report["queue"] = [len(seen["queue_running"]), len(seen["queue_pending"])]
+    # With an empty queue this client ends the tasks that never ran and forgets the one that did: nobody waits for it.
     await queue._cancel_current()
-    report["cancelled"] = [type(result).__name__ for result in await asyncio.wait_for(task, 30)]
     report["waiting"] = [type(result).__name__ for result in await asyncio.wait_for(waiting, 30)]
 
 

@@ -171,6 +171,9 @@ class Types:
         del class_types
         return await self.node_types(tenant)
 
+    async def make_current(self, tenant: TenantId, class_types: Collection[str]) -> None:
+        """Nothing of it changes."""
+
 
 class Stage:
     """An engine over both packs."""

@@ -151,3 +151,9 @@ def test_packs_find_the_application_directory_through_the_server(child):
 def test_prompt_handlers_are_accepted():
     server.PromptServer.instance.add_on_prompt_handler(lambda body: body)
     assert "custom_nodes_from_web" in server.PromptServer.instance.supports
+
+
+def test_packs_that_ask_whether_routes_may_still_be_added_hear_yes():
+    app = server.PromptServer.instance.app
+    assert app.frozen is False
+    assert app.router.frozen is False

@@ -9,6 +9,7 @@ import pytest
 
 from engine import DuplicatePromptError, EngineClosedError, EngineLimits, QueueFullError
 from engine import events as ev
+from engine.extension_errors import UpdateFailedError
 from engine.testing import FakeNode, MemoryStorage, until_ended
 from policies import LOCAL_TENANT, TenantId
 from sandbox.calls import PackEvent
@@ -88,7 +89,7 @@ async def test_prompts_start_in_order():
 async def test_several_prompts_run_at_once_and_no_more():
     async with gated(limits=EngineLimits(concurrency=2)) as (gate, stage):
         for number in range(3):
-            await stage.submit(named(str(number)))
+            await stage.submit(named(str(number)), client_id=None)
         await gate.until(2)
         assert (await stage.engine.queue(LOCAL_TENANT)).remaining == 3
         assert gate.entered == ["0", "1"]
@@ -164,7 +165,8 @@ async def test_interrupting_stops_the_node_that_runs_and_the_next_prompt_works()
 
 async def test_interrupting_one_prompt_leaves_the_others():
     async with gated() as (gate, stage):
-        one, two = await stage.submit(named("one")), await stage.submit(named("two"))
+        one = await stage.submit(named("one"), client_id="first")
+        two = await stage.submit(named("two"), client_id="second")
         await gate.until(2)
         assert not await stage.engine.interrupt(TenantId("other"), one.prompt_id)
         assert await stage.engine.interrupt(LOCAL_TENANT, one.prompt_id)
@@ -332,9 +334,9 @@ async def test_a_storage_that_fails_now_and_then_loses_nothing(monkeypatch):
     fails = {"claim_next": 2, "finish": 2}
 
     class Flaky(MemoryStorage):
-        async def claim_next(self, tenant):
+        async def claim_next(self, tenant, busy=()):
             self.fail("claim_next")
-            return await super().claim_next(tenant)
+            return await super().claim_next(tenant, busy)
 
         async def finish(self, tenant, prompt_id, entry):
             self.fail("finish")
@@ -348,3 +350,38 @@ async def test_a_storage_that_fails_now_and_then_loses_nothing(monkeypatch):
     async with Stage(storage=Flaky()) as stage:
         assert (await stage.run(prompt(s=("Show", {"x": 1}))))["status"]["completed"]
     assert fails == {"claim_next": 0, "finish": 0}
+
+
+async def test_a_prompt_whose_extension_cannot_be_brought_up_to_date_ends_with_the_reason():
+    async with Stage() as stage:
+        asked = []
+
+        async def make_current(tenant, class_types):
+            asked.append((tenant, sorted(class_types)))
+            raise UpdateFailedError("extension 'x' could not be brought up to date", hint="reload it")
+
+        stage.sessions.make_current = make_current
+        details = await stage.error(prompt(c=("Const", {"v": 1}), s=("Show", {"x": ["c", 0]})))
+        assert details["exception_type"] == "ringfence.UpdateFailedError"
+        assert "reload it" in details["exception_message"]
+        assert asked == [(LOCAL_TENANT, ["Const", "Show"])]
+        del stage.sessions.make_current
+        assert (await stage.run(prompt(c=("Const", {"v": 1}), s=("Show", {"x": ["c", 0]}))))["status"][
+            "completed"
+        ]
+
+
+async def test_a_prompt_that_waits_for_an_outdated_extension_can_be_interrupted():
+    async with Stage() as stage:
+        waiting = anyio.Event()
+
+        async def make_current(tenant, class_types):
+            waiting.set()
+            await anyio.sleep_forever()
+
+        stage.sessions.make_current = make_current
+        submitted = await stage.submit(prompt(c=("Const", {"v": 1}), s=("Show", {"x": ["c", 0]})))
+        with anyio.fail_after(5):
+            await waiting.wait()
+        assert await stage.engine.interrupt(LOCAL_TENANT)
+        await interrupted(stage, submitted.prompt_id)

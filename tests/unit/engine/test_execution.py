@@ -358,6 +358,12 @@ async def test_a_loop_of_expansions(cache):
         assert len(stage.sessions.calls) == (2 * runs if cache == "none" else runs)
 
 
+async def test_a_loop_may_turn_so_often_that_the_ids_of_its_nodes_get_long():
+    async with Stage(REPEAT) as stage:
+        graph = prompt(r=("Repeat", {"n": 300, "x": 0}), s=("Show", {"x": ["r", 0]}))
+        assert (await stage.outputs(graph))["s"] == {"x": [300]}
+
+
 @pytest.mark.parametrize("cache", ["classic", "lru:1000"])
 async def test_children_are_reused_when_their_parent_expands_anew(cache):
     def expand(v, w):

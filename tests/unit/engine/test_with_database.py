@@ -47,6 +47,24 @@ async def test_accepted_prompts_survive_a_restart(tmp_path):
             assert (await stage.engine.queue(LOCAL_TENANT)).remaining == 0
 
 
+async def test_prompts_of_one_client_still_run_one_after_another_when_the_host_comes_back(tmp_path):
+    url, gate = f"sqlite+aiosqlite:///{tmp_path}/queue.db", Gate()
+    async with Database(url) as database, Stage(gate.node, storage=SqlStorage(database)) as stage:
+        for name, client in (("a0", "a"), ("a1", "a"), ("b0", "b"), ("a2", "a")):
+            await stage.submit(named(name), client_id=client)
+        await gate.until(2)
+        assert sorted(gate.entered) == ["a0", "b0"]
+    gate.entered.clear()
+    async with Database(url) as database, Stage(gate.node, storage=SqlStorage(database)) as stage:
+        await gate.until(2)
+        assert sorted(gate.entered) == ["a0", "b0"]
+        waiting = (await stage.engine.queue(LOCAL_TENANT)).pending
+        gate.open.set()
+        for item in waiting:
+            await until_ended(stage.engine, LOCAL_TENANT, item.prompt_id)
+        assert [name for name in gate.entered if name != "b0"] == ["a0", "a1", "a2"]
+
+
 async def test_many_prompts_of_two_tenants(tmp_path):
     async with Database(f"sqlite+aiosqlite:///{tmp_path}/queue.db") as database:
         stage = Stage(storage=SqlStorage(database))

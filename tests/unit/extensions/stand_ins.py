@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import anyio
+
 from engine.extension_loader import Progress
 from policies import EffectivePolicy, ExtensionName, SandboxId, TenantId
 from sandbox.calls import LoadedExtension, NodeDescription
@@ -55,8 +57,13 @@ class FakeSession:
     live_text: str = "live"
     asked: list[Sequence[str] | None] = field(default_factory=list)
 
+    before_describe: anyio.Event | None = None
+    """Describes only after this."""
+
     async def describe(self, class_types: Sequence[str] | None = None) -> tuple[NodeDescription, ...]:
         self.asked.append(class_types)
+        if self.before_describe is not None:
+            await self.before_describe.wait()
         names = [node.class_type for node in self.loaded.nodes]
         return tuple(
             described(name, self.live_text) for name in names if not class_types or name in class_types
@@ -81,6 +88,10 @@ class FakeSandboxes:
         self.started: list[str] = []
         self.stopped: list[SandboxId] = []
         self.on_start: Callable[[str], None] = lambda _name: None
+        self.gates: dict[str, anyio.Event] = {}
+        """Extensions that start only after their event."""
+        self.waiting: list[str] = []
+        """Who came to a gate, in order."""
 
     async def acquire(self, tenant: TenantId, extension: ExtensionName) -> FakeSession:
         files = await self.source.files(tenant, extension)
@@ -88,6 +99,9 @@ class FakeSandboxes:
             same = (view.tenant, view.files) == (tenant, files)
             if same and extension in view.extensions:
                 return self.sessions[view.id]
+        if extension in self.gates:
+            self.waiting.append(extension)
+            await self.gates[extension].wait()
         self.on_start(extension)
         first, *_ = (files.source / "__init__.py").read_text().splitlines() or [""]
         if first.startswith("raise"):

@@ -138,7 +138,7 @@ async def test_descriptions_of_another_policy_are_read_anew_when_asked_for(house
     (house.policies.directory / "blur.yaml").write_text("memory: 1GiB\n")
     async with house.open() as registry:
         assert "Blur" in await registry.node_types(LOCAL_TENANT)
-        await registry.refresh(LOCAL_TENANT, None)
+        await registry.make_current(LOCAL_TENANT, ["Blur"])
         assert "blur" in house.sandboxes.started
     async with house.open() as registry:
         await registry.refresh(LOCAL_TENANT, ["LoadImage"])

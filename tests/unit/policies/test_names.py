@@ -86,9 +86,9 @@ def test_a_node_id_may_be_nearly_anything_comfyui_allows(node: str) -> None:
     assert parse_node_id(node) == node
 
 
-@pytest.mark.parametrize("node", ["", "x" * 257, "a\x1b[2J", "a\nb", "\0", "\ud800", "a\u2028b"])
+@pytest.mark.parametrize("node", ["", "x" * 16_385, "a\x1b[2J", "a\nb", "\0", "\ud800", "a\u2028b"])
 def test_a_node_id_that_would_break_a_log_line_is_refused(node: str) -> None:
-    with pytest.raises(NameInvalidError, match="1 to 256 characters"):
+    with pytest.raises(NameInvalidError, match="1 to 16384 characters"):
         parse_node_id(node)
 
 

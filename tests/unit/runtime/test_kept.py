@@ -23,7 +23,7 @@ def worker(start_worker: Callable[..., WorkerHost]) -> WorkerHost:
 def test_replacements_that_the_pack_registers_are_told_when_it_loads(
     start_worker: Callable[..., WorkerHost],
 ) -> None:
-    assert start_worker().load("keeper")["replacements"] == [
+    assert start_worker().load("keeper")["node_replacements"] == [
         {
             "new_node_id": "RFRemember",
             "old_node_id": "RFOldRemember",

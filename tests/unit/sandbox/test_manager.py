@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from policies import ExtensionName, PolicyError, SandboxId, TenantId
@@ -122,6 +123,45 @@ async def test_a_caller_that_goes_away_does_not_take_the_start_with_it(tmp_path:
         with anyio.fail_after(5):
             await at.session("pack")
         assert len(at.launcher.requests) == 1
+
+
+async def test_a_caller_that_is_interrupted_does_not_end_a_load_that_others_wait_for(tmp_path: Path) -> None:
+    began, go_on = anyio.Event(), anyio.Event()
+
+    async def load(_: Any) -> Any:
+        began.set()
+        await go_on.wait()
+        return LOADED
+
+    policies = {"pack": "timeouts: {grace: 50ms}\n"}
+    async with (
+        world(tmp_path, fake(serving(load=load)), policies=policies) as at,
+        anyio.create_task_group() as group,
+    ):
+        at.shelf.write("pack", "")
+        impatient = anyio.CancelScope()
+
+        async def leave() -> None:
+            with impatient:
+                await at.session("pack")
+
+        group.start_soon(leave)
+        await began.wait()
+        found: list[Any] = []
+
+        async def stay() -> None:
+            found.append(await at.session("pack"))
+
+        group.start_soon(stay)
+        await anyio.wait_all_tasks_blocked()
+        with anyio.fail_after(5):
+            impatient.cancel()
+            await anyio.wait_all_tasks_blocked()
+            go_on.set()
+            while not found:
+                await anyio.lowlevel.checkpoint()
+        assert len(at.launcher.requests) == 1
+        assert found[0].is_alive
 
 
 async def test_new_content_means_a_new_sandbox_and_the_old_one_ends(tmp_path: Path) -> None:

@@ -399,6 +399,16 @@ def test_a_nodes_error_keeps_type_traceback_and_inputs_as_safe_text() -> None:
     assert error.message == "no \\x1b[2J"
 
 
+def test_plain_inputs_of_an_error_stay_plain_within_what_the_host_can_store() -> None:
+    inputs = {"x": [None, True, 3, 2.5, "a\x1b", 10**40]}
+    error = messages.failure(
+        RemoteError(code=wire.NODE_RAISED, message="", data={**FAILED, "inputs": inputs}), PACK
+    )
+    assert isinstance(error, NodeRaisedError)
+    assert error.inputs == {"x": [None, True, 3, 2.5, "a\\x1b", 1e40]}
+    assert [type(item) for item in error.inputs["x"]] == [type(None), bool, int, float, str, float]
+
+
 def test_an_error_whose_details_are_not_ours_is_a_violation() -> None:
     with pytest.raises(ProtocolViolationError):
         messages.failure(RemoteError(code=wire.NODE_RAISED, message="", data={"traceback": 3}), PACK)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Callable
+from types import MethodType
 from typing import Any
 
 
@@ -67,24 +67,15 @@ def copy_class(cls: type | None) -> type | None:
     """A new class with the same attributes and bases, for changing without touching the original."""
     if cls is None:
         return None
-    attributes = {key: value for key, value in cls.__dict__.items() if key not in ("__dict__", "__weakref__")}
-    return type(cls)(cls.__name__, cls.__bases__, attributes)
+    own = dict(vars(cls))
+    for made_anew in ("__dict__", "__weakref__"):
+        own.pop(made_anew, None)
+    return type(cls)(cls.__name__, cls.__bases__, own)
 
 
 def make_locked_method_func(type_obj: type, func: str, class_clone: type) -> Callable[..., Any]:
     """The class method ``func``, called on a clone."""
-    function = getattr(type_obj, func).__func__
-    if inspect.iscoroutinefunction(function):
-
-        async def call_async(**inputs: Any) -> Any:
-            return await function(class_clone, **inputs)
-
-        return call_async
-
-    def call(**inputs: Any) -> Any:
-        return function(class_clone, **inputs)
-
-    return call
+    return MethodType(getattr(type_obj, func).__func__, class_clone)
 
 
 def shallow_clone_class(cls: type, new_name: str | None = None) -> type:

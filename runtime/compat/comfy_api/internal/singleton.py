@@ -25,9 +25,8 @@ class SingletonMetaclass(type):
 
     def get_instance(cls, *args: Any, **kwargs: Any) -> Any:
         """The one object, made on first use."""
-        if cls not in SingletonMetaclass._instances:
-            SingletonMetaclass._instances[cls] = super().__call__(*args, **kwargs)
-        return SingletonMetaclass._instances[cls]
+        made = SingletonMetaclass._instances
+        return made[cls] if cls in made else made.setdefault(cls, super().__call__(*args, **kwargs))
 
 
 class ProxiedSingleton(metaclass=SingletonMetaclass):

@@ -162,21 +162,20 @@ class _ComfyNodeBaseInternal(_ComfyNodeInternal):
 
     @classmethod
     def _normalized(cls, returned: Any) -> NodeOutput:
-        if returned is None:
-            output = NodeOutput()
-        elif isinstance(returned, NodeOutput):
-            output = returned
-        elif isinstance(returned, tuple):
-            output = NodeOutput(*returned)
-        elif isinstance(returned, dict):
-            output = NodeOutput.from_dict(returned)
-        elif isinstance(returned, ExecutionBlocker):
-            output = NodeOutput(block_execution=returned.message)
-        else:
-            raise TypeError(
-                f"{cls.__name__}.execute returned {type(returned).__name__}; it must return io.NodeOutput, a tuple, "
-                f"a dict or None"
-            )
+        match returned:
+            case NodeOutput():
+                output = returned
+            case ExecutionBlocker():
+                output = NodeOutput(block_execution=returned.message)
+            case dict():
+                output = NodeOutput.from_dict(returned)
+            case tuple() | None:
+                output = NodeOutput(*(returned or ()))
+            case _:
+                raise TypeError(
+                    f"{cls.__name__}.execute returned {type(returned).__name__}; it must return io.NodeOutput, "
+                    "a tuple, a dict or None"
+                )
         if output.expand is not None and not _kept_schema(cls).enable_expand:
             raise ValueError(
                 f"{cls.__name__} expanded into a graph, but its schema does not say enable_expand=True"

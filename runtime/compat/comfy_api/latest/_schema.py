@@ -84,18 +84,16 @@ class PriceBadge:
     engine: str = "jsonata"
 
     def validate(self) -> None:
+        self.depends_on.validate()
+        code = self.expr.strip() if isinstance(self.expr, str) else ""
+        if not code:
+            raise ValueError("price badge: expr must be a non-empty text")
         if self.engine != "jsonata":
             raise ValueError(f"price badge: engine must be 'jsonata', not {self.engine!r}")
-        if not isinstance(self.expr, str) or not self.expr.strip():
-            raise ValueError("price badge: expr must be a non-empty text")
-        self.depends_on.validate()
 
     def as_dict(self, schema_inputs: list[Input]) -> dict[str, Any]:
-        return {
-            "engine": self.engine,
-            "depends_on": self.depends_on.as_dict(schema_inputs),
-            "expr": self.expr,
-        }
+        depends_on = self.depends_on.as_dict(schema_inputs)
+        return {"expr": self.expr, "engine": self.engine, "depends_on": depends_on}
 
 
 @dataclass
@@ -265,13 +263,9 @@ class NodeReplace:
         self.output_mapping = output_mapping
 
     def as_dict(self) -> dict[str, Any]:
-        return {
-            "new_node_id": self.new_node_id,
-            "old_node_id": self.old_node_id,
-            "old_widget_ids": self.old_widget_ids,
-            "input_mapping": list(self.input_mapping) if self.input_mapping else None,
-            "output_mapping": list(self.output_mapping) if self.output_mapping else None,
-        }
+        mappings = {"input_mapping": self.input_mapping, "output_mapping": self.output_mapping}
+        names = {name: getattr(self, name) for name in ("new_node_id", "old_node_id", "old_widget_ids")}
+        return names | {name: list(mapping) if mapping else None for name, mapping in mappings.items()}
 
 
 def add_to_dict_v1(i: Input, d: dict[str, Any]) -> None:

@@ -69,6 +69,12 @@ def _plain(value: Any) -> Any:
     return value.value if isinstance(value, Enum) else value
 
 
+def _shown(declared: Any, *names: str, **renamed: str) -> dict[str, Any]:
+    """The options of a declaration that were given; ``renamed``: the option's name for clients -> the attribute."""
+    attributes = {**{name: name for name in names}, **renamed}
+    return prune_dict({option: _plain(getattr(declared, name)) for option, name in attributes.items()})
+
+
 # -- bases ---------------------------------------------------------------------------------------------------------
 class _IO_V3:
     """What inputs and outputs share: they belong to a type."""
@@ -114,15 +120,8 @@ class Input(_IO_V3):
         self.advanced = advanced
 
     def as_dict(self) -> dict[str, Any]:
-        return prune_dict(
-            {
-                "display_name": self.display_name,
-                "tooltip": self.tooltip,
-                "lazy": self.lazy,
-                "rawLink": self.rawLink,
-                "advanced": self.advanced,
-            }
-        ) | prune_dict(self.extra_dict)
+        general = _shown(self, "display_name", "tooltip", "lazy", "rawLink", "advanced")
+        return general | prune_dict(self.extra_dict)
 
     def get_all(self) -> list[Input]:
         """This input and those inside it."""
@@ -154,14 +153,8 @@ class WidgetInput(Input):
         self.force_input = force_input
 
     def as_dict(self) -> dict[str, Any]:
-        return super().as_dict() | prune_dict(
-            {
-                "default": self.default,
-                "socketless": self.socketless,
-                "widgetType": self.widget_type,
-                "forceInput": self.force_input,
-            }
-        )
+        widget = _shown(self, "default", "socketless", widgetType="widget_type", forceInput="force_input")
+        return super().as_dict() | widget
 
     def get_io_type(self) -> str:
         return self.widget_type if self.widget_type is not None else super().get_io_type()
@@ -183,13 +176,8 @@ class Output(_IO_V3):
         self.is_output_list = is_output_list
 
     def as_dict(self) -> dict[str, Any]:
-        return prune_dict(
-            {
-                "display_name": self.display_name,
-                "tooltip": self.tooltip,
-                "is_output_list": self.is_output_list or None,
-            }
-        )
+        listed = {"is_output_list": True} if self.is_output_list else {}
+        return _shown(self, "display_name", "tooltip") | listed
 
 
 class _ComfyType:
@@ -283,7 +271,7 @@ class Boolean(ComfyTypeIO):
             self.label_off = label_off
 
         def as_dict(self) -> dict[str, Any]:
-            return super().as_dict() | prune_dict({"label_on": self.label_on, "label_off": self.label_off})
+            return super().as_dict() | _shown(self, "label_on", "label_off")
 
 
 @comfytype("INT")
@@ -321,15 +309,8 @@ class Int(ComfyTypeIO):
             self.display_mode = display_mode
 
         def as_dict(self) -> dict[str, Any]:
-            return super().as_dict() | prune_dict(
-                {
-                    "min": self.min,
-                    "max": self.max,
-                    "step": self.step,
-                    "control_after_generate": _plain(self.control_after_generate),
-                    "display": _plain(self.display_mode),
-                }
-            )
+            number = _shown(self, "min", "max", "step", "control_after_generate", display="display_mode")
+            return super().as_dict() | number
 
 
 @comfytype("FLOAT")
@@ -369,16 +350,8 @@ class Float(ComfyTypeIO):
             self.gradient_stops = gradient_stops
 
         def as_dict(self) -> dict[str, Any]:
-            return super().as_dict() | prune_dict(
-                {
-                    "min": self.min,
-                    "max": self.max,
-                    "step": self.step,
-                    "round": self.round,
-                    "display": _plain(self.display_mode),
-                    "gradient_stops": self.gradient_stops,
-                }
-            )
+            number = _shown(self, "min", "max", "step", "round", "gradient_stops", display="display_mode")
+            return super().as_dict() | number
 
 
 @comfytype("STRING")
@@ -412,13 +385,8 @@ class String(ComfyTypeIO):
             self.dynamic_prompts = dynamic_prompts
 
         def as_dict(self) -> dict[str, Any]:
-            return super().as_dict() | prune_dict(
-                {
-                    "multiline": self.multiline,
-                    "placeholder": self.placeholder,
-                    "dynamicPrompts": self.dynamic_prompts,
-                }
-            )
+            text = _shown(self, "multiline", "placeholder", dynamicPrompts="dynamic_prompts")
+            return super().as_dict() | text
 
 
 def _options(options: Any) -> list[Any] | None:

@@ -8,7 +8,8 @@ import string
 from typing import Any
 
 from ... import folder_paths
-from ..._nodes.saving import png_info, text_chunks, to_pil
+from ..._nodes.masks import grey
+from ..._nodes.saving import NumberedFiles, png_info, text_chunks, to_pil
 from ._input_impl.video_types import _av
 from ._types import FolderType
 
@@ -58,10 +59,8 @@ class SavedImages(_UIOutput):
         self.is_animated = is_animated
 
     def as_dict(self) -> dict[str, Any]:
-        data: dict[str, Any] = {"images": self.results}
-        if self.is_animated:
-            data["animated"] = (True,)
-        return data
+        moving = {"animated": (True,)} if self.is_animated else {}
+        return {"images": self.results, **moving}
 
 
 class SavedAudios(_UIOutput):
@@ -88,6 +87,14 @@ def _metadata(cls: Any) -> tuple[Any, Any]:
     return (None, None) if hidden is None else (hidden.prompt, hidden.extra_pnginfo)
 
 
+def _files(prefix: str, folder_type: FolderType | str, pictures: Any = None) -> NumberedFiles:
+    return NumberedFiles(prefix, _directory(folder_type), FolderType(folder_type).value, pictures)
+
+
+def _results(files: NumberedFiles) -> list[SavedResult]:
+    return [SavedResult(**saved) for saved in files.saved]
+
+
 class ImageSaveHelper:
     """Saves pictures [B,H,W,C], with the workflow in the file when the node's class is given."""
 
@@ -106,16 +113,11 @@ class ImageSaveHelper:
         """Write each picture to a PNG file of its own."""
         if len(images) == 0:
             return []
-        folder, stem, counter, subfolder, _ = folder_paths.get_save_image_path(
-            filename_prefix, _directory(folder_type), images[0].shape[1], images[0].shape[0]
-        )
-        info = ImageSaveHelper._create_png_metadata(cls)
-        results = []
+        files = _files(filename_prefix, folder_type, images)
+        chunks = ImageSaveHelper._create_png_metadata(cls)
         for number, image in enumerate(images):
-            name = f"{stem.replace('%batch_num%', str(number))}_{counter + number:05}_.png"
-            to_pil(image).save(os.path.join(folder, name), pnginfo=info, compress_level=compress_level)
-            results.append(SavedResult(name, subfolder, folder_type))
-        return results
+            to_pil(image).save(files.next(".png", number), pnginfo=chunks, compress_level=compress_level)
+        return _results(files)
 
     @staticmethod
     def get_save_images_ui(
@@ -130,22 +132,13 @@ class ImageSaveHelper:
         images: Any, filename_prefix: str, folder_type: FolderType, cls: Any, fps: float, compress_level: int
     ) -> SavedResult:
         """Write the batch to one animated PNG file."""
-        from ...comfy_extras.nodes_images import png_animation_info
+        from ...comfy_extras.nodes_images import png_animation_info, save_animation
 
-        folder, stem, counter, subfolder, _ = folder_paths.get_save_image_path(
-            filename_prefix, _directory(folder_type), images[0].shape[1], images[0].shape[0]
-        )
-        name = f"{stem}_{counter:05}_.png"
-        first, *others = [to_pil(image) for image in images]
-        first.save(
-            os.path.join(folder, name),
-            pnginfo=None if cls is None else png_animation_info(*_metadata(cls)),
-            compress_level=compress_level,
-            save_all=True,
-            duration=int(1000.0 / fps),
-            append_images=others,
-        )
-        return SavedResult(name, subfolder, folder_type)
+        files = _files(filename_prefix, folder_type, images)
+        chunks = None if cls is None else png_animation_info(*_metadata(cls))
+        pictures = [to_pil(image) for image in images]
+        save_animation(pictures, files.next(".png"), fps, pnginfo=chunks, compress_level=compress_level)
+        return _results(files)[0]
 
     @staticmethod
     def get_save_animated_png_ui(
@@ -168,25 +161,15 @@ class ImageSaveHelper:
         method: int,
     ) -> SavedResult:
         """Write the batch to one animated WebP file."""
-        from ...comfy_extras.nodes_images import webp_exif
+        from ...comfy_extras.nodes_images import save_animation, webp_exif
 
-        folder, stem, counter, subfolder, _ = folder_paths.get_save_image_path(
-            filename_prefix, _directory(folder_type), images[0].shape[1], images[0].shape[0]
-        )
-        name = f"{stem}_{counter:05}_.webp"
-        first, *others = [to_pil(image) for image in images]
-        more = {} if cls is None else {"exif": webp_exif(first, *_metadata(cls))}
-        first.save(
-            os.path.join(folder, name),
-            save_all=True,
-            duration=int(1000.0 / fps),
-            append_images=others,
-            lossless=lossless,
-            quality=quality,
-            method=method,
-            **more,
-        )
-        return SavedResult(name, subfolder, folder_type)
+        pictures = [to_pil(image) for image in images]
+        look: dict[str, Any] = {"lossless": lossless, "quality": quality, "method": method}
+        if cls is not None:
+            look["exif"] = webp_exif(pictures[0], *_metadata(cls))
+        files = _files(filename_prefix, folder_type, images)
+        save_animation(pictures, files.next(".webp"), fps, **look)
+        return _results(files)[0]
 
     @staticmethod
     def get_save_animated_webp_ui(
@@ -277,8 +260,7 @@ class PreviewMask(PreviewImage):
     """Shows a mask as a grey picture."""
 
     def __init__(self, mask: Any, animated: bool = False, cls: Any = None, **kwargs: Any) -> None:
-        grey = mask.reshape((-1, mask.shape[-2], mask.shape[-1], 1)).expand(-1, -1, -1, 3)
-        super().__init__(grey, animated, cls, **kwargs)
+        super().__init__(grey(mask), animated, cls, **kwargs)
 
 
 class PreviewAudio(_UIOutput):

@@ -38,24 +38,15 @@ def attention_pytorch(
     in the first form, or in the second with ``skip_output_reshape``. A boolean mask keeps what is true; any other is
     added.
     """
-    from torch.nn import functional
+    from torch.nn.functional import scaled_dot_product_attention
 
     del attn_precision, kwargs
-    batch = q.shape[0]
     if not skip_reshape:
-        q, k, v = (
-            part.reshape(batch, part.shape[1], heads, part.shape[2] // heads).transpose(1, 2)
-            for part in (q, k, v)
-        )
-    if mask is not None:
-        if mask.ndim == 2:
-            mask = mask.unsqueeze(0)
-        if mask.ndim == 3:
-            mask = mask.unsqueeze(1)
-    out = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=0.0, is_causal=False)
-    if skip_output_reshape:
-        return out
-    return out.transpose(1, 2).reshape(batch, out.shape[2], heads * out.shape[3])
+        q, k, v = (part.unflatten(2, (heads, -1)).transpose(1, 2) for part in (q, k, v))
+    if mask is not None and mask.ndim in (2, 3):  # one for all, or one for each item: the same for every head
+        mask = mask.reshape(-1, 1, *mask.shape[-2:])
+    attended = scaled_dot_product_attention(q, k, v, mask)
+    return attended if skip_output_reshape else attended.transpose(1, 2).flatten(2)
 
 
 attention_basic = attention_pytorch

@@ -47,14 +47,13 @@ class VideoFromFile(VideoInput):
         self._duration = duration
 
     def _open(self) -> Any:
-        if isinstance(self.__file, io.BytesIO):
-            self.__file.seek(0)
-        return _av().open(self.__file, mode="r")
+        return _av().open(self.get_stream_source(), mode="r")
 
     def get_stream_source(self) -> str | io.BytesIO:
-        if isinstance(self.__file, io.BytesIO):
-            self.__file.seek(0)
-        return self.__file
+        source = self.__file
+        if hasattr(source, "seek"):
+            source.seek(0)  # whoever read it last left it at the end
+        return source
 
     def get_active_trim_window(self) -> tuple[float, float]:
         return self._start, self._duration
