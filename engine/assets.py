@@ -111,16 +111,22 @@ class Assets:
             preview_id=new.preview_id,
         )  # fmt: skip
         async with self._database.write() as connection:
+            query = sa.select(assets_table).where(_t.tenant == tenant, _t.idempotency_key == key)
+            found = None if key is None else (await connection.execute(query)).one_or_none()
+            if found is not None and found.hash != new.hash:
+                raise KeyReusedError(
+                    "this idempotency key came with other content before", hint="send a new key"
+                )
+            if found is not None:
+                return _asset(found), False
             await self._refuse_if_full(connection, tenant)
             try:
                 await connection.execute(sa.insert(assets_table).values(_row(tenant, asset, key)))
-                return asset, True
-            except IntegrityError:
-                query = sa.select(assets_table).where(_t.tenant == tenant, _t.idempotency_key == key)
-                found = (await connection.execute(query)).one_or_none()
-        if found is None or found.hash != new.hash:
-            raise KeyReusedError("this idempotency key came with other content before", hint="send a new key")
-        return _asset(found), False
+            except IntegrityError as error:  # databases with several writers only; the transaction is over
+                raise KeyReusedError(
+                    "this idempotency key came twice at the same time", hint="send the request again"
+                ) from error
+        return asset, True
 
     async def register_outputs(self, tenant: TenantId, outputs: Sequence[Asset]) -> None:
         """Record files that a job made; those that are recorded already stay as they are."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from policies import RingfenceError
+from policies import RingfenceError, format_bytes
 
 
 class EngineError(RingfenceError):
@@ -45,8 +45,13 @@ class QueueFullError(EngineError):
 
     code = "queue-full"
 
-    def __init__(self, limit: int) -> None:
-        super().__init__(f"the queue holds {limit} pending prompts, its limit", hint="wait, or remove some")
+    def __init__(self, limit: int, *, nbytes: int | None = None) -> None:
+        what = (
+            "its limit"
+            if nbytes is None
+            else f"and with this one more than {format_bytes(nbytes)}, its limit"
+        )
+        super().__init__(f"the queue holds {limit} pending prompts, {what}", hint="wait, or remove some")
         self.limit = limit
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
@@ -24,6 +24,8 @@ from policies import TenantId
 
 _q = queue_table.c
 _SHOWN = (_q.tenant, _q.prompt_id, _q.number, _q.counted, _q.document)  # everything but the secrets
+PENDING_BYTES: Final = 256 * 1024 * 1024
+"""Of one tenant's pending prompts, however few: whoever looks at a queue holds all of it in memory."""
 _BATCH = 500  # ids per statement: databases bound the number of parameters
 
 
@@ -52,7 +54,7 @@ class SqlStorage:
         document = encode([new.prompt, new.extra_data, list(new.outputs)])
         secrets = encode(new.secrets) if new.secrets else None
         async with self._database.write() as connection:
-            await self._refuse_if_full(connection, new.tenant, limit)
+            await self._refuse_if_full(connection, new.tenant, limit, len(document))
             number = await _next_number(connection, new) if new.number is None else float(new.number)
             row = {
                 "tenant": new.tenant,
@@ -161,11 +163,16 @@ class SqlStorage:
         async with self._database.write() as connection:
             return await history_rows.delete(connection, tenant, prompt_ids)
 
-    async def _refuse_if_full(self, connection: AsyncConnection, tenant: TenantId, limit: int) -> None:
-        query = sa.select(sa.func.count()).select_from(queue_table)
-        query = query.where(_q.tenant == tenant, _q.claimed.is_(None))
-        if (await connection.execute(query)).scalar_one() >= limit:
+    async def _refuse_if_full(
+        self, connection: AsyncConnection, tenant: TenantId, limit: int, nbytes: int
+    ) -> None:
+        stored = sa.func.coalesce(sa.func.sum(sa.func.length(_q.document)), 0)
+        query = sa.select(sa.func.count(), stored).where(_q.tenant == tenant, _q.claimed.is_(None))
+        count, used = (await connection.execute(query)).one()
+        if count >= limit:
             raise QueueFullError(limit)
+        if count and int(used) + nbytes > PENDING_BYTES:
+            raise QueueFullError(count, nbytes=PENDING_BYTES)
 
 
 def _client_key(client_id: str) -> str:

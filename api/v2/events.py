@@ -40,6 +40,7 @@ KEEP_ALIVE_S = 15.0
 PROGRESS_S = 0.1  # least time between two of a kind
 PREVIEW_S = 0.25
 QUEUE_S = 0.25
+MANY_NODES = 1_000
 _MIME = {"JPEG": "image/jpeg", "JPG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
 
 
@@ -78,7 +79,7 @@ class JobEvents:
                     yield frame
 
     async def _next(self, events: EventStream) -> Event | None:
-        wait = PROGRESS_S if self._is_stale else QUEUE_S if self._has_moved else KEEP_ALIVE_S
+        wait = self._pace if self._is_stale else QUEUE_S if self._has_moved else KEEP_ALIVE_S
         with anyio.move_on_after(wait):
             async for event in events:
                 return event
@@ -149,7 +150,7 @@ class JobEvents:
     def _moved(self, event: ProgressChanged) -> list[bytes]:
         now = anyio.current_time()
         frames = []
-        if now - self._progress_at >= PROGRESS_S:
+        if now - self._progress_at >= self._pace:
             frames.append(self._progress(now))
         else:
             self._is_stale = True
@@ -160,6 +161,11 @@ class JobEvents:
         ):
             frames.append(self._preview(self._live.preview, now))
         return frames
+
+    @property
+    def _pace(self) -> float:
+        """Seconds between two progress frames: each counts all nodes, so it is seldom where there are very many."""
+        return PROGRESS_S * max(1.0, len(self._live.nodes) / MANY_NODES)
 
     def _progress(self, now: float) -> bytes:
         self._progress_at, self._is_stale = now, False

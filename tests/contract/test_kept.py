@@ -21,6 +21,7 @@ from tests.contract.kit import PACKS, TENANT, World, call, ignore, in_docker, wo
 pytestmark = [pytest.mark.anyio, pytest.mark.docker]
 OTHER = TenantId("other")
 MODELS = "paths: [{tenant: models}]\nmemory: 1GiB\ntimeouts: {import: 180s, call: 180s, grace: 1s}\n"
+WRITER = "paths: [{tenant: output, access: rw}]\nmemory: 1GiB\n"
 MIB = 1 << 20
 
 
@@ -50,7 +51,7 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="module")
 async def at(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     directory = tmp_path_factory.mktemp("kept")
-    policies = {"keeper": MODELS, "twin": MODELS, "blind": "paths: []\nmemory: 1GiB\n"}
+    policies = {"keeper": MODELS, "twin": MODELS, "blind": "paths: []\nmemory: 1GiB\n", "writer": WRITER}
     async with (
         Database(sqlite_url(directory / "ringfence.db")) as database,
         world(directory, in_docker, policies=policies, states=NodeStateStore(database)) as made,
@@ -201,6 +202,19 @@ NODE_CLASS_MAPPINGS = {f"Big{number}": Big for number in range(8)}
     assert not session.loaded.skipped
     assert len(await session.describe()) == 8
     assert {len(node.info["input"]["required"]["model"][0]) for node in session.loaded.nodes} == {20_000}
+
+
+async def test_a_file_in_a_packs_own_folder_is_found_where_the_pack_sees_it(at: World) -> None:
+    session = await at.session("writer")  # makes its folder
+    assert session.is_alive
+    output = at.places.tenant(TENANT) / "output"
+    path = safetensors(output / "writer" / "mine.safetensors", {"w": np.zeros(2, "float32")})
+    safetensors(output / "twin" / "others.safetensors", {"w": np.zeros(2, "float32")})
+    found = await run(at, "RFAsk", extension="writer", value="/app/output/mine.safetensors")
+    assert found["nbytes"] == path.stat().st_size
+    for nowhere in ("writer/mine", "twin/others", "others"):
+        said = await run(at, "RFAsk", extension="writer", value=f"/app/output/{nowhere}.safetensors")
+        assert said.startswith("-32009: there is no file")
 
 
 @pytest.mark.parametrize(

@@ -231,3 +231,20 @@ async def test_sqlite_url_is_taken_without_naming_the_driver(tmp_path: Path) -> 
     async with Database(f"sqlite:///{tmp_path}/x.db") as database:
         await database.check()
     assert sqlite_url(tmp_path / "x.db").startswith("sqlite+aiosqlite:///")
+
+
+async def test_the_pending_prompts_of_one_tenant_are_bounded_in_bytes_too(
+    storage: SqlStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.queue.PENDING_BYTES", 5000)
+    large = {"1": {"class_type": "X", "inputs": {"a": "x" * 2000}}}
+    for number in range(2):
+        await storage.enqueue(new(f"p{number}", prompt=large), limit=10)
+    with pytest.raises(
+        QueueFullError, match=r"holds 2 pending prompts, and with this one more than 4\.9 ?KiB|5000"
+    ):
+        await storage.enqueue(new("p2", prompt=large), limit=10)
+    await storage.enqueue(new("p2"), limit=10)
+    await storage.enqueue(new("p2", B, prompt={"1": {"class_type": "X" * 9000, "inputs": {}}}), limit=10)
+    await storage.claim_next(A)
+    await storage.enqueue(new("p3", prompt=large), limit=10)
