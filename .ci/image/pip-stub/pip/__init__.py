@@ -8,6 +8,8 @@ MESSAGE = (
     "pip is not available inside a sandbox: declare dependencies in requirements.txt; "
     "run 'ringfence extension reload'"
 )
+#: Where the pack's own packages are; a process that the pack starts does not have it in its path.
+ENVIRONMENT = "/ringfence/env"
 #: The version whose questions it answers; packs compare it.
 __version__ = "24.0"
 
@@ -46,7 +48,7 @@ def say(line: str) -> None:
 
 def _installed() -> "list[tuple[str, str]]":
     found = {}
-    for item in importlib.metadata.distributions():
+    for item in importlib.metadata.distributions(path=[ENVIRONMENT, *sys.path]):
         name = item.metadata["Name"]
         if name:
             found.setdefault(_plain(name), (name, item.version))
