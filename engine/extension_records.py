@@ -111,6 +111,8 @@ class ExtensionInfo:
     core: bool
     added_ms: int
     updated_ms: int
+    outdated: str = ""
+    """Why its nodes are listed as they were known before, if they are."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,23 +175,21 @@ class Updates:
 
     # -- for people ---------------------------------------------------------------------------------------------
 
-    def notes(self, entry: Entry) -> tuple[str, ...]:
-        """What the operator should know of the descriptions at hand."""
+    def note(self, entry: Entry) -> str:
+        """Why the descriptions at hand may be old; empty: they are not."""
         key = _key(entry)
         if key in self._slow:
             when = "when the catalogue was last asked for: lists of files in its nodes may be old"
-            return (f"did not describe its nodes within {PACK_S:g} s {when}",)
+            return f"did not describe its nodes within {PACK_S:g} s {when}"
         if not entry.stale:
-            return ()
+            return ""
         update, failed = self._updates.get(key), self._failed.get(key)
         if update is not None:
             step = "waits for its turn to be" if update.started is None else "is being"
-            return (f"{step} brought up to date with the node image and its policy",)
+            return f"{step} brought up to date with the node image and its policy"
         if failed is not None:
-            return (
-                f"could not be brought up to date with the node image and its policy: {failed[0].message}",
-            )
-        return ("is brought up to date with the node image and its policy when it is used",)
+            return f"could not be brought up to date with the node image and its policy: {failed[0].message}"
+        return "is brought up to date with the node image and its policy when it is used"
 
 
 def _key(entry: Entry) -> _Key:

@@ -432,16 +432,11 @@ class ExtensionRegistry:
             source=record.origin,
             error=record.failure,
             asks=record.asks,
-            notes=(
-                *self._updates.notes(entry),
-                *record.notes,
-                *record.load_notes,
-                *lost,
-                *self.sites.notes(entry),
-            ),
+            notes=(*record.notes, *record.load_notes, *lost, *self.sites.notes(entry)),
             core=entry.core,
             added_ms=record.added_ms,
             updated_ms=record.updated_ms,
+            outdated=self._updates.note(entry),
         )
 
 

@@ -45,6 +45,8 @@ _HEADLESS = {
     "opencv-contrib-python": "opencv-contrib-python-headless",
     "opencv-contrib-python-headless": "opencv-contrib-python-headless",
 }
+#: Before this one its wheels are made for numpy 1 and say so nowhere; with numpy 2 an import of them fails.
+_OPENCV_FOR_NUMPY_2 = Version("4.10.0.84")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,7 @@ def make_plan(
     wanted += [item for item in declared.implied if _is_missing(item, wanted, image, notes)]
     wanted = [item for item in wanted if _name(item.requirement) not in without]
     wanted = [_headless(item, image, notes) for item in wanted]
+    wanted = [_for_numpy_2(item, wanted, image, notes) for item in wanted]
     open_items = [item for item in wanted if not _satisfied(item.requirement, image)]
     if not open_items:
         return Plan(notes=tuple(notes))
@@ -224,6 +227,31 @@ def _headless(item: Wanted, image: NodeImage, notes: list[str]) -> Wanted:
         f"{item.place}: '{item.requirement}' is satisfied by {how} {headless} (there are no windows here)"
     )
     return Wanted(replaced, item.place)
+
+
+def _for_numpy_2(item: Wanted, wanted: Iterable[Wanted], image: NodeImage, notes: list[str]) -> Wanted:
+    """Lift an upper bound that allows only an OpenCV that cannot be imported beside the numpy there is."""
+    name, numpy = _name(item.requirement), image.packages.get("numpy")
+    if name not in _HEADLESS.values() or numpy is None or Version(numpy).major < 2:
+        return item
+    if any(_name(each.requirement) == "numpy" and not _satisfied(each.requirement, image) for each in wanted):
+        return item  # it brings a numpy of its own
+    bounds = [each for each in item.requirement.specifier if each.operator in ("<", "<=", "==", "~=")]
+    if not any(_ends_before(each, _OPENCV_FOR_NUMPY_2) for each in bounds):
+        return item
+    notes.append(
+        f"{item.place}: '{item.requirement}' allows only versions made for numpy 1, and the image has numpy {numpy}: "
+        "a newer one is used"
+    )
+    # The extras of those versions are no more.
+    return Wanted(Requirement(f"{name}>={_OPENCV_FOR_NUMPY_2}"), item.place)
+
+
+def _ends_before(bound: Specifier, version: Version) -> bool:
+    try:
+        return Version(bound.version.removesuffix(".*")) < version and not bound.contains(version)
+    except InvalidVersion:
+        return False
 
 
 def _is_missing(item: Wanted, wanted: Iterable[Wanted], image: NodeImage, notes: list[str]) -> bool:

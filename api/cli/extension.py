@@ -86,6 +86,8 @@ def list_extensions(
     for item in answer["extensions"]:
         if item["error"]:
             print_line(f"{item['name']}: {item['error']['message']}")
+        if item["outdated"]:
+            print_line(f"{item['name']}: {item['outdated']}")
 
 
 @app.command("remove")

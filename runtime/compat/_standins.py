@@ -34,7 +34,7 @@ NAMES_ONLY: dict[str, str] = {
             "comfy.lora", "comfy.lora_convert", "comfy.memory_management", "comfy.model_base",
             "comfy.model_detection", "comfy.model_sampling", "comfy.nested_tensor", "comfy.ops",
             "comfy.patcher_extension", "comfy.pixel_space_convert", "comfy.quant_ops", "comfy.rmsnorm",
-            "comfy.sampler_helpers", "comfy.sd1_clip", "comfy.sdxl_clip", "comfy.supported_models",
+            "comfy.sampler_helpers", "comfy.sdxl_clip", "comfy.supported_models",
             "comfy.supported_models_base", "comfy.t2i_adapter.*", "comfy.taesd.*", "comfy.text_encoders.*",
             "comfy.weight_adapter.*", "comfy_extras.chainner_models.*",
         ],

@@ -161,6 +161,8 @@ def _environment(policy: EffectivePolicy) -> list[str]:
         "OMP_NUM_THREADS": threads,
         "OPENBLAS_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
+        # There is no network: without this a download is tried for minutes before it fails.
+        "HF_HUB_OFFLINE": "1",
         # An image that names GPUs here gets them from NVIDIA's hook without any request of ours.
         "NVIDIA_VISIBLE_DEVICES": ",".join(policy.gpus) if policy.gpus else "void",
         **({"NVIDIA_DRIVER_CAPABILITIES": "compute,utility"} if policy.gpus else {}),

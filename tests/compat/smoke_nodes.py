@@ -202,7 +202,7 @@ def judge(details: Mapping[str, JSON]) -> tuple[str, str]:
         return "SUSPICIOUS", text
     if name in DEFECTS and (OUR_NAMES.search(message) or name in ("PermissionError", "NotImplementedError")):
         return "SUSPICIOUS", text
-    if re.match(r"[^\"]*/(runtime|ringfence)/", last):
+    if re.match(r"[^\"]*/ringfence_runtime/", last):
         return "SUSPICIOUS", text
     return ("crash" if name in CRASHES | DEFECTS else "complaint"), text
 

@@ -8,7 +8,7 @@ import inspect
 import pytest
 
 from runtime.compat._standins import NotProvidedError, is_stand_in, reason_for, stand_in
-from runtime.compat.comfy import samplers, sd
+from runtime.compat.comfy import samplers, sd, sd1_clip
 from runtime.compat.comfy_extras import nodes_mask
 
 MODULES_OF_TIERS_2_TO_4 = """
@@ -203,3 +203,23 @@ def test_comfyuis_server_folders_are_names_and_a_packs_own_module_of_that_name_w
         child(f"sys.path.insert(0, {str(tmp_path)!r})\nimport runtime.compat, utils\nprint(utils.mine)")
         == "7"
     )
+
+
+def test_the_weights_of_a_text_are_read_without_any_model():
+    text = sd1_clip.escape_important("a (b (c:0.5) d) (e:x) \\(f\\) (g) )h(")
+    assert [
+        (sd1_clip.unescape_important(part), round(weight, 4))
+        for part, weight in sd1_clip.token_weights(text, 1.0)
+    ] == [
+        ("a ", 1.0),
+        ("b ", 1.1),
+        ("c", 0.5),
+        (" d", 1.1),
+        (" ", 1.0),
+        ("e:x", 1.1),
+        (" (f) ", 1.0),
+        ("g", 1.1),
+        (" )h(", 1.0),
+    ]
+    with pytest.raises(NotProvidedError, match="SDTokenizer"):
+        sd1_clip.SDTokenizer()

@@ -160,11 +160,21 @@ def test_every_opencv_is_the_headless_one(image: NodeImage) -> None:
     made = plan(image, "opencv-python>=4")
     assert made.key == ""
     assert "satisfied by the image's opencv-python-headless" in made.notes[0]
-    older = plan(image, "opencv-python==4.8.0.76")
-    assert older.requirements == ("opencv-python-headless==4.8.0.76",)
+    other = plan(image, "opencv-python==4.11.0.86")
+    assert other.requirements == ("opencv-python-headless==4.11.0.86",)
     contrib = plan(image, "opencv-contrib-python")
     assert contrib.requirements == ("opencv-contrib-python-headless",)
     assert "opencv-python ; python_version < '0'" in contrib.overrides
+
+
+def test_an_opencv_that_cannot_be_imported_beside_numpy_2_is_not_taken(image: NodeImage) -> None:
+    made = plan(image, "opencv-python-headless[ffmpeg]<=4.7.0.72")
+    assert made.key == ""
+    assert "allows only versions made for numpy 1, and the image has numpy 2" in made.notes[0]
+    for kept in ("opencv-python<5", "opencv-python~=4.9", "opencv-python>=4.5"):
+        assert not any("numpy" in note for note in plan(image, kept).notes)
+    with_its_numpy = plan(image, "opencv-python==4.8.0.76", "numpy<2")
+    assert "opencv-python-headless==4.8.0.76" in with_its_numpy.requirements
 
 
 def test_what_belongs_to_torch_is_known_by_name() -> None:

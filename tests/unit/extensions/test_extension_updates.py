@@ -51,8 +51,8 @@ async def until(condition: object) -> None:
             await anyio.lowlevel.checkpoint()
 
 
-async def notes(registry: ExtensionRegistry, name: str) -> tuple[str, ...]:
-    return (await registry.get(LOCAL_TENANT, ExtensionName(name))).notes
+async def note(registry: ExtensionRegistry, name: str) -> str:
+    return (await registry.get(LOCAL_TENANT, ExtensionName(name))).outdated
 
 
 async def test_the_catalogue_answers_while_outdated_packs_are_brought_up_to_date_two_at_a_time(
@@ -64,19 +64,18 @@ async def test_the_catalogue_answers_while_outdated_packs_are_brought_up_to_date
         assert {"A", "B", "C", "D", "LoadImage"} <= types.keys()
         assert "aNew" not in types
         await until(lambda: len(house.sandboxes.waiting) == 2)
-        assert house.sandboxes.waiting == ["a", "b"]
-        assert await notes(registry, "a") == (
-            "is being brought up to date with the node image and its policy",
-        )
-        assert await notes(registry, "c") == (
-            "waits for its turn to be brought up to date with the node image and its policy",
+        assert sorted(house.sandboxes.waiting) == ["a", "b"]
+        assert await note(registry, "a") == "is being brought up to date with the node image and its policy"
+        assert (
+            await note(registry, "c")
+            == "waits for its turn to be brought up to date with the node image and its policy"
         )
         await registry.refresh(LOCAL_TENANT, None)  # asks for nothing twice
         house.sandboxes.gates["a"].set()
         await until(lambda: len(house.sandboxes.waiting) == 3)
-        assert house.sandboxes.waiting == ["a", "b", "c"]
+        assert sorted(house.sandboxes.waiting) == ["a", "b", "c"]
         assert "aNew" in await registry.node_types(LOCAL_TENANT)
-        assert await notes(registry, "a") == ()
+        assert await note(registry, "a") == ""
         for gate in house.sandboxes.gates.values():
             gate.set()
         await registry.make_current(LOCAL_TENANT, ["B", "C", "D"])
@@ -103,7 +102,7 @@ async def test_an_update_that_fails_is_said_and_tried_again_for_a_prompt_only(ho
         ) as caught:
             await registry.make_current(LOCAL_TENANT, ["A"])
         assert caught.value.hint == "be patient"
-        assert "no numpy for you" in (await notes(registry, "a"))[0]
+        assert "no numpy for you" in await note(registry, "a")
         assert "A" in await registry.refresh(LOCAL_TENANT, None)
         assert "A" in await registry.refresh(LOCAL_TENANT, ["A"])
         house.environments.fails = None
@@ -112,7 +111,7 @@ async def test_an_update_that_fails_is_said_and_tried_again_for_a_prompt_only(ho
         assert "aNew" not in await registry.node_types(LOCAL_TENANT)  # it failed a moment ago
         await registry.make_current(LOCAL_TENANT, ["A"])
         assert "aNew" in await registry.node_types(LOCAL_TENANT)
-        assert await notes(registry, "a") == ()
+        assert await note(registry, "a") == ""
 
 
 async def test_descriptions_outlive_a_host_that_stopped_on_the_way_to_newer_ones(house: House) -> None:
@@ -127,8 +126,9 @@ async def test_descriptions_outlive_a_host_that_stopped_on_the_way_to_newer_ones
         assert house.meta("a")["image_id"] == "sha256:two"
     async with house.open() as registry:
         assert "A" in await registry.node_types(LOCAL_TENANT)
-        assert await notes(registry, "a") == (
-            "is brought up to date with the node image and its policy when it is used",
+        assert (
+            await note(registry, "a")
+            == "is brought up to date with the node image and its policy when it is used"
         )
         await registry.make_current(LOCAL_TENANT, ["A"])
         assert "aNew" in await registry.node_types(LOCAL_TENANT)
@@ -147,8 +147,8 @@ async def test_a_pack_that_is_slow_to_describe_does_not_hold_the_catalogue(
             types = await registry.refresh(LOCAL_TENANT, None)
         assert types["Glow"].description.info["description"] == "live"
         assert types["Blur"].description.info["description"] == ""
-        assert "did not describe its nodes within 0.05 s" in (await notes(registry, "blur"))[0]
-        assert await notes(registry, "glow") == ()
+        assert "did not describe its nodes within 0.05 s" in await note(registry, "blur")
+        assert await note(registry, "glow") == ""
         await registry.refresh(LOCAL_TENANT, None)
         assert len(session.asked) == 1  # the question of before is still open
 
@@ -156,7 +156,7 @@ async def test_a_pack_that_is_slow_to_describe_does_not_hold_the_catalogue(
         await until(lambda: not registry._updates._late)
         types = await registry.refresh(LOCAL_TENANT, None)
         assert types["Blur"].description.info["description"] == "live"
-        assert await notes(registry, "blur") == ()
+        assert await note(registry, "blur") == ""
 
 
 async def test_a_host_that_stops_leaves_no_update_behind(house: House) -> None:
