@@ -1,8 +1,9 @@
 """Stand-ins for the ComfyUI modules that packs import: one file here per module there, under the same name.
 
-``aliases.py`` makes ``import folder_paths`` reach ``compat/folder_paths.py``. Written from descriptions and observed
-behaviour of those modules; none of their code is in here (``tests/compat/licence_distance.py`` looks). Three kinds of
-things live here:
+``aliases.py`` makes ``import folder_paths`` reach ``compat/folder_paths.py``. Written from descriptions of those
+modules, from what they were seen to do and, where both left a question open, from facts looked up in their source; none
+of their code is in here (``tests/compat/licence_distance.py`` looks for likeness).
+Three kinds of things live here:
 
 * real behaviour for what packs use without a model: ``folder_paths``, ``nodes`` (image, mask, latent, text),
   ``comfy.utils``, ``comfy.model_management``, ``server``, ``comfy_execution``, the whole V3 API ``comfy_api``;

@@ -78,17 +78,18 @@ def prepare_callback(
     """A sampler's callback ``(step, x0, x, total_steps)`` that reports progress."""
     from .comfy.utils import ProgressBar
 
-    previewer = get_previewer(getattr(model, "load_device", None), None)
     bar = ProgressBar(steps)
+    kept: dict[str, Any] | None = x0_output_dict
+    previewer = get_previewer(getattr(model, "load_device", None), None)
 
-    def callback(step: int, x0: Any, x: Any, total_steps: int) -> None:
+    def report(step: int, x0: Any, x: Any, total_steps: int) -> None:
         del x
-        if x0_output_dict is not None:
-            x0_output_dict["x0"] = x0
-        preview = previewer.decode_latent_to_preview_image("JPEG", x0) if previewer is not None else None
-        bar.update_absolute(step + 1, total_steps, preview)
+        if kept is not None:
+            kept.update(x0=x0)
+        picture = previewer and previewer.decode_latent_to_preview_image("JPEG", x0)
+        bar.update_absolute(step + 1, total_steps, picture)
 
-    return callback
+    return report
 
 
 def set_preview_method(override: str | None = None) -> None:

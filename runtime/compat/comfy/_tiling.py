@@ -57,11 +57,12 @@ def tiled_scale_multidim(
         for size, length, lap, amount, formula in zip(samples.shape[2:], tile, *each, strict=False)
     ]
 
+    tick = (lambda _: None) if pbar is None else pbar.update
+
     def done(piece: Any) -> Any:
-        result = function(piece).to(output_device)
-        if pbar is not None:
-            pbar.update(1)
-        return result
+        result = function(piece)
+        tick(1)
+        return result.to(output_device)
 
     shape = [out_channels, *(axis.scaled(axis.size) for axis in axes)]
     output = torch.empty([len(samples), *shape], device=output_device)

@@ -66,9 +66,9 @@ def _made() -> dict[str, Any]:
             """Nothing: the weights come from a file."""
 
         def forward(self, *args: Any, **kwargs: Any) -> Any:
-            if self.comfy_cast_weights or self.weight_function or self.bias_function:
-                return self.forward_comfy_cast_weights(*args, **kwargs)
-            return super().forward(*args, **kwargs)  # type: ignore[misc]
+            as_stored = not (self.comfy_cast_weights or self.weight_function or self.bias_function)
+            run = super().forward if as_stored else self.forward_comfy_cast_weights  # type: ignore[misc]
+            return run(*args, **kwargs)
 
         def forward_comfy_cast_weights(self, *args: Any, **kwargs: Any) -> Any:
             raise NotImplementedError

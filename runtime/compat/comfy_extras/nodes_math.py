@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import string
+import sys
 from typing import Any
 
 from .._standins import names_only
@@ -16,13 +17,12 @@ __getattr__ = names_only(__name__)
 def _as_float(result: Any, what: str) -> float:
     if not isinstance(result, (int, float)):
         raise TypeError(f"{what} gives {type(result).__name__}, not a number")
-    try:
-        number = float(result)
-    except OverflowError:
-        raise ValueError(f"{what} gives a number that is too large for FLOAT") from None
-    if math.isfinite(number):
-        return number
-    raise ValueError(f"{what} gives {number}, which is not finite")
+    if isinstance(result, int) and abs(result) > sys.float_info.max:
+        raise ValueError(f"{what} gives a number that is too large for FLOAT")
+    number = float(result)
+    if number in (math.inf, -math.inf) or math.isnan(number):
+        raise ValueError(f"{what} gives {number}, which is not finite")
+    return number
 
 
 class MathExpressionNode(V3Node):

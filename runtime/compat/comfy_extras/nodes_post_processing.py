@@ -63,8 +63,8 @@ class Blend(ExtraNode):
         """The curve of soft light: a root, and for the darkest quarter the cubic that meets it."""
         import torch
 
-        cubic = 4 * x + x * x * (16 * x - 12)
-        return torch.where(x > 0.25, x.sqrt(), cubic)
+        root, cubic = x.sqrt(), x * (4 + x * (16 * x - 12))
+        return torch.where(x > 0.25, root, cubic)
 
 
 def gaussian_kernel(kernel_size: int, sigma: float, device: Any = None) -> Any:

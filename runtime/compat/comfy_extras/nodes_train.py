@@ -77,10 +77,10 @@ class LoadImageSetFromFolderNode:
     EXPERIMENTAL = True
 
     def load_images(self, folder: str, resize_method: str = "None") -> tuple[Any]:
-        directory = os.path.join(folder_paths.get_input_directory(), folder)
-        with os.scandir(directory) as entries:
+        place = os.path.join(folder_paths.get_input_directory(), folder)
+        with os.scandir(place) as entries:
             pictures = [entry.name for entry in entries if entry.name.lower().endswith(_PICTURES)]
-        return (load_and_process_images(pictures, directory, resize_method),)
+        return (load_and_process_images(pictures, place, resize_method),)
 
 
 NODE_CLASS_MAPPINGS = {"LoadImageSetFromFolderNode": LoadImageSetFromFolderNode}

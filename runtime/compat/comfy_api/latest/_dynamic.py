@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..internal import prune_dict
 from ._types import AnyType, ComfyTypeI, ComfyTypeIO, Input, Output, WidgetInput, _ComfyType, comfytype
 
 _MAX_NAMES = 100
@@ -126,7 +125,7 @@ class Autogrow(ComfyTypeI):
             self.names = [f"{prefix}{index}" for index in range(max)]
 
         def as_dict(self) -> dict[str, Any]:
-            return super().as_dict() | {"prefix": self.prefix, "min": self.min, "max": self.max}
+            return super().as_dict() | {name: getattr(self, name) for name in ("prefix", "min", "max")}
 
     class TemplateNames(_Template):
         """Inputs with these names."""
@@ -239,10 +238,6 @@ class DynamicSlot(ComfyTypeI):
             return [self.slot, *self.inputs]
 
         def as_dict(self) -> dict[str, Any]:
-            return super().as_dict() | prune_dict(
-                {
-                    "slotType": str(self.slot.get_io_type()),
-                    "inputs": serialise(self.inputs),
-                    "forceInput": self.force_input,
-                }
-            )
+            forced = {"forceInput": True} if self.force_input else {}
+            kind = str(self.slot.get_io_type())
+            return super().as_dict() | {"slotType": kind, "inputs": serialise(self.inputs), **forced}
