@@ -372,8 +372,7 @@ def get_save_image_path(
                 f"write '{{tenant: {area}, access: rw}}' below its 'paths:'"
             )
     prefix = _fill_in(filename_prefix, image_width, image_height)
-    subfolder = os.path.dirname(os.path.normpath(prefix))
-    stem = os.path.basename(os.path.normpath(prefix))
+    subfolder, stem = os.path.split(os.path.normpath(prefix))
     folder = os.path.join(output_dir, subfolder)
     if not _is_below(folder, output_dir):
         raise ValueError(f"files may be saved below {output_dir} only; {filename_prefix!r} leads to {folder}")

@@ -2,9 +2,10 @@
 
     python tests/compat/licence_distance.py CHECKOUT [--limit SHARE] [--show N]
 
-Our code does what ComfyUI does in a form of its own; this looks whether a form came along with the behaviour. Each function body of ours is read into tokens twice: as it stands, and with its own names blanked (names of
-attributes, arguments by keyword and builtins stay). Against the body of the same name and the likeliest others of the
-checkout, it counts which share of our tokens lies in stretches that both have in the same order.
+Our code does what ComfyUI does in a form of its own; this looks whether a form came along with the behaviour. Each
+function body of ours is read into tokens twice: as it stands, and with its own names blanked (names of attributes,
+arguments by keyword and builtins stay). Against the body of the same name and the likeliest others of the checkout, it
+counts which share of our tokens lies in stretches that both have in the same order.
 Declarations (``INPUT_TYPES``, ``define_schema``) and signatures are interfaces and do not count, nor do bodies of
 less than 25 tokens (with blanked names, less than 45, and in tests: those are alike by chance). Texts are compared by
 runs of seven words. Nothing of the checkout is printed but names and places.
@@ -95,7 +96,7 @@ def main() -> int:
         key=lambda found: -found.share,
     )
     over = [found for found in nearest if found.is_over(options.limit) and label(found.ours) not in ACCEPTED]
-    for found in nearest[: max(options.show, len(over))]:
+    for found in over + [found for found in nearest if found not in over][: options.show]:
         mark = "OVER" if found in over else "kept" if label(found.ours) in ACCEPTED else "    "
         size = f"longest {found.longest:3} of {len(found.ours.exact):3} tokens"
         shares = f"{found.exact:4.0%} as it stands, {found.blanked:4.0%} with names blanked, {size}"

@@ -59,10 +59,8 @@ class LTXVCropGuides(ExtraNode):
         import torch
 
         samples, mask = latent["samples"].clone(), latent.get("noise_mask")
-        if mask is None:
-            batch, _, frames, _, _ = samples.shape
-            mask = torch.ones((batch, 1, frames, 1, 1), dtype=torch.float32, device=samples.device)
-        mask = mask.clone()
+        per_frame = torch.ones_like(samples[:, :1, :, :1, :1], dtype=torch.float32)
+        mask = per_frame if mask is None else mask.clone()
         guides = next((extra["keyframe_idxs"] for _, extra in positive if "keyframe_idxs" in extra), None)
         count = 0 if guides is None else torch.unique(guides[:, 0]).shape[0]
         if count:

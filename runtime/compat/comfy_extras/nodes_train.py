@@ -40,9 +40,9 @@ def _opened(path: str) -> Any:
     from PIL import Image
 
     with node_helpers.pillow(Image.open, path) as file:
-        if file.mode == "I":  # 32 bits a pixel
-            return file.point(lambda value: value * (1 / 255)).convert("RGB")
-        return file.convert("RGB")
+        deep = file.mode == "I"  # 32 bits a pixel
+        readable = file.point(lambda level: level * (1 / 255)) if deep else file
+        return readable.convert("RGB")
 
 
 def _in_size(picture: Any, size: tuple[Any, Any], method: str, name: str) -> Any:
