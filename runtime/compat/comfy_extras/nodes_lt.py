@@ -59,8 +59,11 @@ class LTXVCropGuides(ExtraNode):
         import torch
 
         samples, mask = latent["samples"].clone(), latent.get("noise_mask")
-        frames = samples[:, :1, :, :1, :1]  # a mask of one cell for each
-        mask = torch.ones_like(frames, dtype=torch.float32) if mask is None else mask.clone()
+        if mask is None:
+            cells = samples[:, :1, :, :1, :1]  # one for each frame
+            mask = torch.ones_like(cells, dtype=torch.float32)
+        else:
+            mask = mask.clone()
         guides = next((extra["keyframe_idxs"] for _, extra in positive if "keyframe_idxs" in extra), None)
         count = 0 if guides is None else torch.unique(guides[:, 0]).shape[0]
         if count:
