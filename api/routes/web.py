@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request
 from starlette.responses import FileResponse, Response
@@ -14,10 +14,13 @@ from api import pack_web
 from api.errors import OrjsonResponse
 from api.files import DescriptorResponse, OpenFileResponse, content_type
 from api.routes.frontend import content_security_policy
-from api.services import ForTenant, Have
+from api.services import ForTenant, Have, Services
 from api.threads import file_work
 from api.trees import FileUnknownError
-from policies import RingfenceError
+from engine import PackFiles
+from policies import RingfenceError, TenantId
+
+T = TypeVar("T")
 
 router = APIRouter()
 files_router = APIRouter()  # without a twin below /api
@@ -62,16 +65,14 @@ async def list_scripts(request: Request, services: Have, tenant: ForTenant) -> R
     """Scripts that the web page loads: the page's own, then those of packs whose policy says ``web_files: true``."""
     frontend = getattr(request.app.state, "frontend", None)
     own: Sequence[str] = getattr(frontend, "scripts", ())
-    packs = await services.engine.extensions.pack_files(tenant)
-    found = await file_work(partial(pack_web.scripts, packs))
+    found = await _of_packs(services, tenant, pack_web.scripts)
     return OrjsonResponse([*own, *(path for path in found if path not in own)])
 
 
 @router.get("/i18n", summary="Translations of packs", responses={200: {"description": "Texts by language"}})
 async def translations(request: Request, services: Have, tenant: ForTenant) -> Response:
     """Texts by language, merged over all packs."""
-    packs = await services.engine.extensions.pack_files(tenant)
-    return _json(await file_work(partial(_texts(request).translations, packs)))
+    return _json(await _of_packs(services, tenant, _texts(request).translations))
 
 
 @router.get(
@@ -81,8 +82,7 @@ async def translations(request: Request, services: Have, tenant: ForTenant) -> R
 )
 async def templates(request: Request, services: Have, tenant: ForTenant) -> Response:
     """Names of example workflows by pack."""
-    packs = await services.engine.extensions.pack_files(tenant)
-    return _json(await file_work(partial(_texts(request).templates, packs)))
+    return _json(await _of_packs(services, tenant, _texts(request).templates))
 
 
 @router.get(
@@ -92,8 +92,7 @@ async def templates(request: Request, services: Have, tenant: ForTenant) -> Resp
 )
 async def subgraphs(request: Request, services: Have, tenant: ForTenant) -> Response:
     """Subgraphs by id; the list has the contents already, so that nobody asks for each."""
-    packs = await services.engine.extensions.pack_files(tenant)
-    return _json(await file_work(partial(_texts(request).subgraphs, packs)))
+    return _json(await _of_packs(services, tenant, _texts(request).subgraphs))
 
 
 @router.get(
@@ -158,6 +157,11 @@ async def template_file(pack: str, file: str, services: Have, tenant: ForTenant)
 
 def _json(text: bytes) -> Response:
     return Response(text, media_type="application/json")
+
+
+async def _of_packs(services: Services, tenant: TenantId, read: Callable[[Sequence[PackFiles]], T]) -> T:
+    """What ``read`` finds in the files of the tenant's packs, off the event loop."""
+    return await file_work(partial(read, await services.engine.extensions.pack_files(tenant)))
 
 
 def _texts(request: Request) -> pack_web.PackTexts:
