@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import anyio
 import anyio.to_thread
@@ -36,6 +36,8 @@ from sandbox.environment_plan import (
 from sandbox.group_requirements import merge_declared, told_of_group
 from sandbox.launcher import build_verb as verb
 from sandbox.manifests import Declared, read_declared
+
+IMAGE_FRESH_S: Final = 1.0  # as long as a policy that was read (sandbox/manager.py)
 
 logger = logging.getLogger(__name__)
 
@@ -93,10 +95,16 @@ class Environments:
         self._limits = limits or EnvironmentLimits()
         self._locks: dict[str, anyio.Lock] = {}
         self._slots = anyio.CapacityLimiter(self._limits.builds_at_once)
+        self._image: tuple[float, verb.NodeImage] | None = None
 
     async def image(self) -> verb.NodeImage:
-        """The node image. Raises: StartError when there is none."""
-        return await self._builder.image()
+        """The node image, as it was at most ``IMAGE_FRESH_S`` ago: every node call asks, and the engine answers slowly.
+
+        Raises: StartError when there is none.
+        """
+        if self._image is None or time.monotonic() - self._image[0] >= IMAGE_FRESH_S:
+            self._image = (time.monotonic(), await self._builder.image())
+        return self._image[1]
 
     async def ensure(
         self, tenant: TenantId, pack: Path, policy: EffectivePolicy, progress: Progress
