@@ -84,7 +84,7 @@ class Sandbox:
         """Calls that run or wait for their turn; not idle while there are any."""
         self.used_at = time.monotonic()
         self._quiet = anyio.Event()
-        self.turn = anyio.Lock()
+        self.turn = anyio.Lock(fast_acquire=True)
         """Held by the one synchronous node function that runs."""
         self.ended_by: SandboxError | None = None
         self.is_deliberate = False

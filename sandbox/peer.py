@@ -115,7 +115,7 @@ class Peer:
         self._waiting: dict[int, PendingCall] = {}
         self._serving: set[int] = set()
         self._slots = anyio.Semaphore(MAX_OPEN_REQUESTS)
-        self._writing = anyio.Lock()
+        self._writing = anyio.Lock(fast_acquire=True)
         self._bytes = Allowance(BYTES_PER_S, 2 * BYTES_PER_S)
         self._frames = Allowance(FRAMES_PER_S, 2 * FRAMES_PER_S)
         self._ended = False
@@ -247,9 +247,15 @@ class Peer:
         if self._ended:
             raise ConversationEndedError
         try:
+            # Nearly every frame fits the socket at once; a deadline and its timer are for those that do not.
+            rest = frame
+            if not self._writing.locked():
+                if self._stream.write_at_once(frame):
+                    return
+                rest = b""
             with anyio.fail_after(self._write_timeout_s):
                 async with self._writing:
-                    await self._stream.write(frame)
+                    await self._stream.write(rest)
         except TimeoutError:
             self._does_not_read = True
             self.hang_up()

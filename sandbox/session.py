@@ -75,6 +75,7 @@ class ExtensionSession:
         self._outputs = Outputs(store, sandbox.id, sandbox.policy)
         self._exchanges = Exchanges(sandbox, extension, calls)
         self._loaded: LoadedExtension | None = None
+        self._async_nodes: frozenset[str] | None = None
         self._loading = anyio.Lock()
 
     @property
@@ -433,7 +434,9 @@ class ExtensionSession:
         return params
 
     def _is_async(self, class_type: str) -> bool:
-        return any(node.is_async for node in self.loaded.nodes if node.class_type == class_type)
+        if self._async_nodes is None:
+            self._async_nodes = frozenset(node.class_type for node in self.loaded.nodes if node.is_async)
+        return class_type in self._async_nodes
 
 
 def _large(tree: Any) -> list[str]:

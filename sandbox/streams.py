@@ -47,6 +47,13 @@ class ByteStream(Protocol):
             EndOfStreamError: the other side is gone.
         """
 
+    def write_at_once(self, data: bytes) -> bool:
+        """Send ``data`` now, all of it; False when some still waits, so that ``write(b"")`` has to wait for room.
+
+        Raises:
+            EndOfStreamError: the other side is gone.
+        """
+
     def close(self) -> None:
         """Hang up at once."""
 
@@ -81,6 +88,14 @@ class SocketStream:
             await self._writer.drain()
         except OSError as error:
             raise EndOfStreamError from error
+
+    def write_at_once(self, data: bytes) -> bool:
+        """See ``ByteStream``."""
+        transport = self._writer.transport
+        if transport.is_closing():
+            raise EndOfStreamError
+        transport.write(data)
+        return transport.get_write_buffer_size() == 0
 
     def close(self) -> None:
         """See ``ByteStream``."""
@@ -118,6 +133,10 @@ class AttachedStream:
     async def write(self, data: bytes) -> None:
         """See ``ByteStream``."""
         await self._inner.write(data)
+
+    def write_at_once(self, data: bytes) -> bool:
+        """See ``ByteStream``."""
+        return self._inner.write_at_once(data)
 
     def close(self) -> None:
         """See ``ByteStream``."""
