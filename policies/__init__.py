@@ -14,7 +14,7 @@ from policies.errors import (
     RingfenceError,
 )
 from policies.explanation import Row, explain
-from policies.model import EffectivePolicy, HostPath, Source, TenantPath
+from policies.model import EffectivePolicy, HostPath, Network, Secret, Source, TenantPath
 from policies.names import (
     CORE_EXTENSION,
     LOCAL_TENANT,
@@ -33,6 +33,7 @@ from policies.names import (
     parse_tenant_id,
     suggest_extension_name,
 )
+from policies.network import Destination, parse_destination, plain_host, why_not_public
 from policies.paths import open_beneath, resolve_beneath
 from policies.seccomp import seccomp_profile
 from policies.store import PolicyStore
@@ -43,10 +44,12 @@ __all__ = [
     "CORE_EXTENSION",
     "LOCAL_TENANT",
     "CeilingError",
+    "Destination",
     "EffectivePolicy",
     "ExtensionName",
     "HostPath",
     "NameInvalidError",
+    "Network",
     "NodeId",
     "PathEscapeError",
     "PolicyError",
@@ -58,6 +61,7 @@ __all__ = [
     "Row",
     "SandboxGroup",
     "SandboxId",
+    "Secret",
     "Source",
     "TenantId",
     "TenantPath",
@@ -66,14 +70,17 @@ __all__ = [
     "format_duration",
     "open_beneath",
     "own_folder",
+    "parse_destination",
     "parse_extension_name",
     "parse_node_id",
     "parse_prompt_id",
     "parse_sandbox_group",
     "parse_sandbox_id",
     "parse_tenant_id",
+    "plain_host",
     "resolve_beneath",
     "safe_text",
     "seccomp_profile",
     "suggest_extension_name",
+    "why_not_public",
 ]

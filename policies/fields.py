@@ -11,10 +11,11 @@ from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
 
 from policies.errors import FieldError, NameInvalidError
 from policies.names import parse_sandbox_group, parse_tenant_id
+from policies.network import ANY_DESTINATION, DESTINATIONS_LIMIT, parse_destination
 from policies.text import safe_text
 from policies.units import (
     MAX_BYTES,
@@ -107,18 +108,6 @@ GpuCount = Annotated[int, BeforeValidator(_whole(0, 1024)), _count_schema(0, 102
 # --- words ----------------------------------------------------------------------------------------------------
 
 
-def _network(value: object) -> str:
-    if value == "none":
-        return "none"
-    raise FieldError(
-        f"{_shown(value)}: a sandbox has no network in this version",
-        "write 'none' or remove the line (a list of allowed 'host:port' will come here)",
-    )
-
-
-Network = Annotated[str, BeforeValidator(_network), WithJsonSchema({"const": "none"})]
-
-
 def _group(value: object) -> str:
     if not isinstance(value, str):
         raise FieldError(f"{_shown(value)} is not a group name", "write a word such as 'video'")
@@ -202,10 +191,10 @@ FORBIDDEN_NAMES: dict[str, str] = {
     "IFS": "it changes how a shell reads commands",
     "ENV": "a shell runs the file it names",
     "BASH_ENV": "a shell runs the file it names",
-    "HTTP_PROXY": "a sandbox has no network",
-    "HTTPS_PROXY": "a sandbox has no network",
-    "ALL_PROXY": "a sandbox has no network",
-    "NO_PROXY": "a sandbox has no network",
+    "HTTP_PROXY": "the worker sets it; use 'network'",
+    "HTTPS_PROXY": "the worker sets it; use 'network'",
+    "ALL_PROXY": "the worker sets it; use 'network'",
+    "NO_PROXY": "the worker sets it; use 'network'",
 }
 """Names no policy may set, each with its reason."""
 
@@ -253,6 +242,169 @@ VariableName = Annotated[
 ]
 VariableValue = Annotated[
     str, BeforeValidator(_variable_value), WithJsonSchema({"type": ["string", "integer"]})
+]
+
+# --- network and secrets --------------------------------------------------------------------------------------
+
+_DESTINATION_SCHEMA: dict[str, Any] = {
+    "type": "string",
+    "pattern": r"^(\*\.)?([a-z0-9.-]+|\[[0-9a-f:]+\]):[1-9][0-9]{0,4}$",
+    "examples": ["api.example.com:443", "*.example.org:443"],
+}
+
+
+def _destination(value: object) -> str:
+    return str(parse_destination(value))
+
+
+def _exact_destination(value: object) -> str:
+    destination = parse_destination(value)
+    if destination.is_wildcard:
+        raise FieldError(f"{_shown(value)} is more than one host", "name the one host that the secret is for")
+    if destination.port == 80:
+        raise FieldError(
+            f"{_shown(value)} would carry the secret unencrypted", "write the port of HTTPS, ':443'"
+        )
+    return str(destination)
+
+
+def check_destinations(entries: tuple[str, ...]) -> tuple[str, ...]:
+    """Raises: FieldError for a list that names something twice or is too long."""
+    if len(entries) > DESTINATIONS_LIMIT:
+        raise FieldError(f"{len(entries)} destinations are too many", f"write at most {DESTINATIONS_LIMIT}")
+    for index, entry in enumerate(entries):
+        if entry in entries[:index]:
+            raise FieldError(f"'{entry}' is named twice", "keep one of the two")
+    return entries
+
+
+def _network_ceiling(value: object) -> object:
+    if value == "none":
+        return ()
+    if value == ANY_DESTINATION:
+        return (ANY_DESTINATION,)
+    if not isinstance(value, list | tuple):
+        raise FieldError(
+            f"{_shown(value)} is not a list of destinations", "write none, any, or a list of 'name:port'"
+        )
+    return tuple(value)
+
+
+def _capped_destination(value: object) -> str:
+    return ANY_DESTINATION if value == ANY_DESTINATION else str(parse_destination(value))
+
+
+def _any_alone(entries: tuple[str, ...]) -> tuple[str, ...]:
+    if ANY_DESTINATION in entries and len(entries) > 1:
+        raise FieldError("'any' stands beside other destinations", "write 'any' alone, or remove it")
+    return check_destinations(entries)
+
+
+DestinationText = Annotated[str, BeforeValidator(_destination), WithJsonSchema(_DESTINATION_SCHEMA)]
+ExactDestination = Annotated[str, BeforeValidator(_exact_destination), WithJsonSchema(_DESTINATION_SCHEMA)]
+NetworkCeiling = Annotated[
+    tuple[Annotated[str, BeforeValidator(_capped_destination)], ...],
+    BeforeValidator(_network_ceiling),
+    AfterValidator(_any_alone),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"enum": ["none", ANY_DESTINATION]},
+                {"type": "array", "maxItems": DESTINATIONS_LIMIT, "items": _DESTINATION_SCHEMA},
+            ]
+        }
+    ),
+]
+
+_VARIABLE_PATTERN = re.compile(r"[A-Z_][A-Z0-9_]{0,127}\*?\Z")
+ANY_VARIABLE = "any"
+
+
+def _variables_ceiling(value: object) -> object:
+    if value == ANY_VARIABLE:
+        return (ANY_VARIABLE,)
+    if not isinstance(value, list | tuple):
+        raise FieldError(
+            f"{_shown(value)} is not a list of names",
+            "write any, or a list such as [OMP_NUM_THREADS, 'HF_*']",
+        )
+    if len(value) > 256:
+        raise FieldError(f"{len(value)} names are too many", "write at most 256")
+    return tuple(value)
+
+
+def _variable_pattern(value: object) -> str:
+    if value == ANY_VARIABLE:
+        return ANY_VARIABLE
+    if not isinstance(value, str) or not _VARIABLE_PATTERN.match(value):
+        raise FieldError(
+            f"{_shown(value)} is not a variable name", "use A-Z, 0-9 and '_', and at most one '*' at the end"
+        )
+    return value
+
+
+VariablesCeiling = Annotated[
+    tuple[Annotated[str, BeforeValidator(_variable_pattern)], ...],
+    BeforeValidator(_variables_ceiling),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"const": ANY_VARIABLE},
+                {
+                    "type": "array",
+                    "maxItems": 256,
+                    "items": {"type": "string", "pattern": "^[A-Z_][A-Z0-9_]*\\*?$"},
+                },
+            ]
+        }
+    ),
+]
+
+
+def allows_variable(patterns: tuple[str, ...], name: str) -> bool:
+    """Whether a ceiling of variable names has `name` in it."""
+    return any(
+        pattern in (ANY_VARIABLE, name) or (pattern.endswith("*") and name.startswith(pattern[:-1]))
+        for pattern in patterns
+    )
+
+
+_HEADER = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}\Z")
+_FRAMING_HEADERS = frozenset(
+    {
+        "connection", "content-encoding", "content-length", "expect", "forwarded", "host", "keep-alive", "te",
+        "trailer", "transfer-encoding", "upgrade", "via",
+    }
+)  # fmt: skip
+
+
+def _header(value: object) -> str:
+    form = "write a header of the request, such as 'Authorization' or 'X-Api-Key'"
+    if not isinstance(value, str) or not _HEADER.match(value):
+        raise FieldError(f"{_shown(value)} is not a header name", form)
+    if value.lower() in _FRAMING_HEADERS or value.lower().startswith("proxy-"):
+        raise FieldError(f"'{value}' says where a request goes or ends", form)
+    return value
+
+
+def _secret_format(value: object) -> str:
+    form = "write '{}' where the secret goes, such as 'Bearer {}'"
+    if not isinstance(value, str) or not 2 <= len(value) <= 256:
+        raise FieldError(f"{_shown(value)} is not the value of a header", form)
+    if not (value.isascii() and value.isprintable()) or value != value.strip():
+        raise FieldError(f"{_shown(value)} has a character that a header cannot carry", form)
+    if value.count("{}") != 1 or value.count("{") != 1 or value.count("}") != 1:
+        raise FieldError(f"{_shown(value)} has no '{{}}', or more than one brace", form)
+    return value
+
+
+HeaderName = Annotated[
+    str,
+    BeforeValidator(_header),
+    WithJsonSchema({"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9-]{0,63}$"}),
+]
+SecretFormat = Annotated[
+    str, BeforeValidator(_secret_format), WithJsonSchema({"type": "string", "pattern": r"^[^{}]*\{\}[^{}]*$"})
 ]
 
 # --- paths (their spelling; containment is `paths.py`) --------------------------------------------------------

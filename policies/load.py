@@ -26,13 +26,15 @@ from policies.yaml_tree import Tree, parse_tree
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 _TAGS: dict[str, type[BaseModel]] = {"tenant-path": TenantPath, "host-path": HostPath}
-_LATER = {"secrets", "web", "egress"}
 _MEANT = {
     "shm": "shared_memory",
     "mounts": "paths",
     "volumes": "paths",
     "env": "environment",
     "ulimit": "nofile",
+    "egress": "network",
+    "web": "web_files",
+    "runtime": "isolation",
 }
 
 
@@ -137,8 +139,6 @@ def _unknown_key(model: type[BaseModel], loc: tuple[str | int, ...]) -> tuple[st
     known = _keys_at(model, loc[:-1])
     where = _dotted(tuple(part for part in loc[:-1] if part not in _TAGS))
     message = f"unknown key '{safe_text(key, 60)}'" + (f" in {safe_text(where, 120)}" if where else "")
-    if key in _LATER:
-        return message, "this version has no such key yet; remove the line"
     near = difflib.get_close_matches(key.lower(), known, n=1, cutoff=0.6)
     guess = _MEANT.get(key) if _MEANT.get(key) in known else (near[0] if near else None)
     if guess:

@@ -35,25 +35,32 @@ from policies.fields import (
     BuildSeconds,
     Count,
     Cpus,
+    DestinationText,
+    ExactDestination,
     GpuCount,
     Gpus,
     Group,
+    HeaderName,
     Memory,
     MessageSize,
     MountPoint,
-    Network,
+    NetworkCeiling,
     Nofile,
     PathRoot,
     Pids,
     Seconds,
+    SecretFormat,
     Size,
     TenantArea,
     TenantName,
     TmpfsSize,
     VariableName,
+    VariablesCeiling,
     VariableValue,
+    check_destinations,
     check_variable_count,
 )
+from policies.network import Destination, parse_destination
 
 Access = Literal["ro", "rw"]
 Scope = Literal["extension", "tenant"]
@@ -160,6 +167,86 @@ Paths = Annotated[tuple[PathEntry, ...], BeforeValidator(_listed), AfterValidato
 Environment = Annotated[dict[VariableName, VariableValue], AfterValidator(check_variable_count)]
 
 
+# --- network and secrets --------------------------------------------------------------------------------------
+
+
+class Network(_Strict):
+    """Where the sandbox may connect to, through the host's proxy; it has no network of its own either way."""
+
+    allow: Annotated[
+        tuple[DestinationText, ...], BeforeValidator(_listed), AfterValidator(check_destinations)
+    ]
+    """`name:port` each; `*.name:port` for any one label in front. Empty: nowhere."""
+
+    def __bool__(self) -> bool:
+        return bool(self.allow)
+
+    @property
+    def destinations(self) -> tuple[Destination, ...]:
+        """The allowlist, ready to be asked."""
+        return tuple(parse_destination(text) for text in self.allow)
+
+
+def _network(value: Any) -> Any:
+    if value == "none":
+        return {"allow": ()}
+    if isinstance(value, dict) and value.get("allow") == []:
+        raise FieldError("the allowlist is empty", "write 'network: none', or name a destination")
+    if isinstance(value, dict | Network):
+        return value
+    raise FieldError(
+        "this is neither 'none' nor an allowlist", "write 'none' or '{allow: [\"api.example.com:443\"]}'"
+    )
+
+
+NetworkEntry = Annotated[
+    Network,
+    BeforeValidator(
+        _network,
+        json_schema_input_type=Literal["none"] | Network,
+    ),
+]
+
+
+class Secret(_Strict):
+    """A value of the operator's that the proxy fills in on requests to one host; the sandbox never sees it."""
+
+    name: VariableName
+    """Of the operator's file with the value, and of the variable that holds the placeholder in the sandbox."""
+    host: ExactDestination
+    """The one `name:port` it is for; has to stand in `network` as well."""
+    header: HeaderName
+    """The request header that carries it."""
+    format: SecretFormat = "{}"
+    """The header's value, `{}` being the secret."""
+
+    @property
+    def destination(self) -> Destination:
+        """The host, ready to be asked."""
+        return parse_destination(self.host)
+
+
+def _distinct_secrets(entries: tuple[Secret, ...]) -> tuple[Secret, ...]:
+    if len(entries) > 32:
+        raise FieldError(f"{len(entries)} secrets are too many", "write at most 32")
+    names: set[str] = set()
+    headers: set[tuple[str, str]] = set()
+    for entry in entries:
+        if entry.name in names:
+            raise FieldError(
+                f"'{entry.name}' is named twice", "a secret is for one host; keep one of the two"
+            )
+        where = (entry.host, entry.header.lower())
+        if where in headers:
+            raise FieldError(f"two secrets are for '{entry.header}' at {entry.host}", "keep one of the two")
+        names.add(entry.name)
+        headers.add(where)
+    return entries
+
+
+Secrets = Annotated[tuple[Secret, ...], BeforeValidator(_listed), AfterValidator(_distinct_secrets)]
+
+
 # --- what a file says -----------------------------------------------------------------------------------------
 
 
@@ -225,8 +312,10 @@ class _Values(_Strict):
     """`runc` (namespaces and seccomp) or `gvisor` (a kernel of its own; slower system calls)."""
     transport: Transport | None = None
     """How the host talks to the worker: `socket`, or `stdio` where no socket can be mounted."""
-    network: Network | None = None
-    """`none`: nothing but loopback."""
+    network: NetworkEntry | None = None
+    """`none`, or where it may connect to: `{allow: ["name:port", ...]}`."""
+    secrets: Secrets | None = None
+    """Values that the proxy fills in on requests to one host; replaces the list of the layer below as a whole."""
     gpus: Gpus | None = None
     """GPUs by UUID or index; 0 or an empty list for none."""
     routes: bool | None = None
@@ -292,8 +381,20 @@ class Ceilings(_Strict):
     """Whether `routes` may be true."""
     web_files: bool | None = None
     """Whether `web_files` may be true."""
+    isolation: Isolation | None = None
+    """The least that `isolation` may be: `gvisor` demands it."""
+    network: NetworkCeiling | None = None
+    """What `network` may name at most: none, any, or a list of `name:port`."""
+    secrets: dict[VariableName, ExactDestination] | None = None
+    """The secrets that `secrets` may name, each with the one host it may be for."""
+    environment: VariablesCeiling | None = None
+    """The variables that `environment` may name: any, or a list of names and `PREFIX*`."""
     timeouts: TimeoutCeilings | None = None
     """Longest timeouts."""
+    limits: PartialLimits | None = None
+    """Most for each of `limits`."""
+    build: PartialBuild | None = None
+    """Most for each of `build`."""
 
 
 class TenantSection(_Strict):
@@ -373,7 +474,9 @@ class EffectivePolicy(_Strict):
     shared_memory: int
     isolation: Isolation
     transport: Transport
-    network: Literal["none"]
+    network: Network
+    """Empty: nothing but loopback."""
+    secrets: tuple[Secret, ...]
     gpus: tuple[str, ...]
     """UUIDs or indices; empty for none."""
     routes: bool
