@@ -4,6 +4,7 @@ This is the lowest room: it imports nothing of the project, and knows nothing of
 Enter by this door; the modules behind it may change.
 """
 
+from policies.egress import Network, Secret
 from policies.errors import (
     CeilingError,
     NameInvalidError,
@@ -14,7 +15,7 @@ from policies.errors import (
     RingfenceError,
 )
 from policies.explanation import Row, explain
-from policies.model import EffectivePolicy, HostPath, Network, Secret, Source, TenantPath
+from policies.model import EffectivePolicy, Source
 from policies.names import (
     CORE_EXTENSION,
     LOCAL_TENANT,
@@ -34,6 +35,7 @@ from policies.names import (
     suggest_extension_name,
 )
 from policies.network import Destination, parse_destination, plain_host, why_not_public
+from policies.path_entries import HostPath, TenantPath
 from policies.paths import open_beneath, resolve_beneath
 from policies.seccomp import seccomp_profile
 from policies.store import PolicyStore
