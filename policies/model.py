@@ -87,6 +87,8 @@ class PartialLimits(Strict):
     """Log kept per sandbox; older lines go first."""
     expansion_nodes: Count | None = None
     """Nodes that one call may add to the graph by expansion."""
+    expansion_depth: Count | None = None
+    """How deep expansions may lie inside each other; a loop by expansion is one deeper with each turn."""
     message_bytes: MessageSize | None = None
     """One message to the host (at most 64MiB); tensors do not travel in messages."""
 
@@ -262,6 +264,7 @@ class Limits(Strict):
     """Lines per second."""
     log_bytes: int
     expansion_nodes: int
+    expansion_depth: int
     message_bytes: int
 
 

@@ -247,6 +247,7 @@ class ExtensionSession:
                         max_expansion=limits.expansion_nodes,
                     )
                 )
+                self._check_depth(call, parsed, what)
                 result = await self._adopted(parsed)
                 self._on_success()
                 return result
@@ -256,6 +257,16 @@ class ExtensionSession:
             finally:
                 self._sandbox.services.unlisten(number)
                 self._calls.close(number)
+
+    def _check_depth(self, call: NodeCall, parsed: messages.ParsedResult, what: str) -> None:
+        limit = self._sandbox.policy.limits.expansion_depth
+        if call.depth >= limit and any(made.expand for made in parsed.calls or ()):
+            names = self._sandbox.names
+            raise QuotaError(
+                f"{names.who}: {what} expands inside {call.depth} other expansions, the policy allows "
+                f"{names.cap('limits.expansion_depth', str(limit))}",
+                "raise 'limits.expansion_depth', or let it loop less often",
+            )
 
     async def _adopted(self, parsed: messages.ParsedResult) -> NodeResult:
         try:
