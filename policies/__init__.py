@@ -4,6 +4,7 @@ This is the lowest room: it imports nothing of the project, and knows nothing of
 Enter by this door; the modules behind it may change.
 """
 
+from policies.difference import Change, asks_more, compare
 from policies.egress import Network, Secret
 from policies.errors import (
     CeilingError,
@@ -46,6 +47,7 @@ __all__ = [
     "CORE_EXTENSION",
     "LOCAL_TENANT",
     "CeilingError",
+    "Change",
     "Destination",
     "EffectivePolicy",
     "ExtensionName",
@@ -67,6 +69,8 @@ __all__ = [
     "Source",
     "TenantId",
     "TenantPath",
+    "asks_more",
+    "compare",
     "explain",
     "format_bytes",
     "format_duration",

@@ -247,8 +247,8 @@ class ExtensionSession:
                         max_expansion=limits.expansion_nodes,
                     )
                 )
-                self._check_depth(call, parsed, what)
                 result = await self._adopted(parsed)
+                self._check_depth(call, result, what)
                 self._on_success()
                 return result
             except NodeRaisedError:
@@ -258,9 +258,10 @@ class ExtensionSession:
                 self._sandbox.services.unlisten(number)
                 self._calls.close(number)
 
-    def _check_depth(self, call: NodeCall, parsed: messages.ParsedResult, what: str) -> None:
+    def _check_depth(self, call: NodeCall, result: NodeResult, what: str) -> None:
         limit = self._sandbox.policy.limits.expansion_depth
-        if call.depth >= limit and any(made.expand for made in parsed.calls or ()):
+        if call.depth >= limit and any(made.expand for made in result.calls or ()):
+            self._outputs.release(result)
             names = self._sandbox.names
             raise QuotaError(
                 f"{names.who}: {what} expands inside {call.depth} other expansions, the policy allows "
