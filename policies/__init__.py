@@ -4,6 +4,8 @@ This is the lowest room: it imports nothing of the project, and knows nothing of
 Enter by this door; the modules behind it may change.
 """
 
+from policies.difference import Change, asks_more, compare
+from policies.egress import Network, Secret
 from policies.errors import (
     CeilingError,
     NameInvalidError,
@@ -14,7 +16,7 @@ from policies.errors import (
     RingfenceError,
 )
 from policies.explanation import Row, explain
-from policies.model import EffectivePolicy, HostPath, Source, TenantPath
+from policies.model import EffectivePolicy, Source
 from policies.names import (
     CORE_EXTENSION,
     LOCAL_TENANT,
@@ -33,6 +35,8 @@ from policies.names import (
     parse_tenant_id,
     suggest_extension_name,
 )
+from policies.network import Destination, parse_destination, plain_host, why_not_public
+from policies.path_entries import HostPath, TenantPath
 from policies.paths import open_beneath, resolve_beneath
 from policies.seccomp import seccomp_profile
 from policies.store import PolicyStore
@@ -43,10 +47,13 @@ __all__ = [
     "CORE_EXTENSION",
     "LOCAL_TENANT",
     "CeilingError",
+    "Change",
+    "Destination",
     "EffectivePolicy",
     "ExtensionName",
     "HostPath",
     "NameInvalidError",
+    "Network",
     "NodeId",
     "PathEscapeError",
     "PolicyError",
@@ -58,22 +65,28 @@ __all__ = [
     "Row",
     "SandboxGroup",
     "SandboxId",
+    "Secret",
     "Source",
     "TenantId",
     "TenantPath",
+    "asks_more",
+    "compare",
     "explain",
     "format_bytes",
     "format_duration",
     "open_beneath",
     "own_folder",
+    "parse_destination",
     "parse_extension_name",
     "parse_node_id",
     "parse_prompt_id",
     "parse_sandbox_group",
     "parse_sandbox_id",
     "parse_tenant_id",
+    "plain_host",
     "resolve_beneath",
     "safe_text",
     "seccomp_profile",
     "suggest_extension_name",
+    "why_not_public",
 ]

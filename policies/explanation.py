@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
-from policies.merge import written
+from policies.layers import written
 from policies.model import EffectivePolicy, Source
 
 
@@ -27,7 +27,9 @@ def explain(effective: EffectivePolicy) -> list[Row]:
         value = getattr(effective, name)
         if name == "sources" or value is None:
             continue
-        if isinstance(value, BaseModel):
+        if name == "network":
+            rows.append(Row(name, written(value, name), effective.source(name)))
+        elif isinstance(value, BaseModel):
             for field in type(value).model_fields:
                 key = f"{name}.{field.removesuffix('_s')}"
                 rows.append(Row(key, written(getattr(value, field), key), effective.source(key)))
@@ -35,10 +37,10 @@ def explain(effective: EffectivePolicy) -> list[Row]:
             rows += [
                 Row(f"{name}.{key}", text, effective.source(f"{name}.{key}")) for key, text in value.items()
             ]
-        elif name == "paths" and value:
-            source = effective.source("paths")
+        elif name in ("paths", "secrets") and value:
+            source = effective.source(name)
             rows += [
-                Row(f"paths[{i}]", written((entry,), name)[1:-1], source) for i, entry in enumerate(value)
+                Row(f"{name}[{i}]", written((entry,), name)[1:-1], source) for i, entry in enumerate(value)
             ]
         else:
             rows.append(Row(name, written(value, name), effective.source(name)))

@@ -61,10 +61,10 @@ def _time(minimum: str, maximum_s: float = MAX_DURATION_S) -> Callable[[object],
 def _whole(minimum: int, maximum: int) -> Callable[[object], int]:
     def read(value: object) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
-            raise FieldError(f"{_shown(value)} is not a whole number", f"write a number such as {minimum}")
+            raise FieldError(f"{shown(value)} is not a whole number", f"write a number such as {minimum}")
         if not minimum <= value <= maximum:
-            shown = "that" if abs(value) > 10**18 else str(value)
-            raise FieldError(f"{shown} is out of range", f"write a number from {minimum} to {maximum}")
+            number = "that" if abs(value) > 10**18 else str(value)
+            raise FieldError(f"{number} is out of range", f"write a number from {minimum} to {maximum}")
         return value
 
     return read
@@ -107,21 +107,9 @@ GpuCount = Annotated[int, BeforeValidator(_whole(0, 1024)), _count_schema(0, 102
 # --- words ----------------------------------------------------------------------------------------------------
 
 
-def _network(value: object) -> str:
-    if value == "none":
-        return "none"
-    raise FieldError(
-        f"{_shown(value)}: a sandbox has no network in this version",
-        "write 'none' or remove the line (a list of allowed 'host:port' will come here)",
-    )
-
-
-Network = Annotated[str, BeforeValidator(_network), WithJsonSchema({"const": "none"})]
-
-
 def _group(value: object) -> str:
     if not isinstance(value, str):
-        raise FieldError(f"{_shown(value)} is not a group name", "write a word such as 'video'")
+        raise FieldError(f"{shown(value)} is not a group name", "write a word such as 'video'")
     try:
         return parse_sandbox_group(value)
     except NameInvalidError as error:
@@ -146,7 +134,7 @@ def _gpus(value: object) -> tuple[str, ...]:
         # A count would let the engine choose, and the same GPU could go to two tenants at once.
         raise FieldError(f"{value if abs(value) < 1000 else 'that'} does not say which GPUs", named)
     if not isinstance(value, list | tuple):
-        raise FieldError(f"{_shown(value)} is not a list of GPUs", named)
+        raise FieldError(f"{shown(value)} is not a list of GPUs", named)
     if len(value) > 64:
         raise FieldError(f"{len(value)} GPUs are too many", "write at most 64")
     ids = tuple(_gpu(item) for item in value)
@@ -159,7 +147,7 @@ def _gpu(item: object) -> str:
     text = str(item) if isinstance(item, int) and not isinstance(item, bool) and 0 <= item < 1000 else item
     if not isinstance(text, str) or not _GPU.match(text):
         raise FieldError(
-            f"{_shown(item)} is not a GPU", "write a UUID ('GPU-...', 'MIG-...') or an index such as '0'"
+            f"{shown(item)} is not a GPU", "write a UUID ('GPU-...', 'MIG-...') or an index such as '0'"
         )
     return text
 
@@ -202,10 +190,10 @@ FORBIDDEN_NAMES: dict[str, str] = {
     "IFS": "it changes how a shell reads commands",
     "ENV": "a shell runs the file it names",
     "BASH_ENV": "a shell runs the file it names",
-    "HTTP_PROXY": "a sandbox has no network",
-    "HTTPS_PROXY": "a sandbox has no network",
-    "ALL_PROXY": "a sandbox has no network",
-    "NO_PROXY": "a sandbox has no network",
+    "HTTP_PROXY": "the worker sets it; use 'network'",
+    "HTTPS_PROXY": "the worker sets it; use 'network'",
+    "ALL_PROXY": "the worker sets it; use 'network'",
+    "NO_PROXY": "the worker sets it; use 'network'",
 }
 """Names no policy may set, each with its reason."""
 
@@ -232,7 +220,7 @@ def _variable_value(value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**18:
         return str(value)
     if not isinstance(value, str):
-        raise FieldError(f"{_shown(value)} is not text", "put the value in quotes")
+        raise FieldError(f"{shown(value)} is not text", "put the value in quotes")
     if len(value) > _VARIABLE_VALUE_LIMIT:
         limit = _VARIABLE_VALUE_LIMIT
         raise FieldError(f"the value has {len(value)} characters", f"write at most {limit}")
@@ -255,6 +243,59 @@ VariableValue = Annotated[
     str, BeforeValidator(_variable_value), WithJsonSchema({"type": ["string", "integer"]})
 ]
 
+_VARIABLE_PATTERN = re.compile(r"[A-Z_][A-Z0-9_]{0,127}\*?\Z")
+ANY_VARIABLE = "any"
+
+
+def _variables_ceiling(value: object) -> object:
+    if value == ANY_VARIABLE:
+        return (ANY_VARIABLE,)
+    if not isinstance(value, list | tuple):
+        raise FieldError(
+            f"{shown(value)} is not a list of names",
+            "write any, or a list such as [OMP_NUM_THREADS, 'HF_*']",
+        )
+    if len(value) > 256:
+        raise FieldError(f"{len(value)} names are too many", "write at most 256")
+    return tuple(value)
+
+
+def _variable_pattern(value: object) -> str:
+    if value == ANY_VARIABLE:
+        return ANY_VARIABLE
+    if not isinstance(value, str) or not _VARIABLE_PATTERN.match(value):
+        raise FieldError(
+            f"{shown(value)} is not a variable name", "use A-Z, 0-9 and '_', and at most one '*' at the end"
+        )
+    return value
+
+
+VariablesCeiling = Annotated[
+    tuple[Annotated[str, BeforeValidator(_variable_pattern)], ...],
+    BeforeValidator(_variables_ceiling),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"const": ANY_VARIABLE},
+                {
+                    "type": "array",
+                    "maxItems": 256,
+                    "items": {"type": "string", "pattern": "^[A-Z_][A-Z0-9_]*\\*?$"},
+                },
+            ]
+        }
+    ),
+]
+
+
+def allows_variable(patterns: tuple[str, ...], name: str) -> bool:
+    """Whether a ceiling of variable names has `name` in it."""
+    return any(
+        pattern in (ANY_VARIABLE, name) or (pattern.endswith("*") and name.startswith(pattern[:-1]))
+        for pattern in patterns
+    )
+
+
 # --- paths (their spelling; containment is `paths.py`) --------------------------------------------------------
 
 TENANT_AREAS = ("input", "output", "temp", "models", "user")
@@ -269,29 +310,29 @@ _SUB = re.compile(r"[A-Za-z0-9_][A-Za-z0-9 ._-]{0,127}\Z")
 def _tenant_area(value: object) -> str:
     form = f"write one of {', '.join(TENANT_AREAS)}, or a folder in it such as 'user/notes'"
     if not isinstance(value, str):
-        raise FieldError(f"{_shown(value)} is not a directory of the tenant", form)
+        raise FieldError(f"{shown(value)} is not a directory of the tenant", form)
     area, *folders = value.split("/")
     if ".." in folders or area == "..":
-        raise FieldError(f"{_shown(value)} climbs out with '..'", form)
+        raise FieldError(f"{shown(value)} climbs out with '..'", form)
     if area not in TENANT_AREAS or len(folders) > 8 or not all(_SUB.match(folder) for folder in folders):
-        raise FieldError(f"{_shown(value)} is not a directory of the tenant", form)
+        raise FieldError(f"{shown(value)} is not a directory of the tenant", form)
     return value
 
 
 def _absolute(value: object) -> str:
     form = "write an absolute path such as '/srv/models'"
     if not isinstance(value, str) or len(value) > 4096:
-        raise FieldError(f"{_shown(value)} is not a path", form)
+        raise FieldError(f"{shown(value)} is not a path", form)
     # Commas and colons separate the fields of the engine's mount options.
     if not value.isprintable() or set(value) & {",", ":", "\\"}:
-        raise FieldError(f"{_shown(value)} has a character that a mount cannot carry", form)
+        raise FieldError(f"{shown(value)} has a character that a mount cannot carry", form)
     if ".." in value.split("/"):
-        raise FieldError(f"{_shown(value)} climbs with '..'", form)
+        raise FieldError(f"{shown(value)} climbs with '..'", form)
     if not value.startswith("/"):
-        raise FieldError(f"{_shown(value)} is not absolute", form)
+        raise FieldError(f"{shown(value)} is not absolute", form)
     normal = str(PurePosixPath("/" + value.lstrip("/")))
     if normal != value:
-        raise FieldError(f"{_shown(value)} is not in its plain form", f"write '{safe_text(normal, 200)}'")
+        raise FieldError(f"{shown(value)} is not in its plain form", f"write '{safe_text(normal, 200)}'")
     return value
 
 
@@ -300,7 +341,7 @@ def _mount(value: object) -> str:
     if not any(PurePosixPath(root) in path.parents for root in MOUNT_ROOTS):
         example = f"/mnt/{path.name or 'data'}"
         roots = ", ".join(MOUNT_ROOTS)
-        raise FieldError(f"{_shown(value)} is not below {roots}", f"write '{safe_text(example, 200)}'")
+        raise FieldError(f"{shown(value)} is not below {roots}", f"write '{safe_text(example, 200)}'")
     return str(path)
 
 
@@ -313,7 +354,7 @@ def _path_root(value: object) -> str:
     for never in map(PurePosixPath, (*_NEVER_ROOTS, "/root/.ssh")):
         if path.is_relative_to(never) or never.is_relative_to(path):
             raise FieldError(
-                f"{_shown(value)} takes in {never}", "write a directory made for this, such as '/srv/models'"
+                f"{shown(value)} takes in {never}", "write a directory made for this, such as '/srv/models'"
             )
     return str(path)
 
@@ -336,7 +377,7 @@ AbsolutePath = Annotated[str, BeforeValidator(_absolute), WithJsonSchema({"type"
 MountPoint = Annotated[str, BeforeValidator(_mount), WithJsonSchema({"type": "string", "pattern": "^/"})]
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     if isinstance(value, str):
         return f"'{safe_text(value, 80)}'"
     if isinstance(value, bool):

@@ -19,20 +19,23 @@ from pydantic_core import ErrorDetails
 
 from policies import yaml_tree
 from policies.errors import FieldError, PolicyError, PolicySyntaxError, Problem
-from policies.model import DefaultsFile, HostPath, PartialPolicy, TenantPath
+from policies.model import DefaultsFile, PartialPolicy
+from policies.path_entries import HostPath, TenantPath
 from policies.text import safe_text
 from policies.yaml_tree import Tree, parse_tree
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 _TAGS: dict[str, type[BaseModel]] = {"tenant-path": TenantPath, "host-path": HostPath}
-_LATER = {"secrets", "web", "egress"}
 _MEANT = {
     "shm": "shared_memory",
     "mounts": "paths",
     "volumes": "paths",
     "env": "environment",
     "ulimit": "nofile",
+    "egress": "network",
+    "web": "web_files",
+    "runtime": "isolation",
 }
 
 
@@ -137,8 +140,6 @@ def _unknown_key(model: type[BaseModel], loc: tuple[str | int, ...]) -> tuple[st
     known = _keys_at(model, loc[:-1])
     where = _dotted(tuple(part for part in loc[:-1] if part not in _TAGS))
     message = f"unknown key '{safe_text(key, 60)}'" + (f" in {safe_text(where, 120)}" if where else "")
-    if key in _LATER:
-        return message, "this version has no such key yet; remove the line"
     near = difflib.get_close_matches(key.lower(), known, n=1, cutoff=0.6)
     guess = _MEANT.get(key) if _MEANT.get(key) in known else (near[0] if near else None)
     if guess:

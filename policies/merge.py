@@ -10,41 +10,23 @@ is lowered instead: an operator who lowers a ceiling must not have to touch ever
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
-from policies import yaml_tree
 from policies.builtin import BUILT_IN
-from policies.errors import CeilingError, PathEscapeError, PolicyError
+from policies.ceilings import under
+from policies.errors import PathEscapeError, PolicyError
 from policies.fields import VARIABLES_LIMIT
+from policies.layers import TIMES, Value, layer
 from policies.load import Loaded
-from policies.model import DefaultsFile, EffectivePolicy, HostPath, Layer, PartialPolicy, Source, TenantPath
+from policies.model import DefaultsFile, EffectivePolicy, PartialPolicy
 from policies.names import TenantId
+from policies.path_entries import HostPath, TenantPath
 from policies.paths import is_inside, resolve_in_roots
-from policies.units import format_bytes, format_cpus, format_duration
-
-_SIZES = {
-    "memory", "tmp", "scratch", "shared_memory",
-    "limits.output_bytes", "limits.log_bytes", "limits.message_bytes",
-}  # fmt: skip
-_TIMES = {"timeouts.import", "timeouts.call", "timeouts.idle", "timeouts.grace", "build.timeout"}
-_LISTS = {"gpus", "paths"}
-_SECTIONS = {"timeouts", "limits", "build", "environment"}
 
 # The sentry's own threads count against the cap: with 20 gVisor does not start at all.
 _GVISOR_PIDS = 64
-
-
-@dataclass(frozen=True, slots=True)
-class _Value:
-    value: Any
-    source: Source
-    column: int = 0
-    loaded: Loaded[Any] | None = None
-    path: yaml_tree.Path = ()
 
 
 def merge(
@@ -60,99 +42,38 @@ def merge(
 
     Raises: CeilingError, PathEscapeError, or another PolicyError with file and line.
     """
-    values: dict[str, _Value] = dict(_layer(BUILT_IN.defaults, "built-in", None, ()))
+    values: dict[str, Value] = dict(layer(BUILT_IN.defaults, "built-in", None, ()))
     if defaults:
-        values.update(_layer(defaults.value.defaults, "defaults", defaults, ("defaults",)))
+        values.update(layer(defaults.value.defaults, "defaults", defaults, ("defaults",)))
     if extension:
-        values.update(_layer(extension.value, "extension", extension, ()))
-    for key, cap in _ceilings(defaults, ()).items():
-        values[key] = _under(key, values[key], cap, lowered=("built-in",))
-    for key, cap in _ceilings(defaults, ("tenants", tenant)).items():
-        values[key] = _under(key, values[key], cap, lowered=("built-in", "defaults", "ceiling"))
+        values.update(layer(extension.value, "extension", extension, ()))
+    for cap in _ceilings(defaults, ()).items():
+        under(values, *cap, lowered=("built-in",))
+    for cap in _ceilings(defaults, ("tenants", tenant)).items():
+        under(values, *cap, lowered=("built-in", "defaults", "ceiling"))
     _check_gvisor(values)
     _check_variables(values)
+    _check_secrets(values)
     paths = values["paths"]
     values["paths"] = replace(paths, value=tuple(_checked_paths(paths, defaults, protected)))
     return _assembled(values)
 
 
-def written(value: Any, key: str) -> str:
-    """A value of an effective policy as a file would write it."""
-    if key in _SIZES:
-        return format_bytes(value)
-    if key in _TIMES:
-        return format_duration(value)
-    if key == "cpus":
-        return format_cpus(value)
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, tuple):
-        return "[" + ", ".join(_written_entry(item) for item in value) + "]"
-    return str(value)
-
-
-def flatten(model: BaseModel | None, prefix: yaml_tree.Path = ()) -> Iterator[tuple[yaml_tree.Path, Any]]:
-    """Every value that is written in a partial model, with its path in words of the file."""
-    if model is None:
-        return
-    for name, field in type(model).model_fields.items():
-        value = getattr(model, name)
-        path = (*prefix, field.alias or name)
-        if value is None:
-            continue
-        if name in _SECTIONS and isinstance(value, dict):
-            yield from (((*path, key), item) for key, item in value.items())
-        elif name in _SECTIONS:
-            yield from flatten(value, path)
-        else:
-            yield path, value
-
-
-def _layer(
-    model: BaseModel | None, layer: Layer, loaded: Loaded[Any] | None, prefix: yaml_tree.Path
-) -> Iterator[tuple[str, _Value]]:
-    for path, value in flatten(model):
-        key = ".".join(str(part) for part in path)
-        where = (*prefix, *path)
-        if loaded is None:
-            yield key, _Value(value, Source(layer))
-            continue
-        line, column = loaded.tree.position(where)
-        yield key, _Value(value, Source(layer, loaded.file, line), column, loaded, where)
-
-
-def _ceilings(defaults: Loaded[DefaultsFile] | None, section: tuple[str, ...]) -> dict[str, _Value]:
+def _ceilings(defaults: Loaded[DefaultsFile] | None, section: tuple[str, ...]) -> dict[str, Value]:
     """The ceilings of `section` of default.yaml; () is the general one, below which lie the built-in ones."""
-    caps: dict[str, _Value] = {}
+    caps: dict[str, Value] = {}
     if not section:
-        caps.update(_layer(BUILT_IN.ceilings, "built-in", None, ()))
+        caps.update(layer(BUILT_IN.ceilings, "built-in", None, ()))
     if defaults:
         model = defaults.value.ceilings
         if section:
             ours = (defaults.value.tenants or {}).get(section[-1])
             model = ours.ceilings if ours else None
-        caps.update(_layer(model, "ceiling", defaults, (*section, "ceilings")))
+        caps.update(layer(model, "ceiling", defaults, (*section, "ceilings")))
     return caps
 
 
-def _under(key: str, value: _Value, cap: _Value, *, lowered: tuple[Layer, ...]) -> _Value:
-    size = len(value.value) if key == "gpus" else value.value
-    if size <= cap.value:
-        return value
-    if value.source.layer in lowered and key != "gpus":  # which GPUs to drop is not ours to choose
-        return _Value(cap.value, Source("ceiling", cap.source.file, cap.source.line))
-    most = str(cap.value) if key == "gpus" else written(cap.value, key)
-    shown = f"{size} GPUs" if key == "gpus" else written(value.value, key)
-    raise CeilingError(
-        f"{key} {shown} is over the ceiling of {most} ({cap.source})",
-        hint=f"write at most {most}, or raise 'ceilings.{key}' in default.yaml if you are the operator",
-        file=value.source.file,
-        line=value.source.line,
-        column=value.column,
-    )
-
-
-def _check_gvisor(values: dict[str, _Value]) -> None:
+def _check_gvisor(values: dict[str, Value]) -> None:
     pids, isolation = values["pids"], values["isolation"]
     if isolation.value == "gvisor" and pids.value < _GVISOR_PIDS:
         culprit = pids if pids.source.file else isolation
@@ -165,7 +86,7 @@ def _check_gvisor(values: dict[str, _Value]) -> None:
         )
 
 
-def _check_variables(values: dict[str, _Value]) -> None:
+def _check_variables(values: dict[str, Value]) -> None:
     # Each file is bounded by itself; together they must be as well.
     variables = [item for key, item in values.items() if key.startswith("environment.")]
     if len(variables) > VARIABLES_LIMIT:
@@ -178,8 +99,29 @@ def _check_variables(values: dict[str, _Value]) -> None:
         )
 
 
+def _check_secrets(values: dict[str, Value]) -> None:
+    secrets, network = values["secrets"], values["network"].value
+    for index, secret in enumerate(secrets.value):
+        where = secrets.place(index)
+        if f"environment.{secret.name}" in values:
+            raise PolicyError(
+                f"secrets[{index}]: {secret.name} is a variable in 'environment' as well",
+                hint="remove it there: the variable holds the secret's placeholder",
+                **where,
+            )
+        if not any(
+            allowed.allows(secret.destination.host, secret.destination.port)
+            for allowed in network.destinations
+        ):
+            raise PolicyError(
+                f"secrets[{index}]: {secret.host} is not in 'network' ({values['network'].source})",
+                hint=f"add '{secret.host}' to 'network.allow', or remove the secret",
+                **where,
+            )
+
+
 def _checked_paths(
-    paths: _Value, defaults: Loaded[DefaultsFile] | None, protected: Sequence[Path]
+    paths: Value, defaults: Loaded[DefaultsFile] | None, protected: Sequence[Path]
 ) -> Iterator[TenantPath | HostPath]:
     roots = [Path(root) for root in (defaults.value.path_roots or ())] if defaults else []
     for index, entry in enumerate(paths.value):
@@ -209,24 +151,15 @@ def _check_protected(target: Path, protected: Iterable[Path], index: int, where:
             )
 
 
-def _assembled(values: dict[str, _Value]) -> EffectivePolicy:
+def _assembled(values: dict[str, Value]) -> EffectivePolicy:
     data: dict[str, Any] = {"environment": {}}
     for key, item in values.items():
         section, _, name = key.partition(".")
         if not name:
             data[section] = item.value
             continue
-        field = f"{name}_s" if key in _TIMES else name
+        field = f"{name}_s" if key in TIMES else name
         data.setdefault(section, {})[field] = item.value
     sources = {key: item.source for key, item in values.items()}
     # Validated once more, which proves that no key was forgotten.
     return EffectivePolicy.model_validate({**data, "sources": sources})
-
-
-def _written_entry(item: Any) -> str:
-    if isinstance(item, TenantPath):
-        scope = "" if item.area in ("input", "models") else f", scope: {item.scope}"
-        return f"{{tenant: {item.tenant}, access: {item.access}{scope}}}"
-    if isinstance(item, HostPath):
-        return f"{{host: {item.host}, mount: {item.mount}, access: {item.access}}}"
-    return str(item)

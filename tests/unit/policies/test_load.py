@@ -36,7 +36,8 @@ def test_an_empty_file_is_a_policy_that_changes_nothing() -> None:
         ("timeouts:\n  import_s: 3s", "2:3: unknown key 'import_s' in timeouts; did you mean 'import'?"),
         ("paths:\n  - {tenant: temp, acess: rw}", "2:20: unknown key 'acess' in paths[0]; did you mean 'access'?"),
         ("build: {zzz: 1}", "1:9: unknown key 'zzz' in build; the keys here are network, timeout, source_builds"),
-        ("secrets: {a: b}", "1:1: unknown key 'secrets'; this version has no such key yet; remove the line"),
+        ("egress: [a.com:443]", "1:1: unknown key 'egress'; did you mean 'network'?"),
+        ("secrets: {a: b}", "1:10: secrets: this is not a list; write one item per line"),
         ("ceilings: {memory: 1TiB}", "1:1: unknown key 'ceilings'; the keys here are memory, cpus, pids, nofile"),
     ],
 )  # fmt: skip
@@ -61,12 +62,36 @@ def test_an_unknown_key_is_named_with_its_place_and_the_likely_one(text: str, sa
         ("paths: input", "1:8: paths: this is not a list; write one item per line, each beginning with '- '"),
         ("limits: {message_bytes: 1GiB}", "1:25: limits.message_bytes: 1GiB is too much; write at most '64MiB'"),
         ("group: My Group", "1:8: group: sandbox group name 'My Group' is not allowed; use 1 to 32 of a-z"),
-        ("network: bridge", "1:10: network: 'bridge': a sandbox has no network in this version; write 'none'"),
-        ("network: [api.example.com:443]", "1:10: network: a list: a sandbox has no network in this version"),
+        ("network: bridge", "1:10: network: this is neither 'none' nor an allowlist; write 'none' or '{allow: "),
+        ("network: [api.example.com:443]", "1:10: network: this is neither 'none' nor an allowlist"),
+        ("network: {allow: []}", "1:10: network: the allowlist is empty; write 'network: none'"),
+        ("network:\n  allow:\n    - a.com:443\n    - b.com", "4:7: network.allow[1]: 'b.com' has no port; write 'b."),
+        ("network: {allow: [a.com:443, a.com:443]}", "1:18: network.allow: 'a.com:443' is named twice"),
     ],
 )  # fmt: skip
 def test_a_bad_value_is_named_with_its_place_and_what_to_write(text: str, said: str) -> None:
     assert refusal(text).startswith(f"policies/blur.yaml:{said}")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{name: LD_PRELOAD, host: 'a.com:443', header: A}", "secrets[0].name: a policy cannot set LD_PRELOAD"),
+        ("{name: key, host: 'a.com:443', header: A}", "secrets[0].name: 'key' is not a variable name"),
+        ("{name: K, host: '*.a.com:443', header: A}", "secrets[0].host: '*.a.com:443' is more than one host"),
+        ("{name: K, host: 'a.com:80', header: A}", "'a.com:80' would carry the secret unencrypted"),
+        ("{name: K, host: 'a.com:443', header: Host}", "'Host' says where a request goes or ends"),
+        ("{name: K, host: 'a.com:443', header: Proxy-Authorization}", "says where a request goes or ends"),
+        ("{name: K, host: 'a.com:443', header: \"A\\r\\nB\"}", "is not a header name"),
+        ("{name: K, host: 'a.com:443', header: A, format: Bearer}", "'Bearer' has no '{}'"),
+        ("{name: K, host: 'a.com:443', header: A, format: '{}{}'}", "or more than one brace"),
+        ("{name: K, host: 'a.com:443', header: A, format: \"{}\\r\\nX: y\"}", "that a header cannot carry"),
+        ("{name: K, host: 'a.b:443', header: A}, {name: K, host: 'b.c:443', header: A}", "'K' is named twice"),
+        ("{name: K, host: 'a.b:443', header: A}, {name: L, host: 'a.b:443', header: a}", "two secrets are for 'a'"),
+    ],
+)  # fmt: skip
+def test_a_secret_that_could_go_astray_is_refused(text: str, said: str) -> None:
+    assert said in refusal(f"secrets: [{text}]")
 
 
 @pytest.mark.parametrize(
@@ -210,7 +235,16 @@ def test_a_hostile_key_cannot_write_to_the_terminal() -> None:
         ("path_roots: [/var]", "'/var' takes in /var/lib/docker"),
         ("path_roots: [models]", "'models' is not absolute"),
         ("defaults: {group: a}", "1:12: unknown key 'group' in defaults"),
-        ("ceilings: {isolation: runc}", "1:12: unknown key 'isolation' in ceilings"),
+        ("ceilings: {transport: stdio}", "1:12: unknown key 'transport' in ceilings"),
+        (
+            "ceilings: {network: ['any', 'a.com:443']}",
+            "1:21: ceilings.network: 'any' stands beside other destinations",
+        ),
+        (
+            "ceilings: {secrets: {K: 'a.com'}}",
+            "1:25: ceilings.secrets.K: 'a.com' has no port; write 'a.com:443'",
+        ),
+        ("ceilings: {environment: ['a*']}", "1:26: ceilings.environment[0]: 'a*' is not a variable name"),
         ("ceilings: {gpus: [0]}", "ceilings.gpus: a list is not a whole number"),
         (
             "ceilings: {timeouts: {impot: 3s}}",

@@ -21,8 +21,9 @@ from policies import (
     explain,
 )
 from policies.builtin import BUILT_IN
+from policies.layers import flatten
 from policies.load import load_defaults, load_policy
-from policies.merge import flatten, merge
+from policies.merge import merge
 from policies.model import EffectivePolicy
 from policies.units import format_bytes
 
@@ -43,7 +44,7 @@ def effective(extension: str = "", defaults: str = "", tenant: TenantId = LOCAL_
 def test_without_any_file_every_cap_is_set() -> None:
     policy = merge(None, None, LOCAL_TENANT)
     assert policy.memory == 2 * 2**30
-    assert (policy.network, policy.gpus, policy.isolation) == ("none", (), "runc")
+    assert (policy.network.allow, policy.gpus, policy.isolation) == ((), (), "runc")
     assert {source.layer for source in policy.sources.values()} == {"built-in"}
 
 
@@ -104,12 +105,124 @@ def test_a_value_over_the_ceiling_is_refused_naming_both_lines(store: PolicyStor
         ("timeouts: {idle: 25h}", "timeouts.idle 25h is over the ceiling of 24h"),
         ("timeouts: {grace: 1m}", "timeouts.grace 1m is over the ceiling of 30s"),
         ("gpus: [0, 1, 2, 3, 4]", "gpus 5 GPUs is over the ceiling of 4"),
+        ("limits: {output_bytes: 9GiB}", "limits.output_bytes 9GiB is over the ceiling of 8GiB"),
+        ("limits: {outputs: 65537}", "limits.outputs 65537 is over the ceiling of 65536"),
+        ("limits: {log_rate: 10001}", "limits.log_rate 10001 is over the ceiling of 10000"),
+        ("limits: {log_bytes: 65MiB}", "limits.log_bytes 65MiB is over the ceiling of 64MiB"),
+        ("limits: {expansion_nodes: 10001}", "limits.expansion_nodes 10001 is over the ceiling of 10000"),
+        ("limits: {expansion_depth: 10001}", "limits.expansion_depth 10001 is over the ceiling of 10000"),
+        ("network: {allow: [a.com:443]}", "network a.com:443 is not in the ceiling, none (built-in)"),
+        (
+            "secrets: [{name: K, host: 'a.com:443', header: A}]",
+            "secret K for a.com:443 is not in the ceiling (built-in)",
+        ),
     ],
 )
 def test_each_capped_key_has_a_ceiling_even_when_no_file_names_one(text: str, said: str) -> None:
     with pytest.raises(CeilingError) as caught:
         effective(text)
     assert said in str(caught.value)
+
+
+def test_an_allowlist_is_refused_until_the_operator_allows_it_and_the_error_has_the_line_to_write() -> None:
+    text = "network:\n  allow:\n    - api.example.com:443\n    - a.example.org:443\n"
+    with pytest.raises(CeilingError) as caught:
+        effective(text)
+    assert caught.value.hint == (
+        "the operator may allow it in default.yaml: "
+        """'ceilings: {network: ["api.example.com:443", "a.example.org:443"]}'"""
+    )
+    assert effective(text, caught.value.hint.split("'")[1]).network.allow == (
+        "api.example.com:443",
+        "a.example.org:443",
+    )
+    with pytest.raises(CeilingError) as caught:
+        effective(text, "ceilings:\n  network: ['*.example.com:443']\n")
+    assert str(caught.value) == (
+        "policies/blur.yaml:4:7: network a.example.org:443 is not in the ceiling, [*.example.com:443] "
+        """(policies/default.yaml:2); the operator may add "a.example.org:443" to 'ceilings.network' """
+        "(policies/default.yaml:2)"
+    )
+    assert effective(text, "ceilings: {network: any}").network
+    assert not effective("network: none", "ceilings: {network: any}").network
+
+
+def test_a_tenants_network_ceiling_takes_from_the_defaults_and_refuses_an_extensions_own() -> None:
+    defaults = (
+        "defaults: {network: {allow: [a.com:443, b.com:443]}}\nceilings: {network: any}\n"
+        "tenants: {trial: {ceilings: {network: [b.com:443]}}}\n"
+    )
+    assert effective("", defaults).network.allow == ("a.com:443", "b.com:443")
+    assert effective("", defaults, TRIAL).network.allow == ("b.com:443",)
+    assert str(effective("", defaults, TRIAL).source("network")) == "policies/default.yaml:3"
+    with pytest.raises(CeilingError, match=r"network a\.com:443 is not in the ceiling"):
+        effective("network: {allow: [a.com:443]}", defaults, TRIAL)
+
+
+SECRET = "secrets:\n  - {name: KEY, host: 'a.com:443', header: Authorization, format: 'Bearer {}'}\n"
+RAISED = "ceilings: {network: any, secrets: {KEY: 'a.com:443'}}"
+NETWORK = "network: {allow: ['a.com:443']}\n"
+
+
+def test_a_secret_goes_only_where_the_operator_says_that_it_may_go() -> None:
+    policy = effective(SECRET + NETWORK, "ceilings: {network: any, secrets: {KEY: 'a.com:443'}}")
+    assert [(s.name, s.host, s.header, s.format) for s in policy.secrets] == [
+        ("KEY", "a.com:443", "Authorization", "Bearer {}")
+    ]
+    with pytest.raises(
+        CeilingError, match=r"blur.yaml:2:5: secret KEY for a\.com:443 is for b\.com:443 only"
+    ):
+        effective(SECRET + NETWORK, "ceilings: {network: any, secrets: {KEY: 'b.com:443'}}")
+
+
+def test_a_secret_is_for_a_host_of_the_allowlist() -> None:
+    with pytest.raises(PolicyError, match=r"blur.yaml:2:5: secrets\[0\]: a.com:443 is not in 'network'"):
+        effective(SECRET, "ceilings: {network: any, secrets: {KEY: 'a.com:443'}}")
+
+
+def test_a_secrets_name_is_no_other_variable() -> None:
+    with pytest.raises(PolicyError, match="KEY is a variable in 'environment' as well"):
+        effective(
+            SECRET + NETWORK + "environment: {KEY: x}",
+            "ceilings: {network: any, secrets: {KEY: 'a.com:443'}}",
+        )
+
+
+def test_an_operator_can_demand_gvisor_of_all_or_of_one_tenant() -> None:
+    demand = "tenants: {trial: {ceilings: {isolation: gvisor}}}"
+    assert effective("", demand).isolation == "runc"
+    assert effective("", demand, TRIAL).isolation == "gvisor"
+    assert effective("isolation: gvisor", demand, TRIAL).isolation == "gvisor"
+    with pytest.raises(
+        CeilingError,
+        match=r"blur.yaml:1:1: isolation runc is weaker than the gvisor that is demanded \(.*:1\)",
+    ):
+        effective("isolation: runc", demand, TRIAL)
+    assert effective("", "ceilings: {isolation: gvisor}").isolation == "gvisor"
+    # A tenant's section cannot ask for less than the general one.
+    both = "ceilings: {isolation: gvisor}\ntenants: {trial: {ceilings: {isolation: runc}}}"
+    assert effective("", both, TRIAL).isolation == "gvisor"
+
+
+def test_a_ceiling_of_variables_is_a_list_of_names_and_beginnings() -> None:
+    ceiling = "ceilings: {environment: [OMP_NUM_THREADS, 'HF_*']}"
+    assert effective("environment: {OMP_NUM_THREADS: 2, HF_HOME: x}", ceiling).environment["HF_HOME"] == "x"
+    with pytest.raises(
+        CeilingError, match=r"blur.yaml:1:15: variable OMP is not in the ceiling, \[OMP_NUM_THREADS"
+    ):
+        effective("environment: {OMP: 1}", ceiling)
+
+
+def test_ceilings_of_builds_are_switches_and_times() -> None:
+    for text, said in (
+        ("build: {source_builds: true}", "build.source_builds true is over the ceiling of false"),
+        ("build: {network: true}", "build.network true is over the ceiling of false"),
+        ("build: {timeout: 2m}", "build.timeout 2m is over the ceiling of 1m"),
+    ):
+        with pytest.raises(CeilingError, match=said):
+            effective(text, "ceilings: {build: {source_builds: false, network: false, timeout: 1m}}")
+    lowered = effective("", "ceilings: {build: {network: false, timeout: 1m}}").build
+    assert (lowered.network, lowered.timeout_s) == (False, 60)
 
 
 def test_an_operator_may_raise_a_ceiling_over_the_built_in_one() -> None:
@@ -238,12 +351,13 @@ def test_the_digest_is_of_the_values_and_not_of_the_files_that_said_them() -> No
         "isolation: gvisor", "transport: stdio", "gpus: [0]", "environment: {A: x}", "paths: []", "group: g",
         "timeouts: {import: 1s}", "timeouts: {call: 1s}", "timeouts: {idle: 1s}", "timeouts: {grace: 1s}",
         "limits: {output_bytes: 1}", "limits: {outputs: 1}", "limits: {log_rate: 1}", "limits: {log_bytes: 1}",
-        "limits: {expansion_nodes: 1}", "limits: {message_bytes: 4KiB}",
-        "build: {network: false}", "build: {timeout: 1s}", "build: {source_builds: true}",
+        "limits: {expansion_nodes: 1}", "limits: {expansion_depth: 1}", "limits: {message_bytes: 4KiB}",
+        "build: {network: false}", "network: {allow: [a.com:443]}", SECRET + NETWORK, "routes: true", "web_files: true",
+        "build: {timeout: 1s}", "build: {source_builds: true}",
     ],
 )  # fmt: skip
 def test_every_key_of_a_policy_changes_the_digest(text: str) -> None:
-    assert effective(text).digest() != effective().digest()
+    assert effective(text, RAISED).digest() != effective(defaults=RAISED).digest()
 
 
 def test_nothing_of_an_effective_policy_can_be_changed_afterwards() -> None:

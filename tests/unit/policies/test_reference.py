@@ -10,9 +10,11 @@ from pydantic import BaseModel
 
 from policies import fields
 from policies.builtin import BUILT_IN
+from policies.egress import Secret
+from policies.layers import flatten, written
 from policies.load import load_defaults, load_policy
-from policies.merge import flatten, written
-from policies.model import DefaultsFile, HostPath, PartialPolicy, TenantPath
+from policies.model import DefaultsFile, PartialPolicy
+from policies.path_entries import HostPath, TenantPath
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "policy-reference.md").read_text()
 
@@ -32,6 +34,7 @@ def rows(text: str) -> dict[str, list[str]]:
 
 EXTENSION_KEYS = rows(section("## Keys of an extension's file, and of `defaults`").split("\n### ", 1)[0])
 PATH_KEYS = rows(section("### Entries of `paths`").split("\n### ", 1)[0])
+SECRET_KEYS = rows(section("### Entries of `secrets`").split("\n### ", 1)[0])
 DEFAULT_KEYS = rows(section("## Keys of `default.yaml`"))
 
 
@@ -42,7 +45,7 @@ def keys_of(model: type[BaseModel], prefix: str = "") -> set[str]:
         inner = [
             part
             for part in getattr(field.annotation, "__args__", ())
-            if isinstance(part, type) and issubclass(part, BaseModel)
+            if isinstance(part, type) and issubclass(part, BaseModel) and name != "network"
         ]
         keys |= keys_of(inner[0], f"{key}.") if inner else {key}
     return keys
@@ -55,6 +58,15 @@ def test_the_reference_has_exactly_the_keys_of_an_extensions_file() -> None:
 def test_the_reference_has_exactly_the_keys_of_a_path_entry() -> None:
     models = (TenantPath, HostPath)
     assert set(PATH_KEYS) == {f"paths[].{key}" for model in models for key in model.model_fields}
+
+
+def test_the_reference_has_exactly_the_keys_of_a_secret() -> None:
+    assert set(SECRET_KEYS) == {f"secrets[].{key}" for key in Secret.model_fields}
+
+
+@pytest.mark.parametrize("key", SECRET_KEYS)
+def test_every_secret_example_of_the_reference_is_a_valid_entry(key: str) -> None:
+    load_policy(f"secrets: [{SECRET_KEYS[key][-1].strip('`')}]".encode(), key)
 
 
 def test_the_reference_has_exactly_the_keys_of_the_defaults_file() -> None:
