@@ -1,4 +1,4 @@
-"""The policy files of one directory: `default.yaml`, `<extension>.yaml`, nothing else.
+"""The policy files of one directory: `default.yaml`, `<extension>.yaml`, nothing else; and those that were adopted.
 
 Files are looked at on every question and parsed only when they changed, so an edit holds from the next sandbox
 start on, in the launcher as in the host, without a signal. Nothing in a pack's own directory is ever read:
@@ -18,6 +18,7 @@ from policies.load import Loaded, load_defaults, load_policy, read_file
 from policies.merge import merge
 from policies.model import DefaultsFile, EffectivePolicy, PartialPolicy
 from policies.names import (
+    CORE_EXTENSION,
     LOCAL_TENANT,
     ExtensionName,
     SandboxGroup,
@@ -39,9 +40,13 @@ _Stamp = tuple[int, ...]
 class PolicyStore:
     """Reads, checks and keeps policies; cheap to make, safe to share between threads."""
 
-    def __init__(self, directory: Path, *, protected: Sequence[Path] = ()) -> None:
+    def __init__(
+        self, directory: Path, *, adopted: Path | None = None, protected: Sequence[Path] = ()
+    ) -> None:
         self.directory = directory.absolute()
-        self._protected = (self.directory, *protected)
+        # Where `adopt` writes: apart from the operator's own files where the host may not write those (ADR 5).
+        self._adopted = self.directory if adopted is None else adopted.absolute()
+        self._protected = (self.directory, self._adopted, *protected)
         self._cache: dict[Path, tuple[_Stamp, Loaded[Any]]] = {}
 
     def effective(self, extension: ExtensionName, tenant: TenantId = LOCAL_TENANT) -> EffectivePolicy:
@@ -75,7 +80,8 @@ class PolicyStore:
 
     def extensions(self) -> tuple[ExtensionName, ...]:
         """The extensions that have a file of their own (or a shipped one), by name."""
-        stems = {file.stem for file in self.directory.glob("*.yaml")} | {"core"}
+        stems = {file.stem for place in (self.directory, self._adopted) for file in place.glob("*.yaml")}
+        stems.add("core")
         names = []
         for stem in sorted(stems - {"default"}):
             try:
@@ -108,11 +114,12 @@ class PolicyStore:
 
         Raises: PolicyError and its kinds, or FileNotFoundError; the old policy then stays.
         """
-        target = self._path(parse_extension_name(extension))
+        target = self._adopted / f"{parse_extension_name(extension)}.yaml"
         raw, _ = read_file(file, str(file))
         effective = self._merged(load_policy(raw, str(file)), self._defaults(), LOCAL_TENANT)
-        self.directory.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".adopt-", dir=self.directory)
+        self._check_not_overruled(extension, raw)
+        self._adopted.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=".adopt-", dir=self._adopted)
         try:
             with os.fdopen(handle, "wb") as stream:
                 stream.write(raw)
@@ -128,7 +135,7 @@ class PolicyStore:
     def remove(self, extension: ExtensionName) -> bool:
         """Drop the extension's own policy; the defaults hold again. False if there was none."""
         try:
-            self._path(parse_extension_name(extension)).unlink()
+            (self._adopted / f"{parse_extension_name(extension)}.yaml").unlink()
         except FileNotFoundError:
             return False
         return True
@@ -142,6 +149,15 @@ class PolicyStore:
     def shipped_defaults() -> DefaultsFile:
         """The `default.yaml` that comes with Ringfence."""
         return load_defaults(read_file(SHIPPED / "default.yaml", "default.yaml")[0], "default.yaml").value
+
+    def _check_not_overruled(self, extension: ExtensionName, raw: bytes) -> None:
+        own = self._path(extension)
+        if self._adopted == self.directory or not own.is_file() or own.read_bytes() == raw:
+            return
+        raise PolicyError(
+            f"the operator's own file {own.parent.name}/{own.name} says what '{extension}' may use",
+            hint="change that file, or remove it first",
+        )
 
     def _path(self, extension: ExtensionName) -> Path:
         return self.directory / f"{extension}.yaml"
@@ -158,13 +174,16 @@ class PolicyStore:
 
     def _extension_file(self, extension: ExtensionName) -> Loaded[PartialPolicy] | None:
         own = self._cached(self._path(extension), load_policy)
+        # Never for the built-in nodes, whose file comes with Ringfence or from the operator's own hand.
+        if own is None and self._adopted != self.directory and extension != CORE_EXTENSION:
+            own = self._cached(self._adopted / f"{extension}.yaml", load_policy)
         if own is None and f"{extension}.yaml" in _SHIPPED_FILES:
             return self._cached(SHIPPED / f"{extension}.yaml", load_policy)
         return own
 
     def _cached(self, path: Path, load: Callable[[bytes, str], LoadedT]) -> LoadedT | None:
         # The directory's own name, not its place: this text reaches tenants, who need not learn host paths.
-        own = path.parent == self.directory
+        own = path.parent in (self.directory, self._adopted)
         shown = f"{path.parent.name}/{path.name}" if own else f"shipped {path.name}"
         try:
             status = path.stat()
