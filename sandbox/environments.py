@@ -23,7 +23,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
-from policies import EffectivePolicy, ExtensionName, TenantId, safe_text
+from policies import EffectivePolicy, ExtensionName, RingfenceError, TenantId, safe_text
 from sandbox.environment_errors import BuildFailedError, BuildLimitError
 from sandbox.environment_plan import (
     Lock,
@@ -290,6 +290,7 @@ class Environments:
         self, job: verb.BuildJob, step: verb.Step, plan: Plan, deadline: float, progress: Progress
     ) -> None:
         outcome: verb.BuildOutcome | None = None
+        failed: RingfenceError | None = None
         full = False
 
         async def watch_size() -> None:
@@ -303,8 +304,13 @@ class Environments:
         with anyio.move_on_at(anyio.current_time() + max(0.0, deadline - time.monotonic())):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(watch_size)
-                outcome = await self._builder.run(job, step, progress)
+                try:
+                    outcome = await self._builder.run(job, step, progress)
+                except RingfenceError as error:
+                    failed = error  # not raised in here: a task group would wrap it
                 tasks.cancel_scope.cancel()
+        if failed is not None:
+            raise failed
         if full:
             raise _over("disk", f"{self._limits.nbytes // 1024**2} MiB", step, plan, outcome)
         if outcome is None or outcome.limit == "time":

@@ -23,6 +23,7 @@ import anyio
 import anyio.to_thread
 from packaging.requirements import Requirement
 
+from policies import RingfenceError
 from sandbox.environment_errors import DependencyRefusedError
 from sandbox.errors import StartError
 from sandbox.figures import human_bytes
@@ -104,6 +105,7 @@ class StagedBuilder:
         self, staged: verb.BuildJob, step: verb.Step, line: verb.Line, timeout_s: float
     ) -> verb.BuildOutcome:
         outcome: verb.BuildOutcome | None = None
+        failed: RingfenceError | None = None
         full = False
 
         async def watch_size() -> None:
@@ -117,8 +119,13 @@ class StagedBuilder:
         with anyio.move_on_after(timeout_s):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(watch_size)
-                outcome = await self._inner.run(staged, step, line)
+                try:
+                    outcome = await self._inner.run(staged, step, line)
+                except RingfenceError as error:
+                    failed = error  # not raised in here: a task group would wrap it
                 tasks.cancel_scope.cancel()
+        if failed is not None:
+            raise failed
         if full:
             return verb.BuildOutcome(
                 -1, (f"more than {human_bytes(self._limits.nbytes)} written",), 0.0, "disk"

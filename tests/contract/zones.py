@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import anyio
 import anyio.to_thread
+from anyio.abc import TaskStatus
 
 from policies import PolicyStore
 from sandbox import BuildSettings, IndexSettings, LauncherClient, Places
@@ -61,12 +62,24 @@ class LauncherZone(LauncherClient):
             await self._zone.enter_async_context(self.docker)
             self._services = await self._zone.enter_async_context(anyio.create_task_group())
             self._zone.callback(self._services.cancel_scope.cancel)
-            self.service = self._make()
-            await self._services.start(self.service.run)
+            await self._services.start(self._serve)
             return await super().__aenter__()
         except BaseException:
             await self._zone.aclose()
             raise
+
+    async def _serve(self, *, task_status: TaskStatus[None]) -> None:
+        self.service = self._make()
+        with anyio.CancelScope() as self.service_scope:
+            await self.service.run(task_status=task_status)
+
+    def kill_service(self) -> None:
+        """The launcher's own end, as far as its host can tell."""
+        self.service_scope.cancel()
+
+    async def restart_service(self) -> None:
+        """Another launcher in its place."""
+        await self._services.start(self._serve)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
