@@ -26,7 +26,7 @@ probe() {
 
 wait_until_ready() {
     local host said='' i
-    host=$(compose ps --quiet host)
+    host=$(compose ps --all --quiet host)
     for ((i = 0; i < 480; i++)); do
         said=$(probe || true)
         case $said in "HTTP/1.1 200"*) return ;; esac
@@ -42,7 +42,7 @@ wait_until_ready() {
 start() {
     index_settings
     compose up --detach --no-build --remove-orphans || {
-        compose logs --no-log-prefix --tail 40
+        compose logs --tail 40
         return 1
     }
 }
@@ -54,14 +54,15 @@ up() {
         die "the stack is not ready" "what the host said stands above; './ringfence doctor' says what is missing"
 }
 
-# Sandboxes and builds carry this instance's label; the host ends them when it stops, unless it was killed.
+# Sandboxes and builds carry this instance's label; the launcher ends them when it stops, unless it was killed.
 remove_containers() {
     docker ps --all --quiet --filter "label=ringfence.instance=$instance" | xargs --no-run-if-empty docker rm --force --volumes
 }
 
 # Another instance may have its own part of the same directories.
 remove_files() {
-    rm -rf --one-file-system -- "${shm:?}/$instance" "$shm/$instance.lock" "${run:?}/$instance"
+    rm -rf --one-file-system -- "${shm:?}/$instance" "$shm/$instance.lock" "${run:?}/$instance" \
+        "$run/$instance.launcher"
     rmdir --ignore-fail-on-non-empty "$shm" "$run" 2>/dev/null || true
 }
 

@@ -134,6 +134,8 @@ class Settings(BaseSettings):
     """Name of this installation; marks its containers and files, so that two can share one machine."""
     node_image: str = "ringfence-node:cpu"
     """Image of the sandboxes."""
+    launcher: Literal["child", "service"] = "child"
+    """Where the process is that talks to the container engine: child of this one, or a service of its own (compose)."""
     build_network: str = "bridge"
     """Container network for building environments: bridge, or host where the engine's bridge reaches nothing. Sandboxes
     never have a network."""
@@ -141,7 +143,7 @@ class Settings(BaseSettings):
     """PEM file with a private CA that environment builds shall trust. How they reach the package index is said by the
     usual PIP_INDEX_URL, UV_DEFAULT_INDEX, HTTPS_PROXY and their kin."""
     max_sandboxes: int = Field(default=32, ge=1)
-    """Sandboxes that may live at the same time; idle ones give way."""
+    """Sandboxes that may live at the same time; idle ones give way. The launcher holds to it, too."""
 
     @field_validator("allowed_origins")
     @classmethod
@@ -162,6 +164,11 @@ class Settings(BaseSettings):
     def policies_path(self) -> Path:
         """Where policy files are."""
         return self.policies_dir or self.data_dir / "policies"
+
+    @property
+    def adopted_path(self) -> Path:
+        """Where policies lie that came through the API ('extension add --policy')."""
+        return self.data_dir / "adopted"
 
     @property
     def database(self) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 import anyio
 
 from api.auth import load_operator_token
+from api.launching import builds_of, launcher_of, places_of, policies_of
 from api.services import Services
 from api.settings import Settings
 from engine import (
@@ -29,25 +30,17 @@ from engine import (
     SqlStorage,
     TenantRegistry,
 )
-from policies import PolicyStore, RingfenceError, TenantId
+from policies import RingfenceError, TenantId
 from sandbox import (
-    BuildSettings,
-    DockerBuilder,
-    DockerLauncher,
     Environments,
-    IndexSettings,
-    LaunchSettings,
     ManagerLimits,
     PackEvent,
-    Places,
     SandboxManager,
     StoreLimits,
     TensorStore,
 )
 
 log = logging.getLogger(__name__)
-
-_CA_IN_IMAGE = Path("/etc/ringfence/ca.pem")
 
 
 class StartupError(RingfenceError):
@@ -82,23 +75,14 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Services:
         settings.operator_token.get_secret_value() if settings.operator_token else None,
         settings.operator_token_file,
     )
-    places = Places(settings.instance, settings.data_dir, settings.shm_dir, settings.run_dir)
-    policies = PolicyStore(settings.policies_path, protected=(settings.data_dir, settings.run_dir))
+    places = places_of(settings)
+    policies = policies_of(settings)
     database = await stack.enter_async_context(Database(settings.database))
     store = await stack.enter_async_context(
         TensorStore(places, StoreLimits(tenant_bytes=settings.shm_quota_bytes))
     )
-    launcher = await stack.enter_async_context(
-        DockerLauncher(
-            places, policies, LaunchSettings(image=settings.node_image, trusted_sources=(settings.core_dir,))
-        )
-    )
-    builds = BuildSettings(
-        image=settings.node_image, instance=settings.instance, network_mode=settings.build_network
-    )
-    index = _index(settings)
-    builder = DockerBuilder(builds, index)
-    environments = Environments(places.environments, builder, settings=builds, index=index)
+    launcher = await stack.enter_async_context(launcher_of(settings))
+    environments = Environments(places.environments, launcher, settings=builds_of(settings))
     await environments.sweep()
     states = NodeStateStore(database)
     extensions = await stack.enter_async_context(
@@ -182,13 +166,3 @@ def _only_one(data_dir: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _index(settings: Settings) -> IndexSettings:
-    """How environment builds reach the package index: the usual variables, and the private CA if there is one."""
-    environment = dict(os.environ)
-    for bundle in (settings.ca_bundle, _CA_IN_IMAGE):
-        if bundle is not None and bundle.is_file() and bundle.stat().st_size > 0:
-            environment["SSL_CERT_FILE"] = str(bundle)
-            break
-    return IndexSettings.from_environment(environment)

@@ -10,14 +10,14 @@ from pathlib import Path
 
 from policies import ExtensionName, PolicyStore, TenantId
 from sandbox import (
-    DockerLauncher,
     ExtensionFiles,
-    LaunchSettings,
     Places,
     SandboxManager,
     Session,
     TensorStore,
 )
+from sandbox.launcher.docker import DockerLauncher
+from sandbox.launcher.settings import LaunchSettings
 
 PACK = Path(__file__).resolve().parent / "pack"
 TENANT = TenantId("local")

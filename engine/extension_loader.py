@@ -64,7 +64,13 @@ class EnvironmentKeeper(Protocol):
 
     async def image(self) -> HasId: ...
     async def ensure(
-        self, tenant: TenantId, pack: Path, policy: EffectivePolicy, progress: Progress
+        self,
+        tenant: TenantId,
+        pack: Path,
+        policy: EffectivePolicy,
+        progress: Progress,
+        *,
+        extension: ExtensionName | None = None,
     ) -> BuiltEnvironment: ...
     async def ensure_group(
         self,
@@ -124,7 +130,7 @@ class Loader:
         try:
             policy = await self._shelf.read_policy(entry)
             record.policy_digest = policy.digest()
-            _use(entry, await self._environments.ensure(entry.tenant, entry.code, policy, progress))
+            _use(entry, await self._environment(entry, policy, progress))
             progress("starting its sandbox to read its nodes")
             await self._accept(entry, (await self._first_start(entry)).loaded)
             record.state = "ready"
@@ -206,9 +212,16 @@ class Loader:
                 logger.info("extension %s: %s", entry.name, line)
 
             before = record.environment_key
-            _use(entry, await self._environments.ensure(entry.tenant, entry.code, policy, log))
+            _use(entry, await self._environment(entry, policy, log))
             await self._shelf.save(entry)
             await self.drop_environment(before)
+
+    async def _environment(
+        self, entry: Entry, policy: EffectivePolicy, progress: Progress
+    ) -> BuiltEnvironment:
+        return await self._environments.ensure(
+            entry.tenant, entry.code, policy, progress, extension=entry.name
+        )
 
     async def group_site(
         self, tenant: TenantId, group: str, members: Sequence[Entry], progress: Progress

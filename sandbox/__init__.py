@@ -1,6 +1,7 @@
 """Walls and the door in them: starts sandboxes, talks to their workers, keeps their tensors.
 
-Enter by this door; the modules behind it may change. ``launcher/`` alone talks to the container engine.
+Enter by this door; the modules behind it may change. ``launcher/`` alone talks to the container engine, in a process of
+its own: its door is ``launcher/process.py``, and what the host has of it is a client.
 """
 
 from sandbox.accounts import StoreLimits, StoreUsage
@@ -39,9 +40,9 @@ from sandbox.errors import (
     StartError,
 )
 from sandbox.extension_source import ExtensionFiles, ExtensionSource
-from sandbox.launcher.build import DockerBuilder
 from sandbox.launcher.build_verb import BuildSettings, IndexSettings
-from sandbox.launcher.docker import DockerLauncher
+from sandbox.launcher.child import child as launcher_child
+from sandbox.launcher.client import LauncherClient
 from sandbox.launcher.settings import LaunchSettings
 from sandbox.launcher.verbs import Launcher
 from sandbox.logbook import LogLine
@@ -56,8 +57,6 @@ __all__ = [
     "MAX_STATE_NAMES",
     "BuildSettings",
     "CallTimeoutError",
-    "DockerBuilder",
-    "DockerLauncher",
     "EndedError",
     "Environments",
     "EventSink",
@@ -71,6 +70,7 @@ __all__ = [
     "IndexSettings",
     "LaunchSettings",
     "Launcher",
+    "LauncherClient",
     "LoadFailedError",
     "LoadedExtension",
     "LogLine",
@@ -103,5 +103,6 @@ __all__ = [
     "TensorStore",
     "Validator",
     "Value",
+    "launcher_child",
     "parse_toml",
 ]

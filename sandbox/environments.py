@@ -3,6 +3,7 @@
 An environment is named by a key (``environment_plan``) that covers the interpreter, the platform, the image's
 packages and what the pack needs; equal keys share one directory. It is built in a container (``launcher/build.py``),
 checked, and only then moved to its place, so a directory under its key is always whole. Sandboxes mount it read-only.
+What the builder needs is left in a job's directory, and it puts there what it made (``launcher/staging.py``).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any, Final
 import anyio
 import anyio.to_thread
 
-from policies import EffectivePolicy, ExtensionName, TenantId, safe_text
+from policies import EffectivePolicy, ExtensionName, RingfenceError, TenantId, safe_text
 from sandbox.environment_errors import BuildFailedError, BuildLimitError
 from sandbox.environment_plan import (
     Lock,
@@ -42,7 +43,6 @@ IMAGE_FRESH_S: Final = 1.0  # as long as a policy that was read (sandbox/manager
 logger = logging.getLogger(__name__)
 
 MANIFEST = "environment.json"
-_JOBS = ".jobs"
 _CACHES = ".caches"
 _LINES_SHOWN = 8
 _MOST_LEFT_OUT = 8
@@ -76,6 +76,15 @@ class EnvironmentLimits:
     builds_at_once: int = 2
 
 
+@dataclass(frozen=True, slots=True)
+class _Whose:
+    """For whom something is built, and by whose policy."""
+
+    tenant: TenantId
+    extension: ExtensionName | None
+    group: str | None = None
+
+
 class Environments:
     """Builds, finds and drops environments. Safe to use from many tasks: one key is built once."""
 
@@ -85,13 +94,11 @@ class Environments:
         builder: verb.EnvironmentBuilder,
         *,
         settings: verb.BuildSettings,
-        index: verb.IndexSettings | None = None,
         limits: EnvironmentLimits | None = None,
     ) -> None:
         self._root = root
         self._builder = builder
         self._settings = settings
-        self._index = index or verb.IndexSettings()
         self._limits = limits or EnvironmentLimits()
         self._locks: dict[str, anyio.Lock] = {}
         self._slots = anyio.CapacityLimiter(self._limits.builds_at_once)
@@ -107,16 +114,24 @@ class Environments:
         return self._image[1]
 
     async def ensure(
-        self, tenant: TenantId, pack: Path, policy: EffectivePolicy, progress: Progress
+        self,
+        tenant: TenantId,
+        pack: Path,
+        policy: EffectivePolicy,
+        progress: Progress,
+        *,
+        extension: ExtensionName | None = None,
     ) -> Environment:
         """The environment of the pack in directory ``pack``, built now if it does not exist.
+
+        ``extension`` says whose policy ``policy`` is; the launcher builds for nobody without a name.
 
         Raises:
             EnvironmentFailedError: the pack's requirements are refused, or the build failed; nothing is left behind.
             StartError: no engine or no image.
         """
         declared: Declared = await anyio.to_thread.run_sync(read_declared, pack)
-        return await self._environment(tenant, declared, policy, progress)
+        return await self._environment(_Whose(tenant, extension), declared, policy, progress)
 
     async def ensure_group(
         self,
@@ -137,19 +152,19 @@ class Environments:
         }
         merged = await anyio.to_thread.run_sync(merge_declared, group, declared)
         try:
-            return await self._environment(tenant, merged, policy, progress)
+            return await self._environment(_Whose(tenant, None, group), merged, policy, progress)
         except BuildFailedError as error:
             if "unsatisfiable" not in " ".join((error.message, *error.lines)):
                 raise
             raise told_of_group(error, group, declared) from error
 
     async def _environment(
-        self, tenant: TenantId, declared: Declared, policy: EffectivePolicy, progress: Progress
+        self, whose: _Whose, declared: Declared, policy: EffectivePolicy, progress: Progress
     ) -> Environment:
         without: frozenset[str] = frozenset()
         while True:
             try:
-                return await self._planned(tenant, declared, policy, progress, without)
+                return await self._planned(whose, declared, policy, progress, without)
             except BuildLimitError:
                 raise
             except BuildFailedError as error:
@@ -173,7 +188,7 @@ class Environments:
 
     async def _planned(
         self,
-        tenant: TenantId,
+        whose: _Whose,
         declared: Declared,
         policy: EffectivePolicy,
         progress: Progress,
@@ -181,7 +196,7 @@ class Environments:
     ) -> Environment:
         image = await self.image()
         source_builds = policy.build.source_builds
-        plan = make_plan(image, declared, tenant=tenant, source_builds=source_builds, without=without)
+        plan = make_plan(image, declared, tenant=whose.tenant, source_builds=source_builds, without=without)
         for note in plan.notes:
             progress(note)
         if not plan.key:
@@ -191,7 +206,7 @@ class Environments:
             reused = stored is not None
             if stored is None:
                 async with self._slots:
-                    stored = await self._build(tenant, plan, image, policy, progress)
+                    stored = await self._build(whose, plan, image, policy, progress)
             else:
                 progress(f"environment {plan.key[:12]} is there already")
         packages: dict[str, str] = stored["packages"]
@@ -223,24 +238,23 @@ class Environments:
     async def sweep(self) -> None:
         """Remove what builds of an earlier host left behind: their containers and job directories."""
         await self._builder.sweep()
-        await anyio.to_thread.run_sync(lambda: shutil.rmtree(self._root / _JOBS, ignore_errors=True))
+        await anyio.to_thread.run_sync(lambda: shutil.rmtree(self._root / verb.JOBS, ignore_errors=True))
 
     async def _build(
-        self, tenant: TenantId, plan: Plan, image: verb.NodeImage, policy: EffectivePolicy, progress: Progress
+        self, whose: _Whose, plan: Plan, image: verb.NodeImage, policy: EffectivePolicy, progress: Progress
     ) -> Mapping[str, Any]:
         started = time.monotonic()
-        kind = "sources" if policy.build.source_builds else "wheels"
         job = verb.BuildJob(
             id=f"{plan.key[:12]}-{secrets.token_hex(4)}",
-            tenant=tenant,
-            directory=self._root / _JOBS / f"{plan.key[:12]}-{secrets.token_hex(8)}",
-            # Building from source runs the packages' code with write access to the cache, so that one is not
-            # the cache that wheels shared between tenants come from.
-            cache=self._root / _CACHES / tenant / kind,
+            tenant=whose.tenant,
+            directory=self._root / verb.JOBS / f"{plan.key[:12]}-{secrets.token_hex(8)}",
+            cache=self._root / _CACHES / whose.tenant,
             network=policy.build.network,
             source_builds=policy.build.source_builds,
             timeout_s=policy.build.timeout_s,
             has_constraints=bool(plan.constraints),
+            extension=whose.extension,
+            group=whose.group,
         )
         try:
             await anyio.to_thread.run_sync(self._prepare, job, plan)
@@ -273,25 +287,18 @@ class Environments:
 
     def _prepare(self, job: verb.BuildJob, plan: Plan) -> None:
         inputs, outputs = job.directory / "in", job.directory / "out"
-        for directory in (inputs, outputs, job.cache / "unpacked", job.cache / "uv"):
+        for directory in (inputs, outputs):
             directory.mkdir(parents=True, exist_ok=True)
         (inputs / verb.REQUIREMENTS).write_text(_text(plan.requirements))
         (inputs / verb.CONSTRAINTS).write_text(_text(plan.constraints))
         (inputs / verb.OVERRIDES).write_text(_text(plan.overrides))
         (outputs / verb.LOCK).write_text(_text(plan.preferences))
-        if self._index.ca_bundle is not None:
-            (inputs / verb.CA_BUNDLE).write_bytes(self._index.ca_bundle)
-        _make_readable(inputs)
-        uid, gid = self._settings.user
-        for path in (outputs, outputs / verb.LOCK, job.cache, job.cache / "unpacked", job.cache / "uv"):
-            os.chown(
-                path, uid, gid, follow_symlinks=False
-            )  # an earlier source build could write in the cache
 
     async def _step(
         self, job: verb.BuildJob, step: verb.Step, plan: Plan, deadline: float, progress: Progress
     ) -> None:
         outcome: verb.BuildOutcome | None = None
+        failed: RingfenceError | None = None
         full = False
 
         async def watch_size() -> None:
@@ -305,12 +312,19 @@ class Environments:
         with anyio.move_on_at(anyio.current_time() + max(0.0, deadline - time.monotonic())):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(watch_size)
-                outcome = await self._builder.run(job, step, progress)
+                try:
+                    outcome = await self._builder.run(job, step, progress)
+                except RingfenceError as error:
+                    failed = error  # not raised in here: a task group would wrap it
                 tasks.cancel_scope.cancel()
+        if failed is not None:
+            raise failed
         if full:
             raise _over("disk", f"{self._limits.nbytes // 1024**2} MiB", step, plan, outcome)
         if outcome is None or outcome.limit == "time":
             raise _over("time", f"{job.timeout_s:g} s", step, plan, outcome)
+        if outcome.limit == "disk":
+            raise _over("disk", f"{self._limits.nbytes // 1024**2} MiB", step, plan, outcome)
         if outcome.limit == "memory":
             raise _over("memory", f"{self._settings.memory // 1024**2} MiB", step, plan, outcome)
         if outcome.exit_code != 0:
@@ -326,7 +340,6 @@ class Environments:
             raise BuildFailedError("the resolver left no readable result") from error
         lock = prune_lock(text, image, keep_torch=keeps_torch(plan))
         (job.directory / "in" / verb.LOCK).write_text(lock.text)
-        _make_readable(job.directory / "in")
         return lock
 
     def _finish(self, job: verb.BuildJob, key: str, manifest: Mapping[str, Any]) -> None:
@@ -343,13 +356,6 @@ class Environments:
             target, ignore_errors=True
         )  # a damaged one: _read_manifest would have taken a whole one
         built.replace(target)
-
-
-def _make_readable(inputs: Path) -> None:
-    # Whatever our umask is: the build runs as another uid.
-    inputs.chmod(0o755)
-    for file in inputs.iterdir():
-        file.chmod(0o644)
 
 
 def _text(lines: tuple[str, ...]) -> str:
@@ -370,7 +376,6 @@ def _settle(site: Path, limits: EnvironmentLimits) -> None:
     """Make a built tree harmless to whoever looks at it: regular files and directories, ours, nothing setuid."""
     if site.is_symlink() or not site.is_dir():
         raise BuildFailedError("the installer left no directory of packages")
-    owner = (os.geteuid(), os.getegid())
     nbytes = entries = 0
     for root, directories, files in os.walk(site):
         for name in (*directories, *files):
@@ -393,12 +398,8 @@ def _settle(site: Path, limits: EnvironmentLimits) -> None:
             if not stat.S_ISDIR(status.st_mode) and not stat.S_ISREG(status.st_mode):
                 Path(path).unlink()
                 continue
-            if owner[0] == 0:
-                os.chown(path, *owner, follow_symlinks=False)
             executable = stat.S_ISDIR(status.st_mode) or status.st_mode & 0o111
             Path(path).chmod(0o755 if executable else 0o644)
-    if owner[0] == 0:
-        os.chown(site, *owner)
     site.chmod(0o755)
 
 

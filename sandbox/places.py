@@ -45,6 +45,16 @@ class Places:
         """Built environments by key."""
         return self.data / "environments"
 
+    @property
+    def launcher_data(self) -> Path:
+        """What is the launcher's alone and outlives a restart: uids, caches of builds. The host does not see it."""
+        return self.data / "launcher"
+
+    @property
+    def launcher_socket(self) -> Path:
+        """Where the launcher listens for its host; not below ``run``, which each start of a host makes anew."""
+        return self.run_root / f"{self.instance}.launcher" / "launcher.sock"
+
     def inbox(self, sandbox: SandboxId) -> Path:
         """What the host grants the sandbox: mounted read-only."""
         return self.shm / "sandboxes" / sandbox / "in"

@@ -8,14 +8,22 @@ if [ -s /etc/ringfence/ca.pem ]; then
 fi
 
 # The engine mounts the built-in nodes into their sandbox, and it can only mount what lies outside this container: in the
-# data directory, whose path is the same inside and outside.
-if [ "${1:-}" = serve ] && [ -z "${RINGFENCE_CORE_DIR:-}" ]; then
-    export RINGFENCE_CORE_DIR="$RINGFENCE_DATA_DIR/core"
-    rm -rf "$RINGFENCE_CORE_DIR.new" "$RINGFENCE_CORE_DIR.old"
-    cp -R /opt/ringfence/extensions/core "$RINGFENCE_CORE_DIR.new"
-    chmod -R a+rX "$RINGFENCE_CORE_DIR.new"
-    if [ -e "$RINGFENCE_CORE_DIR" ]; then mv "$RINGFENCE_CORE_DIR" "$RINGFENCE_CORE_DIR.old"; fi
-    mv "$RINGFENCE_CORE_DIR.new" "$RINGFENCE_CORE_DIR"
-    rm -rf "$RINGFENCE_CORE_DIR.old"
+# data directory, whose path is the same inside and outside. The launcher puts them there, so that the host need not be
+# able to change them; a container that is both does it for itself.
+case ${1:-} in
+launcher) core=${RINGFENCE_CORE_DIR:-} ;;
+serve) [ "${RINGFENCE_LAUNCHER:-child}" = service ] || [ -n "${RINGFENCE_CORE_DIR:-}" ] || core=$RINGFENCE_DATA_DIR/core ;;
+esac
+if [ -n "${core:-}" ]; then
+    export RINGFENCE_CORE_DIR="$core"
+    # Kept when nothing changed: a host that runs has this very directory mounted.
+    if ! diff -rq /opt/ringfence/extensions/core "$core" >/dev/null 2>&1; then
+        rm -rf "$core.new" "$core.old"
+        cp -R /opt/ringfence/extensions/core "$core.new"
+        chmod -R a+rX "$core.new"
+        if [ -e "$core" ]; then mv "$core" "$core.old"; fi
+        mv "$core.new" "$core"
+        rm -rf "$core.old"
+    fi
 fi
 exec ringfence "$@"

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from api.cli import doctor, extension, policy, run, sandbox, serve, status, tenant
+from api.cli import doctor, extension, launcher, policy, run, sandbox, serve, status, tenant
 from api.cli.failure import Failure, Status
 from api.cli.screen import show_error
 
@@ -22,6 +22,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("serve")(serve.serve)
+app.command("launcher")(launcher.launcher)
 app.command("run")(run.run)
 app.command("status")(status.status)
 app.command("doctor")(doctor.doctor)

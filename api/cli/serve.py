@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from api.cli.failure import Failure, Status
+
+if TYPE_CHECKING:
+    from api.settings import Settings
 
 
 def serve(
@@ -14,19 +17,24 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port to listen on [RINGFENCE_PORT].")] = None,
 ) -> None:
     """Run the server (all settings: docs/operating.md)."""
+    given: dict[str, Any] = {"listen": listen, "port": port}
+    settings = settings_from_environment({key: value for key, value in given.items() if value is not None})
+    from api.server import run_server
+
+    run_server(settings)
+
+
+def settings_from_environment(given: dict[str, Any]) -> Settings:
+    """The settings. Raises: Failure naming the variable that is wrong."""
     from pydantic import ValidationError
 
     from api.settings import Settings
 
     try:
-        given: dict[str, Any] = {"listen": listen, "port": port}
-        settings = Settings(**{key: value for key, value in given.items() if value is not None})
+        return Settings(**given)
     except ValidationError as error:
         first = error.errors()[0]
         name = "_".join(str(part) for part in first["loc"]).upper()
         raise Failure(
             Status.USAGE, f"RINGFENCE_{name}: {first['msg']}", "see docs/operating.md, 'Settings'"
         ) from None
-    from api.server import run_server
-
-    run_server(settings)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
-from policies import TenantId
+from policies import ExtensionName, TenantId
 
 Step = Literal["resolve", "install"]
 Line = Callable[[str], None]
@@ -35,6 +35,8 @@ OVERRIDES: Final = "overrides.txt"
 LOCK: Final = "lock.txt"
 CA_BUNDLE: Final = "ca.pem"
 SITE: Final = "site"
+JOBS: Final = ".jobs"
+"""Where below the environments a caller prepares its jobs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +64,14 @@ class BuildJob:
     tenant: TenantId
     directory: Path
     cache: Path
+    """Of packages, kept between builds; the launcher has its own, whatever stands here."""
     network: bool
     source_builds: bool
     timeout_s: float
     has_constraints: bool = False
+    extension: ExtensionName | None = None
+    """Whose policy allows this; None when it is a group's."""
+    group: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +83,7 @@ class BuildOutcome:
     """The end of what it printed, made safe."""
     seconds: float
     limit: str = ""
-    """``time`` or ``memory`` when a cap ended it."""
+    """``time``, ``memory`` or ``disk`` when a cap ended it."""
 
 
 class EnvironmentBuilder(Protocol):

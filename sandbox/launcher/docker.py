@@ -78,7 +78,9 @@ class DockerLauncher:
         self._settings = settings or LaunchSettings()
         self._engine_url = engine_url
         self._override = override
-        self._uids = UidBook(places.data / "uids.json", self._settings.first_uid, self._settings.uids)
+        self._uids = UidBook(
+            places.launcher_data / "uids.json", self._settings.first_uid, self._settings.uids
+        )
         self._uids_taken: set[int] = set()
         self._records: dict[SandboxId, _Record] = {}
         self._endings: OrderedDict[SandboxId, Ending] = OrderedDict()

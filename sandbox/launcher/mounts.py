@@ -52,11 +52,13 @@ def sandbox_mounts(
         mounts.append(
             Mount(_inside(environment, (places.environments,), "the environment"), wire.ENVIRONMENT_DIRECTORY)
         )
-    mounts.append(Mount(places.inbox(request.sandbox), wire.IN_DIRECTORY))
+    mounts.append(Mount(_own(places.inbox(request.sandbox), places.shm_root), wire.IN_DIRECTORY))
     # Writable as a mount, so that the files in it can be filled; the directory itself belongs to us.
-    mounts.append(Mount(places.outbox(request.sandbox), wire.OUT_DIRECTORY, writable=True))
+    outbox = _own(places.outbox(request.sandbox), places.shm_root)
+    mounts.append(Mount(outbox, wire.OUT_DIRECTORY, writable=True))
     if policy.transport == "socket":
-        mounts.append(Mount(places.socket_directory(request.sandbox), str(Path(wire.SOCKET_PATH).parent)))
+        door = _own(places.socket_directory(request.sandbox), places.run_root)
+        mounts.append(Mount(door, str(Path(wire.SOCKET_PATH).parent)))
     mounts += _policy_mounts(request, policy, places)
     if override is not None and override.runtime_source is not None:
         mounts.append(Mount(override.runtime_source, RUNTIME_IN_IMAGE))
@@ -139,6 +141,14 @@ def _inside(path: Path, roots: tuple[Path, ...], what: str) -> Path:
             f"add it with 'ringfence extension add' (found at {path})",
         )
     return resolved
+
+
+def _own(path: Path, root: Path) -> Path:
+    """``path`` of ours below the operator's ``root`` (which may be a link), if it is a directory and no link."""
+    expected = root.resolve() / path.relative_to(root)
+    if _unchanged(expected).is_dir():
+        return path
+    raise StartError(f"{path} cannot be mounted: it is not a directory")
 
 
 def _unchanged(path: Path) -> Path:

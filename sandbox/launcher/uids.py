@@ -53,7 +53,10 @@ class UidBook:
         if self._known is None:
             try:
                 data = json.loads(self._path.read_text("utf-8"))
-                self._known = {str(owner): int(uid) for owner, uid in data.items()}
+                known = {str(owner): int(uid) for owner, uid in data.items()}
+                span = range(self._first, self._first + self._count)
+                # A uid of somebody else (0!) is never given, whoever wrote it there.
+                self._known = {owner: uid for owner, uid in known.items() if uid in span}
             except FileNotFoundError:
                 self._known = {}
             except (ValueError, AttributeError, TypeError):

@@ -31,9 +31,9 @@ from sandbox import (
     TensorStore,
     Value,
 )
-from sandbox.launcher.docker import DockerLauncher
 from sandbox.launcher.settings import LaunchSettings, TestOverride
 from tests.contract.fixtures import IMAGE, containers
+from tests.contract.zones import LauncherZone
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PACKS = CHECKOUT / "tests" / "extensions"
@@ -215,12 +215,15 @@ async def world(
                 raise
     assert not ours.shm.exists()
     assert not ours.run.exists()
+    assert not ours.launcher_socket.exists()
 
 
 #: Until the image is built anew, containers run the checkout's own runtime.
 RUNTIME = TestOverride(runtime_source=CHECKOUT / "runtime")
 
 
-def in_docker(ours: Places, written: Policies) -> DockerLauncher:
-    """Real containers."""
-    return DockerLauncher(ours, written.store, LaunchSettings(image=IMAGE), override=RUNTIME)
+def in_docker(ours: Places, written: Policies) -> LauncherZone:
+    """Real containers, asked for over the launcher's socket."""
+    core = ours.tenant(TENANT) / "extensions" / CORE_EXTENSION / "source"
+    settings = LaunchSettings(image=IMAGE, trusted_sources=(core,))
+    return LauncherZone(ours, written.store, settings, override=RUNTIME)

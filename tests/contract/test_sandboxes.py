@@ -24,9 +24,9 @@ from sandbox import (
     Session,
     Value,
 )
-from sandbox.launcher.docker import DockerLauncher
 from sandbox.testing import UnconfinedLauncher
 from tests.contract.kit import CHECKOUT, RUNTIME, TENANT, MakeLauncher, World, call, ignore, tensor_of, world
+from tests.contract.zones import LauncherZone
 
 pytestmark = pytest.mark.anyio
 PACK = CHECKOUT / "tests" / "contract" / "pack"
@@ -51,11 +51,11 @@ KINDS = [
         pid_one=False,
     ),
     Kind(
-        "docker-socket", lambda places, p: DockerLauncher(places, p.store, override=RUNTIME), "", pid_one=True
+        "docker-socket", lambda places, p: LauncherZone(places, p.store, override=RUNTIME), "", pid_one=True
     ),
     Kind(
         "docker-stdio",
-        lambda places, p: DockerLauncher(places, p.store, override=RUNTIME),
+        lambda places, p: LauncherZone(places, p.store, override=RUNTIME),
         "transport: stdio\n",
         pid_one=True,
     ),

@@ -19,7 +19,7 @@ def documented() -> list[str]:
 @pytest.mark.parametrize("name", sorted(set(documented()) - _OF_THE_IMAGE))
 def test_the_stack_hands_on_each_documented_setting(name: str) -> None:
     compose = (ROOT / "compose.yaml").read_text(encoding="utf-8")
-    assert re.search(rf"^      {name}:|\$\{{{name}[:}}]", compose, re.MULTILINE)
+    assert re.search(rf"^ {{2,6}}{name}:|\$\{{{name}[:}}]", compose, re.MULTILINE)
 
 
 def test_the_page_has_settings() -> None:

@@ -38,7 +38,7 @@ def containers_of(stack: Stack, extension: str) -> list[str]:
         ("raises_on_import", "RuntimeError: this pack needs a library that nobody has"),
         ("exits_on_import", "SystemExit: please install the full version first"),
         ("dies_on_import", "left with status 3"),
-        ("hangs_on_import", "timeouts.import 3 s (policies/hangs_on_import.yaml:1)"),
+        ("hangs_on_import", "timeouts.import 3 s (adopted/hangs_on_import.yaml:1)"),
     ],
 )
 def test_a_pack_whose_import_goes_wrong_fails_alone(

@@ -22,6 +22,8 @@ from sandbox.environment_errors import (
 from sandbox.environments import Environment, Environments
 from sandbox.launcher.build import DockerBuilder
 from sandbox.launcher.build_verb import BuildSettings, IndexSettings
+from sandbox.launcher.staging import StagedBuilder
+from sandbox.places import Places
 
 pytestmark = [pytest.mark.docker, pytest.mark.anyio]
 
@@ -56,10 +58,11 @@ class Yard:
             network_mode=os.environ.get("RINGFENCE_BUILD_NETWORK", "bridge"),
         )
         index = IndexSettings.from_environment(os.environ)
-        self.builder = DockerBuilder(self.settings, index, connect=lambda: engine)
-        self.environments = Environments(
-            root / "environments", self.builder, settings=self.settings, index=index
+        places = Places("test-builds", root)
+        self.builder = StagedBuilder(
+            places, DockerBuilder(self.settings, index, connect=lambda: engine), self.settings, index
         )
+        self.environments = Environments(places.environments, self.builder, settings=self.settings)
         self.policy = PolicyStore(root / "policies").effective(ExtensionName("x"))
         self.root = root
         self.lines: list[str] = []

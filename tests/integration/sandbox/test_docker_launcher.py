@@ -16,11 +16,11 @@ import pytest
 
 from policies import SandboxId
 from sandbox import StartError
-from sandbox.launcher.docker import DockerLauncher
 from sandbox.launcher.settings import LaunchSettings
 from sandbox.launcher.verbs import SandboxRequest
 from tests.contract.fixtures import IMAGE
 from tests.contract.kit import ANSWER, RUNTIME, TENANT, Policies, Shelf, World, in_docker, places, world
+from tests.contract.zones import LauncherZone
 
 pytestmark = [pytest.mark.docker, pytest.mark.anyio]
 
@@ -101,7 +101,7 @@ async def test_a_death_is_noticed_even_when_the_event_stream_broke(tmp_path: Pat
         at.shelf.write("pack", ANSWER)
         session = await at.session("pack")
         ended = at.manager._all[session.sandbox].sandbox
-        stream = at.launcher._events._stream
+        stream = at.launcher.docker._events._stream
         await anyio.to_thread.run_sync(stream.close)
         (info,) = at.manager.list()
         async with at.launcher.events() as events:
@@ -119,7 +119,7 @@ async def test_what_an_earlier_run_left_is_removed_at_start_and_nothing_else(tmp
         labels = ["--label", f"ringfence.instance={instance}", "--label", "ringfence.purpose=sandbox"]
         await anyio.run_process(["docker", "create", *labels, IMAGE, "true"])
     try:
-        async with DockerLauncher(ours, Policies(tmp_path / "policies").store):
+        async with LauncherZone(ours, Policies(tmp_path / "policies").store):
             assert await listed(ours.instance) == []
             assert len(await listed(other.instance)) == 1
     finally:
@@ -131,15 +131,15 @@ async def test_what_an_earlier_run_left_is_removed_at_start_and_nothing_else(tmp
 
 
 async def refused(tmp_path: Path, policy: str = "", settings: LaunchSettings | None = None) -> StartError:
-    def make(ours: Any, written: Policies) -> DockerLauncher:
-        return DockerLauncher(ours, written.store, settings, override=RUNTIME)
+    def make(ours: Any, written: Policies) -> LauncherZone:
+        return LauncherZone(ours, written.store, settings, override=RUNTIME)
 
     async with world(tmp_path, make, policies={"pack": policy}) as at:
         at.shelf.write("pack", ANSWER)
         with pytest.raises(StartError) as caught:
             await at.session("pack")
         assert await listed(at.places.instance) == []
-        assert at.launcher._uids_taken == set()
+        assert at.launcher.docker._uids_taken == set()
         return caught.value
 
 
@@ -170,7 +170,7 @@ async def test_a_missing_runtime_is_refused_by_name(tmp_path: Path) -> None:
 
 async def test_an_engine_that_does_not_answer_is_named(tmp_path: Path) -> None:
     url = f"unix://{tmp_path}/no.sock"
-    launcher = DockerLauncher(places(tmp_path), Policies(tmp_path / "p").store, engine_url=url)
+    launcher = LauncherZone(places(tmp_path), Policies(tmp_path / "p").store, engine_url=url)
     with pytest.raises(StartError, match=r"does not answer.*No such file.*ringfence doctor"):
         async with launcher:
             pass
@@ -181,7 +181,7 @@ async def test_a_policy_that_changed_meanwhile_is_refused(tmp_path: Path) -> Non
     shelf = Shelf(ours)
     name = shelf.write("pack", ANSWER)
     files = shelf.found[TENANT, name]
-    async with DockerLauncher(ours, written.store) as launcher:
+    async with LauncherZone(ours, written.store) as launcher:
         request = SandboxRequest(SandboxId("x-1"), TENANT, (files,), policy_digest="another")
         with pytest.raises(StartError, match="has just changed"):
             await launcher.ensure(request)

@@ -18,7 +18,6 @@ from sandbox.launcher.build_verb import (
     BuildJob,
     BuildOutcome,
     BuildSettings,
-    IndexSettings,
     Line,
     NodeImage,
     Step,
@@ -70,9 +69,8 @@ def builder(image: NodeImage) -> ScriptedBuilder:
 
 @pytest.fixture
 def environments(tmp_path: Path, builder: ScriptedBuilder) -> Environments:
-    index = IndexSettings(ca_bundle=b"certificates")
     limits = EnvironmentLimits(nbytes=1024 * 1024, entries=100)
-    return Environments(tmp_path / "environments", builder, settings=SETTINGS, index=index, limits=limits)
+    return Environments(tmp_path / "environments", builder, settings=SETTINGS, limits=limits)
 
 
 @pytest.fixture
@@ -291,7 +289,7 @@ async def test_a_lock_that_is_a_link_is_not_followed(
         await environments.ensure(LOCAL_TENANT, pack, policy, quiet)
 
 
-async def test_the_container_gets_the_index_certificates_and_lists(
+async def test_the_builder_gets_the_lists(
     environments: Environments, builder: ScriptedBuilder, policy: EffectivePolicy, pack: Path
 ) -> None:
     seen: dict[str, str] = {}
@@ -309,5 +307,4 @@ async def test_the_container_gets_the_index_certificates_and_lists(
         await environments.ensure(LOCAL_TENANT, pack, policy, quiet)
     assert seen["requirements.in"] == "numpy<2\n"
     assert seen["constraints.txt"] == "scipy<1.17\n"
-    assert seen["ca.pem"] == "certificates"
     assert "scipy==1.17.1\n" in seen["lock"]

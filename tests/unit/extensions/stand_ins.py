@@ -152,7 +152,13 @@ class FakeEnvironments:
         return self.current
 
     async def ensure(
-        self, tenant: TenantId, pack: Path, policy: EffectivePolicy, progress: Progress
+        self,
+        tenant: TenantId,
+        pack: Path,
+        policy: EffectivePolicy,
+        progress: Progress,
+        *,
+        extension: ExtensionName | None = None,
     ) -> FakeEnvironment:
         if self.fails is not None:
             raise self.fails

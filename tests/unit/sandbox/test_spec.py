@@ -91,7 +91,9 @@ class Yard:
     """A data directory with one extension."""
 
     def __init__(self, tmp_path: Path) -> None:
-        self.places = Places("main", tmp_path / "data")
+        self.places = Places("main", tmp_path / "data", tmp_path / "shm", tmp_path / "run")
+        for made in (self.places.inbox(BOX), self.places.outbox(BOX), self.places.socket_directory(BOX)):
+            made.mkdir(parents=True)
         self.source = self.places.tenant(TENANT) / "extensions" / "blur" / "source"
         self.source.mkdir(parents=True)
         self.policies = tmp_path / "policies"

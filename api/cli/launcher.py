@@ -1,0 +1,19 @@
+"""``ringfence launcher``: the one process that may talk to the container engine, in the foreground."""
+
+from __future__ import annotations
+
+import os
+
+from api.cli.serve import settings_from_environment
+
+
+def launcher() -> None:
+    """Run the launcher (compose starts it; 'ringfence serve' starts one of its own)."""
+    settings = settings_from_environment({})
+    import anyio
+
+    from api.launching import program
+    from api.logging import configure
+
+    configure(settings.log_level, settings.log_format)
+    anyio.run(program(settings).run, os.environ)

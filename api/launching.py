@@ -1,0 +1,114 @@
+"""From the settings to the launcher: the program itself, and the host's way to it.
+
+Host and launcher read the same settings, each in its own process. The host finds a launcher at its socket when one is
+said to be there (compose); without, it starts one as a child, and talks to it in just the same way.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from api.settings import Settings
+from policies import PolicyStore
+from sandbox import BuildSettings, IndexSettings, LauncherClient, Places, launcher_child
+
+if TYPE_CHECKING:
+    from sandbox.launcher.process import LauncherProgram
+
+_CA_IN_IMAGE = Path("/etc/ringfence/ca.pem")
+
+
+def places_of(settings: Settings) -> Places:
+    """Where the files of this installation are."""
+    return Places(settings.instance, settings.data_dir, settings.shm_dir, settings.run_dir)
+
+
+def policies_of(settings: Settings) -> PolicyStore:
+    """The policies as both read them: the operator's, and below them those that were adopted through the API."""
+    return PolicyStore(
+        settings.policies_path,
+        adopted=settings.adopted_path,
+        protected=(settings.data_dir, settings.run_dir),
+    )
+
+
+def builds_of(settings: Settings) -> BuildSettings:
+    """The caps of builds, and their network, which is the launcher's to say."""
+    return BuildSettings(
+        image=settings.node_image, instance=settings.instance, network_mode=settings.build_network
+    )
+
+
+def program(settings: Settings) -> LauncherProgram:
+    """The launcher of this installation."""
+    # Late: the engine's SDK, which the host never loads.
+    from sandbox.launcher.process import LauncherProgram
+    from sandbox.launcher.service import ServiceLimits
+    from sandbox.launcher.settings import LaunchSettings
+
+    return LauncherProgram(
+        places=places_of(settings),
+        policies=policies_of(settings),
+        launch=LaunchSettings(image=settings.node_image, trusted_sources=(settings.core_dir,)),
+        builds=builds_of(settings),
+        index=_index(settings, os.environ),
+        limits=ServiceLimits(sandboxes=settings.max_sandboxes),
+    )
+
+
+@asynccontextmanager
+async def launcher_of(settings: Settings) -> AsyncIterator[LauncherClient]:
+    """The host's launcher, reached.
+
+    Raises:
+        StartError: it does not answer, or cannot start.
+    """
+    socket = places_of(settings).launcher_socket
+    if settings.launcher == "service":
+        async with LauncherClient(socket) as client:
+            yield client
+        return
+    command = [sys.executable, "-c", "from api.cli import main; main()", "launcher"]
+    async with launcher_child(command, _for_child(settings, os.environ)), LauncherClient(socket) as client:
+        yield client
+
+
+def _for_child(settings: Settings, environment: Mapping[str, str]) -> dict[str, str]:
+    """The child's environment: it reads the settings that hold here, however this process was told them."""
+    said = {
+        "RINGFENCE_DATA_DIR": settings.data_dir,
+        "RINGFENCE_POLICIES_DIR": settings.policies_path,
+        "RINGFENCE_SHM_DIR": settings.shm_dir,
+        "RINGFENCE_RUN_DIR": settings.run_dir,
+        "RINGFENCE_CORE_DIR": settings.core_dir,
+        "RINGFENCE_INSTANCE": settings.instance,
+        "RINGFENCE_NODE_IMAGE": settings.node_image,
+        "RINGFENCE_BUILD_NETWORK": settings.build_network,
+        "RINGFENCE_MAX_SANDBOXES": settings.max_sandboxes,
+        "RINGFENCE_LOG_LEVEL": settings.log_level,
+        "RINGFENCE_LOG_FORMAT": settings.log_format,
+    }
+    if settings.ca_bundle is not None:
+        said["RINGFENCE_CA_BUNDLE"] = settings.ca_bundle
+    # No secret of the host is the launcher's to know.
+    kept = {
+        name: value
+        for name, value in environment.items()
+        if name not in ("RINGFENCE_OPERATOR_TOKEN", "RINGFENCE_TOKEN", "RINGFENCE_DATABASE_URL")
+    }
+    return {**kept, **{name: str(value) for name, value in said.items()}}
+
+
+def _index(settings: Settings, environment: Mapping[str, str]) -> IndexSettings:
+    """How environment builds reach the package index: the usual variables, and the private CA if there is one."""
+    found = dict(environment)
+    for bundle in (settings.ca_bundle, _CA_IN_IMAGE):
+        if bundle is not None and bundle.is_file() and bundle.stat().st_size > 0:
+            found["SSL_CERT_FILE"] = str(bundle)
+            break
+    return IndexSettings.from_environment(found)

@@ -1,0 +1,126 @@
+"""What a request of the host may name: the launcher's answer to a host that somebody else has taken over.
+
+The host says which tenant, which extensions and which policy it means. Here it is checked that those belong together
+and lie where this instance keeps them; what they may then do follows from the policies on disk alone (``docker.py``
+reads them again and compares the digest), and that no path is a link is seen to in ``mounts.py``, as late as can be.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from policies import (
+    CORE_EXTENSION,
+    EffectivePolicy,
+    ExtensionName,
+    PolicyStore,
+    SandboxGroup,
+    SandboxId,
+    TenantId,
+)
+from sandbox.errors import StartError
+from sandbox.extension_source import ExtensionFiles
+from sandbox.launcher import channel
+from sandbox.launcher.build_verb import SITE
+from sandbox.launcher.verbs import SandboxRequest
+from sandbox.places import Places
+
+_KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Checks requests against one instance's places and policies. Blocking: it reads files."""
+
+    places: Places
+    policies: PolicyStore
+    trusted_sources: tuple[Path, ...] = ()
+    """Directories of the built-in nodes."""
+
+    def sandbox(self, asked: channel.Ensure) -> SandboxRequest:
+        """The request that ``asked`` stands for.
+
+        Raises:
+            StartError: it names something that is not this tenant's, or extensions that do not share a sandbox.
+            PolicyError: a policy on disk is wrong.
+        """
+        tenant = TenantId(asked.tenant)
+        names = [ExtensionName(code.name) for code in asked.extensions]
+        self._check_company(names, asked.group)
+        files = tuple(self._files(tenant, code) for code in asked.extensions)
+        return SandboxRequest(SandboxId(asked.sandbox), tenant, files, asked.policy_digest, asked.group)
+
+    def build_policy(self, asked: channel.Build) -> EffectivePolicy:
+        """The policy under which ``asked`` is built.
+
+        Raises:
+            StartError: the build wants what that policy does not allow, or names no extension.
+            PolicyError: a policy on disk is wrong.
+        """
+        tenant = TenantId(asked.tenant)
+        if asked.group is not None:
+            policy = self.policies.effective_group(SandboxGroup(asked.group), tenant)
+        elif asked.extension is not None:
+            policy = self.policies.effective(ExtensionName(asked.extension), tenant)
+        else:
+            raise StartError("a build names neither an extension nor a sandbox group")
+        for key, wanted, allowed in (
+            ("network", asked.network, policy.build.network),
+            ("source_builds", asked.source_builds, policy.build.source_builds),
+        ):
+            if wanted and not allowed:
+                raise StartError(
+                    f"a build asks for build.{key}, which the policy of {_whose(asked)} does not allow "
+                    f"({policy.source(f'build.{key}')})",
+                    f"write 'build: {{{key}: true}}' in its policy if it should, or try again if it just changed",
+                )
+        return policy
+
+    def _check_company(self, names: list[ExtensionName], group: str | None) -> None:
+        if len(set(names)) != len(names):
+            raise StartError(f"an extension is named twice: {', '.join(names)}")
+        if group is None:
+            if len(names) > 1:
+                raise StartError(
+                    f"the extensions {', '.join(names)} share no sandbox",
+                    "write 'group: NAME' in the policy of each",
+                )
+            return
+        members = self.policies.members(SandboxGroup(group))
+        for name in names:
+            if name not in members:
+                raise StartError(
+                    f"extension '{name}' is no member of the sandbox group '{group}' by its policy",
+                    f"write 'group: {group}' in it, or try again if it just changed",
+                )
+
+    def _files(self, tenant: TenantId, code: channel.Code) -> ExtensionFiles:
+        source, name = Path(code.source), ExtensionName(code.name)
+        is_core = name == CORE_EXTENSION
+        own = self.places.tenant(tenant) / "extensions" / name
+        # By component, as written: that no component is a link is checked when it is mounted.
+        allowed = source in self.trusted_sources if is_core else _is_child(source, own)
+        if not allowed:
+            raise StartError(
+                f"the code of extension '{name}' does not lie where that of tenant '{tenant}' lies",
+                f"add it with 'ringfence extension add' (asked for: {source})",
+            )
+        environment = None if code.environment is None else Path(code.environment)
+        if environment is not None and not (
+            environment.name == SITE
+            and environment.parent.parent == self.places.environments
+            and _KEY.match(environment.parent.name)
+        ):
+            raise StartError(f"no environment lies at {environment}")
+        return ExtensionFiles(name, source, environment, content_hash="", core=is_core)
+
+
+def _is_child(path: Path, directory: Path) -> bool:
+    return path.parent == directory and path.name not in ("", ".", "..")
+
+
+def _whose(asked: channel.Build) -> str:
+    return f"sandbox group '{asked.group}'" if asked.group else f"extension '{asked.extension}'"
