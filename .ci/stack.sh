@@ -34,7 +34,7 @@ wait_until_ready() {
         if [ "$(docker inspect --format '{{.RestartCount}}' "$host")" -gt 0 ]; then break; fi
         sleep 0.25
     done
-    docker logs --tail 30 "$host"
+    compose logs --tail 30 launcher host
     printf '%s\n' "$said"
     return 1
 }

@@ -186,8 +186,8 @@ class Stack:
         pytest.fail(f"the stack was not ready within {_READY_S} s\n{self.logs()}")
 
     def logs(self) -> str:
-        """The end of the host's log, for failures."""
-        return self.compose.execute("logs --no-log-prefix --tail 60 host").decode(errors="replace")
+        """The end of the logs of host and launcher, for failures."""
+        return self.compose.execute("logs --no-color --tail 60 launcher host").decode(errors="replace")
 
     def states(self) -> str:
         """Every container of this stack and how it is, for failures."""
@@ -250,5 +250,5 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     running = getattr(item, "funcargs", {}).get("stack")
     if report.when == "call" and report.failed and isinstance(running, Stack):
         report.sections.append(("the stack's containers", running.states()))
-        report.sections.append(("the host's log", running.logs()))
+        report.sections.append(("the logs of host and launcher", running.logs()))
     return report

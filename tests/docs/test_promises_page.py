@@ -1,4 +1,4 @@
-"""docs/promises.md names tests that exist, and every promise in it has one."""
+"""docs/promises.md and docs/threat-model.md name tests that exist, and every promise and wall in them has one."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = (ROOT / "docs/promises.md").read_text(encoding="utf-8")
+PAGES = ("docs/promises.md", "docs/threat-model.md")
+PAGE = "\n".join((ROOT / page).read_text(encoding="utf-8") for page in PAGES)
 ROWS = [
     line
     for line in PAGE.splitlines()
-    if line.startswith("| ") and not line.startswith(("| promise |", "| --- |"))
+    if line.startswith("| ") and not line.startswith(("| promise |", "| attack |", "| --- |"))
 ]
 NAMED = sorted(set(re.findall(r"`([\w/]+\.py::\w+)`", PAGE)))
 

@@ -477,6 +477,14 @@ SPOILED: dict[str, tuple[Spoil, str]] = {
         "more than 4 MiB",
     ),
     "no text": (_replaced("in/overrides.txt", lambda path: path.write_bytes(b"\xff")), "not UTF-8"),
+    "an option among the requirements": (
+        _replaced("in/requirements.in", lambda path: path.write_text("numpy\n--no-binary :all:\n")),
+        "a build was refused",
+    ),
+    "a path among the overrides": (
+        _replaced("in/overrides.txt", lambda path: path.write_text("torch @ file:///etc\n")),
+        "a build was refused",
+    ),
     "an option": (
         _replaced("out/lock.txt", lambda path: path.write_text("--index-url https://evil.example\n")),
         "a build was refused",
@@ -509,6 +517,15 @@ async def test_a_builds_lists_are_plain_files_that_hold_requirements(tmp_path: P
     spoil(job.directory)
     with anyio.fail_after(10), pytest.raises(StartError, match=text):
         await _staged(here, behind).run(job, "resolve", lambda _: None)
+    assert behind.built == []
+
+
+async def test_what_is_installed_is_a_lock_that_was_checked(tmp_path: Path) -> None:
+    here, behind = places(tmp_path), Recorder()
+    job = _job(here)
+    (job.directory / "in" / verb.LOCK).write_text("numpy==1.26.4\n")
+    with pytest.raises(StartError, match="one version and its hashes"):
+        await _staged(here, behind).run(job, "install", lambda _: None)
     assert behind.built == []
 
 
