@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from policies import LOCAL_TENANT, PolicyError, TenantId, explain
@@ -25,7 +25,15 @@ from policies.network import parse_destination
 SEEDS = {path.name: path.read_bytes() for path in sorted((Path(__file__).parent / "seeds").iterdir())}
 TRIAL = TenantId("trial")
 SOON_S = 10.0
-"""For one file of at most 64KiB on a busy machine; on a quiet one the worst takes half a second."""
+"""Of computing, for one file of at most 64KiB; the worst takes half a second."""
+
+
+def check_error(error: PolicyError) -> None:
+    """An error is safe to print, short, and says where."""
+    assert str(error).isprintable()
+    assert len(str(error)) < 2_000
+    assert error.file in ("blur.yaml", "default.yaml")
+    assert error.line >= 1
 
 
 def swallow(raw: bytes) -> None:
@@ -34,9 +42,7 @@ def swallow(raw: bytes) -> None:
         try:
             loaded = load(raw, "blur.yaml")
         except PolicyError as error:
-            assert str(error).isprintable()
-            assert error.line >= 1
-            assert len(str(error)) < 2_000
+            check_error(error)
             continue
         if isinstance(loaded.value, DefaultsFile):
             args: tuple[Any, Any] = (None, loaded)
@@ -45,7 +51,7 @@ def swallow(raw: bytes) -> None:
         try:
             effective = merge(*args, LOCAL_TENANT)
         except PolicyError as error:
-            assert str(error).isprintable()
+            check_error(error)
             continue
         assert all(row.value.isprintable() for row in explain(effective))
 
@@ -62,12 +68,12 @@ def test_any_bytes_are_a_policy_or_an_error(raw: bytes) -> None:
 
 PIECES = st.one_of(
     st.binary(max_size=12),
-    st.sampled_from([b"\n", b": ", b"- ", b"{", b"}", b"[", b"]", b"&a ", b"*a", b"!!", b"<<: ", b"? ", b"'", b'"', b"|\n", b"%", b"---\n", b"\t", b"\xe2\x80\xa8", b"\x85"]),
+    st.sampled_from([b"\n", b": ", b"- ", b"{", b"}", b"[", b"]", b"&a ", b"*a", b"!!", b"<<: ", b"? ", b"'", b'"',
+                     b"|\n", b"%", b"---\n", b"\t", b"\xe2\x80\xa8", b"\x85"]),
     st.sampled_from(list(SEEDS.values())),
 )  # fmt: skip
 
 
-@settings(deadline=None)
 @given(
     st.sampled_from(list(SEEDS.values())),
     st.lists(st.tuples(st.integers(0, 2_000), st.integers(0, 30), PIECES), max_size=4),
@@ -107,9 +113,9 @@ BOMBS: dict[str, bytes] = {
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_no_file_takes_long(name: str) -> None:
-    started = time.monotonic()
+    started = time.thread_time()
     swallow(BOMBS[name])
-    assert time.monotonic() - started < SOON_S
+    assert time.thread_time() - started < SOON_S
 
 
 # --- layers -----------------------------------------------------------------------------------------------------
@@ -202,7 +208,6 @@ def held(effective: EffectivePolicy, key: str, cap: Any) -> bool:
     return bool(value <= cap)
 
 
-@settings(deadline=None, max_examples=200)
 @given(OWN, OWN, CEILINGS, CEILINGS)
 def test_no_mix_of_layers_gives_a_policy_over_any_ceiling(
     own: dict[str, Any], default: dict[str, Any], general: dict[str, Any], tenants: dict[str, Any]
@@ -212,8 +217,7 @@ def test_no_mix_of_layers_gives_a_policy_over_any_ceiling(
         defaults = load_defaults(text.encode(), "default.yaml")
         effective = merge(load_policy(json.dumps(own).encode(), "blur.yaml"), defaults, TRIAL)
     except PolicyError as error:
-        assert error.file in ("blur.yaml", "default.yaml")
-        assert error.line >= 1
+        check_error(error)
         return
     general_caps = {
         **{".".join(map(str, path)): cap for path, cap in flatten(BUILT_IN.ceilings)},
