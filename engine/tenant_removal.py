@@ -74,7 +74,7 @@ async def remove_tenant(
         except RingfenceError as error:
             problems.append(f"extension {name}: {error.message}")
     for info in engine.sandboxes.list(tenant):
-        await engine.sandboxes.stop(tenant, info.id, "its tenant was removed")
+        await engine.sandboxes.stop(tenant, info.id)
     rows = await _delete_rows(database, tenant)
     files, nbytes, kept = await anyio.to_thread.run_sync(_delete_files, directories, keep_files)
     if kept and not keep_files:
