@@ -54,7 +54,6 @@ class Guard:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._prepared: set[str] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check, then pass on."""
@@ -163,11 +162,11 @@ class Guard:
         identity = await self._identify(scope, headers, services, is_friend=is_friend)
         permissions: Permissions = scope["app"].state.permissions
         permissions.check(scope, identity)
-        if identity.tenant not in self._prepared:
+        if identity.tenant not in services.prepared:
             await anyio.to_thread.run_sync(
                 prepare_tenant_directory, services.settings.data_dir, identity.tenant
             )
-            self._prepared.add(identity.tenant)
+            services.prepared.add(identity.tenant)
         return identity
 
     async def _identify(

@@ -28,6 +28,8 @@ class Services:
     media: Media
     operator_token: str = field(repr=False)
     sessions: SessionStore = field(init=False)
+    prepared: set[TenantId] = field(default_factory=set)
+    """Tenants whose directories are known to be there."""
 
     def __post_init__(self) -> None:
         self.sessions = SessionStore(

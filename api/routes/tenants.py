@@ -65,6 +65,7 @@ async def delete_tenant(name: str, services: Have, _operator: Operator, keep_fil
     removal = await remove_tenant(
         services.engine, services.database, services.tenants, places, tenant, keep_files=keep_files
     )
+    services.prepared.discard(tenant)  # another one of this name begins with new directories
     return OrjsonResponse({"removed": dataclasses.asdict(removal)})
 
 

@@ -175,3 +175,5 @@ async def test_a_removed_tenant_is_gone_and_single_user_mode_does_not_come_back(
     async with client_for(app, headers={"Authorization": f"Bearer {again.json()['token']}"}) as fresh:
         assert (await fresh.get("/queue")).json() == {"queue_running": [], "queue_pending": []}
         assert (await fresh.get("/view?type=input&filename=a.png")).status_code == 404
+        upload = {"image": ("c.png", b"x")}
+        assert (await fresh.post("/upload/image", files=upload)).status_code == 200
