@@ -140,6 +140,8 @@ NEEDS: dict[str, dict[str, Need]] = {
     "/ringfence/logout": {"POST": _N.OPEN},
     "/{frontend}": {"GET": _N.KNOWN, "HEAD": _N.KNOWN},
 }
+_NOT_BY_COOKIE = ("/ringfence/v1/tokens", "/ringfence/v1/tenants")
+"""Script of a pack in the page has what the page's log-in has; it must not turn that into a token that stays."""
 _AT_A_PACKS_OWN_PATH = Need.RUN
 """Where this server has no route a pack may answer; else the answer is a 404."""
 
@@ -165,6 +167,11 @@ class Permissions:
 
     def check(self, scope: AsgiScope, identity: Identity) -> None:
         """Raises: ForbiddenError unless this caller may use the route of this request."""
+        if identity.session_sha256 and scope["path"].startswith(_NOT_BY_COOKIE) and scope["method"] != "GET":
+            raise ForbiddenError(
+                "a browser's log-in makes, replaces and revokes no tokens and no tenants",
+                hint="use the command with the token itself: ringfence token create",
+            )
         if identity.is_operator:
             return
         need = self.need(scope)

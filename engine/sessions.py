@@ -6,6 +6,7 @@ when it is too old, when its token is rotated, revoked or expires, when its tena
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections import OrderedDict
@@ -14,10 +15,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from engine.database import Database, sessions_table
+from engine.database import Database, DatabaseError, sessions_table
 from engine.tenants import TenantRegistry
 from engine.tokens import Token, hash_secret, new_secret
 from policies import LOCAL_TENANT, RingfenceError, TenantId, safe_text
+
+log = logging.getLogger(__name__)
 
 _s = sessions_table.c
 _FRESH_S = 5.0
@@ -115,11 +118,7 @@ class SessionStore:
             return None
         session = await self._session(row)
         if session is not None and is_use and now - row.used_ms > self._idle_ms // 20:
-            async with self._database.write() as connection:
-                await connection.execute(
-                    sa.update(sessions_table).where(_s.secret_sha256 == secret_sha256).values(used_ms=now)
-                )
-            self._known.pop(secret_sha256, None)
+            await self._note_use(secret_sha256, now)
         return session
 
     async def list(self, tenant: TenantId, *, of_operator: bool = False) -> list[Session]:
@@ -152,6 +151,16 @@ class SessionStore:
             raise SessionUnknownError(
                 "there is no session of that id", hint="see them all: GET /ringfence/v1/sessions"
             )
+
+    async def _note_use(self, secret_sha256: str, now: int) -> None:
+        try:
+            async with self._database.write() as connection:
+                await connection.execute(
+                    sa.update(sessions_table).where(_s.secret_sha256 == secret_sha256).values(used_ms=now)
+                )
+        except DatabaseError as error:  # the request itself needs no write
+            log.warning("when a session was used last could not be written down: %s", error)
+        self._known.pop(secret_sha256, None)
 
     async def _session(self, row: Any) -> Session | None:
         token: Token | None = None

@@ -210,6 +210,26 @@ async def test_logging_out_ends_the_session_and_not_only_the_cookie(browser: htt
     assert (await browser.get("/queue", headers={"Cookie": f"ringfence={secret}"})).status_code == 401
 
 
+async def test_what_runs_in_the_page_makes_no_token_that_outlives_the_log_in(
+    app: FastAPI, browser: httpx2.AsyncClient
+) -> None:
+    own = {"Origin": OWN, **FETCH}
+    body = {"name": "x", "scopes": ["run"]}
+    assert (await browser.get("/ringfence/v1/tokens")).status_code == 200
+    assert (await browser.post("/ringfence/v1/tokens", json=body, headers=own)).status_code == 403
+    assert (await browser.delete("/ringfence/v1/tokens/main", headers=own)).status_code == 403
+    async with client_for(app) as client:
+        await log_in(client, OPERATOR_TOKEN)
+        for method, path in (
+            ("POST", "/ringfence/v1/tenants"),
+            ("DELETE", "/ringfence/v1/tenants/studio"),
+            ("POST", "/ringfence/v1/tenants/studio/rotate-token"),
+        ):
+            answer = await client.request(method, path, json={"name": "more"}, headers=own)
+            assert answer.status_code == 403, path
+    assert [each.name for each in await app.state.services.tenants.list()] == ["studio"]
+
+
 async def test_a_session_ends_with_its_token(app: FastAPI, browser: httpx2.AsyncClient) -> None:
     assert (await browser.get("/queue")).status_code == 200
     await app.state.services.tenants.rotate_token("studio")
