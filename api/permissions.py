@@ -167,7 +167,11 @@ class Permissions:
 
     def check(self, scope: AsgiScope, identity: Identity) -> None:
         """Raises: ForbiddenError unless this caller may use the route of this request."""
-        if identity.session_sha256 and scope["path"].startswith(_NOT_BY_COOKIE) and scope["method"] != "GET":
+        if (
+            identity.session_sha256
+            and scope["path"].startswith(_NOT_BY_COOKIE)
+            and scope.get("method") != "GET"
+        ):
             raise ForbiddenError(
                 "a browser's log-in makes, replaces and revokes no tokens and no tenants",
                 hint="use the command with the token itself: ringfence token create",
