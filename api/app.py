@@ -14,9 +14,11 @@ from fastapi import FastAPI
 
 from api import errors, openapi
 from api.assets import AssetStore
+from api.attempts import Attempts
 from api.frontend import find_frontend
 from api.guard import Guard
 from api.pack_web import PackTexts
+from api.permissions import Permissions
 from api.previews import Previews
 from api.routes import include_all, include_files
 from api.routes.system import ringfence_version
@@ -73,6 +75,8 @@ def create_app(settings: Settings, *, wiring: Wiring | None = None) -> FastAPI:
     app.state.frontend = find_frontend(settings.frontend_dir)
     include_all(app)
     include_files(app, app.state.frontend, settings.frontend_origins)
+    app.state.attempts = Attempts()
+    app.state.permissions = Permissions(app)
     errors.install(app)
     openapi.install(app)
     app.add_middleware(Guard)

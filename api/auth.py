@@ -1,8 +1,9 @@
-"""Who is asking: turns the request's token into a tenant, or into the operator.
+"""Who is asking: turns the request's token, or its browser's session, into a tenant or the operator.
 
 Single-user mode (no tenant was ever created): everybody who passed the guard's Host and Origin checks is the operator
 and acts for ``local``. With tenants: a tenant's token acts for that tenant only; the operator's token acts for the
-tenant that ``X-Ringfence-Tenant`` names (``local`` without it).
+tenant that ``X-Ringfence-Tenant`` names (``local`` without it). What a token may do is said by its scopes, and which
+route needs which scope by api/permissions.py.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from engine import ALL_SCOPES, Scope, Session, Token, hash_secret
 from policies import LOCAL_TENANT, RingfenceError, TenantId, parse_tenant_id
 
 TENANT_HEADER = "x-ringfence-tenant"
@@ -35,10 +37,15 @@ class ForbiddenError(RingfenceError):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Whose request this is."""
+    """Whose request this is, and how it was proved."""
 
     tenant: TenantId
     is_operator: bool
+    scopes: frozenset[Scope] = frozenset()
+    token_sha256: str = ""
+    """The hash of the token that proved it; "" in single-user mode and for whoever proved nothing."""
+    session_sha256: str = ""
+    """The hash of the session's secret, if a browser sent its cookie."""
 
     def require_operator(self) -> None:
         """Raises: ForbiddenError for a mere tenant."""
@@ -46,10 +53,14 @@ class Identity:
             raise ForbiddenError("this needs the operator's token", hint="ask whoever runs this server")
 
 
+NOBODY = Identity(LOCAL_TENANT, is_operator=False)
+"""Who proved nothing: good for the routes that are open to all, and for no other."""
+
+
 class _Tenants(Protocol):
     async def is_single_user(self) -> bool: ...
     async def exists(self, name: TenantId) -> bool: ...
-    async def authenticate(self, token: str) -> TenantId | None: ...
+    async def authenticate(self, secret: str) -> Token | None: ...
 
 
 async def identify(
@@ -68,24 +79,38 @@ async def identify(
                 f"there is no tenant '{wanted}': this server runs in single-user mode",
                 hint="create it first: ringfence tenant create NAME",
             )
-        return Identity(LOCAL_TENANT, is_operator=True)
+        return Identity(LOCAL_TENANT, is_operator=True, scopes=ALL_SCOPES)
     token = _bearer(authorization)
     if token is None:
         raise AuthError(
             "this server needs a token",
             hint="send 'Authorization: Bearer TOKEN' (or HTTP Basic with the token as password)",
         )
-    if hmac.compare_digest(token.encode(), operator_token.encode()):
+    if is_operators(token, operator_token):
         acting_for = wanted or LOCAL_TENANT
         if acting_for != LOCAL_TENANT and not await tenants.exists(acting_for):
             raise ForbiddenError(f"there is no tenant '{acting_for}'", hint="see them: ringfence tenant list")
-        return Identity(acting_for, is_operator=True)
-    tenant = await tenants.authenticate(token)
-    if tenant is None:
+        return Identity(acting_for, is_operator=True, scopes=ALL_SCOPES, token_sha256=hash_secret(token))
+    found = await tenants.authenticate(token)
+    if found is None:
         raise AuthError("the token is not valid", hint="it may have been rotated; ask for the new one")
-    if wanted not in (None, tenant):
+    if wanted not in (None, found.tenant):
         raise ForbiddenError("the token belongs to another tenant", hint="leave the tenant out")
-    return Identity(tenant, is_operator=False)
+    return Identity(found.tenant, is_operator=False, scopes=found.scopes, token_sha256=found.token_sha256)
+
+
+def of_session(session: Session, operator_token: str) -> Identity:
+    """Who a browser's session is: what its token is, for its own tenant (the operator: ``local``)."""
+    if session.token is None:
+        proof = hash_secret(operator_token)
+        return Identity(LOCAL_TENANT, True, ALL_SCOPES, proof, session.secret_sha256)
+    token = session.token
+    return Identity(session.tenant, False, token.scopes, token.token_sha256, session.secret_sha256)
+
+
+def is_operators(token: str, operator_token: str) -> bool:
+    """True for the operator's token; takes as long for a near miss as for any other."""
+    return hmac.compare_digest(hash_secret(token), hash_secret(operator_token))
 
 
 def load_operator_token(configured: str | None, file: Path) -> str:

@@ -30,6 +30,9 @@ from engine import (
     QueueFullError,
     TenantExistsError,
     TenantUnknownError,
+    TokenError,
+    TokenExistsError,
+    TokenUnknownError,
 )
 from policies import NameInvalidError, PathEscapeError, PolicyError, RingfenceError, safe_text
 
@@ -42,9 +45,11 @@ STATUS: dict[type[RingfenceError], int] = {
     PathEscapeError: 403,
     FileUnknownError: 404,
     TenantUnknownError: 404,
+    TokenUnknownError: 404,
     DuplicatePromptError: 409,
     FileExistsInTheWayError: 409,
     TenantExistsError: 409,
+    TokenExistsError: 409,
     BodyTooLargeError: 413,
     QueueFullError: 429,
     DatabaseError: 503,
@@ -56,6 +61,7 @@ STATUS: dict[type[RingfenceError], int] = {
     NameInvalidError: 400,
     PolicyError: 400,
     PromptInvalidError: 400,
+    TokenError: 400,
     RingfenceError: 422,
 }
 

@@ -1,7 +1,8 @@
 """The gate in front of every route, HTTP and WebSocket alike: sizes, who may talk to us from where, and who is asking.
 
 One plain ASGI middleware, because it must see a body while it arrives. Order of the checks: URL and headers, health
-(always open), cross-site requests, Host and Origin (single-user mode), identity, announced body size.
+(always open), cross-site requests, Host and Origin, identity, the route's scope, announced body size. A connection that
+stays open (WebSocket, event stream) ends when what proved its sender's identity does.
 """
 
 from __future__ import annotations
@@ -17,12 +18,16 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.auth import TENANT_HEADER, ForbiddenError, Identity, identify
+from api.auth import NOBODY, TENANT_HEADER, AuthError, ForbiddenError, Identity, identify, of_session
 from api.bodies import BodyError, BodyTooLargeError
 from api.errors import response_to, unforeseen
 from api.logging import request_context
+from api.login_page import login_page
 from api.metrics import observe_request
+from api.peers import peer_of
+from api.permissions import Permissions
 from api.services import Services
+from api.sessions import check_own_page, cookie_of, is_navigation, local_path
 from api.settings import Settings
 from engine import prepare_tenant_directory
 from policies import LOCAL_TENANT, RingfenceError, format_bytes
@@ -30,6 +35,9 @@ from policies import LOCAL_TENANT, RingfenceError, format_bytes
 log = logging.getLogger(__name__)
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+LOGIN_PATHS = frozenset({"/ringfence/login", "/ringfence/logout"})
+_RECHECK_S = 15.0
+_LOGGED_OUT = 1008  # "policy violation", as for whoever has no token
 _UPLOADS = ("/upload/", "/userdata/", "/ringfence/v1/extensions", "/assets", "/v2/assets")
 _CORS = {
     "Access-Control-Allow-Methods": "POST, GET, DELETE, PUT, PATCH, HEAD, OPTIONS",
@@ -46,7 +54,6 @@ class Guard:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._prepared: set[str] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check, then pass on."""
@@ -62,12 +69,18 @@ class Guard:
             identity = await self._admit(scope, services)
         except RingfenceError as error:
             await _refuse(scope, body, answer, error)
+        except _LogInFirstError:
+            query = scope["query_string"].decode("latin-1")
+            page = login_page(local_path(scope["path"] + (f"?{query}" if query else "")), status=401)
+            await page(scope, receive, answer.send)
         else:
             body.limit = limit
             scope["ringfence_identity"] = identity
             with request_context(tenant=identity.tenant):
                 if _announced(scope) > limit:
                     await _refuse(scope, body, answer, _too_large(limit))
+                elif scope["type"] == "websocket" or scope["path"].endswith("/events"):
+                    await self._pass_on_while_valid(scope, body, answer, identity)
                 else:
                     await self._pass_on(scope, body, answer)
         if scope["type"] == "http":
@@ -97,6 +110,30 @@ class Guard:
                 raise
             await unforeseen(error, scope["method"], scope["path"])(scope, body.receive, answer.send)
 
+    async def _pass_on_while_valid(
+        self, scope: Scope, body: _Body, answer: _Answer, identity: Identity
+    ) -> None:
+        """Hang up once the token is revoked, the log-in over or single-user mode has ended."""
+        services: Services = scope["app"].state.services
+        failure: Exception | None = None
+        async with anyio.create_task_group() as group:
+
+            async def watch() -> None:
+                while await _is_still_valid(identity, services):
+                    await services.tenants.wait_for_change(_RECHECK_S)
+                if scope["type"] == "websocket":
+                    await answer.hang_up(_LOGGED_OUT, "the log-in has ended")
+                group.cancel_scope.cancel()
+
+            group.start_soon(watch)
+            try:
+                await self._pass_on(scope, body, answer)
+            except Exception as error:  # noqa: BLE001 - not through the group, which would wrap it
+                failure = error
+            group.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
     async def _admit(self, scope: Scope, services: Services) -> Identity:
         headers = Headers(scope=scope)
         if scope["path"] in OPEN_PATHS:
@@ -108,34 +145,84 @@ class Guard:
                 "requests from other web sites are refused",
                 hint="whoever runs this server may name them in RINGFENCE_ALLOWED_ORIGINS",
             )
-        if await services.tenants.is_single_user():
-            check_host(headers, services.settings.allowed_hosts, any_origin=is_friend)
-        elif headers.get("authorization", "")[:6].lower() == "basic " and not is_friend:
-            check_origin(headers)  # browsers send these by themselves, for whatever page asks
+        settings = services.settings
+        is_single_user = await services.tenants.is_single_user()
+        authorization = headers.get("authorization", "")
+        if is_single_user:
+            check_host(headers, settings.allowed_hosts, any_origin=is_friend)
+        elif authorization[:7].lower() != "bearer ":
+            # What a browser sends by itself. A page that got our address by DNS rebinding has no token to send.
+            check_host(headers, settings.allowed_hosts, any_origin=True, any_address=True)
+            if authorization[:6].lower() == "basic " and not is_friend:
+                check_origin(headers)
         if scope.get("method") == "OPTIONS":
-            return Identity(LOCAL_TENANT, is_operator=False)  # answered below, before any route
-        identity = await identify(
-            services.tenants,
-            services.operator_token,
-            authorization=headers.get("authorization"),
-            wanted_tenant=headers.get(TENANT_HEADER),
-        )
-        if identity.tenant not in self._prepared:
+            return NOBODY  # answered below, before any route
+        if scope["path"] in LOGIN_PATHS:
+            return NOBODY  # they look at the cookie themselves
+        identity = await self._identify(scope, headers, services, is_friend=is_friend)
+        permissions: Permissions = scope["app"].state.permissions
+        permissions.check(scope, identity)
+        if identity.tenant not in services.prepared:
             await anyio.to_thread.run_sync(
                 prepare_tenant_directory, services.settings.data_dir, identity.tenant
             )
-            self._prepared.add(identity.tenant)
+            services.prepared.add(identity.tenant)
         return identity
 
+    async def _identify(
+        self, scope: Scope, headers: Headers, services: Services, *, is_friend: bool
+    ) -> Identity:
+        """By the request's token, else by its browser's cookie.
 
-def check_host(headers: Headers, allowed: tuple[str, ...], *, any_origin: bool = False) -> None:
-    """Stop DNS rebinding and other pages' requests: in single-user mode nothing but the place of origin protects us.
+        Raises:
+            AuthError, ForbiddenError, _LogInFirstError (a browser that opens a page and is not logged in)
+        """
+        method = "WEBSOCKET" if scope["type"] == "websocket" else scope["method"]
+        if headers.get("authorization") is None and not await services.tenants.is_single_user():
+            peer = peer_of(scope, services.settings.trusted_proxies)
+            secret = cookie_of(headers, peer)
+            session = None if secret is None else await services.sessions.resolve(secret)
+            if session is not None:
+                if not is_friend:
+                    check_own_page(headers, method, peer)
+                return of_session(session, services.operator_token)
+        try:
+            return await identify(
+                services.tenants,
+                services.operator_token,
+                authorization=headers.get("authorization"),
+                wanted_tenant=headers.get(TENANT_HEADER),
+            )
+        except AuthError:
+            if headers.get("authorization") is None and is_navigation(headers, method):
+                raise _LogInFirstError from None
+            raise
+
+
+class _LogInFirstError(Exception):
+    """A browser opens a page here and is not logged in."""
+
+
+async def _is_still_valid(identity: Identity, services: Services) -> bool:
+    if not identity.token_sha256:
+        return await services.tenants.is_single_user()
+    if identity.session_sha256:
+        return await services.sessions.find(identity.session_sha256) is not None
+    return identity.is_operator or await services.tenants.find(identity.token_sha256) is not None
+
+
+def check_host(
+    headers: Headers, allowed: tuple[str, ...], *, any_origin: bool = False, any_address: bool = False
+) -> None:
+    """Stop DNS rebinding and other pages' requests; in single-user mode nothing but the place of origin protects us.
+
+    ``any_address``: an address may stand there, too, since rebinding needs a name.
 
     Raises:
         ForbiddenError: Host is no loopback name and not allowed, or Origin is not Host.
     """
     host = headers.get("host", "")
-    if not _is_ours(_name(host), allowed):
+    if not _is_ours(_name(host), allowed, any_address=any_address):
         raise ForbiddenError(
             "this name is not allowed in Host",
             hint='use http://127.0.0.1, or list the name in RINGFENCE_ALLOWED_HOSTS, e.g. ["studio.lan"]',
@@ -178,11 +265,11 @@ def _with_port(netloc: str) -> tuple[str, int | None]:
     return (parts.hostname or "").lower(), None if parts.port in (80, 443) else parts.port
 
 
-def _is_ours(name: str, allowed: tuple[str, ...]) -> bool:
+def _is_ours(name: str, allowed: tuple[str, ...], *, any_address: bool) -> bool:
     if name == "localhost" or name.endswith(".localhost") or name in {other.lower() for other in allowed}:
         return True
     try:
-        return ipaddress.ip_address(name).is_loopback
+        return ipaddress.ip_address(name).is_loopback or any_address
     except ValueError:
         return False
 
@@ -262,10 +349,24 @@ class _Answer:
     """The outgoing answer: remembers its status, and adds what every answer carries."""
 
     def __init__(self, send: Send, origin: str | None) -> None:
-        self.send_raw = send
+        self._send = send
+        self._is_hung_up = False
         self._origin = origin
         self.status = 0
         self.is_bodiless = False
+
+    async def send_raw(self, message: Message) -> None:
+        """Pass on as it is; what comes after ``hang_up`` goes nowhere."""
+        if not self._is_hung_up:
+            await self._send(message)
+
+    async def hang_up(self, code: int, reason: str) -> None:
+        """Close a WebSocket over its handler's head."""
+        self._is_hung_up = True
+        try:
+            await self._send({"type": "websocket.close", "code": code, "reason": reason})
+        except RuntimeError:
+            pass  # it was closed already
 
     async def send(self, message: Message) -> None:
         """Pass on."""

@@ -161,9 +161,20 @@ def _completed(document: dict[str, JSON]) -> dict[str, JSON]:
             "type": "http",
             "scheme": "bearer",
             "description": "A tenant's token; none in single-user mode",
-        }
+        },
+        "password": {
+            "type": "http",
+            "scheme": "basic",
+            "description": "The token as the password, for clients that take http://user:token@host",
+        },
+        "session": {
+            "type": "apiKey",
+            "in": "cookie",
+            "name": "ringfence",
+            "description": "A browser's log-in, from the server's own page only; over TLS '__Host-ringfence'",
+        },
     }
-    document["security"] = [{"token": []}, {}]
+    document["security"] = [{"token": []}, {"password": []}, {"session": []}, {}]
     for (method, path), doc in COMFYUI.items():
         operation = document["paths"].get(path, {}).get(method)
         if operation is not None:

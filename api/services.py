@@ -12,7 +12,7 @@ from starlette.requests import HTTPConnection
 
 from api.auth import Identity
 from api.settings import Settings
-from engine import Database, Engine, Media, TenantRegistry
+from engine import Database, Engine, Media, SessionStore, TenantRegistry, hash_secret
 from policies import PolicyStore, TenantId
 
 
@@ -27,6 +27,18 @@ class Services:
     engine: Engine
     media: Media
     operator_token: str = field(repr=False)
+    sessions: SessionStore = field(init=False)
+    prepared: set[TenantId] = field(default_factory=set)
+    """Tenants whose directories are known to be there."""
+
+    def __post_init__(self) -> None:
+        self.sessions = SessionStore(
+            self.database,
+            self.tenants,
+            operator_sha256=hash_secret(self.operator_token),
+            idle_s=self.settings.session_idle_s,
+            max_s=self.settings.session_max_s,
+        )
 
 
 Wiring = Callable[[Settings], AbstractAsyncContextManager[Services]]

@@ -6,6 +6,7 @@ the command line's own three (``RINGFENCE_URL``, ``RINGFENCE_TOKEN``, ``RINGFENC
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from pathlib import Path
 from typing import Annotated, Literal
@@ -60,13 +61,20 @@ class Settings(BaseSettings):
     public_port: int | None = Field(default=None, ge=1, le=65535)
     """Port under which users reach this server, when it is published under another; for messages only."""
     allowed_hosts: tuple[str, ...] = ()
-    """Further names (without port) that may stand in Host and Origin in single-user mode; loopback names always may.
-    Written as JSON: ["studio.lan"]."""
+    """Further names (without port) that may stand in Host and Origin; loopback names always may, and with tenants so
+    may addresses, and any name where a Bearer token comes along. Written as JSON: ["studio.lan"]."""
     allowed_origins: tuple[str, ...] = ()
     """Origins of other web pages that may use the API from a browser (CORS), each written out: there is no "*", which
     would let every page that somebody opens run prompts here. Written as JSON: ["https://studio.example"]."""
     operator_token: SecretStr | None = None
     """The operator's token, at least 32 characters. Default: made at the first start, in <data_dir>/operator.token."""
+    session_idle_s: int = Field(default=24 * 3600, ge=60)
+    """How long a browser's log-in lasts while nothing is asked for."""
+    session_max_s: int = Field(default=14 * 24 * 3600, ge=60)
+    """How long a browser's log-in lasts at most."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses or networks of reverse proxies whose X-Forwarded-For and X-Forwarded-Proto are believed; nobody's by
+    default. Written as JSON: ["10.0.0.0/8"]."""
     frontend_dir: str = ""
     """The web frontend served at /: the directory of a build, or "none". Default: the installed package
     comfyui-frontend-package, if there is one."""
@@ -159,6 +167,18 @@ class Settings(BaseSettings):
                     f"'{origin}' is not an origin; write scheme, host and port: https://studio.example"
                 )
         return tuple(origin.lower() for origin in origins)
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies_are_networks(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
+        for proxy in proxies:
+            try:
+                ipaddress.ip_network(proxy)
+            except ValueError:
+                raise ValueError(
+                    f"'{proxy}' is no address or network; write e.g. 10.0.0.7 or 10.0.0.0/8"
+                ) from None
+        return proxies
 
     @property
     def policies_path(self) -> Path:

@@ -39,9 +39,11 @@ from engine.node_state import NodeStateStore, StateLimits
 from engine.prompt import PromptLimits, PromptRequest, Submitted
 from engine.queue import SqlStorage
 from engine.registry import NodeType, NodeTypes
+from engine.sessions import Session, SessionStore
 from engine.storage import NewPrompt, QueuedPrompt, Storage
 from engine.streams import EventStream
 from engine.submissions import KeyReusedError, Submission, Submissions
+from engine.tenant_removal import Removal, remove_tenant
 from engine.tenants import (
     Tenant,
     TenantExistsError,
@@ -50,8 +52,22 @@ from engine.tenants import (
     prepare_tenant_directory,
     tenant_directory,
 )
+from engine.tokens import (
+    ALL_SCOPES,
+    FIRST_TOKEN,
+    Scope,
+    Token,
+    TokenError,
+    TokenExistsError,
+    TokenUnknownError,
+    hash_secret,
+    parse_scopes,
+    parse_token_name,
+)
 
 __all__ = [
+    "ALL_SCOPES",
+    "FIRST_TOKEN",
     "Asset",
     "AssetUnknownError",
     "Assets",
@@ -91,6 +107,10 @@ __all__ = [
     "QueueItem",
     "QueueSnapshot",
     "QueuedPrompt",
+    "Removal",
+    "Scope",
+    "Session",
+    "SessionStore",
     "SqlStorage",
     "StateLimits",
     "Storage",
@@ -101,8 +121,16 @@ __all__ = [
     "TenantExistsError",
     "TenantRegistry",
     "TenantUnknownError",
+    "Token",
+    "TokenError",
+    "TokenExistsError",
+    "TokenUnknownError",
+    "hash_secret",
     "output_asset_id",
+    "parse_scopes",
     "parse_source",
+    "parse_token_name",
     "prepare_tenant_directory",
+    "remove_tenant",
     "tenant_directory",
 ]

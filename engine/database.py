@@ -83,11 +83,38 @@ tenants_table = sa.Table(
     "tenants",
     metadata,
     sa.Column("name", sa.String(64), primary_key=True),
-    sa.Column("token_sha256", sa.String(64), nullable=False, unique=True),
     sa.Column("created_ms", sa.BigInteger, nullable=False),
-    sa.Column("rotated_ms", sa.BigInteger, nullable=False),
+    sa.Column("removed_ms", sa.BigInteger, nullable=True),
 )
-"""Tenants and the hash of each one's token."""
+"""Tenants. A removed one stays known: removing the last must not bring single-user mode back, which needs no token."""
+
+tokens_table = sa.Table(
+    "tokens",
+    metadata,
+    sa.Column("tenant", sa.String(64), primary_key=True),
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("token_sha256", sa.String(64), nullable=False, unique=True),
+    sa.Column("scopes", sa.String(64), nullable=False),
+    sa.Column("issued_ms", sa.BigInteger, nullable=False),
+    sa.Column("expires_ms", sa.BigInteger, nullable=True),
+    sa.Column("used_ms", sa.BigInteger, nullable=True),
+)
+"""Tenants' tokens by hash. ``scopes``: names with blanks between; ``used_ms``: to ten minutes."""
+
+sessions_table = sa.Table(
+    "sessions",
+    metadata,
+    sa.Column("secret_sha256", sa.String(64), primary_key=True),
+    sa.Column("id", sa.String(16), nullable=False, unique=True),
+    sa.Column("tenant", sa.String(64), nullable=False),
+    sa.Column("token_sha256", sa.String(64), nullable=False),
+    sa.Column("created_ms", sa.BigInteger, nullable=False),
+    sa.Column("used_ms", sa.BigInteger, nullable=False),
+    sa.Column("agent", sa.String(200), nullable=False),
+    sa.Index("sessions_token", "token_sha256", "created_ms"),
+)
+"""Browsers that are logged in: the hash of the cookie, and of the token that was given, without which it is worth
+nothing. ``id`` names a session in lists; it proves nothing."""
 
 submissions_table = sa.Table(
     "submissions",

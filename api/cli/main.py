@@ -29,6 +29,7 @@ app.command("doctor")(doctor.doctor)
 app.add_typer(extension.app, name="extension")
 app.add_typer(sandbox.app, name="sandbox")
 app.add_typer(tenant.app, name="tenant")
+app.add_typer(tenant.tokens, name="token")
 app.add_typer(policy.app, name="policy")
 
 

@@ -1,18 +1,33 @@
-"""``ringfence tenant``: create, list, rotate-token."""
+"""``ringfence tenant``: create, list, rotate-token, remove; ``ringfence token``: create, list, revoke."""
 
 from __future__ import annotations
 
+import re
+import time
 from typing import Annotated, Any
 
 import typer
 
-from api.cli.client import DEFAULT_URL, JsonOption, TokenOption, UrlOption, server
+from api.cli.client import DEFAULT_URL, JsonOption, TenantOption, TokenOption, UrlOption, server
+from api.cli.failure import Failure, Status
 from api.cli.screen import Column, ago, note, print_json, print_line, print_table
 
-app = typer.Typer(name="tenant", help="Tenants and their tokens (operator).", no_args_is_help=True)
+app = typer.Typer(name="tenant", help="Tenants (operator).", no_args_is_help=True)
+tokens = typer.Typer(
+    name="token", help="A tenant's tokens (its admin, or the operator).", no_args_is_help=True
+)
 
-_COLUMNS = (Column("TENANT", keep=True), Column("CREATED", right=True), Column("TOKEN AGE", right=True))
+_COLUMNS = (Column("TENANT", keep=True), Column("CREATED", right=True), Column("NEWEST TOKEN", right=True))
+_TOKEN_COLUMNS = (
+    Column("TOKEN", keep=True),
+    Column("SCOPES", keep=True),
+    Column("MADE", right=True),
+    Column("USED", right=True),
+    Column("EXPIRES", right=True),
+)
 _PATH = "/ringfence/v1/tenants"
+_TOKENS = "/ringfence/v1/tokens"
+_LIFE = re.compile(r"([1-9][0-9]{0,5})([hd])")
 NameArgument = Annotated[str, typer.Argument(metavar="TENANT", help="a-z, 0-9, '_' and '-', at most 32.")]
 
 
@@ -40,13 +55,134 @@ def list_tenants(
 
 @app.command("rotate-token")
 def rotate_token(
-    name: NameArgument, url: UrlOption = DEFAULT_URL, token: TokenOption = None, as_json: JsonOption = False
+    name: NameArgument,
+    which: Annotated[str, typer.Option("--name", metavar="NAME", help="Which of its tokens.")] = "main",
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Replace a tenant's token and print the new one; the old one is refused at once."""
+    """Replace a tenant's token and print the new one; the old one, and log-ins made with it, are refused at once."""
+    answer = server(url, token).call("POST", f"{_PATH}/{_quoted(name)}/rotate-token", params={"token": which})
+    _print_token(answer, as_json=as_json)
+
+
+@app.command("remove")
+def remove(
+    name: NameArgument,
+    keep_files: Annotated[
+        bool, typer.Option("--keep-files", help="Leave its inputs, outputs and user data on disk.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """End all that a tenant runs, and remove it with its tokens, extensions, history and files."""
+    if not yes:
+        what = "its history, extensions and tokens" + ("" if keep_files else ", and all its files")
+        typer.confirm(f"Remove tenant {name} with {what}?", abort=True, err=True)
+    answer = server(url, token).call(
+        "DELETE", f"{_PATH}/{_quoted(name)}", params={"keep_files": "true" if keep_files else "false"}
+    )
+    if as_json:
+        print_json(answer)
+        return
+    gone = answer["removed"]
+    print_line(
+        f"tenant {gone['tenant']} is removed: {gone['prompts']} prompts ended, {gone['sandboxes']} sandboxes ended, "
+        f"{len(gone['extensions'])} extensions, {gone['rows']} records, {gone['files']} files "
+        f"({gone['nbytes']} bytes)"
+    )
+    for place in gone["kept"]:
+        note(f"kept: {place}")
+    for problem in gone["problems"]:
+        note(f"problem: {problem}")
+
+
+@tokens.command("create")
+def create_token(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="a-z, 0-9, '_' and '-', at most 32.")],
+    scope: Annotated[list[str], typer.Option("--scope", help="run, upload or admin; give it once for each.")],
+    expires: Annotated[
+        str | None, typer.Option("--expires", help="How long it is valid: 12h, 30d. Default: until revoked.")
+    ] = None,
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = None,
+    tenant: TenantOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a token and print it; it cannot be read again."""
+    body: dict[str, Any] = {"name": name, "scopes": scope}
+    if expires is not None:
+        body["expires_s"] = _seconds(expires)
+    answer = server(url, token, tenant).call("POST", _TOKENS, body=body)
+    if as_json:
+        print_json(answer)
+    else:
+        print_line(f"token {answer['token']['name']}: {answer['secret']}")
+
+
+@tokens.command("list")
+def list_tokens(
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = None,
+    tenant: TenantOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List a tenant's tokens."""
+    answer = server(url, token, tenant).call("GET", _TOKENS)
+    if as_json:
+        print_json(answer)
+        return
+    rows = [
+        (
+            item["name"],
+            " ".join(item["scopes"]),
+            ago(item["issued_ms"]),
+            "never" if item["used_ms"] is None else ago(item["used_ms"]),
+            _until(item["expires_ms"]),
+        )
+        for item in answer["tokens"]
+    ]
+    print_table(_TOKEN_COLUMNS, rows, empty="no tokens")
+
+
+@tokens.command("revoke")
+def revoke_token(
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = None,
+    tenant: TenantOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Refuse a token, and log-ins made with it, at once."""
+    answer = server(url, token, tenant).call("DELETE", f"{_TOKENS}/{_quoted(name)}")
+    if as_json:
+        print_json(answer)
+    else:
+        print_line(f"revoked {answer['revoked']}")
+
+
+def _quoted(name: str) -> str:
     from urllib.parse import quote
 
-    answer = server(url, token).call("POST", f"{_PATH}/{quote(name, safe='')}/rotate-token")
-    _print_token(answer, as_json=as_json)
+    return quote(name, safe="")
+
+
+def _seconds(text: str) -> int:
+    match = _LIFE.fullmatch(text)
+    if match is None:
+        raise Failure(Status.USAGE, f"'{text}' is no length of time", "write e.g. 12h or 30d")
+    return int(match[1]) * (3600 if match[2] == "h" else 24 * 3600)
+
+
+def _until(expires_ms: int | None) -> str:
+    if expires_ms is None:
+        return "never"
+    left_h = (expires_ms / 1000 - time.time()) / 3600
+    if left_h <= 0:
+        return "expired"
+    return f"in {left_h / 24:.0f}d" if left_h >= 48 else f"in {left_h:.0f}h"
 
 
 def _print_token(answer: dict[str, Any], *, as_json: bool) -> None:

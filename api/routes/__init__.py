@@ -21,6 +21,7 @@ from api.routes import (
     policies,
     prompt,
     sandboxes,
+    session,
     system,
     tenants,
     userdata,
@@ -62,9 +63,11 @@ def include_all(app: FastAPI) -> None:
         sandboxes.router,
         policies.router,
         tenants.router,
+        session.router,
         frontend.router,
     ):
         app.include_router(router, prefix="/ringfence/v1", tags=["Ringfence"])
+    app.include_router(session.pages, prefix="/ringfence")
     app.include_router(health.router, tags=["Ringfence"])
     app.include_router(websocket.router)
     pack_routes.install(app)

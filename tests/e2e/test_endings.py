@@ -183,3 +183,14 @@ def test_tenants_share_a_stack_without_seeing_each_other(
     sandboxes = bert.get("/ringfence/v1/sandboxes")["sandboxes"]
     assert {box["tenant"] for box in sandboxes} <= {"bert"}
     bert.http.close()
+
+    removed = there.ringfence("tenant", "remove", "anna", "--yes", "--token", operator, "--json")["removed"]
+    assert removed["extensions"] == ["friendly_v1"]
+    assert removed["sandboxes"] >= 1
+    assert (removed["kept"], removed["problems"]) == ([], [])
+    there.ringfence("status", "--token", tokens["anna"], status=5)
+    there.ringfence("status", "--token", tokens["bert"])
+    data_dir = Path(second_stack["RINGFENCE_DATA_DIR"])
+    assert not (data_dir / "tenants" / "anna").exists()
+    everybodys = ("sandbox", "list", "--token", operator, "--json")
+    assert "anna" not in {box["tenant"] for box in there.ringfence(*everybodys)["sandboxes"]}

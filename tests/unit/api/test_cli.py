@@ -312,6 +312,43 @@ async def test_tenants_are_managed_from_the_command(cli: Cli) -> None:
     assert acting.json["tenant"] == "studio"
 
 
+async def test_tokens_are_managed_and_a_tenant_is_removed_from_the_command(cli: Cli) -> None:
+    created = await cli("tenant", "create", "studio", "--json")
+    token, operator = created.json["token"], created.json["operator_token"]
+    made = await cli(
+        "token",
+        "create",
+        "ci",
+        "--scope",
+        "run",
+        "--scope",
+        "upload",
+        "--expires",
+        "30d",
+        "--json",
+        "--token",
+        token,
+    )
+    secret = made.json["secret"]
+    table = (await cli("token", "list", "--token", token)).out
+    assert secret not in table
+    assert "run upload" in table
+    assert "in 30d" in table
+    assert (await cli("status", "--token", secret)).status == 0
+    assert (await cli("token", "list", "--token", secret)).status == 5
+    assert (
+        await cli("token", "create", "x", "--scope", "run", "--expires", "soon", "--token", token)
+    ).status == 2
+    assert "run upload" in (await cli("token", "list", "--token", operator, "--tenant", "studio")).out
+    assert (await cli("token", "revoke", "ci", "--token", token)).out == "revoked ci\n"
+    assert (await cli("status", "--token", secret)).status == 5
+    removed = await cli("tenant", "remove", "studio", "--yes", "--token", operator)
+    assert removed.out.startswith(
+        "tenant studio is removed: 0 prompts ended, 0 sandboxes ended, 0 extensions"
+    )
+    assert (await cli("status", "--token", token)).status == 5
+
+
 async def test_status_and_policy_show_ask_the_server(cli: Cli) -> None:
     assert "single-user" in (await cli("status")).out
     assert "memory" in (await cli("policy", "show", "blur")).out
