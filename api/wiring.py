@@ -34,6 +34,8 @@ from sandbox import (
     BuildSettings,
     DockerBuilder,
     DockerLauncher,
+    EgressLimits,
+    EgressOffice,
     Environments,
     IndexSettings,
     LaunchSettings,
@@ -43,6 +45,8 @@ from sandbox import (
     SandboxManager,
     StoreLimits,
     TensorStore,
+    UpstreamProxyConnector,
+    Vault,
 )
 
 log = logging.getLogger(__name__)
@@ -126,6 +130,7 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Services:
             events=hear_pack,
             states=states,
             limits=ManagerLimits(max_sandboxes=settings.max_sandboxes),
+            egress=_egress(settings, places),
         )
     )
     extensions.attach(manager)
@@ -182,6 +187,17 @@ def _only_one(data_dir: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _egress(settings: Settings, places: Places) -> EgressOffice:
+    """How sandboxes whose policy allows it reach the internet."""
+    proxy = settings.egress_proxy
+    return EgressOffice(
+        places,
+        vault=Vault(settings.secrets_path),
+        limits=EgressLimits(tenant_up=settings.egress_up_bytes, tenant_down=settings.egress_down_bytes),
+        connector=UpstreamProxyConnector(proxy.get_secret_value()) if proxy else None,
+    )
 
 
 def _index(settings: Settings) -> IndexSettings:

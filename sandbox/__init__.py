@@ -22,6 +22,7 @@ from sandbox.calls import (
     Validator,
     Value,
 )
+from sandbox.egress import Attempt, EgressLimits, EgressOffice, UpstreamProxyConnector, Vault, Verdict
 from sandbox.environments import Environments
 from sandbox.errors import (
     CallTimeoutError,
@@ -54,10 +55,13 @@ from sandbox.tensors import TensorStore
 __all__ = [
     "MAX_STATE",
     "MAX_STATE_NAMES",
+    "Attempt",
     "BuildSettings",
     "CallTimeoutError",
     "DockerBuilder",
     "DockerLauncher",
+    "EgressLimits",
+    "EgressOffice",
     "EndedError",
     "Environments",
     "EventSink",
@@ -101,7 +105,10 @@ __all__ = [
     "StoreLimits",
     "StoreUsage",
     "TensorStore",
+    "UpstreamProxyConnector",
     "Validator",
     "Value",
+    "Vault",
+    "Verdict",
     "parse_toml",
 ]

@@ -57,6 +57,8 @@ def sandbox_mounts(
     mounts.append(Mount(places.outbox(request.sandbox), wire.OUT_DIRECTORY, writable=True))
     if policy.transport == "socket":
         mounts.append(Mount(places.socket_directory(request.sandbox), str(Path(wire.SOCKET_PATH).parent)))
+    if policy.network:
+        mounts.append(Mount(places.egress_directory(request.sandbox), str(Path(wire.EGRESS_SOCKET).parent)))
     mounts += _policy_mounts(request, policy, places)
     if override is not None and override.runtime_source is not None:
         mounts.append(Mount(override.runtime_source, RUNTIME_IN_IMAGE))
