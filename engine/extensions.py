@@ -142,12 +142,12 @@ class ExtensionRegistry:
                     hint="choose another name with --name, or: ringfence extension reload | remove",
                 )
             if not by_operator:
-                await self._refuse_anothers_policy(old, chosen)
+                await self._refuse_anothers_policy(old, tenant, chosen)
             directory = self._shelf.directory(tenant, chosen)
             taken = await self._take(source, directory, progress)
             adopted = policy_file is not None or (old is not None and old.record.policy_adopted)
             if policy_file is not None:
-                await anyio.to_thread.run_sync(self._policies.adopt, chosen, policy_file)
+                await anyio.to_thread.run_sync(self._policies.adopt, chosen, policy_file, tenant)
                 progress(f"policy adopted as {chosen}.yaml")
             record = self._new_record(tenant, chosen, taken, adopted=adopted)
             record.operator_added = by_operator or (old is not None and old.record.operator_added)
@@ -177,7 +177,7 @@ class ExtensionRegistry:
         async with self._shelf.lock(tenant, name):
             old = self._shelf.entry(tenant, name)
             if not by_operator:
-                await self._refuse_anothers_policy(old, name)
+                await self._refuse_anothers_policy(old, tenant, name)
             source = await anyio.to_thread.run_sync(original_source, old.record.origin)
             if source is None:
                 progress(f"{old.record.origin.location} is gone: loading the stored copy again")
@@ -222,8 +222,8 @@ class ExtensionRegistry:
             self._shelf.changed(tenant)
             await anyio.to_thread.run_sync(lambda: shutil.rmtree(entry.directory, ignore_errors=True))
             # A stranger's pack that gets this name later must not inherit what was granted to this one.
-            if entry.record.policy_adopted and not any(key[1] == name for key in self._shelf.entries):
-                await anyio.to_thread.run_sync(self._policies.remove, name)
+            if entry.record.policy_adopted:
+                await anyio.to_thread.run_sync(self._policies.remove, name, tenant)
             if self._on_removed is not None:
                 await self._on_removed(tenant, name)
             await self._loader.drop_environment(entry.record.environment_key)
@@ -383,10 +383,10 @@ class ExtensionRegistry:
             policy_adopted=adopted,
         )
 
-    async def _refuse_anothers_policy(self, old: Entry | None, name: ExtensionName) -> None:
+    async def _refuse_anothers_policy(self, old: Entry | None, tenant: TenantId, name: ExtensionName) -> None:
         if old is not None and (old.record.policy_adopted or old.record.operator_added):
             return
-        if name in await anyio.to_thread.run_sync(self._policies.extensions):
+        if name in await anyio.to_thread.run_sync(self._policies.extensions, tenant):
             raise PolicyReservedError(
                 f"the policy file {name}.yaml is there, and it was not made for this extension",
                 hint="ask the operator to add the extension for this tenant, or choose another name with --name",

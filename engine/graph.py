@@ -40,6 +40,7 @@ class GraphNode:
     is_changed: JSON = None  # what the submitted entry said, if it did
     has_is_changed: bool = False
     owner: str = ""  # the prompt whose V1 objects are its own
+    depth: int = 0  # expansions above it; 0 for a submitted node
 
     @property
     def class_type(self) -> str:
@@ -163,6 +164,7 @@ class Graph:
             display,
             parent.real,
             owner=self._owner,
+            depth=parent.depth + 1,
         )
 
     def snapshot(self) -> JSON:

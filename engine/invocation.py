@@ -181,6 +181,7 @@ class Invocations:
             hidden={name: value for name, value in hidden.items() if value is not _UNKNOWN},
             dynprompt=snapshot,
             instance=node.instance,
+            depth=node.depth,
             links=tuple(node.links),
             client_id=client if isinstance(client := self._row.extra_data.get("client_id"), str) else None,
         )

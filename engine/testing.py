@@ -204,6 +204,7 @@ class FakeSessions:
         self.store = store or FakeStore()
         self.nodes = {node.class_type: node for node in nodes}
         self.calls: list[str] = []  # node ids in the order in which they were executed
+        self.depths: dict[str, int] = {}  # of each executed node: how many expansions it lies in
         self.asked: Counter[str] = Counter()  # validate, fingerprint, lazy, refresh
         self._live: dict[tuple[TenantId, str], FakeSession] = {}
         self._count = 0
@@ -334,6 +335,7 @@ class FakeSession:
     async def execute(self, call: NodeCall, progress: ProgressSink) -> NodeResult:
         node = self._node(call)
         self._sessions.calls.append(call.node_id)
+        self._sessions.depths[call.node_id] = call.depth
         rows = _mapped(call.inputs, whole=node.input_is_list)
         results = []
         blocked = []

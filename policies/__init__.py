@@ -4,6 +4,8 @@ This is the lowest room: it imports nothing of the project, and knows nothing of
 Enter by this door; the modules behind it may change.
 """
 
+from policies.difference import Change, asks_more, compare
+from policies.egress import Network, Secret
 from policies.errors import (
     CeilingError,
     NameInvalidError,
@@ -14,7 +16,7 @@ from policies.errors import (
     RingfenceError,
 )
 from policies.explanation import Row, explain
-from policies.model import EffectivePolicy, HostPath, Network, Secret, Source, TenantPath
+from policies.model import EffectivePolicy, Source
 from policies.names import (
     CORE_EXTENSION,
     LOCAL_TENANT,
@@ -34,6 +36,7 @@ from policies.names import (
     suggest_extension_name,
 )
 from policies.network import Destination, parse_destination, plain_host, why_not_public
+from policies.path_entries import HostPath, TenantPath
 from policies.paths import open_beneath, resolve_beneath
 from policies.seccomp import seccomp_profile
 from policies.store import PolicyStore
@@ -44,6 +47,7 @@ __all__ = [
     "CORE_EXTENSION",
     "LOCAL_TENANT",
     "CeilingError",
+    "Change",
     "Destination",
     "EffectivePolicy",
     "ExtensionName",
@@ -65,6 +69,8 @@ __all__ = [
     "Source",
     "TenantId",
     "TenantPath",
+    "asks_more",
+    "compare",
     "explain",
     "format_bytes",
     "format_duration",

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from policies.egress import Network
 from policies.errors import CeilingError
 from policies.fields import allows_variable
 from policies.layers import Value, written
-from policies.model import Layer, Network, Source
+from policies.model import Layer, Source
 from policies.network import uncovered
 
 WALLS = ("runc", "gvisor")

@@ -11,11 +11,10 @@ from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
+from pydantic import BeforeValidator, WithJsonSchema
 
 from policies.errors import FieldError, NameInvalidError
 from policies.names import parse_sandbox_group, parse_tenant_id
-from policies.network import ANY_DESTINATION, DESTINATIONS_LIMIT, parse_destination
 from policies.text import safe_text
 from policies.units import (
     MAX_BYTES,
@@ -62,10 +61,10 @@ def _time(minimum: str, maximum_s: float = MAX_DURATION_S) -> Callable[[object],
 def _whole(minimum: int, maximum: int) -> Callable[[object], int]:
     def read(value: object) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
-            raise FieldError(f"{_shown(value)} is not a whole number", f"write a number such as {minimum}")
+            raise FieldError(f"{shown(value)} is not a whole number", f"write a number such as {minimum}")
         if not minimum <= value <= maximum:
-            shown = "that" if abs(value) > 10**18 else str(value)
-            raise FieldError(f"{shown} is out of range", f"write a number from {minimum} to {maximum}")
+            number = "that" if abs(value) > 10**18 else str(value)
+            raise FieldError(f"{number} is out of range", f"write a number from {minimum} to {maximum}")
         return value
 
     return read
@@ -110,7 +109,7 @@ GpuCount = Annotated[int, BeforeValidator(_whole(0, 1024)), _count_schema(0, 102
 
 def _group(value: object) -> str:
     if not isinstance(value, str):
-        raise FieldError(f"{_shown(value)} is not a group name", "write a word such as 'video'")
+        raise FieldError(f"{shown(value)} is not a group name", "write a word such as 'video'")
     try:
         return parse_sandbox_group(value)
     except NameInvalidError as error:
@@ -135,7 +134,7 @@ def _gpus(value: object) -> tuple[str, ...]:
         # A count would let the engine choose, and the same GPU could go to two tenants at once.
         raise FieldError(f"{value if abs(value) < 1000 else 'that'} does not say which GPUs", named)
     if not isinstance(value, list | tuple):
-        raise FieldError(f"{_shown(value)} is not a list of GPUs", named)
+        raise FieldError(f"{shown(value)} is not a list of GPUs", named)
     if len(value) > 64:
         raise FieldError(f"{len(value)} GPUs are too many", "write at most 64")
     ids = tuple(_gpu(item) for item in value)
@@ -148,7 +147,7 @@ def _gpu(item: object) -> str:
     text = str(item) if isinstance(item, int) and not isinstance(item, bool) and 0 <= item < 1000 else item
     if not isinstance(text, str) or not _GPU.match(text):
         raise FieldError(
-            f"{_shown(item)} is not a GPU", "write a UUID ('GPU-...', 'MIG-...') or an index such as '0'"
+            f"{shown(item)} is not a GPU", "write a UUID ('GPU-...', 'MIG-...') or an index such as '0'"
         )
     return text
 
@@ -221,7 +220,7 @@ def _variable_value(value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**18:
         return str(value)
     if not isinstance(value, str):
-        raise FieldError(f"{_shown(value)} is not text", "put the value in quotes")
+        raise FieldError(f"{shown(value)} is not text", "put the value in quotes")
     if len(value) > _VARIABLE_VALUE_LIMIT:
         limit = _VARIABLE_VALUE_LIMIT
         raise FieldError(f"the value has {len(value)} characters", f"write at most {limit}")
@@ -244,78 +243,6 @@ VariableValue = Annotated[
     str, BeforeValidator(_variable_value), WithJsonSchema({"type": ["string", "integer"]})
 ]
 
-# --- network and secrets --------------------------------------------------------------------------------------
-
-_DESTINATION_SCHEMA: dict[str, Any] = {
-    "type": "string",
-    "pattern": r"^(\*\.)?([a-z0-9.-]+|\[[0-9a-f:]+\]):[1-9][0-9]{0,4}$",
-    "examples": ["api.example.com:443", "*.example.org:443"],
-}
-
-
-def _destination(value: object) -> str:
-    return str(parse_destination(value))
-
-
-def _exact_destination(value: object) -> str:
-    destination = parse_destination(value)
-    if destination.is_wildcard:
-        raise FieldError(f"{_shown(value)} is more than one host", "name the one host that the secret is for")
-    if destination.port == 80:
-        raise FieldError(
-            f"{_shown(value)} would carry the secret unencrypted", "write the port of HTTPS, ':443'"
-        )
-    return str(destination)
-
-
-def check_destinations(entries: tuple[str, ...]) -> tuple[str, ...]:
-    """Raises: FieldError for a list that names something twice or is too long."""
-    if len(entries) > DESTINATIONS_LIMIT:
-        raise FieldError(f"{len(entries)} destinations are too many", f"write at most {DESTINATIONS_LIMIT}")
-    for index, entry in enumerate(entries):
-        if entry in entries[:index]:
-            raise FieldError(f"'{entry}' is named twice", "keep one of the two")
-    return entries
-
-
-def _network_ceiling(value: object) -> object:
-    if value == "none":
-        return ()
-    if value == ANY_DESTINATION:
-        return (ANY_DESTINATION,)
-    if not isinstance(value, list | tuple):
-        raise FieldError(
-            f"{_shown(value)} is not a list of destinations", "write none, any, or a list of 'name:port'"
-        )
-    return tuple(value)
-
-
-def _capped_destination(value: object) -> str:
-    return ANY_DESTINATION if value == ANY_DESTINATION else str(parse_destination(value))
-
-
-def _any_alone(entries: tuple[str, ...]) -> tuple[str, ...]:
-    if ANY_DESTINATION in entries and len(entries) > 1:
-        raise FieldError("'any' stands beside other destinations", "write 'any' alone, or remove it")
-    return check_destinations(entries)
-
-
-DestinationText = Annotated[str, BeforeValidator(_destination), WithJsonSchema(_DESTINATION_SCHEMA)]
-ExactDestination = Annotated[str, BeforeValidator(_exact_destination), WithJsonSchema(_DESTINATION_SCHEMA)]
-NetworkCeiling = Annotated[
-    tuple[Annotated[str, BeforeValidator(_capped_destination)], ...],
-    BeforeValidator(_network_ceiling),
-    AfterValidator(_any_alone),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"enum": ["none", ANY_DESTINATION]},
-                {"type": "array", "maxItems": DESTINATIONS_LIMIT, "items": _DESTINATION_SCHEMA},
-            ]
-        }
-    ),
-]
-
 _VARIABLE_PATTERN = re.compile(r"[A-Z_][A-Z0-9_]{0,127}\*?\Z")
 ANY_VARIABLE = "any"
 
@@ -325,7 +252,7 @@ def _variables_ceiling(value: object) -> object:
         return (ANY_VARIABLE,)
     if not isinstance(value, list | tuple):
         raise FieldError(
-            f"{_shown(value)} is not a list of names",
+            f"{shown(value)} is not a list of names",
             "write any, or a list such as [OMP_NUM_THREADS, 'HF_*']",
         )
     if len(value) > 256:
@@ -338,7 +265,7 @@ def _variable_pattern(value: object) -> str:
         return ANY_VARIABLE
     if not isinstance(value, str) or not _VARIABLE_PATTERN.match(value):
         raise FieldError(
-            f"{_shown(value)} is not a variable name", "use A-Z, 0-9 and '_', and at most one '*' at the end"
+            f"{shown(value)} is not a variable name", "use A-Z, 0-9 and '_', and at most one '*' at the end"
         )
     return value
 
@@ -369,44 +296,6 @@ def allows_variable(patterns: tuple[str, ...], name: str) -> bool:
     )
 
 
-_HEADER = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}\Z")
-_FRAMING_HEADERS = frozenset(
-    {
-        "connection", "content-encoding", "content-length", "expect", "forwarded", "host", "keep-alive", "te",
-        "trailer", "transfer-encoding", "upgrade", "via",
-    }
-)  # fmt: skip
-
-
-def _header(value: object) -> str:
-    form = "write a header of the request, such as 'Authorization' or 'X-Api-Key'"
-    if not isinstance(value, str) or not _HEADER.match(value):
-        raise FieldError(f"{_shown(value)} is not a header name", form)
-    if value.lower() in _FRAMING_HEADERS or value.lower().startswith("proxy-"):
-        raise FieldError(f"'{value}' says where a request goes or ends", form)
-    return value
-
-
-def _secret_format(value: object) -> str:
-    form = "write '{}' where the secret goes, such as 'Bearer {}'"
-    if not isinstance(value, str) or not 2 <= len(value) <= 256:
-        raise FieldError(f"{_shown(value)} is not the value of a header", form)
-    if not (value.isascii() and value.isprintable()) or value != value.strip():
-        raise FieldError(f"{_shown(value)} has a character that a header cannot carry", form)
-    if value.count("{}") != 1 or value.count("{") != 1 or value.count("}") != 1:
-        raise FieldError(f"{_shown(value)} has no '{{}}', or more than one brace", form)
-    return value
-
-
-HeaderName = Annotated[
-    str,
-    BeforeValidator(_header),
-    WithJsonSchema({"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9-]{0,63}$"}),
-]
-SecretFormat = Annotated[
-    str, BeforeValidator(_secret_format), WithJsonSchema({"type": "string", "pattern": r"^[^{}]*\{\}[^{}]*$"})
-]
-
 # --- paths (their spelling; containment is `paths.py`) --------------------------------------------------------
 
 TENANT_AREAS = ("input", "output", "temp", "models", "user")
@@ -421,29 +310,29 @@ _SUB = re.compile(r"[A-Za-z0-9_][A-Za-z0-9 ._-]{0,127}\Z")
 def _tenant_area(value: object) -> str:
     form = f"write one of {', '.join(TENANT_AREAS)}, or a folder in it such as 'user/notes'"
     if not isinstance(value, str):
-        raise FieldError(f"{_shown(value)} is not a directory of the tenant", form)
+        raise FieldError(f"{shown(value)} is not a directory of the tenant", form)
     area, *folders = value.split("/")
     if ".." in folders or area == "..":
-        raise FieldError(f"{_shown(value)} climbs out with '..'", form)
+        raise FieldError(f"{shown(value)} climbs out with '..'", form)
     if area not in TENANT_AREAS or len(folders) > 8 or not all(_SUB.match(folder) for folder in folders):
-        raise FieldError(f"{_shown(value)} is not a directory of the tenant", form)
+        raise FieldError(f"{shown(value)} is not a directory of the tenant", form)
     return value
 
 
 def _absolute(value: object) -> str:
     form = "write an absolute path such as '/srv/models'"
     if not isinstance(value, str) or len(value) > 4096:
-        raise FieldError(f"{_shown(value)} is not a path", form)
+        raise FieldError(f"{shown(value)} is not a path", form)
     # Commas and colons separate the fields of the engine's mount options.
     if not value.isprintable() or set(value) & {",", ":", "\\"}:
-        raise FieldError(f"{_shown(value)} has a character that a mount cannot carry", form)
+        raise FieldError(f"{shown(value)} has a character that a mount cannot carry", form)
     if ".." in value.split("/"):
-        raise FieldError(f"{_shown(value)} climbs with '..'", form)
+        raise FieldError(f"{shown(value)} climbs with '..'", form)
     if not value.startswith("/"):
-        raise FieldError(f"{_shown(value)} is not absolute", form)
+        raise FieldError(f"{shown(value)} is not absolute", form)
     normal = str(PurePosixPath("/" + value.lstrip("/")))
     if normal != value:
-        raise FieldError(f"{_shown(value)} is not in its plain form", f"write '{safe_text(normal, 200)}'")
+        raise FieldError(f"{shown(value)} is not in its plain form", f"write '{safe_text(normal, 200)}'")
     return value
 
 
@@ -452,7 +341,7 @@ def _mount(value: object) -> str:
     if not any(PurePosixPath(root) in path.parents for root in MOUNT_ROOTS):
         example = f"/mnt/{path.name or 'data'}"
         roots = ", ".join(MOUNT_ROOTS)
-        raise FieldError(f"{_shown(value)} is not below {roots}", f"write '{safe_text(example, 200)}'")
+        raise FieldError(f"{shown(value)} is not below {roots}", f"write '{safe_text(example, 200)}'")
     return str(path)
 
 
@@ -465,7 +354,7 @@ def _path_root(value: object) -> str:
     for never in map(PurePosixPath, (*_NEVER_ROOTS, "/root/.ssh")):
         if path.is_relative_to(never) or never.is_relative_to(path):
             raise FieldError(
-                f"{_shown(value)} takes in {never}", "write a directory made for this, such as '/srv/models'"
+                f"{shown(value)} takes in {never}", "write a directory made for this, such as '/srv/models'"
             )
     return str(path)
 
@@ -488,7 +377,7 @@ AbsolutePath = Annotated[str, BeforeValidator(_absolute), WithJsonSchema({"type"
 MountPoint = Annotated[str, BeforeValidator(_mount), WithJsonSchema({"type": "string", "pattern": "^/"})]
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     if isinstance(value, str):
         return f"'{safe_text(value, 80)}'"
     if isinstance(value, bool):

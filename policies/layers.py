@@ -9,8 +9,10 @@ from typing import Any
 from pydantic import BaseModel
 
 from policies import yaml_tree
+from policies.egress import Network, Secret
 from policies.load import Loaded
-from policies.model import HostPath, Layer, Network, Secret, Source, TenantPath
+from policies.model import Layer, Source
+from policies.path_entries import HostPath, TenantPath
 from policies.units import format_bytes, format_cpus, format_duration
 
 _SIZES = {

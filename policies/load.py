@@ -19,7 +19,8 @@ from pydantic_core import ErrorDetails
 
 from policies import yaml_tree
 from policies.errors import FieldError, PolicyError, PolicySyntaxError, Problem
-from policies.model import DefaultsFile, HostPath, PartialPolicy, TenantPath
+from policies.model import DefaultsFile, PartialPolicy
+from policies.path_entries import HostPath, TenantPath
 from policies.text import safe_text
 from policies.yaml_tree import Tree, parse_tree
 

@@ -20,8 +20,9 @@ from policies.errors import PathEscapeError, PolicyError
 from policies.fields import VARIABLES_LIMIT
 from policies.layers import TIMES, Value, layer
 from policies.load import Loaded
-from policies.model import DefaultsFile, EffectivePolicy, HostPath, PartialPolicy, TenantPath
+from policies.model import DefaultsFile, EffectivePolicy, PartialPolicy
 from policies.names import TenantId
+from policies.path_entries import HostPath, TenantPath
 from policies.paths import is_inside, resolve_in_roots
 
 # The sentry's own threads count against the cap: with 20 gVisor does not start at all.

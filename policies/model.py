@@ -15,242 +15,53 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
-    Discriminator,
     Field,
     PlainSerializer,
-    Tag,
-    model_validator,
 )
 
-from policies.errors import FieldError, place
+from policies.egress import ExactDestination, Network, NetworkCeiling, NetworkEntry, Secret, Secrets
+from policies.errors import place
 from policies.fields import (
-    AbsolutePath,
     BuildSeconds,
     Count,
     Cpus,
-    DestinationText,
-    ExactDestination,
     GpuCount,
     Gpus,
     Group,
-    HeaderName,
     Memory,
     MessageSize,
-    MountPoint,
-    NetworkCeiling,
     Nofile,
     PathRoot,
     Pids,
     Seconds,
-    SecretFormat,
     Size,
-    TenantArea,
     TenantName,
     TmpfsSize,
     VariableName,
     VariablesCeiling,
     VariableValue,
-    check_destinations,
     check_variable_count,
 )
-from policies.network import Destination, parse_destination
+from policies.path_entries import HostPath, Paths, TenantPath
+from policies.strict import Strict, listed
 
-Access = Literal["ro", "rw"]
-Scope = Literal["extension", "tenant"]
 Isolation = Literal["runc", "gvisor"]
 Transport = Literal["socket", "stdio"]
 Layer = Literal["built-in", "defaults", "extension", "ceiling"]
 
 
-class _Strict(BaseModel):
-    """No unknown key, no silent conversion, no change afterwards."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        strict=True,
-        use_attribute_docstrings=True,
-    )
-
-
-# --- paths ----------------------------------------------------------------------------------------------------
-
-
-class TenantPath(_Strict):
-    """A directory of the tenant whose prompt runs."""
-
-    tenant: TenantArea
-    """Which one: input, output, temp, models or user, or a folder in it such as `user/notes`."""
-    access: Access = "ro"
-    """`ro` to read, `rw` to read and write."""
-    scope: Scope = "extension"
-    """`extension`: only the extension's own folder in it; `tenant`: all of it. input and models are always whole."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _scope_of_shared_areas(cls, data: Any) -> Any:
-        # What users bring in belongs to no extension, so "its own folder of input" would be an empty one.
-        if isinstance(data, dict) and str(data.get("tenant", "")).split("/")[0] in ("input", "models"):
-            if data.get("scope", "tenant") != "tenant":
-                area = str(data["tenant"]).split("/")[0]
-                raise FieldError(f"{area} has no folder per extension", "remove 'scope'")
-            return {**data, "scope": "tenant"}
-        return data
-
-    @model_validator(mode="after")
-    def _models_are_read_only(self) -> TenantPath:
-        # Weights are code to many packs (pickle) and serve every extension: one writer would own them all.
-        if self.area == "models" and self.access == "rw":
-            raise FieldError("models cannot be writable", "write 'access: ro'; a pack gets a throwaway copy")
-        return self
-
-    @property
-    def area(self) -> str:
-        """The first component: input, output, temp, models or user."""
-        return self.tenant.split("/")[0]
-
-    @property
-    def folder(self) -> str:
-        """What follows the area, without a leading slash; empty for the whole area."""
-        return self.tenant.partition("/")[2]
-
-
-class HostPath(_Strict):
-    """A directory or file of the machine, below one of the operator's `path_roots`."""
-
-    host: AbsolutePath
-    """Where it is on the machine; in an effective policy with all links resolved."""
-    mount: MountPoint
-    """Where the extension finds it, below /mnt, /data, /srv or /app/models."""
-    access: Access = "ro"
-    """`ro` to read, `rw` to read and write."""
-
-
-def _kind_of_path(value: Any) -> str | None:
-    if isinstance(value, TenantPath) or (isinstance(value, dict) and "tenant" in value):
-        return "tenant-path"
-    if isinstance(value, HostPath) or (isinstance(value, dict) and ("host" in value or "mount" in value)):
-        return "host-path"
-    return None
-
-
-PathEntry = Annotated[
-    Annotated[TenantPath, Tag("tenant-path")] | Annotated[HostPath, Tag("host-path")],
-    Discriminator(_kind_of_path),
-]
-
-
-def _listed(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _distinct(entries: tuple[TenantPath | HostPath, ...]) -> tuple[TenantPath | HostPath, ...]:
-    seen: set[str] = set()
-    for entry in entries:
-        name = entry.tenant if isinstance(entry, TenantPath) else entry.mount
-        if name in seen:
-            raise FieldError(f"'{name}' is named twice", "keep one of the two")
-        seen.add(name)
-    if len(entries) > 64:
-        raise FieldError(f"{len(entries)} paths are too many", "write at most 64")
-    return entries
-
-
-Paths = Annotated[tuple[PathEntry, ...], BeforeValidator(_listed), AfterValidator(_distinct)]
 Environment = Annotated[dict[VariableName, VariableValue], AfterValidator(check_variable_count)]
-
-
-# --- network and secrets --------------------------------------------------------------------------------------
-
-
-class Network(_Strict):
-    """Where the sandbox may connect to, through the host's proxy; it has no network of its own either way."""
-
-    allow: Annotated[
-        tuple[DestinationText, ...], BeforeValidator(_listed), AfterValidator(check_destinations)
-    ]
-    """`name:port` each; `*.name:port` for any one label in front. Empty: nowhere."""
-
-    def __bool__(self) -> bool:
-        return bool(self.allow)
-
-    @property
-    def destinations(self) -> tuple[Destination, ...]:
-        """The allowlist, ready to be asked."""
-        return tuple(parse_destination(text) for text in self.allow)
-
-
-def _network(value: Any) -> Any:
-    if value == "none":
-        return {"allow": ()}
-    if isinstance(value, dict) and value.get("allow") == []:
-        raise FieldError("the allowlist is empty", "write 'network: none', or name a destination")
-    if isinstance(value, dict | Network):
-        return value
-    raise FieldError(
-        "this is neither 'none' nor an allowlist", "write 'none' or '{allow: [\"api.example.com:443\"]}'"
-    )
-
-
-NetworkEntry = Annotated[
-    Network,
-    BeforeValidator(
-        _network,
-        json_schema_input_type=Literal["none"] | Network,
-    ),
-]
-
-
-class Secret(_Strict):
-    """A value of the operator's that the proxy fills in on requests to one host; the sandbox never sees it."""
-
-    name: VariableName
-    """Of the operator's file with the value, and of the variable that holds the placeholder in the sandbox."""
-    host: ExactDestination
-    """The one `name:port` it is for; has to stand in `network` as well."""
-    header: HeaderName
-    """The request header that carries it."""
-    format: SecretFormat = "{}"
-    """The header's value, `{}` being the secret."""
-
-    @property
-    def destination(self) -> Destination:
-        """The host, ready to be asked."""
-        return parse_destination(self.host)
-
-
-def _distinct_secrets(entries: tuple[Secret, ...]) -> tuple[Secret, ...]:
-    if len(entries) > 32:
-        raise FieldError(f"{len(entries)} secrets are too many", "write at most 32")
-    names: set[str] = set()
-    headers: set[tuple[str, str]] = set()
-    for entry in entries:
-        if entry.name in names:
-            raise FieldError(
-                f"'{entry.name}' is named twice", "a secret is for one host; keep one of the two"
-            )
-        where = (entry.host, entry.header.lower())
-        if where in headers:
-            raise FieldError(f"two secrets are for '{entry.header}' at {entry.host}", "keep one of the two")
-        names.add(entry.name)
-        headers.add(where)
-    return entries
-
-
-Secrets = Annotated[tuple[Secret, ...], BeforeValidator(_listed), AfterValidator(_distinct_secrets)]
 
 
 # --- what a file says -----------------------------------------------------------------------------------------
 
 
-class PartialTimeouts(_Strict):
+class PartialTimeouts(Strict):
     """How long things may take before the sandbox is ended."""
 
     import_s: Seconds | None = Field(default=None, alias="import")
@@ -263,7 +74,7 @@ class PartialTimeouts(_Strict):
     """How long an interrupted or stopping worker may take before its sandbox is ended."""
 
 
-class PartialLimits(_Strict):
+class PartialLimits(Strict):
     """What an extension may send back."""
 
     output_bytes: Size | None = None
@@ -276,11 +87,13 @@ class PartialLimits(_Strict):
     """Log kept per sandbox; older lines go first."""
     expansion_nodes: Count | None = None
     """Nodes that one call may add to the graph by expansion."""
+    expansion_depth: Count | None = None
+    """How deep expansions may lie inside each other; a loop by expansion is one deeper with each turn."""
     message_bytes: MessageSize | None = None
     """One message to the host (at most 64MiB); tensors do not travel in messages."""
 
 
-class PartialBuild(_Strict):
+class PartialBuild(Strict):
     """How the extension's Python environment is built, before any of its code runs."""
 
     network: bool | None = None
@@ -291,7 +104,7 @@ class PartialBuild(_Strict):
     """Whether packages without a wheel may be built, which runs their code at build time."""
 
 
-class _Values(_Strict):
+class _Values(Strict):
     """The keys that an extension's file and `defaults` have in common."""
 
     memory: Memory | None = None
@@ -345,7 +158,7 @@ class DefaultValues(_Values):
     """The `defaults` section: holds for every extension that does not say otherwise. It has no `group`."""
 
 
-class TimeoutCeilings(_Strict):
+class TimeoutCeilings(Strict):
     """The longest timeouts a policy may name."""
 
     import_s: Seconds | None = Field(default=None, alias="import")
@@ -358,7 +171,7 @@ class TimeoutCeilings(_Strict):
     """Most for `timeouts.grace`."""
 
 
-class Ceilings(_Strict):
+class Ceilings(Strict):
     """What no extension's policy may go over."""
 
     memory: Memory | None = None
@@ -397,21 +210,21 @@ class Ceilings(_Strict):
     """Most for each of `build`."""
 
 
-class TenantSection(_Strict):
+class TenantSection(Strict):
     """What differs for one tenant."""
 
     ceilings: Ceilings | None = None
     """Lower ceilings for this tenant; the general ones hold as well."""
 
 
-class DefaultsFile(_Strict):
+class DefaultsFile(Strict):
     """`default.yaml`: what holds for all extensions, and what the operator does not allow to be exceeded."""
 
     defaults: DefaultValues | None = None
     """Values for every key an extension's file does not write."""
     ceilings: Ceilings | None = None
     """What no extension's file may go over."""
-    path_roots: Annotated[tuple[PathRoot, ...], BeforeValidator(_listed)] | None = None
+    path_roots: Annotated[tuple[PathRoot, ...], BeforeValidator(listed)] | None = None
     """Directories of the machine below which `host` paths may lie; none unless named."""
     tenants: dict[TenantName, TenantSection] | None = None
     """Per tenant: lower ceilings."""
@@ -433,7 +246,7 @@ class Source:
         return place(self.file, self.line) if self.file else self.layer
 
 
-class Timeouts(_Strict):
+class Timeouts(Strict):
     """Seconds; see `PartialTimeouts`."""
 
     import_s: float
@@ -442,7 +255,7 @@ class Timeouts(_Strict):
     grace_s: float
 
 
-class Limits(_Strict):
+class Limits(Strict):
     """Bytes and counts; see `PartialLimits`."""
 
     output_bytes: int
@@ -451,10 +264,11 @@ class Limits(_Strict):
     """Lines per second."""
     log_bytes: int
     expansion_nodes: int
+    expansion_depth: int
     message_bytes: int
 
 
-class Build(_Strict):
+class Build(Strict):
     """See `PartialBuild`."""
 
     network: bool
@@ -462,7 +276,7 @@ class Build(_Strict):
     source_builds: bool
 
 
-class EffectivePolicy(_Strict):
+class EffectivePolicy(Strict):
     """Everything one sandbox may use, resolved: sizes in bytes, times in seconds, host paths without links."""
 
     memory: int

@@ -1,4 +1,4 @@
-"""The policy files of one directory: `default.yaml`, `<extension>.yaml`, nothing else.
+"""The questions about policies: what holds, for whom, and whether a file would do. The files are `files.py`.
 
 Files are looked at on every question and parsed only when they changed, so an edit holds from the next sandbox
 start on, in the launcher as in the host, without a signal. Nothing in a pack's own directory is ever read:
@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from policies.errors import NameInvalidError, PolicyError
+from policies.difference import compare
+from policies.errors import PolicyError
+from policies.files import SHIPPED, PolicyFiles
 from policies.load import Loaded, load_defaults, load_policy, read_file
 from policies.merge import merge
 from policies.model import DefaultsFile, EffectivePolicy, PartialPolicy
@@ -27,36 +29,33 @@ from policies.names import (
 )
 from policies.schema import defaults_schema, policy_schema
 
-SHIPPED = Path(__file__).parent
-"""Where `default.yaml` and `core.yaml` come from when the operator's directory does not have its own."""
-
-_SHIPPED_FILES = ("default.yaml", "core.yaml")
-
-LoadedT = TypeVar("LoadedT", bound=Loaded[Any])
-_Stamp = tuple[int, ...]
-
 
 class PolicyStore:
     """Reads, checks and keeps policies; cheap to make, safe to share between threads."""
 
-    def __init__(self, directory: Path, *, protected: Sequence[Path] = ()) -> None:
-        self.directory = directory.absolute()
-        self._protected = (self.directory, *protected)
-        self._cache: dict[Path, tuple[_Stamp, Loaded[Any]]] = {}
+    def __init__(
+        self, directory: Path, *, adopted: Path | None = None, protected: Sequence[Path] = ()
+    ) -> None:
+        """`adopted`: where `adopt` writes, if not into `directory`, whose files then win over the adopted ones."""
+        self._files = PolicyFiles(directory, adopted)
+        self.directory = self._files.directory
+        self._protected = (self.directory, self._files.adopted, *protected)
 
     def effective(self, extension: ExtensionName, tenant: TenantId = LOCAL_TENANT) -> EffectivePolicy:
         """What `extension` may use for `tenant`, from the files as they are now.
 
         Raises: PolicyError and its kinds when a file on disk is wrong (nothing is started on a guess).
         """
-        return self._merged(self._extension_file(parse_extension_name(extension)), self._defaults(), tenant)
+        tenant = parse_tenant_id(tenant)
+        own = self._files.extension(parse_extension_name(extension), tenant)
+        return self._merged(own, self._defaults(), tenant)
 
     def effective_group(self, group: SandboxGroup, tenant: TenantId = LOCAL_TENANT) -> EffectivePolicy:
         """The one policy of a sandbox group: all members' policies must be equal.
 
         Raises: PolicyError naming the member and the key that differ, or that the group is empty.
         """
-        members = self.members(group)
+        members = self.members(group, tenant)
         if not members:
             raise PolicyError(
                 f"no policy names the sandbox group '{group}'",
@@ -68,25 +67,19 @@ class PolicyStore:
                 raise _group_difference(group, first, (name, policy))
         return first[1]
 
-    def members(self, group: SandboxGroup) -> tuple[ExtensionName, ...]:
-        """The extensions whose files name `group`, by name."""
-        loaded = ((name, self._extension_file(name)) for name in self.extensions())
+    def members(self, group: SandboxGroup, tenant: TenantId = LOCAL_TENANT) -> tuple[ExtensionName, ...]:
+        """The extensions of `tenant` whose files name `group`, by name."""
+        tenant = parse_tenant_id(tenant)
+        loaded = ((name, self._files.extension(name, tenant)) for name in self.extensions(tenant))
         return tuple(name for name, policy in loaded if policy and policy.value.group == group)
 
-    def extensions(self) -> tuple[ExtensionName, ...]:
-        """The extensions that have a file of their own (or a shipped one), by name."""
-        stems = {file.stem for file in self.directory.glob("*.yaml")} | {"core"}
-        names = []
-        for stem in sorted(stems - {"default"}):
-            try:
-                names.append(parse_extension_name(stem))
-            except NameInvalidError:
-                continue  # an editor's or a packager's file; no extension can have that name
-        return tuple(names)
+    def extensions(self, tenant: TenantId = LOCAL_TENANT) -> tuple[ExtensionName, ...]:
+        """The extensions of `tenant` that have a file of their own (or a shipped one), by name."""
+        return self._files.extensions(parse_tenant_id(tenant))
 
     def tenants(self) -> tuple[TenantId, ...]:
-        """The tenants that `default.yaml` names."""
-        return tuple(parse_tenant_id(name) for name in self._defaults().value.tenants or ())
+        """The tenants that have policies of their own or a section in `default.yaml`."""
+        return self._files.tenants()
 
     def check(self, file: Path, tenant: TenantId = LOCAL_TENANT) -> EffectivePolicy:
         """The effective policy that `file` would give here; a file named default.yaml is checked as such.
@@ -101,35 +94,27 @@ class PolicyStore:
             self._merged(None, defaults, parse_tenant_id(name))
         return self._merged(None, defaults, tenant)
 
-    def adopt(self, extension: ExtensionName, file: Path) -> EffectivePolicy:
-        """Make `file` the policy of `extension`, if it is a valid one, and say what holds from now on.
+    def adopt(self, extension: ExtensionName, file: Path, tenant: TenantId = LOCAL_TENANT) -> EffectivePolicy:
+        """Make `file` the policy of the tenant's `extension`, if it is a valid one, and say what holds from now on.
 
         What was checked is what is written: the file is read once. It holds from the next sandbox start on.
 
         Raises: PolicyError and its kinds, or FileNotFoundError; the old policy then stays.
         """
-        target = self._path(parse_extension_name(extension))
+        tenant = parse_tenant_id(tenant)
+        target = self._files.target(parse_extension_name(extension), tenant)
         raw, _ = read_file(file, str(file))
-        effective = self._merged(load_policy(raw, str(file)), self._defaults(), LOCAL_TENANT)
-        self.directory.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".adopt-", dir=self.directory)
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(raw)
-                os.fchmod(stream.fileno(), 0o644)  # the launcher may run as another user
-                stream.flush()
-                os.fsync(stream.fileno())
-            Path(name).replace(target)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        loaded = load_policy(raw, str(file))
+        effective = self._merged(loaded, self._defaults(), tenant)
+        self._check_not_overruled(extension, tenant, loaded.value)
+        _write(target, raw)
         return effective
 
-    def remove(self, extension: ExtensionName) -> bool:
-        """Drop the extension's own policy; the defaults hold again. False if there was none."""
+    def remove(self, extension: ExtensionName, tenant: TenantId = LOCAL_TENANT) -> bool:
+        """Drop the policy of the tenant's extension; the defaults hold again. False if there was none."""
         try:
-            self._path(parse_extension_name(extension)).unlink()
-        except FileNotFoundError:
+            self._files.target(parse_extension_name(extension), parse_tenant_id(tenant)).unlink()
+        except (FileNotFoundError, NotADirectoryError):
             return False
         return True
 
@@ -143,8 +128,16 @@ class PolicyStore:
         """The `default.yaml` that comes with Ringfence."""
         return load_defaults(read_file(SHIPPED / "default.yaml", "default.yaml")[0], "default.yaml").value
 
-    def _path(self, extension: ExtensionName) -> Path:
-        return self.directory / f"{extension}.yaml"
+    def _check_not_overruled(self, extension: ExtensionName, tenant: TenantId, wanted: PartialPolicy) -> None:
+        if self._files.adopted == self.directory:
+            return
+        own = self._files.operators(extension, tenant)
+        if own is not None and own.value != wanted:
+            raise PolicyError(
+                f"the operator's own file says what '{extension}' may use",
+                hint="change that file, or remove it first",
+                file=own.file,
+            )
 
     def _merged(
         self, extension: Loaded[PartialPolicy] | None, defaults: Loaded[DefaultsFile], tenant: TenantId
@@ -152,36 +145,23 @@ class PolicyStore:
         return merge(extension, defaults, parse_tenant_id(tenant), protected=self._protected)
 
     def _defaults(self) -> Loaded[DefaultsFile]:
-        own = self._cached(self.directory / "default.yaml", load_defaults)
-        found = own or self._cached(SHIPPED / "default.yaml", load_defaults)
-        return found or load_defaults(b"", "default.yaml")
-
-    def _extension_file(self, extension: ExtensionName) -> Loaded[PartialPolicy] | None:
-        own = self._cached(self._path(extension), load_policy)
-        if own is None and f"{extension}.yaml" in _SHIPPED_FILES:
-            return self._cached(SHIPPED / f"{extension}.yaml", load_policy)
-        return own
-
-    def _cached(self, path: Path, load: Callable[[bytes, str], LoadedT]) -> LoadedT | None:
-        # The directory's own name, not its place: this text reaches tenants, who need not learn host paths.
-        own = path.parent == self.directory
-        shown = f"{path.parent.name}/{path.name}" if own else f"shipped {path.name}"
-        try:
-            status = path.stat()
-            known = self._cache.get(path)
-            if known and known[0] == _stamp(status):
-                return known[1]  # type: ignore[return-value]  # what `load` made for this path before
-            raw, status = read_file(path, shown)
-        except FileNotFoundError:
-            return None
-        loaded = load(raw, shown)
-        self._cache[path] = (_stamp(status), loaded)
-        return loaded
+        return self._files.defaults()
 
 
-def _stamp(status: os.stat_result) -> _Stamp:
-    # ctime too: mtime can be set back by whoever copies files with their times.
-    return (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino, status.st_dev)
+def _write(target: Path, raw: bytes) -> None:
+    """Replace `target` as a whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=".adopt-", dir=target.parent)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(raw)
+            os.fchmod(stream.fileno(), 0o644)  # the launcher may run as another user
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(name).replace(target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
 
 
 def _group_difference(
@@ -189,15 +169,17 @@ def _group_difference(
     first: tuple[ExtensionName, EffectivePolicy],
     other: tuple[ExtensionName, EffectivePolicy],
 ) -> PolicyError:
-    ours, theirs = first[1].model_dump(), other[1].model_dump()
-    key = next(name for name in ours if ours[name] != theirs[name])
-    source = next(
-        (place for name, place in other[1].sources.items() if name.partition(".")[0] == key and place.file),
-        first[1].source(key),
-    )
+    change = compare(first[1], other[1])[0]
+    ours, theirs = first[1].source(change.key), other[1].source(change.key)
+    culprit = theirs if theirs.layer == "extension" or ours.layer != "extension" else ours
+    # What variables hold (keys, licences) is nobody's business who reads an error.
+    shown = [str(ours), str(theirs)]
+    if not change.key.startswith("environment."):
+        shown = [f"{change.before or 'nothing'} ({ours})", f"{change.after or 'nothing'} ({theirs})"]
     return PolicyError(
-        f"extensions '{first[0]}' and '{other[0]}' share the sandbox group '{group}' but differ in '{key}'",
+        f"extensions '{first[0]}' and '{other[0]}' share the sandbox group '{group}' but differ in '{change.key}': "
+        f"{', '.join(shown)}",
         hint="give all members the same policy, or another group",
-        file=source.file,
-        line=source.line,
+        file=culprit.file,
+        line=culprit.line,
     )

@@ -138,6 +138,8 @@ class NodeCall:
     links: tuple[str, ...] | None = None
     client_id: str | None = None
     """The client that queued the prompt; packs address messages to it."""
+    depth: int = 0
+    """How many expansions it lies in; its policy says how many more it may add."""
 
 
 @dataclass(frozen=True, slots=True)

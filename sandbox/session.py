@@ -248,6 +248,7 @@ class ExtensionSession:
                     )
                 )
                 result = await self._adopted(parsed)
+                self._check_depth(call, result, what)
                 self._on_success()
                 return result
             except NodeRaisedError:
@@ -256,6 +257,17 @@ class ExtensionSession:
             finally:
                 self._sandbox.services.unlisten(number)
                 self._calls.close(number)
+
+    def _check_depth(self, call: NodeCall, result: NodeResult, what: str) -> None:
+        limit = self._sandbox.policy.limits.expansion_depth
+        if call.depth >= limit and any(made.expand for made in result.calls or ()):
+            self._outputs.release(result)
+            names = self._sandbox.names
+            raise QuotaError(
+                f"{names.who}: {what} expands inside {call.depth} other expansions, the policy allows "
+                f"{names.cap('limits.expansion_depth', str(limit))}",
+                "raise 'limits.expansion_depth', or let it loop less often",
+            )
 
     async def _adopted(self, parsed: messages.ParsedResult) -> NodeResult:
         try:

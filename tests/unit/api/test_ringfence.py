@@ -209,8 +209,10 @@ async def test_the_engine_is_told_whether_the_operator_asks(
 async def test_what_variables_hold_is_shown_to_the_operator_only(
     client: httpx2.AsyncClient, app: FastAPI, settings: Settings
 ) -> None:
-    settings.policies_path.mkdir(parents=True)
-    (settings.policies_path / "vip.yaml").write_text("environment: {LICENSE_KEY: alices-secret}\n")
+    theirs = settings.policies_path / "tenants" / "a"
+    theirs.mkdir(parents=True)
+    for directory in (settings.policies_path, theirs):
+        (directory / "vip.yaml").write_text("environment: {LICENSE_KEY: alices-secret}\n")
 
     async def shown() -> dict[str, str]:
         rows = (await client.get("/ringfence/v1/policies/vip")).json()["policy"]

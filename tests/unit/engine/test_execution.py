@@ -495,6 +495,8 @@ async def test_ids_of_nested_children():
         assert entry["meta"] == {
             "n1": {"node_id": "n1", "display_node": "top", "parent_node": "n2", "real_node_id": "top"}
         }
+        # What the policy of the extension counts.
+        assert stage.sessions.depths == {"top": 0, "n2": 1, "n1": 2, "s": 0}
 
 
 # -- errors ------------------------------------------------------------------------------------------------------

@@ -495,14 +495,29 @@ async def test_a_tenant_does_not_get_the_policy_that_another_was_granted(house: 
     policy.write_text("memory: 1GiB\n")
     async with house.open() as registry:
         await registry.add(LOCAL_TENANT, house.pack(), policy_file=policy)
+        await registry.add(OTHER, house.pack(), by_operator=False)
+        assert house.policies.effective(BLUR, LOCAL_TENANT).memory == 2**30
+        assert house.policies.effective(BLUR, OTHER).memory == 2 * 2**30
+        # Each has a file of its own, and takes along no other.
+        await registry.remove(OTHER, BLUR)
+        await registry.add(OTHER, house.pack(), policy_file=policy)
+        assert house.policies.effective(BLUR, OTHER).memory == 2**30
+        await registry.remove(LOCAL_TENANT, BLUR)
+        assert house.policies.effective(BLUR, LOCAL_TENANT).memory == 2 * 2**30
+        assert house.policies.effective(BLUR, OTHER).memory == 2**30
+
+
+async def test_a_tenant_does_not_take_a_name_for_which_the_operator_left_a_policy(house: House) -> None:
+    theirs = house.policies.directory / "tenants" / "other"
+    theirs.mkdir(parents=True)
+    (theirs / "blur.yaml").write_text("memory: 1GiB\n")
+    async with house.open() as registry:
         with pytest.raises(PolicyReservedError, match=r"blur\.yaml") as caught:
             await registry.add(OTHER, house.pack(), by_operator=False)
         assert "--name" in caught.value.hint
         assert [info.name for info in await registry.list(OTHER)] == [CORE_EXTENSION]
         assert (await registry.add(OTHER, house.pack(), name="other", by_operator=False)).state == "ready"
-        # The one it was made for goes on as before, whoever reloads it.
-        assert (await registry.reload(LOCAL_TENANT, BLUR, by_operator=False)).state == "ready"
-        # What the operator adds for the other tenant is meant to have it, from then on.
+        # What the operator adds for the tenant is meant to have it, from then on.
         await registry.add(OTHER, house.pack())
         assert (await registry.reload(OTHER, BLUR, by_operator=False)).state == "ready"
 
@@ -511,7 +526,8 @@ async def test_a_tenant_cannot_reload_into_a_policy_that_came_later(house: House
     async with house.open() as registry:
         await registry.add(OTHER, house.pack(), by_operator=False)
         assert (await registry.reload(OTHER, BLUR, by_operator=False)).state == "ready"
-        house.policies.directory.mkdir(exist_ok=True)
-        (house.policies.directory / "blur.yaml").write_text("memory: 1GiB\n")
+        theirs = house.policies.directory / "tenants" / "other"
+        theirs.mkdir(parents=True)
+        (theirs / "blur.yaml").write_text("memory: 1GiB\n")
         with pytest.raises(PolicyReservedError):
             await registry.reload(OTHER, BLUR, by_operator=False)

@@ -110,6 +110,7 @@ def test_a_value_over_the_ceiling_is_refused_naming_both_lines(store: PolicyStor
         ("limits: {log_rate: 10001}", "limits.log_rate 10001 is over the ceiling of 10000"),
         ("limits: {log_bytes: 65MiB}", "limits.log_bytes 65MiB is over the ceiling of 64MiB"),
         ("limits: {expansion_nodes: 10001}", "limits.expansion_nodes 10001 is over the ceiling of 10000"),
+        ("limits: {expansion_depth: 10001}", "limits.expansion_depth 10001 is over the ceiling of 10000"),
         ("network: {allow: [a.com:443]}", "network a.com:443 is not in the ceiling, none (built-in)"),
         (
             "secrets: [{name: K, host: 'a.com:443', header: A}]",
@@ -350,7 +351,7 @@ def test_the_digest_is_of_the_values_and_not_of_the_files_that_said_them() -> No
         "isolation: gvisor", "transport: stdio", "gpus: [0]", "environment: {A: x}", "paths: []", "group: g",
         "timeouts: {import: 1s}", "timeouts: {call: 1s}", "timeouts: {idle: 1s}", "timeouts: {grace: 1s}",
         "limits: {output_bytes: 1}", "limits: {outputs: 1}", "limits: {log_rate: 1}", "limits: {log_bytes: 1}",
-        "limits: {expansion_nodes: 1}", "limits: {message_bytes: 4KiB}",
+        "limits: {expansion_nodes: 1}", "limits: {expansion_depth: 1}", "limits: {message_bytes: 4KiB}",
         "build: {network: false}", "network: {allow: [a.com:443]}", SECRET + NETWORK, "routes: true", "web_files: true",
         "build: {timeout: 1s}", "build: {source_builds: true}",
     ],

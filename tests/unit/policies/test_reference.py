@@ -10,9 +10,11 @@ from pydantic import BaseModel
 
 from policies import fields
 from policies.builtin import BUILT_IN
+from policies.egress import Secret
 from policies.layers import flatten, written
 from policies.load import load_defaults, load_policy
-from policies.model import DefaultsFile, HostPath, PartialPolicy, Secret, TenantPath
+from policies.model import DefaultsFile, PartialPolicy
+from policies.path_entries import HostPath, TenantPath
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "policy-reference.md").read_text()
 

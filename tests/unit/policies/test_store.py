@@ -19,7 +19,8 @@ from policies import (
     SandboxGroup,
     TenantId,
 )
-from policies.store import SHIPPED
+from policies.files import SHIPPED
+from policies.merge import merge
 
 Write = Callable[[str, str], Path]
 
@@ -50,7 +51,7 @@ def test_an_unchanged_file_is_not_read_again(
 ) -> None:
     write("blur", "pids: 100\n")
     store.effective(BLUR)
-    monkeypatch.setattr("policies.store.read_file", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr("policies.files.read_file", lambda *_: pytest.fail("read again"))
     assert store.effective(BLUR).pids == 100
 
 
@@ -143,7 +144,8 @@ def test_members_of_a_group_that_differ_are_refused_with_key_and_line(
     with pytest.raises(PolicyError) as caught:
         store.effective_group(SandboxGroup("video"))
     assert str(caught.value) == (
-        "policies/b.yaml:2: extensions 'a' and 'b' share the sandbox group 'video' but differ in 'memory'; "
+        "policies/b.yaml:2: extensions 'a' and 'b' share the sandbox group 'video' but differ in 'memory': "
+        "1GiB (policies/a.yaml:2), 2GiB (policies/b.yaml:2); "
         "give all members the same policy, or another group"
     )
     with pytest.raises(PolicyError, match="no policy names the sandbox group 'audio'"):
@@ -181,3 +183,247 @@ def test_every_key_of_the_schema_has_a_description_for_the_editor() -> None:
         for model in (schema, *schema["$defs"].values()):
             for key, field in model.get("properties", {}).items():
                 assert field.get("description"), key
+
+
+TRIAL, OTHER = TenantId("trial"), TenantId("other")
+
+
+def theirs(directory: Path, tenant: str, name: str, text: str) -> Path:
+    """A tenant's own policy file."""
+    file = directory / "tenants" / tenant / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    return file
+
+
+def test_packs_of_two_tenants_share_a_name_and_no_policy(
+    store: PolicyStore, write: Write, directory: Path
+) -> None:
+    write("blur", "pids: 100\n")
+    theirs(directory, "trial", "blur.yaml", "pids: 50\n")
+    assert store.effective(BLUR).pids == 100
+    assert store.effective(BLUR, TRIAL).pids == 50
+    assert str(store.effective(BLUR, TRIAL).source("pids")) == "policies/tenants/trial/blur.yaml:1"
+    assert store.effective(BLUR, OTHER).pids == 256
+    assert store.extensions(TRIAL) == ("blur", "core")
+    assert store.extensions(OTHER) == ("core",)
+    assert store.tenants() == ("trial",)
+
+
+def test_the_built_in_nodes_have_one_policy_for_all_unless_a_tenant_has_a_file(
+    store: PolicyStore, write: Write, directory: Path
+) -> None:
+    write("core", "pids: 100\n")
+    assert store.effective(CORE_EXTENSION, TRIAL).pids == 100
+    theirs(directory, "trial", "core.yaml", "pids: 50\n")
+    assert store.effective(CORE_EXTENSION, TRIAL).pids == 50
+    assert store.effective(CORE_EXTENSION, OTHER).pids == 100
+
+
+def test_a_file_of_the_local_tenant_in_the_wrong_place_is_an_error_and_not_nothing(
+    store: PolicyStore, directory: Path
+) -> None:
+    theirs(directory, "local", "blur.yaml", "pids: 50\n")
+    with pytest.raises(
+        PolicyError, match=r"policies/tenants/local/blur.yaml: policies of the tenant 'local' lie in"
+    ):
+        store.effective(BLUR)
+
+
+def test_a_tenants_policy_is_adopted_and_removed_for_that_tenant(store: PolicyStore, tmp_path: Path) -> None:
+    draft = tmp_path / "draft.yaml"
+    draft.write_text("pids: 50\n")
+    store.adopt(BLUR, draft, TRIAL)
+    assert (store.effective(BLUR, TRIAL).pids, store.effective(BLUR).pids) == (50, 256)
+    assert not store.remove(BLUR)
+    assert store.remove(BLUR, TRIAL)
+    assert store.effective(BLUR, TRIAL).pids == 256
+
+
+def test_a_tenants_adopted_policy_stays_under_that_tenants_ceilings(
+    store: PolicyStore, write: Write, tmp_path: Path
+) -> None:
+    write("default", "tenants: {trial: {ceilings: {pids: 64}}}\n")
+    draft = tmp_path / "draft.yaml"
+    draft.write_text("pids: 65\n")
+    with pytest.raises(PolicyError, match="pids 65 is over the ceiling of 64"):
+        store.adopt(BLUR, draft, TRIAL)
+    store.adopt(BLUR, draft, OTHER)
+
+
+def test_the_operators_own_file_wins_over_an_adopted_one(tmp_path: Path) -> None:
+    store = PolicyStore(tmp_path / "policies", adopted=tmp_path / "adopted")
+    store.directory.mkdir()
+    draft = tmp_path / "draft.yaml"
+    draft.write_text("pids: 50\n")
+    for tenant in (None, TRIAL):
+        args = () if tenant is None else (tenant,)
+        store.adopt(BLUR, draft, *args)
+        assert store.effective(BLUR, *args).pids == 50
+        assert store.extensions(*args) == ("blur", "core")
+    assert list(store.directory.iterdir()) == []
+    (store.directory / "blur.yaml").write_text("pids: 70\n")
+    assert store.effective(BLUR).pids == 70
+    with pytest.raises(
+        PolicyError, match=r"policies/blur.yaml: the operator's own file says what 'blur' may use"
+    ):
+        store.adopt(BLUR, draft)
+    # Nobody who adopts can speak for the defaults or for the built-in nodes.
+    (tmp_path / "adopted" / "default.yaml").write_text("ceilings: {pids: 4000}\ndefaults: {pids: 4000}\n")
+    (tmp_path / "adopted" / "core.yaml").write_text("pids: 50\n")
+    assert store.effective(CORE_EXTENSION).pids == 256
+
+
+@pytest.mark.parametrize("name", ["Blur.yaml", "BLUR.YAML", "blur.yml", "blur.YML"])
+def test_a_file_whose_name_is_nearly_right_is_an_error_and_not_nothing(
+    store: PolicyStore, directory: Path, name: str
+) -> None:
+    (directory / name).write_text("pids: 50\n")
+    with pytest.raises(
+        PolicyError, match=f"policies/{name}: this is not the file of 'blur', .*; call it 'blur.yaml'"
+    ):
+        store.effective(BLUR)
+
+
+@pytest.mark.parametrize("name", ["default.yml", "Default.yaml"])
+def test_a_defaults_file_whose_name_is_nearly_right_is_an_error(
+    store: PolicyStore, directory: Path, name: str
+) -> None:
+    (directory / name).write_text("ceilings: {pids: 64}\n")
+    with pytest.raises(PolicyError, match=f"policies/{name}: this is not the file of 'default'"):
+        store.effective(BLUR)
+
+
+def test_a_link_to_outside_the_directory_is_no_policy(
+    store: PolicyStore, directory: Path, tmp_path: Path
+) -> None:
+    pack = tmp_path / "pack"
+    pack.mkdir()
+    (pack / "policy.yaml").write_text("memory: 16GiB\n")
+    (directory / "blur.yaml").symlink_to(pack / "policy.yaml")
+    with pytest.raises(
+        PolicyError, match=r"policies/blur.yaml: this link leads out of the directory of policies"
+    ):
+        store.effective(BLUR)
+    (directory / "blur.yaml").unlink()
+    (directory / "tenants").mkdir()
+    (directory / "tenants" / "trial").symlink_to(pack)
+    (pack / "blur.yaml").write_text("memory: 16GiB\n")
+    with pytest.raises(PolicyError, match="leads out"):
+        store.effective(BLUR, TRIAL)
+    (directory / "glow.yaml").symlink_to("nowhere.yaml")
+    with pytest.raises(PolicyError, match=r"policies/glow.yaml: this link leads nowhere"):
+        store.effective(ExtensionName("glow"))
+    (directory / "loop.yaml").symlink_to("loop.yaml")
+    with pytest.raises(PolicyError, match=r"policies/loop.yaml: this link cannot be followed"):
+        store.effective(ExtensionName("loop"))
+
+
+def test_links_inside_the_directory_are_followed_when_they_are_swapped(
+    store: PolicyStore, directory: Path
+) -> None:
+    for version, pids in (("one", 50), ("two", 60)):  # the way configuration is mounted into containers
+        (directory / version).mkdir()
+        (directory / version / "blur.yaml").write_text(f"pids: {pids}\n")
+    (directory / "data").symlink_to("one")
+    (directory / "blur.yaml").symlink_to("data/blur.yaml")
+    assert store.effective(BLUR).pids == 50
+    assert str(store.effective(BLUR).source("pids")) == "policies/blur.yaml:1"
+    (directory / "new").symlink_to("two")
+    (directory / "new").rename(directory / "data")
+    assert store.effective(BLUR).pids == 60
+
+
+@pytest.mark.parametrize("kind", ["directory", "fifo", "huge"])
+def test_what_is_no_small_regular_file_is_refused_at_once(
+    store: PolicyStore, directory: Path, kind: str
+) -> None:
+    file = directory / "blur.yaml"
+    if kind == "directory":
+        file.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(file)
+    else:
+        with file.open("wb") as stream:
+            stream.truncate(1 << 40)
+    with pytest.raises(PolicyError):
+        store.effective(BLUR)
+
+
+def test_nothing_in_a_packs_directory_is_read(
+    store: PolicyStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack = tmp_path / "blur"
+    for name in (
+        "blur.yaml",
+        "default.yaml",
+        "policies/blur.yaml",
+        "policies/tenants/trial/blur.yaml",
+        "policy.yaml",
+    ):
+        (pack / name).parent.mkdir(parents=True, exist_ok=True)
+        (pack / name).write_text("memory: 16GiB\nroutes: true\n")
+    before = store.effective(BLUR, TRIAL).digest()
+    monkeypatch.chdir(pack)
+    assert store.effective(BLUR, TRIAL).digest() == before
+    assert not store.effective(BLUR, TRIAL).routes
+
+
+def test_a_file_that_changes_between_check_and_use_changes_the_digest(
+    store: PolicyStore, write: Write
+) -> None:
+    write("blur", "pids: 100\n")
+    counted_on = store.effective(BLUR).digest()  # what a request to the launcher carries
+    write("blur", "pids: 200\n")
+    assert PolicyStore(store.directory).effective(BLUR).digest() != counted_on
+
+
+def test_what_was_checked_is_what_is_adopted(
+    store: PolicyStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draft = tmp_path / "draft.yaml"
+    draft.write_text("pids: 100\n")
+
+    def merged_and_swapped(*args: Any, **kwargs: Any) -> Any:
+        draft.write_text("pids: 2000\n")  # after the check, before the write
+        return merge(*args, **kwargs)
+
+    monkeypatch.setattr("policies.store.merge", merged_and_swapped)
+    store.adopt(BLUR, draft)
+    assert store.effective(BLUR).pids == 100
+
+
+def test_members_that_differ_in_a_variable_are_named_without_what_it_holds(
+    store: PolicyStore, write: Write
+) -> None:
+    write("a", "group: video\nenvironment: {KEY: hidden-one}\n")
+    write("b", "group: video\nenvironment: {KEY: hidden-two}\n")
+    with pytest.raises(PolicyError) as caught:
+        store.effective_group(SandboxGroup("video"))
+    assert str(caught.value) == (
+        "policies/b.yaml:2: extensions 'a' and 'b' share the sandbox group 'video' but differ in "
+        "'environment.KEY': policies/a.yaml:2, policies/b.yaml:2; give all members the same policy, or another group"
+    )
+
+
+def test_a_member_that_lacks_a_line_is_named_with_the_line_of_the_one_that_has_it(
+    store: PolicyStore, write: Write
+) -> None:
+    write("a", "group: video\ntimeouts:\n  call: 1h\n")
+    write("b", "group: video\n")
+    with pytest.raises(PolicyError) as caught:
+        store.effective_group(SandboxGroup("video"))
+    assert str(caught.value).startswith("policies/a.yaml:3: ")
+    assert "differ in 'timeouts.call': 1h (policies/a.yaml:3), 10m (shipped default.yaml:" in str(
+        caught.value
+    )
+
+
+def test_groups_of_two_tenants_have_nothing_to_do_with_each_other(
+    store: PolicyStore, write: Write, directory: Path
+) -> None:
+    write("a", "group: video\nmemory: 1GiB\n")
+    theirs(directory, "trial", "b.yaml", "group: video\nmemory: 4GiB\n")
+    assert store.members(SandboxGroup("video")) == ("a",)
+    assert store.members(SandboxGroup("video"), TRIAL) == ("b",)
+    assert store.effective_group(SandboxGroup("video"), TRIAL).memory == 4 * 2**30
