@@ -7,6 +7,7 @@ keys live in this process only. Made by the ``openssl`` program: no package of o
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import shutil
 import ssl
@@ -46,7 +47,7 @@ def make_authority(names: Sequence[str], scratch: Path, *, label: str) -> Author
     scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=scratch) as directory:  # mode 0700; gone with the keys in it
         place = Path(directory)
-        permitted = ",".join(f"permitted;DNS:{name}" for name in names)
+        permitted = ",".join(f"permitted;{_constraint(name)}" for name in names)
         (place / "ca.cnf").write_text(
             "[req]\ndistinguished_name=dn\nprompt=no\nx509_extensions=ca\n"
             f"[dn]\nCN=Ringfence {label[:40]}\n"
@@ -75,7 +76,7 @@ def _leaf(place: Path, name: str, number: int) -> ssl.SSLContext:
     (place / "leaf.cnf").write_text(
         f"[req]\ndistinguished_name=dn\nprompt=no\n[dn]\nCN=Ringfence leaf {number}\n"
         f"[leaf]\nbasicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature\n"
-        f"extendedKeyUsage=serverAuth\nsubjectAltName=DNS:{name}\n"
+        f"extendedKeyUsage=serverAuth\nsubjectAltName={_kind(name)}:{name}\n"
         "subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n"
     )
     _openssl(place, "req", "-new", *_KEY, "-config", "leaf.cnf", "-keyout", "leaf.key", "-out", "leaf.csr")
@@ -88,6 +89,24 @@ def _leaf(place: Path, name: str, number: int) -> ssl.SSLContext:
     context.load_cert_chain(place / "leaf.pem", place / "leaf.key")
     context.set_alpn_protocols(["http/1.1"])  # one request, one parser: no HTTP/2 to translate
     return context
+
+
+def _kind(name: str) -> str:
+    return "IP" if _address(name) is not None else "DNS"
+
+
+def _constraint(name: str) -> str:
+    address = _address(name)
+    if address is None:
+        return f"DNS:{name}"
+    return f"IP:{name}/{ipaddress.ip_network(address).netmask}"
+
+
+def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(name)
+    except ValueError:
+        return None
 
 
 def usual_bundle() -> str:

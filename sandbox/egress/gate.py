@@ -357,10 +357,10 @@ class EgressGate:
         stream, visit.address = await reach(target, office.resolver, office.connector, office.limits)
         visit.reason = allowed
 
-        def count(up: int, down: int) -> None:
+        def count(up: int, down: int) -> float:
             visit.up += up
             visit.down += down
-            self._meter.add(up=up, down=down)
+            return self._meter.add(up=up, down=down)
 
         visit.outside = CountedStream(stream, count)
         return allowed
@@ -412,12 +412,18 @@ class EgressGate:
         if self._authority is None:
             raise RuntimeError("secrets without an authority")
         limits = self._office.limits
-        with anyio.move_on_after(limits.head_s) as limit:
-            inside = await TLSStream.wrap(
-                stream, server_side=True, ssl_context=self._authority.contexts[target.host]
-            )
-        if limit.cancelled_caught:
-            raise RefusedError(f"the client did not finish its TLS handshake within {limits.head_s:.0f} s")
+        try:
+            with anyio.fail_after(limits.head_s):
+                inside = await TLSStream.wrap(
+                    stream, server_side=True, ssl_context=self._authority.contexts[target.host]
+                )
+        except TimeoutError:
+            raise FailedError(f"the client did not finish TLS within {limits.head_s:.0f} s") from None
+        except GONE as error:
+            why = error.reason if isinstance(error, ssl.SSLError) else type(error).__name__
+            raise FailedError(
+                f"the client did not finish TLS ({why}): for a host with a secret it has to trust SSL_CERT_FILE"
+            ) from None
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.head_bytes)
         try:
             request = await read_request(inside, connection, limits)

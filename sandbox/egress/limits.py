@@ -30,6 +30,8 @@ class EgressLimits:
     """Bytes that one sandbox sends in its life."""
     sandbox_down: int = 16 * 1024 * _MIB
     """Bytes that one sandbox fetches in its life."""
+    bytes_per_s: int = 64 * _MIB
+    """Both ways together, per sandbox: what the host's own loop has to carry."""
     tenant_up: int = 8 * 1024 * _MIB
     """Bytes that a tenant's sandboxes send in a day."""
     tenant_down: int = 64 * 1024 * _MIB
@@ -99,6 +101,7 @@ class Meter:
         self._limits = limits
         self._tenant = tenant
         self._attempts = Allowance(limits.attempts_per_s, limits.attempts_burst)
+        self._pace = Allowance(limits.bytes_per_s, limits.bytes_per_s)
         self.bytes = Count("this sandbox", limits.sandbox_up, limits.sandbox_down)
         self.connections = 0
 
@@ -125,11 +128,12 @@ class Meter:
         self.connections -= 1
         self._tenant.connections -= 1
 
-    def add(self, *, up: int = 0, down: int = 0) -> None:
-        """Count bytes.
+    def add(self, *, up: int = 0, down: int = 0) -> float:
+        """Count bytes; the seconds to wait before the next ones.
 
         Raises:
             FailedError: a cap is reached.
         """
         self.bytes.add(up=up, down=down)
         self._tenant.bytes.add(up=up, down=down)
+        return self._pace.borrow(up + down)

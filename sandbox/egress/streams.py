@@ -56,9 +56,12 @@ class LocalStream(ByteStream):
 
 
 class CountedStream(ByteStream):
-    """The connection to the outside: each byte is counted before it is passed on."""
+    """The connection to the outside: each byte is counted before it is passed on, and waits for its turn.
 
-    def __init__(self, inner: ByteStream, on_bytes: Callable[[int, int], None]) -> None:
+    ``on_bytes`` takes bytes up and down, and says how many seconds to wait.
+    """
+
+    def __init__(self, inner: ByteStream, on_bytes: Callable[[int, int], float]) -> None:
         self._inner = inner
         self._on_bytes = on_bytes
         self.active_at = time.monotonic()
@@ -67,12 +70,14 @@ class CountedStream(ByteStream):
         """Raises: FailedError when a cap is reached."""
         data = await self._inner.receive(min(max_bytes, PIECE))
         self.active_at = time.monotonic()
-        self._on_bytes(0, len(data))
+        if wait := self._on_bytes(0, len(data)):
+            await anyio.sleep(wait)
         return data
 
     async def send(self, item: bytes) -> None:
         """Raises: FailedError when a cap is reached."""
-        self._on_bytes(len(item), 0)
+        if wait := self._on_bytes(len(item), 0):
+            await anyio.sleep(wait)
         await self._inner.send(item)
         self.active_at = time.monotonic()
 

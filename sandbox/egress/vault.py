@@ -70,7 +70,7 @@ class Vault:
                 f"the secret '{name}' of tenant '{tenant}' cannot be read: {error.strerror}",
                 f"put its value into the file {tenant}/{name} of the data directory's 'secrets', mode 600",
             ) from None
-        with os.fdopen(fd, "rb") as stream:
+        try:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
                 raise StartError(f"the secret '{name}' of tenant '{tenant}' is not a regular file")
@@ -79,7 +79,9 @@ class Vault:
                     f"the file of secret '{name}' of tenant '{tenant}' is open to others, so it is not used",
                     "chmod 600, and make it Ringfence's own",
                 )
-            value = stream.read(_MAX_BYTES + 2).removesuffix(b"\n").removesuffix(b"\r")
+            value = os.read(fd, _MAX_BYTES + 2).removesuffix(b"\n").removesuffix(b"\r")
+        finally:
+            os.close(fd)
         # Shorter than that, and looking for it in answers would tear holes into them.
         if not _MIN_BYTES <= len(value) <= _MAX_BYTES or not _VALUE.match(value):
             raise StartError(
