@@ -55,7 +55,7 @@ def merge(
     _check_variables(values)
     _check_secrets(values)
     paths = values["paths"]
-    values["paths"] = replace(paths, value=tuple(_checked_paths(paths, defaults, protected)))
+    values["paths"] = replace(paths, value=tuple(_checked_paths(paths, defaults, tenant, protected)))
     return _assembled(values)
 
 
@@ -121,9 +121,11 @@ def _check_secrets(values: dict[str, Value]) -> None:
 
 
 def _checked_paths(
-    paths: Value, defaults: Loaded[DefaultsFile] | None, protected: Sequence[Path]
+    paths: Value, defaults: Loaded[DefaultsFile] | None, tenant: TenantId, protected: Sequence[Path]
 ) -> Iterator[TenantPath | HostPath]:
     roots = [Path(root) for root in (defaults.value.path_roots or ())] if defaults else []
+    section = (defaults.value.tenants or {}).get(tenant) if defaults else None
+    narrower = section.path_roots if section else None
     for index, entry in enumerate(paths.value):
         if not isinstance(entry, HostPath):
             yield entry
@@ -134,6 +136,8 @@ def _checked_paths(
             where["line"], where["column"] = position
         try:
             target = resolve_in_roots(entry.host, roots)
+            if narrower is not None:  # a tenant's roots take away and never add
+                target = resolve_in_roots(entry.host, map(Path, narrower))
         except PathEscapeError as error:
             raise PathEscapeError(f"paths[{index}]: {error.message}", hint=error.hint, **where) from None
         _check_protected(target, protected, index, where)

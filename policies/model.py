@@ -215,6 +215,8 @@ class TenantSection(Strict):
 
     ceilings: Ceilings | None = None
     """Lower ceilings for this tenant; the general ones hold as well."""
+    path_roots: Annotated[tuple[PathRoot, ...], BeforeValidator(listed)] | None = None
+    """Where this tenant's `host` paths may lie, inside the general `path_roots`; all of those unless named."""
 
 
 class DefaultsFile(Strict):
@@ -227,7 +229,7 @@ class DefaultsFile(Strict):
     path_roots: Annotated[tuple[PathRoot, ...], BeforeValidator(listed)] | None = None
     """Directories of the machine below which `host` paths may lie; none unless named."""
     tenants: dict[TenantName, TenantSection] | None = None
-    """Per tenant: lower ceilings."""
+    """Per tenant: lower ceilings and fewer path roots."""
 
 
 # --- what holds in the end ------------------------------------------------------------------------------------

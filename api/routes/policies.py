@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from policies import EffectivePolicy, PolicyStore, explain, parse_extension_name
 router = APIRouter()
 
 _HIDDEN = "(hidden)"
+_HOST = re.compile(r"host: [^,]*,")  # no path has a comma in it
 
 
 @router.get("/policies/schema")
@@ -36,13 +38,20 @@ async def check(request: Request, services: Have, caller: Operator, name: str = 
 
 @router.get("/policies/{extension}")
 async def show(extension: str, services: Have, caller: Caller) -> Response:
-    """The effective policy, each value with its source; what variables hold (keys, licences) is the operator's."""
+    """The effective policy, each value with its source; what variables hold and host paths are the operator's."""
     name = parse_extension_name(extension)
     effective = await anyio.to_thread.run_sync(services.policies.effective, name, caller.tenant)
     rows = policy_rows(effective)
     if not caller.is_operator:
-        rows = [{**row, "value": _HIDDEN} if row["key"].startswith("environment.") else row for row in rows]
+        rows = [{**row, "value": _for_tenants(row["key"], row["value"])} for row in rows]
     return OrjsonResponse({"extension": name, "tenant": caller.tenant, "policy": rows})
+
+
+def _for_tenants(key: str, value: str) -> str:
+    """A value without what variables hold, and without places of this machine."""
+    if key.startswith("environment."):
+        return _HIDDEN
+    return _HOST.sub(f"host: {_HIDDEN},", value) if key.startswith("paths[") else value
 
 
 def policy_rows(effective: EffectivePolicy) -> list[dict[str, Any]]:

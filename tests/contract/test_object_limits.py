@@ -1,4 +1,4 @@
-"""What one call of a node may send back, held by the policy of its extension, in a real container."""
+"""What a policy says of one call's results, and of sizes and variables, holds in a real container."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tests.contract.kit import TENANT, World, call, ignore, in_docker, world
 pytestmark = pytest.mark.anyio
 
 CODE = """
+import os
 import torch
 from comfy_execution.graph_utils import GraphBuilder
 
@@ -47,10 +48,21 @@ class Print:
             print("line", number, flush=True)
         return (count,)
 
-NODE_CLASS_MAPPINGS = {"Many": Many, "Large": Large, "Grow": Grow, "Print": Print}
+class Surroundings:
+    @classmethod
+    def INPUT_TYPES(cls): return {}
+    RETURN_TYPES, FUNCTION, CATEGORY = ("STRING",), "run", "t"
+    def run(self):
+        sizes = [os.statvfs(path) for path in ("/tmp", "/app")]
+        return (" ".join([os.environ["MODE"], *(str(s.f_blocks * s.f_frsize) for s in sizes)]),)
+
+NODE_CLASS_MAPPINGS = {"Surroundings": Surroundings, "Many": Many, "Large": Large, "Grow": Grow, "Print": Print}
 """
 POLICY = """
 memory: 1GiB
+tmp: 8MiB
+scratch: 16MiB
+environment: {MODE: fast}
 limits:
   outputs: 5
   output_bytes: 64KiB
@@ -86,7 +98,7 @@ async def test_expansions_lie_inside_each_other_only_as_deep_as_the_policy_says(
     with pytest.raises(
         QuotaError,
         match=r"extension 'pack': node '1' \(Grow\) expands inside 2 other expansions, the policy allows "
-        r"2 \(policies/pack.yaml:7\); raise 'limits.expansion_depth'",
+        r"2 \(policies/pack.yaml:10\); raise 'limits.expansion_depth'",
     ):
         await session.execute(call("Grow", {"count": 1}, depth=2), ignore)
     await session.execute(
@@ -101,3 +113,9 @@ async def test_lines_over_the_rate_are_dropped_and_counted(at: World) -> None:
     lines = [line.text for line in await at.manager.logs(TENANT, session.sandbox)]
     assert any("lines were dropped: over limits.log_rate" in line for line in lines)
     assert sum(line.startswith("line ") for line in lines) < 1_000
+
+
+async def test_the_sandbox_has_the_variables_and_the_sizes_that_its_policy_names(at: World) -> None:
+    found = await at.run("pack", "Surroundings")
+    assert found.slots is not None
+    assert found.slots[0][0].tree == f"fast {8 << 20} {16 << 20}"

@@ -336,6 +336,57 @@ def test_policies_are_checked_without_a_server(tmp_path: Path, capsys: pytest.Ca
     assert invoke(["policy", "schema", "odd"]) == 2
 
 
+def test_a_directory_of_policies_is_checked_as_a_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs = tmp_path / "tenants" / "trial"
+    theirs.mkdir(parents=True)
+    (tmp_path / "default.yaml").write_text(
+        "ceilings: {network: [a.com:443]}\ntenants: {trial: {ceilings: {memory: 1GiB}}}\n"
+    )
+    (tmp_path / "blur.yaml").write_text("memory: 6GiB\nnetwork: {allow: [a.com:443]}\n")
+    (tmp_path / "one.yaml").write_text("group: g\npids: 50\n")
+    (theirs / "blur.yaml").write_text("memory: 1GiB\n")
+    assert invoke(["policy", "check", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert f"{tmp_path}/blur.yaml: good (reaches a.com:443)" in said
+    assert f"{theirs}/blur.yaml: good" in said
+    (theirs / "blur.yaml").write_text("memory: 2GiB\n")
+    (tmp_path / "glow.yml").write_text("")
+    (tmp_path / "two.yaml").write_text("group: g\npids: 60\n")
+    assert invoke(["policy", "check", str(tmp_path)]) == 4
+    said = capsys.readouterr().err
+    assert "tenants/trial/blur.yaml:1: memory 2GiB is over the ceiling of 1GiB" in said
+    assert "glow.yml: nobody reads this file" in said
+    assert "share the sandbox group 'g' but differ in 'pids': 50" in said
+    # One file of it is checked for the tenant in whose directory it lies.
+    assert invoke(["policy", "check", str(theirs / "blur.yaml")]) == 4
+    capsys.readouterr()
+    assert invoke(["policy", "show", "blur", "--policies", str(tmp_path), "--tenant", "trial"]) == 4
+    said = capsys.readouterr().err
+    assert "tenants/trial/blur.yaml:1:1: memory 2GiB is over" in said
+    (theirs / "blur.yaml").write_text("memory: 512MiB\n")
+    assert invoke(["policy", "show", "blur", "--policies", str(tmp_path), "--tenant", "trial"]) == 0
+    rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines() if line}
+    assert rows["memory"] == ["512MiB", f"{tmp_path.name}/tenants/trial/blur.yaml:1"]
+
+
+def test_what_a_new_policy_asks_for_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old, new = tmp_path / "old.yaml", tmp_path / "new.yaml"
+    old.write_text("memory: 1GiB\n")
+    new.write_text("memory: 2GiB\npids: 100\n")
+    assert invoke(["policy", "diff", str(old), str(new), "--json"]) == 0
+    changes = json.loads(capsys.readouterr().out)["changes"]
+    assert [(change["key"], change["more"]) for change in changes] == [("memory", True), ("pids", False)]
+    assert invoke(["policy", "diff", str(old), str(new)]) == 0
+    assert "more   memory   1GiB     2GiB" in capsys.readouterr().out
+    assert invoke(["policy", "diff", str(old), str(old)]) == 0
+    assert "the two allow the same" in capsys.readouterr().out
+    new.write_text("memory: 200GiB\n")
+    assert invoke(["policy", "diff", str(old), str(new)]) == 4
+    assert "over the ceiling" in capsys.readouterr().err
+
+
 def test_the_doctor_needs_no_server(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

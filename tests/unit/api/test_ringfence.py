@@ -212,16 +212,21 @@ async def test_what_variables_hold_is_shown_to_the_operator_only(
     theirs = settings.policies_path / "tenants" / "a"
     theirs.mkdir(parents=True)
     for directory in (settings.policies_path, theirs):
-        (directory / "vip.yaml").write_text("environment: {LICENSE_KEY: alices-secret}\n")
+        (directory / "vip.yaml").write_text(
+            "environment: {LICENSE_KEY: alices-secret}\npaths: [{host: /usr/share, mount: /mnt/share}]\n"
+        )
+    (settings.policies_path / "default.yaml").write_text("path_roots: [/usr/share]\n")
 
     async def shown() -> dict[str, str]:
         rows = (await client.get("/ringfence/v1/policies/vip")).json()["policy"]
         return {row["key"]: row["value"] for row in rows}
 
     assert (await shown())["environment.LICENSE_KEY"] == "alices-secret"
+    assert (await shown())["paths[0]"] == "{host: /usr/share, mount: /mnt/share, access: ro}"
     _, token = await app.state.services.tenants.create("a")
     client.headers["Authorization"] = f"Bearer {token}"
     rows = await shown()
     assert rows["environment.LICENSE_KEY"] == "(hidden)"
+    assert rows["paths[0]"] == "{host: (hidden), mount: /mnt/share, access: ro}"
     assert "alices-secret" not in str(rows)
     assert rows["memory"] != "(hidden)"

@@ -25,7 +25,7 @@ from policies.network import parse_destination
 SEEDS = {path.name: path.read_bytes() for path in sorted((Path(__file__).parent / "seeds").iterdir())}
 TRIAL = TenantId("trial")
 SOON_S = 10.0
-"""For one file of at most 64KiB on a busy machine; on a quiet one the worst takes half a second."""
+"""Of computing, for one file of at most 64KiB; the worst takes half a second."""
 
 
 def check_error(error: PolicyError) -> None:
@@ -113,9 +113,9 @@ BOMBS: dict[str, bytes] = {
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_no_file_takes_long(name: str) -> None:
-    started = time.monotonic()
+    started = time.thread_time()
     swallow(BOMBS[name])
-    assert time.monotonic() - started < SOON_S
+    assert time.thread_time() - started < SOON_S
 
 
 # --- layers -----------------------------------------------------------------------------------------------------

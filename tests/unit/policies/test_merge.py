@@ -329,6 +329,39 @@ def test_without_path_roots_no_host_path_is_allowed() -> None:
         effective("paths: [{host: /usr/share, mount: /mnt/m}]")
 
 
+def test_a_tenants_path_roots_take_away_and_never_add(
+    store: PolicyStore, write: Write, tmp_path: Path
+) -> None:
+    for name in ("shared/a", "shared/b", "elsewhere"):
+        (tmp_path / name).mkdir(parents=True)
+    write(
+        "default",
+        f"path_roots: [{tmp_path}/shared]\ntenants:\n"
+        f"  trial: {{path_roots: [{tmp_path}/shared/a, {tmp_path}/elsewhere]}}\n  none: {{path_roots: []}}\n",
+    )
+
+    def mounts(path: str, tenant: str) -> bool:
+        text = f"paths: [{{host: {tmp_path}/{path}, mount: /mnt/m}}]\n"
+        file = store.directory / "blur.yaml"
+        if tenant != "local":
+            file = store.directory / "tenants" / tenant / "blur.yaml"
+            file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        try:
+            return len(store.effective(BLUR, TenantId(tenant)).paths) == 1
+        except PathEscapeError:
+            return False
+
+    assert [mounts("shared/b", tenant) for tenant in ("local", "other", "trial", "none")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert [mounts("shared/a", tenant) for tenant in ("trial", "none")] == [True, False]
+    assert not mounts("elsewhere", "trial")
+
+
 def test_the_core_nodes_see_all_of_output_and_temp(store: PolicyStore) -> None:
     policy = store.effective(CORE_EXTENSION)
     assert {(p.tenant, p.access, p.scope) for p in policy.paths if isinstance(p, TenantPath)} == {

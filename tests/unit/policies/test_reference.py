@@ -13,10 +13,11 @@ from policies.builtin import BUILT_IN
 from policies.egress import Secret
 from policies.layers import flatten, written
 from policies.load import load_defaults, load_policy
-from policies.model import DefaultsFile, PartialPolicy
+from policies.model import DefaultsFile, PartialPolicy, TenantSection
 from policies.path_entries import HostPath, TenantPath
 
-DOCUMENT = (Path(__file__).parents[3] / "docs" / "policy-reference.md").read_text()
+ROOT = Path(__file__).parents[3]
+DOCUMENT = (ROOT / "docs" / "policy-reference.md").read_text()
 
 
 def section(title: str) -> str:
@@ -35,6 +36,7 @@ def rows(text: str) -> dict[str, list[str]]:
 EXTENSION_KEYS = rows(section("## Keys of an extension's file, and of `defaults`").split("\n### ", 1)[0])
 PATH_KEYS = rows(section("### Entries of `paths`").split("\n### ", 1)[0])
 SECRET_KEYS = rows(section("### Entries of `secrets`").split("\n### ", 1)[0])
+HELD_BY = rows(section("## What holds each key"))
 DEFAULT_KEYS = rows(section("## Keys of `default.yaml`"))
 
 
@@ -70,7 +72,9 @@ def test_every_secret_example_of_the_reference_is_a_valid_entry(key: str) -> Non
 
 
 def test_the_reference_has_exactly_the_keys_of_the_defaults_file() -> None:
-    assert set(DEFAULT_KEYS) == set(DefaultsFile.model_fields) | {"tenants.<tenant>.ceilings"}
+    assert set(DEFAULT_KEYS) == set(DefaultsFile.model_fields) | {
+        f"tenants.<tenant>.{key}" for key in TenantSection.model_fields
+    }
 
 
 def test_the_reference_states_the_real_defaults_and_ceilings() -> None:
@@ -107,3 +111,13 @@ def test_the_reference_names_every_variable_that_cannot_be_set() -> None:
 def test_the_first_example_of_the_reference_is_a_valid_policy() -> None:
     text = DOCUMENT.split("```yaml\n", 1)[1].split("```", 1)[0]
     assert load_policy(text.encode(), "example").value.memory == 6 * 2**30
+
+
+def test_every_key_names_the_test_that_holds_it() -> None:
+    assert set(HELD_BY) == keys_of(PartialPolicy)
+
+
+@pytest.mark.parametrize("key", HELD_BY)
+def test_the_test_that_holds_a_key_exists(key: str) -> None:
+    path, _, name = HELD_BY[key][-1].strip("`").partition("::")
+    assert f"def {name}(" in (ROOT / "tests" / path).read_text()
