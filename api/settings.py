@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, StringConstraints, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from sandbox import UpstreamProxyConnector
+
 MIB = 1024 * 1024
 _ORIGIN = r"^(https?|wss?)://(\*\.)?[A-Za-z0-9.-]+(:[0-9]{1,5})?$"
 
@@ -153,6 +155,22 @@ class Settings(BaseSettings):
     max_sandboxes: int = Field(default=32, ge=1)
     """Sandboxes that may live at the same time; idle ones give way. The launcher holds to it, too."""
 
+    # -- what sandboxes reach, where a policy allows any of it
+    egress_proxy: SecretStr | None = None
+    """Your own proxy between this machine and the internet, as http://[user:password@]host:port. Default: none,
+    whatever HTTPS_PROXY says. It is asked for addresses, which the host looks up and checks itself."""
+    egress_up_bytes: int = Field(default=8192 * MIB, ge=1024)
+    """Bytes that all sandboxes of one tenant may send in a day."""
+    egress_down_bytes: int = Field(default=65536 * MIB, ge=1024)
+    """Bytes that all sandboxes of one tenant may fetch in a day."""
+
+    @field_validator("egress_proxy")
+    @classmethod
+    def _proxy_is_written_out(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None:
+            UpstreamProxyConnector(url.get_secret_value())  # raises ValueError
+        return url
+
     @field_validator("allowed_origins")
     @classmethod
     def _origins_are_written_out(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
@@ -196,6 +214,11 @@ class Settings(BaseSettings):
         if self.database_url is not None:
             return self.database_url.get_secret_value()
         return f"sqlite+aiosqlite:///{self.data_dir / 'ringfence.db'}"
+
+    @property
+    def secrets_path(self) -> Path:
+        """Where the operator's secrets are: one file per tenant and name."""
+        return self.data_dir / "secrets"
 
     @property
     def operator_token_file(self) -> Path:

@@ -32,12 +32,17 @@ from engine import (
 )
 from policies import RingfenceError, TenantId
 from sandbox import (
+    EgressLimits,
+    EgressOffice,
     Environments,
     ManagerLimits,
     PackEvent,
+    Places,
     SandboxManager,
     StoreLimits,
     TensorStore,
+    UpstreamProxyConnector,
+    Vault,
 )
 
 log = logging.getLogger(__name__)
@@ -110,6 +115,7 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Services:
             events=hear_pack,
             states=states,
             limits=ManagerLimits(max_sandboxes=settings.max_sandboxes),
+            egress=_egress(settings, places),
         )
     )
     extensions.attach(manager)
@@ -166,3 +172,14 @@ def _only_one(data_dir: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _egress(settings: Settings, places: Places) -> EgressOffice:
+    """How sandboxes whose policy allows it reach the internet."""
+    proxy = settings.egress_proxy
+    return EgressOffice(
+        places,
+        vault=Vault(settings.secrets_path),
+        limits=EgressLimits(tenant_up=settings.egress_up_bytes, tenant_down=settings.egress_down_bytes),
+        connector=UpstreamProxyConnector(proxy.get_secret_value()) if proxy else None,
+    )

@@ -1,7 +1,9 @@
 """The seccomp profile of a runc sandbox, as the text the engine wants.
 
 `seccomp.json` denies by default; each entry carries its reason in `comment`. `seccomp-gpu.json` holds the few
-entries that only a sandbox with GPUs gets. gVisor has a filter of its own for its sentry and ignores both.
+entries that only a sandbox with GPUs gets, `seccomp-network.json` those of a sandbox whose policy allows a network:
+TCP over its own loopback interface, where the bridge to the host's proxy listens. gVisor
+has a filter of its own for its sentry and ignores them all.
 """
 
 from __future__ import annotations
@@ -12,12 +14,18 @@ from pathlib import Path
 
 PROFILE = Path(__file__).parent / "seccomp.json"
 GPU_ENTRIES = Path(__file__).parent / "seccomp-gpu.json"
+NETWORK_ENTRIES = Path(__file__).parent / "seccomp-network.json"
 
 
 @cache
-def seccomp_profile(*, gpus: bool = False) -> str:
+def seccomp_profile(*, gpus: bool = False, network: bool = False) -> str:
     """The profile as compact JSON, for `security_opt=["seccomp=" + ...]`."""
     profile = json.loads(PROFILE.read_text("utf-8"))
     if gpus:
         profile["syscalls"] += json.loads(GPU_ENTRIES.read_text("utf-8"))["syscalls"]
+    if network:
+        more = json.loads(NETWORK_ENTRIES.read_text("utf-8"))
+        for entry in profile["syscalls"]:
+            entry["names"] = [name for name in entry["names"] if name not in more["narrowed"]]
+        profile["syscalls"] = [entry for entry in profile["syscalls"] if entry["names"]] + more["syscalls"]
     return json.dumps(profile, separators=(",", ":"))

@@ -1,6 +1,7 @@
 """Starts a worker: first the descriptors are taken into safety, then everything else.
 
-``python -m ringfence_runtime [--transport socket|stdio] [--socket PATH] [--root DIR]``. ``--root`` puts every place
+``python -m ringfence_runtime [--transport socket|stdio] [--socket PATH] [--root DIR] [--egress PATH]``. ``--egress`` is
+the host's proxy, where the policy allows a network. ``--root`` puts every place
 of the sandbox below a directory; tests and the unconfined launcher use it.
 """
 
@@ -18,6 +19,10 @@ def main(arguments: list[str]) -> None:
     """Secure the descriptors, then serve."""
     options = _options(arguments)
     _fill_standard_descriptors()
+    if options["--egress"]:
+        from . import egress
+
+        egress.start(options["--egress"])  # before there is a descriptor that the bridge must not have
     read_fd, write_fd = _secure_protocol(options["--transport"], options["--socket"])
     complaints = fcntl.fcntl(
         2, fcntl.F_DUPFD_CLOEXEC, 3
@@ -43,7 +48,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _options(arguments: list[str]) -> dict[str, str]:
-    options = {"--transport": "socket", "--socket": wire.SOCKET_PATH, "--root": "/"}
+    options = {"--transport": "socket", "--socket": wire.SOCKET_PATH, "--root": "/", "--egress": ""}
     rest = list(arguments)
     while rest:
         name, _, value = rest.pop(0).partition("=")

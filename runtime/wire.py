@@ -157,6 +157,13 @@ ITEMSIZE: Final[dict[str, int]] = {
 
 # -- places inside a sandbox ---------------------------------------------------------------------------------------
 SOCKET_PATH: Final = "/ringfence/socket/worker.sock"
+EGRESS_SOCKET: Final = (
+    "/ringfence/egress/proxy.sock"  # the host's proxy; only where the policy allows a network
+)
+EGRESS_BUNDLE: Final = (
+    "/ringfence/egress/ca.pem"  # certificates to trust; only where the policy names secrets
+)
+EGRESS_PORT: Final = 3128  # on the sandbox's own 127.0.0.1: leads to EGRESS_SOCKET
 IN_DIRECTORY: Final = "/ringfence/in"  # read-only: what the host granted
 OUT_DIRECTORY: Final = "/ringfence/out"  # files the host allocated; the directory itself is not writable
 CODE_DIRECTORY: Final = "/ringfence/code"  # read-only: <CODE_DIRECTORY>/<extension name>

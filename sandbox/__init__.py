@@ -23,6 +23,7 @@ from sandbox.calls import (
     Validator,
     Value,
 )
+from sandbox.egress import Attempt, EgressLimits, EgressOffice, UpstreamProxyConnector, Vault, Verdict
 from sandbox.environments import Environments
 from sandbox.errors import (
     CallTimeoutError,
@@ -55,8 +56,11 @@ from sandbox.tensors import TensorStore
 __all__ = [
     "MAX_STATE",
     "MAX_STATE_NAMES",
+    "Attempt",
     "BuildSettings",
     "CallTimeoutError",
+    "EgressLimits",
+    "EgressOffice",
     "EndedError",
     "Environments",
     "EventSink",
@@ -101,8 +105,11 @@ __all__ = [
     "StoreLimits",
     "StoreUsage",
     "TensorStore",
+    "UpstreamProxyConnector",
     "Validator",
     "Value",
+    "Vault",
+    "Verdict",
     "launcher_child",
     "parse_toml",
 ]

@@ -25,6 +25,7 @@ from policies import EffectivePolicy, ExtensionName, SandboxId, TenantId, own_fo
 from runtime import wire
 from sandbox import messages
 from sandbox.calls import EventSink
+from sandbox.egress import EgressGate, EgressOffice
 from sandbox.errors import EndedError, ProtocolViolationError, SandboxError, StartError
 from sandbox.launcher import failure
 from sandbox.launcher.attachment import Tail
@@ -56,6 +57,7 @@ class Surroundings:
     events: EventSink | None
     states: NodeStates | None = None
     resources: ResourceShelf | None = None
+    egress: EgressOffice | None = None
 
 
 class Sandbox:
@@ -100,6 +102,7 @@ class Sandbox:
         self._reason: SandboxError | None = None
         self._peer: Peer | None = None
         self._stderr = Tail()
+        self._gate: EgressGate | None = None
         self.services = Services(
             request.sandbox,
             request.tenant,
@@ -249,7 +252,12 @@ class Sandbox:
         )
         if policy.transport == "socket":
             await anyio.to_thread.run_sync(door.open)
+        self._gate = self._egress_gate()
+        if self._gate is not None:
+            await self._gate.open()
         self.launched = await self._around.launcher.ensure(self.request)
+        if self._gate is not None:
+            self._gate.uid = self.launched.uid
         self.seconds.update(self.launched.seconds)
         connecting = time.perf_counter()
         with anyio.move_on_after(policy.timeouts.import_s) as limit:
@@ -266,6 +274,18 @@ class Sandbox:
                 self.names, "its worker's start", "timeouts.import", policy.timeouts.import_s
             )
         self.seconds["total"] = time.perf_counter() - began
+
+    def _egress_gate(self) -> EgressGate | None:
+        if self._around.egress is not None:
+            return self._around.egress.gate(
+                self.request, self.policy, lambda text: self.logbook.add("ringfence", text)
+            )
+        if self.policy.network:
+            raise StartError(
+                f"the policy of {self.names.who} allows a network, and this host has no proxy for it",
+                f"write 'network: none' ({self.policy.source('network')})",
+            )
+        return None
 
     async def _connect(self, door: Door, launched: LaunchedSandbox) -> ByteStream:
         if launched.stdio is not None:
@@ -308,6 +328,8 @@ class Sandbox:
                 group.cancel_scope.cancel()
 
             group.start_soon(read)
+            if self._gate is not None:
+                group.start_soon(self._gate.serve)
             try:
                 await self._greet()
             except ConversationEndedError:
@@ -360,6 +382,8 @@ class Sandbox:
             self.services.close()
             await self._store.unregister(self.id)
             await door.remove()
+            if self._gate is not None:
+                await self._gate.remove()
         if limit.cancelled_caught:
             log.error("sandbox %s could not be taken down within %.0f s", self.id, TEAR_DOWN_S)
         self.ended_by = self._final(ending)

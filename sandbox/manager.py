@@ -28,6 +28,7 @@ import anyio.to_thread
 from policies import EffectivePolicy, ExtensionName, PolicyStore, SandboxGroup, SandboxId, TenantId
 from sandbox.call_book import CallBook
 from sandbox.calls import EventSink, Session
+from sandbox.egress import EgressOffice
 from sandbox.errors import LoadFailedError, ProtocolViolationError, SandboxError, StartError
 from sandbox.extension_source import ExtensionFiles, ExtensionSource
 from sandbox.health import Health
@@ -143,13 +144,16 @@ class SandboxManager:
         events: EventSink | None = None,
         states: NodeStates | None = None,
         limits: ManagerLimits | None = None,
+        egress: EgressOffice | None = None,
     ) -> None:
         self._launcher = launcher
         self._policies = policies
         self._extensions = extensions
         self._store = store
         self._limits = limits or ManagerLimits()
-        self._around = Surroundings(launcher, store, places, events, states, ResourceShelf(store, places))
+        self._around = Surroundings(
+            launcher, store, places, events, states, ResourceShelf(store, places), egress
+        )
         self._health = Health(self._limits.quarantine_after)
         self._current: dict[_Key, _Tenancy] = {}
         self._all: dict[SandboxId, _Tenancy] = {}

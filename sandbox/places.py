@@ -67,6 +67,10 @@ class Places:
         """Holds the one socket of the sandbox."""
         return self.run / "sockets" / sandbox
 
+    def egress_directory(self, sandbox: SandboxId) -> Path:
+        """Holds the socket of the sandbox's proxy, and the certificates it shall trust; mounted read-only."""
+        return self.run / "egress" / sandbox
+
     def tenant(self, tenant: TenantId) -> Path:
         """The tenant's own tree: input, output, temp, user, models, extensions."""
         return self.data / "tenants" / tenant

@@ -30,7 +30,6 @@ from policies import EffectivePolicy, ExtensionName, PolicyStore, SandboxGroup, 
 from sandbox.errors import StartError
 from sandbox.launcher.attachment import Tail, read_tail
 from sandbox.launcher.cgroups import Cgroup, find
-from sandbox.launcher.enforcement import refuse_unenforced
 from sandbox.launcher.engine_events import EventThread
 from sandbox.launcher.mounts import sandbox_mounts
 from sandbox.launcher.settings import LaunchSettings, TestOverride
@@ -151,7 +150,6 @@ class DockerLauncher:
         policy = await self._in_thread(lambda: self._policy(request))
         if policy.digest() != request.policy_digest:
             raise StartError(f"the policy of {', '.join(request.names)} has just changed", "try again")
-        refuse_unenforced(policy)
         mounts = await self._in_thread(
             lambda: sandbox_mounts(request, policy, self._places, self._settings, self._override)
         )

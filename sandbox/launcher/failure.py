@@ -152,7 +152,12 @@ def refusal(kind: str, message: str, trace: Sequence[str], names: Names) -> str:
         mark in line for line in trace[-4:] for mark in _SOCKET_FRAMES
     )
     if word in _NETWORK_TYPES or is_socket:
-        return f"a sandbox has no network (network: none, {names.policy.source('network')})"
+        place = names.policy.source("network")
+        if names.policy.network:
+            return (
+                f"a sandbox reaches only what its network.allow names ({place}), by the usual proxy variables"
+            )
+        return f"a sandbox has no network (network: none, {place})"
     if word in _PATH_TYPES and ("'/" in message or '"/' in message):
         return f"a sandbox sees only the paths of its policy ({names.policy.source('paths')})"
     return ""

@@ -59,6 +59,9 @@ def sandbox_mounts(
     if policy.transport == "socket":
         door = _own(places.socket_directory(request.sandbox), places.run_root)
         mounts.append(Mount(door, str(Path(wire.SOCKET_PATH).parent)))
+    if policy.network:
+        exit_ = _own(places.egress_directory(request.sandbox), places.run_root)
+        mounts.append(Mount(exit_, str(Path(wire.EGRESS_SOCKET).parent)))
     mounts += _policy_mounts(request, policy, places)
     if override is not None and override.runtime_source is not None:
         mounts.append(Mount(override.runtime_source, RUNTIME_IN_IMAGE))

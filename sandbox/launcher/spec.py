@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from policies import EffectivePolicy, ExtensionName, SandboxId, TenantId, seccomp_profile
 from runtime import wire
+from sandbox.launcher.network import network_arguments, network_variables
 
 LABEL: Final = "ringfence"
 MIB: Final = 1024 * 1024
@@ -73,7 +74,16 @@ def container_spec(
             "Image": image,
             "Entrypoint": ["/opt/venv/bin/python"],
             # -I: no PYTHON* variables, no user site, no current directory on the path.
-            "Cmd": ["-I", "-X", "utf8", "-m", "ringfence_runtime", "--transport", policy.transport],
+            "Cmd": [
+                "-I",
+                "-X",
+                "utf8",
+                "-m",
+                "ringfence_runtime",
+                "--transport",
+                policy.transport,
+                *network_arguments(policy),
+            ],
             "User": f"{identity.uid}:{identity.uid}",
             "WorkingDir": wire.APP_DIRECTORY,
             "Hostname": "sandbox",
@@ -99,7 +109,10 @@ def _host_config(identity: Identity, policy: EffectivePolicy, mounts: Sequence[M
         "ReadonlyRootfs": True,
         "CapDrop": ["ALL"],
         "Privileged": False,
-        "SecurityOpt": ["no-new-privileges:true", f"seccomp={seccomp_profile(gpus=bool(policy.gpus))}"],
+        "SecurityOpt": [
+            "no-new-privileges:true",
+            f"seccomp={seccomp_profile(gpus=bool(policy.gpus), network=bool(policy.network))}",
+        ],
         "Runtime": {"runc": "runc", "gvisor": "runsc"}[policy.isolation],
         # -- what it does not see
         "NetworkMode": "none",
@@ -161,8 +174,7 @@ def _environment(policy: EffectivePolicy) -> list[str]:
         "OMP_NUM_THREADS": threads,
         "OPENBLAS_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
-        # There is no network: without this a download is tried for minutes before it fails.
-        "HF_HUB_OFFLINE": "1",
+        **network_variables(policy),
         # An image that names GPUs here gets them from NVIDIA's hook without any request of ours.
         "NVIDIA_VISIBLE_DEVICES": ",".join(policy.gpus) if policy.gpus else "void",
         **({"NVIDIA_DRIVER_CAPABILITIES": "compute,utility"} if policy.gpus else {}),

@@ -31,6 +31,7 @@ from sandbox import (
     TensorStore,
     Value,
 )
+from sandbox.egress import EgressOffice
 from sandbox.launcher.settings import LaunchSettings, TestOverride
 from tests.contract.fixtures import IMAGE, containers
 from tests.contract.zones import LauncherZone
@@ -186,6 +187,7 @@ async def world(
     limits: ManagerLimits | None = None,
     store_limits: StoreLimits | None = None,
     states: NodeStates | None = None,
+    egress: Callable[[Places], EgressOffice] | None = None,
 ) -> AsyncIterator[World]:
     """A manager over a launcher of the test's choice; everything is gone afterwards."""
     ours = places(directory / "data")
@@ -205,6 +207,7 @@ async def world(
             events=lambda *event: events.append(event),
             limits=limits,
             states=states,
+            egress=egress(ours) if egress else None,
         )
         async with manager:
             made = World(ours, store, manager, launcher, shelf, written, events)

@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 
 from policies import seccomp_profile
-from policies.seccomp import GPU_ENTRIES, PROFILE
+from policies.seccomp import GPU_ENTRIES, NETWORK_ENTRIES, PROFILE
 
 DATA: dict[str, Any] = json.loads(PROFILE.read_text())
 ENTRIES: list[dict[str, Any]] = DATA["syscalls"]
 GPU: list[dict[str, Any]] = json.loads(GPU_ENTRIES.read_text())["syscalls"]
+
+NETWORK: dict[str, Any] = json.loads(NETWORK_ENTRIES.read_text())
 
 NEVER = [
     "io_uring_setup", "io_uring_enter", "io_uring_register", "io_setup", "io_submit", "userfaultfd",
@@ -45,7 +47,7 @@ def test_only_64_bit_entries_exist_so_no_32_bit_door_stands_beside_them() -> Non
     ]
 
 
-@pytest.mark.parametrize("entry", ENTRIES + GPU, ids=lambda entry: entry["names"][0])
+@pytest.mark.parametrize("entry", ENTRIES + GPU + NETWORK["syscalls"], ids=lambda entry: entry["names"][0])
 def test_each_entry_says_why_it_is_there(entry: dict[str, Any]) -> None:
     assert len(entry["comment"]) > 20
     assert entry["names"]
@@ -55,6 +57,7 @@ def test_each_entry_says_why_it_is_there(entry: dict[str, Any]) -> None:
 def test_a_call_that_widens_the_sandbox_is_never_allowed(name: str) -> None:
     assert not allowed(name)
     assert not allowed(name, GPU)
+    assert not allowed(name, NETWORK["syscalls"])
 
 
 def test_sockets_are_unix_sockets_only() -> None:
@@ -135,3 +138,37 @@ def test_gpu_entries_come_only_on_request_and_add_to_the_profile() -> None:
     assert plain == DATA
     assert gpu["syscalls"] == ENTRIES + GPU
     assert {name for entry in GPU for name in entry["names"]} == {"ioctl", "mbind", "set_mempolicy"}
+
+
+def test_only_a_sandbox_with_an_allowlist_makes_internet_sockets_and_those_are_tcp() -> None:
+    families = {2, 10}
+    for gpus in (False, True):
+        for entry in allowed("socket", json.loads(seccomp_profile(gpus=gpus))["syscalls"]):
+            assert entry["args"][0]["value"] not in families
+    (unix, *tcp) = allowed("socket", json.loads(seccomp_profile(network=True))["syscalls"])
+    assert unix["args"] == [{"index": 0, "value": 1, "valueTwo": 0, "op": "SCMP_CMP_EQ"}]
+    found = set()
+    for entry in tcp:
+        family, kind, protocol = entry["args"]
+        assert (family["index"], family["op"]) == (0, "SCMP_CMP_EQ")
+        assert kind == {"index": 1, "value": 15, "valueTwo": 1, "op": "SCMP_CMP_MASKED_EQ"}  # SOCK_STREAM
+        assert (protocol["index"], protocol["op"]) == (2, "SCMP_CMP_EQ")
+        found.add((family["value"], protocol["value"]))
+    assert found == {(family, protocol) for family in families for protocol in (0, 6)}
+
+
+def test_with_a_network_options_of_sockets_are_allowed_by_level_and_never_in_kernel_tls() -> None:
+    entries = allowed("setsockopt", json.loads(seccomp_profile(network=True))["syscalls"])
+    assert all(entry["args"] for entry in entries)
+    assert [entry["args"][0]["value"] for entry in entries] == [1, 6, 41]
+    tcp = entries[1]["args"][1]
+    assert tcp == {"index": 1, "value": 19, "valueTwo": 0, "op": "SCMP_CMP_LT"} | {"index": 2}
+
+
+def test_a_network_changes_nothing_else() -> None:
+    plain, network = json.loads(seccomp_profile()), json.loads(seccomp_profile(network=True))
+    names = lambda profile: {name for entry in profile["syscalls"] for name in entry["names"]}  # noqa: E731
+    assert names(plain) == names(network)
+    kept = [entry for entry in plain["syscalls"] if "setsockopt" not in entry["names"]]
+    assert [entry for entry in kept if entry not in network["syscalls"]] == []
+    assert len(network["syscalls"]) == len(plain["syscalls"]) + len(NETWORK["syscalls"])

@@ -40,6 +40,7 @@ def check(name: str, found: dict[str, Any]) -> None:
     profiles = {
         f"seccomp={seccomp_profile()}": "seccomp=<profile>",
         f"seccomp={seccomp_profile(gpus=True)}": "seccomp=<profile for GPUs>",
+        f"seccomp={seccomp_profile(network=True)}": "seccomp=<profile for a network>",
     }
     options = found["HostConfig"]["SecurityOpt"]
     found["HostConfig"]["SecurityOpt"] = [profiles.get(item, item) for item in options]
@@ -208,3 +209,47 @@ def test_only_an_explicit_override_replaces_the_runtime(yard: Yard) -> None:
     assert not any("ringfence_runtime" in target for target in yard.mounts())
     found = yard.mounts(override=TestOverride(Path("/somewhere")))
     assert found["/opt/ringfence/ringfence_runtime"] == ("/somewhere", False)
+
+
+def test_a_sandbox_with_a_network_differs_from_an_ordinary_one_in_these_places_only(tmp_path: Path) -> None:
+    (tmp_path / "default.yaml").write_text(
+        "ceilings: {network: any, secrets: {API_KEY: 'api.example.com:443'}}\n"
+    )
+    plain = config(tmp_path, "")
+    network = config(tmp_path, 'network: {allow: ["api.example.com:443"]}\n')
+    secret = config(
+        tmp_path,
+        'network: {allow: ["api.example.com:443"]}\n'
+        'secrets: [{name: API_KEY, host: "api.example.com:443", header: Authorization}]\n',
+    )
+    assert network["Cmd"] == [*plain["Cmd"], "--egress", "/ringfence/egress/proxy.sock"]
+    security = network["HostConfig"]["SecurityOpt"]
+    assert f"seccomp={seccomp_profile(network=True)}" in security
+    added = set(network["Env"]) - set(plain["Env"])
+    assert "HTTPS_PROXY=http://127.0.0.1:3128" in added
+    assert {item.split("=")[0].lower() for item in added} == {
+        "http_proxy",
+        "https_proxy",
+        "all_proxy",
+        "no_proxy",
+    }
+    assert set(plain["Env"]) - set(network["Env"]) == {"HF_HUB_OFFLINE=1"}
+    more = set(secret["Env"]) - set(network["Env"])
+    assert "API_KEY=ringfence-secret-API_KEY" in more
+    assert "SSL_CERT_FILE=/ringfence/egress/ca.pem" in more
+    for other in (network, secret):
+        for found in (plain, other):
+            found.pop("Cmd"), found.pop("Env"), found["HostConfig"].pop("SecurityOpt", None)
+        assert other == plain
+        plain |= {"Cmd": [], "Env": []}
+
+
+def test_the_proxys_directory_is_mounted_read_only_and_only_with_a_network(tmp_path: Path) -> None:
+    (tmp_path / "default.yaml").write_text("ceilings: {network: any}\n")
+    places = Places("main", tmp_path / "data", tmp_path / "shm", tmp_path / "run")
+    source = places.tenant(TENANT) / "extensions" / "blur" / "source"
+    source.mkdir(parents=True)
+    request = SandboxRequest(BOX, TENANT, (ExtensionFiles(BLUR, source, None, content_hash="x"),), "digest")
+    for text, wanted in (("", []), ('network: {allow: ["api.example.com:443"]}\n', [False])):
+        mounts = sandbox_mounts(request, policy(tmp_path, text), places, LaunchSettings())
+        assert [item.writable for item in mounts if item.target == "/ringfence/egress"] == wanted
