@@ -23,6 +23,7 @@ from engine.errors import (
     ExpansionError,
     NodeFailedError,
     NodeInputError,
+    NodeOutputError,
     PromptInvalidError,
     QueueFullError,
 )
@@ -78,6 +79,7 @@ __all__ = [
     "NewPrompt",
     "NodeFailedError",
     "NodeInputError",
+    "NodeOutputError",
     "NodeStateStore",
     "NodeType",
     "NodeTypes",

@@ -21,7 +21,7 @@ from engine import events as ev
 from engine import plan as pl
 from engine.announcer import Announcer
 from engine.cache import Result, ResultCache
-from engine.errors import EngineError, ExpansionError
+from engine.errors import EngineError, ExpansionError, NodeOutputError
 from engine.graph import Graph, GraphNode
 from engine.instances import Instances
 from engine.invocation import Inputs, Invocations, Sessions, wanted_links
@@ -29,6 +29,7 @@ from engine.live_types import LiveTypes
 from engine.registry import NodeType
 from engine.reports import cycle_details, failure_details
 from engine.results import RunResults
+from engine.returned import check_outcome
 from engine.signature import Signatures
 from engine.splice import links_of, splice
 from engine.storage import QueuedPrompt
@@ -322,6 +323,11 @@ class PromptRun:
         if self._is_stopping:
             self._results.release(outcome)
             return
+        try:
+            check_outcome(node, inputs.values, outcome)
+        except NodeOutputError:
+            self._results.release(outcome)
+            raise
         await self._take_outcome(node, outcome)
         del self._gathered[node.node_id]
 

@@ -158,6 +158,7 @@ class FakeNode:
         declared = {"required": dict(self.required), "optional": dict(self.optional)}
         info = {
             "input": declared,
+            "is_input_list": self.input_is_list,
             "output": list(self.outputs),
             "output_is_list": list(self.output_is_list) or [False] * len(self.outputs),
             "name": self.class_type,
