@@ -23,6 +23,7 @@ from engine.errors import (
     ExpansionError,
     NodeFailedError,
     NodeInputError,
+    NodeOutputError,
     PromptInvalidError,
     QueueFullError,
 )
@@ -94,6 +95,7 @@ __all__ = [
     "NewPrompt",
     "NodeFailedError",
     "NodeInputError",
+    "NodeOutputError",
     "NodeStateStore",
     "NodeType",
     "NodeTypes",

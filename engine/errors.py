@@ -8,6 +8,7 @@ RingfenceError (policies)
    ├─ NodeFailedError         a node's execution failed; ``details`` is ComfyUI's execution_error object
    ├─ ExpansionError          an expansion is malformed, too large, or names an unknown class
    ├─ NodeInputError          a lazy request names an input that the node does not have
+   ├─ NodeOutputError         a node returned other outputs than its registered class declares
    └─ EngineClosedError       the engine is shutting down
 
 An object handle that would leave its sandbox is ``sandbox.errors.HandleNotPortableError``; ``values.py`` raises it.
@@ -89,6 +90,12 @@ class NodeInputError(EngineError):
     """A node asked for a lazy input that it does not have."""
 
     code = "node-input"
+
+
+class NodeOutputError(EngineError):
+    """What a node returned does not fit the class that was registered."""
+
+    code = "node-output"
 
 
 class EngineClosedError(EngineError):

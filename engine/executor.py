@@ -21,7 +21,7 @@ from engine import events as ev
 from engine import plan as pl
 from engine.announcer import Announcer
 from engine.cache import Result, ResultCache
-from engine.errors import EngineError, ExpansionError
+from engine.errors import EngineError, ExpansionError, NodeOutputError
 from engine.graph import Graph, GraphNode
 from engine.instances import Instances
 from engine.invocation import Inputs, Invocations, Sessions, wanted_links
@@ -29,12 +29,13 @@ from engine.live_types import LiveTypes
 from engine.registry import NodeType
 from engine.reports import cycle_details, failure_details
 from engine.results import RunResults
+from engine.returned import check_outcome
 from engine.signature import Signatures
 from engine.splice import links_of, splice
 from engine.storage import QueuedPrompt
 from engine.ui_files import with_private_folders
 from engine.values import Ledger, ValueStore, as_json, encode
-from policies import RingfenceError
+from policies import RingfenceError, SandboxId
 from sandbox.calls import NodeResult, Progress, Session
 from sandbox.errors import EndedError, NodeInterruptedError
 
@@ -183,7 +184,7 @@ class PromptRun:
                 try:
                     session = await self._acquire(node)
                     found[node.node_id] = await session.fingerprint(
-                        await self._invocations.fingerprint_call(node)
+                        await self._invocations.fingerprint_call(node, session)
                     )
                 except RingfenceError as error:
                     _log.warning(
@@ -307,7 +308,7 @@ class PromptRun:
             return
         self._gathered[node.node_id] = inputs
         self._instances.note(session, node)
-        call = await self._invocations.call(node, inputs.values)
+        call = await self._invocations.call(node, session, inputs.values)
         if node.node_type.description.has_lazy:
             wanted = wanted_links(node, await session.lazy(call), inputs)
             if wanted:
@@ -322,7 +323,12 @@ class PromptRun:
         if self._is_stopping:
             self._results.release(outcome)
             return
-        await self._take_outcome(node, outcome)
+        try:
+            check_outcome(node, inputs.values, outcome)
+        except NodeOutputError:
+            self._results.release(outcome)
+            raise
+        await self._take_outcome(node, outcome, session.sandbox)
         del self._gathered[node.node_id]
 
     def _lose(self, node: GraphNode, lost: Sequence[str]) -> None:
@@ -342,7 +348,7 @@ class PromptRun:
 
     # -- results -------------------------------------------------------------------------------------------------------
 
-    async def _take_outcome(self, node: GraphNode, outcome: NodeResult) -> None:
+    async def _take_outcome(self, node: GraphNode, outcome: NodeResult, sandbox: SandboxId) -> None:
         for _, message in outcome.blocked:
             self._say.node_blocked(node, message)
         ui = None if outcome.ui is None else with_private_folders(outcome.ui, node.node_type)
@@ -352,7 +358,7 @@ class PromptRun:
             self._results.put_aside(node.node_id, outcome)
             await self._expand(node, outcome)
         else:
-            self._keep(node, Result(self._bench.ledger, outcome.slots or (), ui))
+            self._keep(node, Result(self._bench.ledger, outcome.slots or (), ui), made_in=sandbox)
 
     async def _expand(self, node: GraphNode, outcome: NodeResult) -> None:
         calls = outcome.calls or ()
@@ -389,10 +395,10 @@ class PromptRun:
         slots = splice(outcome.calls or (), is_list, self._results.of, self._bench.ledger, who)
         self._results.drop_aside(node.node_id)
         ui = None if outcome.ui is None else with_private_folders(outcome.ui, node.node_type)
-        self._keep(node, Result(self._bench.ledger, slots, ui), expanded=True)
+        self._keep(node, Result(self._bench.ledger, slots, ui), made_in=None)
 
-    def _keep(self, node: GraphNode, result: Result, *, expanded: bool = False) -> None:
-        self._bench.live.note(self._row.tenant, node.node_type, result.slots, expanded=expanded)
+    def _keep(self, node: GraphNode, result: Result, *, made_in: SandboxId | None) -> None:
+        self._bench.live.note(self._row.tenant, node.node_type, result.slots, made_in=made_in)
         self._results.keep(node, result)
         self._say.node_finished(node)
         self._tell(pl.NodeFinished(node.node_id))

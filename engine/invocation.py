@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 from engine.cache import Result
 from engine.errors import NodeInputError
 from engine.graph import Graph, GraphNode
+from engine.passing import Passages
 from engine.storage import QueuedPrompt
 from engine.values import NONE, Ledger, ValueStore, constant_value, plain
 from policies import ExtensionName, SandboxId, TenantId, safe_text
@@ -74,12 +75,14 @@ class Invocations:
         self._graph = graph
         self._store = store
         self._ledger = ledger
+        self._passages = Passages(ledger)
         self._owned: list[Value] = []
         self._constants: dict[tuple[str, str], Value] = {}  # large ones, by node and input
         self._shared: dict[str, JSON] = {}  # hidden values that are the same for all nodes
 
     def close(self) -> None:
         """Let go of everything that was made for the run."""
+        self._passages.close()
         self._ledger.release_all(self._owned)
         self._owned.clear()
         for node in (*self._graph.nodes.values(), *self._graph.replaced):
@@ -98,7 +101,7 @@ class Invocations:
         """The node's inputs for this session.
 
         Raises:
-            HandleNotPortableError: a live object would have to leave its sandbox.
+            HandleNotPortableError: a live object of another sandbox cannot even be handed on.
             EndedError: an expansion handed over an object whose sandbox is gone.
             QuotaError: a large constant does not fit the tenant's quota.
         """
@@ -116,9 +119,10 @@ class Invocations:
             else:
                 inputs.values[name] = (NONE,)
         for name, values in inputs.values.items():
-            for value in values or ():
-                if value.handles or value.objects:
-                    self._route(node, name, value, session, is_alive, inputs)
+            if any(value.handles or value.objects for value in values or ()):
+                inputs.values[name] = [
+                    self._route(node, name, value, session, is_alive, inputs) for value in values or ()
+                ]
         inputs.lost = list(dict.fromkeys(inputs.lost))
         return inputs
 
@@ -130,21 +134,31 @@ class Invocations:
         session: Session,
         is_alive: Callable[[SandboxId], bool],
         inputs: Inputs,
-    ) -> None:
+    ) -> Value:
         if not all(is_alive(sandbox) for sandbox, _ in value.handles) or not self._ledger.is_intact(value):
             if name in node.links:
                 inputs.lost.append(node.links[name].source)
-                return
+                return value
             raise EndedError(
                 f"node {safe_text(node.node_id, 80)!r}, input {safe_text(name, 80)!r}: the object it was given by an "
                 "expansion is gone with the sandbox that made it",
                 limit="stopped",
             )
+        return self._let_pass(node, name, value, session)
+
+    def _let_pass(self, node: GraphNode, name: str, value: Value, session: Session) -> Value:
+        """As the session's sandbox may see it: an object of another one can be handed on, and not used."""
+        if not value.handles:
+            return value
         who = f"node {safe_text(node.node_id, 80)!r} ({safe_text(node.class_type, 80)})"
-        reader = f"{who}, input {safe_text(name, 80)!r}"
         source = self._graph.nodes.get(node.links[name].source) if name in node.links else None
-        maker = source.node_type.extension if source is not None else None
-        self._ledger.check_portable(value, session, reader, maker)
+        return self._passages.let_pass(
+            value,
+            session,
+            f"{who}, input {safe_text(name, 80)!r}",
+            node.node_type,
+            None if source is None else source.node_type,
+        )
 
     def constants_only(
         self, node: GraphNode, constants: Mapping[str, Value]
@@ -154,13 +168,21 @@ class Invocations:
         values.update(dict.fromkeys(node.links))
         return values
 
-    async def fingerprint_call(self, node: GraphNode) -> NodeCall:
+    async def fingerprint_call(self, node: GraphNode, session: Session) -> NodeCall:
         """The call that asks a node whether it changed."""
-        constants = {name: await self._constant(node, name, value) for name, value in node.constants.items()}
-        return await self.call(node, self.constants_only(node, constants), fingerprint=True)
+        constants = {
+            name: self._let_pass(node, name, await self._constant(node, name, value), session)
+            for name, value in node.constants.items()
+        }
+        return await self.call(node, session, self.constants_only(node, constants), fingerprint=True)
 
     async def call(
-        self, node: GraphNode, inputs: Mapping[str, Sequence[Value] | None], *, fingerprint: bool = False
+        self,
+        node: GraphNode,
+        session: Session,
+        inputs: Mapping[str, Sequence[Value] | None],
+        *,
+        fingerprint: bool = False,
     ) -> NodeCall:
         """The call itself; hidden values are those the class asks for."""
         tokens = set(node.node_type.description.hidden.values())
@@ -184,6 +206,7 @@ class Invocations:
             depth=node.depth,
             links=tuple(node.links),
             client_id=client if isinstance(client := self._row.extra_data.get("client_id"), str) else None,
+            foreign=self._passages.granted(session.sandbox),
         )
 
     async def _shared_value(self, token: str) -> JSON:

@@ -12,10 +12,11 @@ from typing import Any, Final
 
 from engine.constraints import NodeError, node_error
 from engine.dynamic_inputs import InputDeclaration
+from engine.prompt import as_link
 from engine.registry import NodeType
 from engine.values import group_advice
-from policies import TenantId, safe_text
-from sandbox.calls import Value
+from policies import SandboxId, TenantId, safe_text
+from sandbox.calls import NodeDescription, Value
 
 JSON = Any
 
@@ -31,6 +32,9 @@ _NEVER: Final = frozenset(
     {"*", "INT", "FLOAT", "STRING", "BOOLEAN", "NUMBER", "COMBO", "IMAGE", "MASK", "LATENT", "CONDITIONING"}
     | {"AUDIO", "VIDEO", "SIGMAS", "DICT", "LIST", "JSON", "ANY"}
 )
+#: Outputs that no object comes out of.
+_PLAIN: Final = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", "NUMBER", "COMBO", "IMAGE", "MASK", "LATENT"})
+_ANY_TYPES: Final = frozenset({"*", "ANY", "COMFY_MATCHTYPE_V3"})
 _MOST_KNOWN: Final = 10_000
 
 _Key = tuple[TenantId, str, str, str]
@@ -43,9 +47,15 @@ class LiveTypes:
         self._was_object: dict[_Key, bool] = {}
 
     def note(
-        self, tenant: TenantId, node_type: NodeType, slots: Sequence[Sequence[Value]], *, expanded: bool
+        self,
+        tenant: TenantId,
+        node_type: NodeType,
+        slots: Sequence[Sequence[Value]],
+        *,
+        made_in: SandboxId | None,
     ) -> None:
-        """Learn from a node's result; what came out of an expansion may be some other extension's object."""
+        """Learn from a node's result. ``made_in``: its sandbox; None for what came out of an expansion, which may be
+        some other extension's object, as is what was only handed on."""
         outputs = node_type.description.info.get("output")
         if not isinstance(outputs, list | tuple):
             return
@@ -56,7 +66,8 @@ class LiveTypes:
             for value in values:
                 if value.tree is None or value.is_blocker:
                     continue
-                was_object = not expanded and _is_handle(value.tree)
+                own = made_in is not None and all(sandbox == made_in for sandbox, _ in value.handles)
+                was_object = own and _is_handle(value.tree)
                 # When full, a new type is one that nothing is known of; ComfyUI's own count as objects till seen.
                 is_exempt = not was_object and declared in OBJECT_TYPES
                 if key in self._was_object or is_exempt or len(self._was_object) < _MOST_KNOWN:
@@ -97,6 +108,11 @@ class Borders:
             return None
         if {name, top} & (description.raw_link | description.lazy):
             return None  # perhaps never carried
+        is_any = bool({name, top} & description.any_inputs) or declaration.type in _ANY_TYPES
+        if is_any and can_hand_on(description):
+            return None  # perhaps only handed on
+        if _may_hand_on(entry, maker):
+            return None  # perhaps the reader's own
         kind = safe_text(maker.description.info["output"][slot], 80)
         made = f"node '{safe_text(node_id, 80)}' ({safe_text(str(entry.get('class_type')), 80)})"
         return node_error(
@@ -110,6 +126,41 @@ class Borders:
             linked_node=link,
             extensions=[maker.extension, reader.extension],
         )
+
+
+def can_hand_on(description: NodeDescription) -> bool:
+    """Whether a node may give back an object that it was given: it has an output for one, or adds nodes."""
+    outputs = description.info.get("output")
+    return (
+        description.enable_expand
+        or bool(description.any_outputs)
+        or any(
+            isinstance(kind, str) and kind not in _PLAIN
+            for kind in (outputs if isinstance(outputs, list | tuple) else ())
+        )
+    )
+
+
+def _may_hand_on(entry: Mapping[str, JSON], node_type: NodeType) -> bool:
+    """Whether a node may return what somebody else's node gave it: it has a link at an input of any type."""
+    description = node_type.description
+    inputs, sections = entry.get("inputs"), description.info.get("input")
+    declared: dict[str, JSON] = {}
+    for section in sections.values() if isinstance(sections, Mapping) else ():
+        declared.update(section if isinstance(section, Mapping) else {})
+    for name, value in inputs.items() if isinstance(inputs, Mapping) else ():
+        if as_link(value) is None:
+            continue
+        top = name.partition(".")[0]
+        spec = declared.get(name, declared.get(top))
+        kind = spec[0] if isinstance(spec, list | tuple) and spec else None
+        if (
+            spec is None
+            or {name, top} & description.any_inputs
+            or (isinstance(kind, str) and kind in _ANY_TYPES)
+        ):
+            return True
+    return False
 
 
 def _unit(node_type: NodeType) -> tuple[str, str]:

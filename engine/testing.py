@@ -27,6 +27,7 @@ from policies import ExtensionName, RingfenceError, SandboxId, TenantId
 from sandbox.calls import (
     ExpandedCall,
     ExpandedNode,
+    ForeignHandle,
     HttpRequest,
     HttpResponse,
     LoadedExtension,
@@ -39,7 +40,7 @@ from sandbox.calls import (
     Validator,
     Value,
 )
-from sandbox.errors import EndedError, NodeRaisedError, SandboxError
+from sandbox.errors import EndedError, HandleNotPortableError, NodeRaisedError, SandboxError
 
 __all__ = [
     "Blocker",
@@ -50,6 +51,7 @@ __all__ = [
     "FakeStore",
     "Live",
     "MemoryStorage",
+    "StandIn",
     "Tensor",
     "until_ended",
 ]
@@ -117,6 +119,19 @@ class Live:
 
 
 @dataclass(frozen=True, slots=True)
+class StandIn:
+    """An object of another sandbox as a node sees it; handed back, it is the object again."""
+
+    id: int
+    text: str = field(default="", compare=False)
+
+    @property
+    def data(self) -> Any:
+        """Using it is refused, as in a real worker."""
+        raise NodeRaisedError(self.text, exception_type="ringfence.HandleNotPortableError")
+
+
+@dataclass(frozen=True, slots=True)
 class Context:
     """For functions with a parameter ``context``."""
 
@@ -158,6 +173,7 @@ class FakeNode:
         declared = {"required": dict(self.required), "optional": dict(self.optional)}
         info = {
             "input": declared,
+            "is_input_list": self.input_is_list,
             "output": list(self.outputs),
             "output_is_list": list(self.output_is_list) or [False] * len(self.outputs),
             "name": self.class_type,
@@ -270,6 +286,7 @@ class FakeSession:
         self.objects: dict[int, Any] = {}  # by handle
         self.dropped: list[str] = []
         self._handles = 0
+        self._foreign: Mapping[int, ForeignHandle] = {}
 
     async def describe(self, class_types: Sequence[str] | None = None) -> tuple[NodeDescription, ...]:
         nodes = self._sessions.nodes
@@ -334,6 +351,7 @@ class FakeSession:
 
     async def execute(self, call: NodeCall, progress: ProgressSink) -> NodeResult:
         node = self._node(call)
+        self._foreign = call.foreign
         self._sessions.calls.append(call.node_id)
         self._sessions.depths[call.node_id] = call.depth
         rows = _mapped(call.inputs, whole=node.input_is_list)
@@ -438,6 +456,8 @@ class FakeSession:
                 return self.objects[body["id"]]
             if tag == "$blocker":
                 return Blocker(body)
+            if tag == "$foreign":
+                return StandIn(body["id"], body["text"])
         return tree
 
     def _write(self, value: Any) -> Value:
@@ -446,6 +466,12 @@ class FakeSession:
         if isinstance(value, Tensor):
             name = self._sessions.store.add(value)
             return Value({"$tensor": {"file": name, "nbytes": value.nbytes}}, (name,), (), value.nbytes)
+        if isinstance(value, StandIn):
+            known = self._foreign.get(value.id)
+            if known is None:
+                raise HandleNotPortableError("a stand-in that was not given in this prompt")
+            handle = {"id": known.id, "type": known.type, "sandbox": known.sandbox}
+            return Value({"$handle": handle}, handles=((known.sandbox, known.id),))
         if isinstance(value, Live):
             self._handles += 1
             self.objects[self._handles] = value

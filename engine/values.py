@@ -109,7 +109,7 @@ def plain(value: Value) -> JSON:
         ((tag, body),) = tree.items()
         if tag in ("$tensor", "$array") and isinstance(body, dict):
             return safe_text(f"{tag[1:]} {body.get('dtype')} {body.get('shape')}", 200)
-        if tag == "$handle" and isinstance(body, dict):
+        if tag in ("$handle", "$foreign") and isinstance(body, dict):
             return safe_text(f"object {body.get('type')}", 200)
         if tag.startswith("$"):
             return tag[1:]
@@ -185,20 +185,9 @@ class Ledger:
             del self._owners[sandbox]
         return [(session, numbers) for session, numbers in told if session.is_alive]
 
-    def check_portable(
-        self, value: Value, session: Session, reader: str, source: ExtensionName | None = None
-    ) -> None:
-        """A value may enter the session's sandbox. Handles of dead sandboxes are not this function's business.
-
-        ``source`` is whose node it came from: of a group's sandbox only that tells which member made it.
-
-        Raises:
-            HandleNotPortableError: it holds a handle of another sandbox.
-        """
-        for sandbox, _ in value.handles:
-            if sandbox != session.sandbox:
-                owner = self._owners.get(sandbox)
-                raise not_portable(owner, session, reader, _handle_type(value.tree), source)
+    def owner(self, sandbox: SandboxId) -> Session | None:
+        """Who runs in a sandbox, as far as it was noted."""
+        return self._owners.get(sandbox)
 
 
 def not_portable(
@@ -229,23 +218,6 @@ def group_advice(
         f"to let both share one, write 'group: {group}' into {' and '.join(files)} (all else in the policies of a "
         "group's members has to be equal)"
     )
-
-
-def _handle_type(tree: JSON) -> str:
-    """The type name of the first handle in a tree. The tree was bounded when it came in."""
-    level = [tree]
-    for _ in range(80):
-        following: list[JSON] = []
-        for item in level:
-            if isinstance(item, dict):
-                handle = item.get("$handle")
-                if isinstance(handle, dict):
-                    return safe_text(str(handle.get("type", "object")), 120)
-                following += item.values()
-            elif isinstance(item, list):
-                following += item
-        level = following
-    return "object"
 
 
 def list_items(value: Value) -> list[Value] | None:

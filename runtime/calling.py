@@ -171,7 +171,7 @@ def execute_result(cls: Any, outcomes: list[Any], encoder: Encoder) -> dict[str,
                 blocked.append({"index": index, "message": plain.clean(str(outcome.message))[:4000]})
             returned.append(Returned([ExecutionBlocker(None)] * output_count))
         else:
-            returned.append(mapping.normalise(outcome, output_count))
+            returned.append(_declared(mapping.normalise(outcome, output_count), output_count))
     ui = mapping.merge_ui([item.ui for item in returned if item.ui is not None])
     result: dict[str, Any] = {
         "slots": None,
@@ -192,6 +192,13 @@ def execute_result(cls: Any, outcomes: list[Any], encoder: Encoder) -> dict[str,
         result["slots"] = [[encoder.encode(value) for value in slot] for slot in slots]
     encoder.check_fits()
     return result
+
+
+def _declared(returned: Returned, count: int) -> Returned:
+    """Without the values that no output is declared for: no link of a prompt can lead to them."""
+    if len(returned.values) <= count:
+        return returned
+    return Returned(returned.values[:count], returned.ui, returned.expand)
 
 
 def _bounded_ui(ui: Mapping[str, Any]) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 
 from . import plain, wire
 from .aliases import shown_name
+from .passing import LiveObject
 from .peer import RpcError
 from .sdk.interruption import InterruptProcessingException
 
@@ -91,6 +92,8 @@ def print_to_log(error: BaseException, what: str) -> None:
 
 def describe_value(value: Any) -> str | int | float | None:
     """A value as an error report shows it: plain ones as they are, all others as a short text (tensors by shape)."""
+    if type(value) is LiveObject:
+        return repr(value)
     try:
         shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
         if shape is not None and dtype is not None:

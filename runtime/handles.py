@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from . import aliases, plain, wire
+from .passing import StandIns
 from .peer import RpcError
 
 
@@ -18,6 +19,7 @@ class HandleTable:
         self._objects: dict[int, Any] = {}
         self._next = 1
         self._lock = threading.Lock()
+        self.stand_ins = StandIns()
 
     def put(self, value: Any) -> dict[str, Any]:
         """Keep ``value``; return the payload of its TAG_HANDLE."""

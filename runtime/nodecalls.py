@@ -132,4 +132,4 @@ class NodeCalls:
             is_execution=interrupted is not None,
             client_id=params.get("client_id"),
         )
-        return Mapped(function, gathered, getattr(cls, "INPUT_IS_LIST", False) is True, call)
+        return Mapped(function, gathered, bool(getattr(cls, "INPUT_IS_LIST", False)), call)

@@ -12,6 +12,7 @@ from pathlib import PurePath
 from typing import Any
 
 from . import wire
+from .passing import LiveObject
 
 _MAX_TEXT = 2_000
 _MAX_PARTS = 400_000  # the host reads a message of a million
@@ -34,6 +35,8 @@ def _to_json(value: Any, depth: int, left: list[int]) -> Any:
         return int(value) if -(2**63) <= value < 2**64 else _large(value)
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
+    if type(value) is LiveObject:
+        return clean(repr(value))
     left[0] -= len(value) if isinstance(value, (list, tuple, dict, set, frozenset)) else 1
     if depth <= 0 or left[0] < 0:
         return "..."

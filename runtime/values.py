@@ -14,7 +14,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
-from . import plain, tensors, wire
+from . import passing, plain, tensors, wire
 from .blocker import ExecutionBlocker
 from .files import SharedFiles
 from .handles import HandleTable
@@ -30,6 +30,9 @@ _MAX_INT_BITS = 400
 #: Bytes of values that one reply holds in its frame before everything else goes to files.
 _REPLY_BUDGET = wire.MAX_FRAME // 2
 _SMALL = 256
+#: A value with live objects in it stays in the frame up to this size, so that they can go through other sandboxes.
+_MAX_READ_PARTS = 10_000
+_MAX_READ = 1 << 20
 _ONE_PART = frozenset({type(None), bool, int, float, str})
 
 
@@ -48,6 +51,7 @@ class Encoder:
         self._kept: list[int] = []
         self._size = 0
         self._parts = 0
+        self._has_foreign = False
 
     def encode(self, value: Any) -> Any:
         """Return the wire form of ``value``.
@@ -56,6 +60,7 @@ class Encoder:
             RpcError: a tensor in it has no portable form, or the host refused the space.
         """
         self._size = self._parts = 0
+        self._has_foreign = False
         files, kept = len(self._published), len(self._kept)
         try:
             tree = self._encode(value, _DEPTH)
@@ -63,7 +68,10 @@ class Encoder:
             self._take_back(files, kept)
             return self._handle(value)
         limit = wire.INLINE_LIMIT if self._budget > wire.INLINE_LIMIT else _SMALL
-        if self._size > limit // 8:  # an estimate; only then is it worth serialising to know
+        # What the host has to put something else in the place of stays in the frame.
+        if (
+            self._size > limit // 8 and not self._has_foreign
+        ):  # an estimate; only then is it worth serialising to know
             body = json.dumps(tree, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
             data = body.encode("utf-8", "backslashreplace")
             self._size = max(len(data), 4 * self._parts)
@@ -108,6 +116,9 @@ class Encoder:
 
     def _other(self, value: Any, depth: int) -> Any:
         """Everything whose exact type is not in the table."""
+        if type(value) is passing.LiveObject:
+            self._has_foreign = True
+            return {wire.TAG_FOREIGN: {"id": passing.number_of(value)}}
         if tensors.is_tensor(value):
             return {wire.TAG_TENSOR: self._note(tensors.encode_tensor(value, self._files))}
         if tensors.is_array(value):
@@ -301,6 +312,7 @@ _BY_TAG: dict[str, Callable[[Decoder, Any], Any]] = {
     wire.TAG_STR: lambda decoder, payload: decoder._content(payload).decode("utf-8", "surrogatepass"),  # noqa: SLF001
     wire.TAG_JSON: Decoder._json,  # noqa: SLF001
     wire.TAG_HANDLE: lambda decoder, payload: decoder._handles.get(payload),  # noqa: SLF001
+    wire.TAG_FOREIGN: lambda decoder, payload: decoder._handles.stand_ins.get(payload),  # noqa: SLF001
     wire.TAG_BLOCKER: lambda _, payload: ExecutionBlocker(payload),
 }
 

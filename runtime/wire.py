@@ -135,11 +135,14 @@ TAG_JSON: Final = (
     "$json"  # {"file", "nbytes"}: an encoded value too large for a frame; holds no further TAG_JSON
 )
 TAG_HANDLE: Final = "$handle"  # {"id": int, "type": str, "sandbox": str (set by the host)}
+TAG_FOREIGN: Final = (
+    "$foreign"  # host: {"id": int, "type": str, "text": str}; worker: {"id": int}: may be handed on only
+)
 TAG_BLOCKER: Final = "$blocker"  # null or message: an ExecutionBlocker
 TAGS: Final = frozenset(
     {
         TAG_TUPLE, TAG_DICT, TAG_SET, TAG_FLOAT, TAG_COMPLEX, TAG_TENSOR, TAG_ARRAY, TAG_SCALAR, TAG_BYTES,
-        TAG_STR, TAG_JSON, TAG_HANDLE, TAG_BLOCKER,
+        TAG_STR, TAG_JSON, TAG_HANDLE, TAG_FOREIGN, TAG_BLOCKER,
     }
 )  # fmt: skip
 

@@ -121,6 +121,15 @@ class LoadedExtension:
 
 
 @dataclass(frozen=True, slots=True)
+class ForeignHandle:
+    """An object of another sandbox that a worker was given a number for."""
+
+    sandbox: SandboxId
+    id: int
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
 class NodeCall:
     """One request about one node instance; ``inputs[name]`` is None for a link that has no value yet.
 
@@ -140,6 +149,8 @@ class NodeCall:
     """The client that queued the prompt; packs address messages to it."""
     depth: int = 0
     """How many expansions it lies in; its policy says how many more it may add."""
+    foreign: Mapping[int, ForeignHandle] = field(default_factory=dict)
+    """Which objects of other sandboxes the worker may hand on, by the number it knows them by."""
 
 
 @dataclass(frozen=True, slots=True)

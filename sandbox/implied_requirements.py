@@ -45,6 +45,7 @@ IMPLIED: Final = {
     "imageio": "imageio",
     "matplotlib": "matplotlib",
     "numba": "numba",
+    "onnxruntime": "onnxruntime",
     "pandas": "pandas",
     "piexif": "piexif",
     "simpleeval": "simpleeval",

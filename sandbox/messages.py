@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, TypeVar
 
@@ -19,7 +19,7 @@ from pydantic import Field, StringConstraints, ValidationError
 from policies import ExtensionName, SandboxId, safe_text
 from runtime import wire
 from sandbox import hostile_json
-from sandbox.calls import LoadedExtension, measure
+from sandbox.calls import ForeignHandle, LoadedExtension, measure
 from sandbox.declarations import MAX_NODES, Registration
 from sandbox.errors import (
     LoadFailedError,
@@ -481,12 +481,20 @@ def hooked(result: Any) -> Any:
     return hostile_json.plain(checked(_Hooked, result, "answer of a prompt handler").body)
 
 
-def executed(result: Any, sandbox: SandboxId, *, max_values: int, max_expansion: int) -> ParsedResult:
-    """Check an execute result.
+def executed(
+    result: Any,
+    sandbox: SandboxId,
+    *,
+    max_values: int,
+    max_expansion: int,
+    foreign: Mapping[int, ForeignHandle] | None = None,
+) -> ParsedResult:
+    """Check an execute result; ``foreign`` are the objects of other sandboxes that it may hand on.
 
     Raises:
         ProtocolViolationError: it is none.
         QuotaError: more values or expanded nodes than the policy allows, or more than ``MAX_RESULT_PARTS``.
+        HandleNotPortableError: it hands on an object that it was not given.
     """
     said = checked(_Executed, result, "node result")
     if (said.slots is None) == (said.calls is None):
@@ -503,7 +511,7 @@ def executed(result: Any, sandbox: SandboxId, *, max_values: int, max_expansion:
             "raise 'limits.expansion_nodes'",
         )
     ui_parts, _ = measure(said.ui)
-    read = Reader(sandbox, max_parts=MAX_RESULT_PARTS - ui_parts).read
+    read = Reader(sandbox, max_parts=MAX_RESULT_PARTS - ui_parts, foreign=foreign).read
     return ParsedResult(
         slots=None if said.slots is None else [[read(item) for item in slot] for slot in said.slots],
         calls=None if said.calls is None else [_call(call, read) for call in said.calls],

@@ -78,7 +78,7 @@ class Outputs:
             Value(
                 item.tree,
                 tuple(item.files),
-                tuple((self._sandbox, handle) for handle in item.handles),
+                (*((self._sandbox, handle) for handle in item.handles), *item.foreign),
                 item.nbytes,
                 item.weight,
             )

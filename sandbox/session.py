@@ -246,6 +246,7 @@ class ExtensionSession:
                         self.sandbox,
                         max_values=limits.outputs,
                         max_expansion=limits.expansion_nodes,
+                        foreign=call.foreign,
                     )
                 )
                 result = await self._adopted(parsed)

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from policies import SandboxId, safe_text
 from runtime import wire
-from sandbox.calls import measure
-from sandbox.errors import ProtocolViolationError, QuotaError
+from sandbox.calls import ForeignHandle, measure
+from sandbox.errors import HandleNotPortableError, ProtocolViolationError, QuotaError
 
 MAX_FILE_BYTES: Final = 1 << 46
 MAX_DIMENSIONS: Final = 64
@@ -35,6 +35,8 @@ class Parsed:
     tree: Any
     files: dict[str, int] = field(default_factory=dict)
     handles: dict[int, None] = field(default_factory=dict)
+    foreign: dict[tuple[SandboxId, int], None] = field(default_factory=dict)
+    """Handles of other sandboxes that this one was given to hand on."""
     weight: int = 0
     """Memory of the tree itself; only known when the reader counts parts."""
     json_files: dict[str, int] = field(default_factory=dict)
@@ -49,11 +51,20 @@ class Parsed:
 class Reader:
     """Checks values of one sandbox. ``nested``: the content of a ``$json`` file, which may hold no further one.
 
-    ``max_parts``: JSON values in all that is read together, where that is to be bounded.
+    ``max_parts``: JSON values in all that is read together, where that is to be bounded. ``foreign``: the objects of
+    other sandboxes that it may hand on.
     """
 
-    def __init__(self, sandbox: SandboxId, *, nested: bool = False, max_parts: int | None = None) -> None:
+    def __init__(
+        self,
+        sandbox: SandboxId,
+        *,
+        nested: bool = False,
+        max_parts: int | None = None,
+        foreign: Mapping[int, ForeignHandle] | None = None,
+    ) -> None:
         self._sandbox = sandbox
+        self._foreign = foreign or {}
         self._parts_left = max_parts
         self._nested = nested
 
@@ -63,6 +74,7 @@ class Reader:
         Raises:
             ProtocolViolationError: it is none, or is nested deeper than ``MAX_DEPTH``.
             QuotaError: it has more parts than are left.
+            HandleNotPortableError: it hands on an object that it was not given.
         """
         parsed = Parsed(None)
         if self._parts_left is not None:
@@ -90,6 +102,8 @@ class Reader:
         if len(tree) != 1:
             raise _bad("an object that mixes a tag with other keys")
         ((tag, body),) = tree.items()
+        if tag == wire.TAG_FOREIGN:
+            return self._handed_on(body, into)
         check = _CHECKS.get(tag)
         if check is None:
             raise _bad(f"an unknown tag {tag!r:.40}")
@@ -194,6 +208,20 @@ class Reader:
             "type": safe_text(body["type"], HANDLE_TYPE_LIMIT),
             "sandbox": self._sandbox,
         }
+
+    def _handed_on(self, body: Any, into: Parsed) -> Any:
+        """Once more the handle that the worker was given a number for."""
+        _keys(body, ("id",), "stand-in")
+        if self._nested:
+            raise _bad("a stand-in in a file")
+        known = self._foreign.get(body["id"]) if type(body["id"]) is int else None
+        if known is None:
+            raise HandleNotPortableError(
+                "the node returned a stand-in for another extension's live object that it was not given in this prompt",
+                "it may have kept one of an earlier prompt",
+            )
+        into.foreign[(known.sandbox, known.id)] = None
+        return {wire.TAG_HANDLE: {"id": known.id, "type": known.type, "sandbox": known.sandbox}}
 
     def _blocker(self, body: Any, _into: Parsed, _depth: int) -> Any:
         if body is not None and not isinstance(body, str):

@@ -122,7 +122,14 @@ async def create_job(request: Request, jobs: HaveJobs, tenant: ForTenant, base: 
     try:
         resolved = await references.resolve(jobs.assets, tenant, workflow)
         # A client id of its own: nobody's socket hears of the job unless it asks for just this one.
-        wanted = PromptRequest(prompt=resolved, prompt_id=job_id, client_id=job_id, extra_data=extra_data)
+        body = {"prompt": resolved, "client_id": job_id, "extra_data": extra_data}
+        changed = await jobs.engine.hook_prompt(tenant, body)
+        wanted = PromptRequest(
+            prompt=changed["prompt"],
+            prompt_id=job_id,
+            client_id=job_id,
+            extra_data=_handled(changed.get("extra_data"), extra_data),
+        )
         submitted = await jobs.engine.submit(tenant, wanted)
     except RingfenceError:
         await jobs.submissions.release(tenant, job_id)  # nothing was queued: the key is free again
@@ -284,6 +291,13 @@ def _workflow(body: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(workflow.get("nodes"), list) and "links" in workflow:
         raise FormatError("this is the editor's own format", hint="export the workflow in API format")
     return workflow
+
+
+def _handled(changed: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """``extra_data`` as the packs' prompt handlers left it; a job's labels are its client's."""
+    kept = changed if isinstance(changed, dict) else {}
+    labels = {LABELS: given[LABELS]} if LABELS in given else {}
+    return {key: value for key, value in kept.items() if key != LABELS} | labels
 
 
 def _extra_data(body: Mapping[str, Any]) -> dict[str, Any]:

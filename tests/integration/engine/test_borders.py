@@ -134,7 +134,18 @@ class ExpandRecord(Base):
         child = {"class_type": "MakeRecord", "inputs": {"how": how}}
         return {"result": ([f"inner {how}", 0],), "expand": {f"inner {how}": child}}
 
-NODE_CLASS_MAPPINGS = {"MakeRecord": MakeRecord, "ExpandRecord": ExpandRecord}
+class UseRecord(Base):
+    INPUT_TYPES = classmethod(lambda cls: {"required": {"value": ("*",), "other": ("*",)}})
+    OUTPUT_NODE = True
+    def run(self, value, other):
+        found = []
+        for item in (value, other):
+            while not isinstance(item, Record):
+                item = item[-1] if isinstance(item, (list, tuple)) else next(iter(item.values()))
+            found.append(item)
+        return {"ui": {"text": [f"record {found[0].number} {found[0] is found[1]}"]}, "result": (None,)}
+
+NODE_CLASS_MAPPINGS = {"MakeRecord": MakeRecord, "ExpandRecord": ExpandRecord, "UseRecord": UseRecord}
 """
 )
 TAKER = (
@@ -148,7 +159,33 @@ class Take(Base):
             value = value[-1] if isinstance(value, (list, tuple)) else next(iter(value.values()))
         return {"ui": {"text": [f"record {value.number}"]}, "result": (None,)}
 
-NODE_CLASS_MAPPINGS = {"Take": Take}
+class Hand(Base):
+    # What switches and reroutes do with what they are given.
+    INPUT_TYPES = classmethod(lambda cls: {"required": {"value": ("*", {"lazy": True})}, "optional": {"no": ("*",)}})
+    def check_lazy_status(self, value=None, no=None):
+        return [] if value is not None else ["value"]
+    def run(self, value, no=None):
+        import copy
+        kept = {id(value): value} | ({value: 1} if not isinstance(value, (list, dict)) else {})
+        assert value and value is not None and value != no and value == value and value in [no, value]
+        assert not isinstance(value, (str, int)) and type(value) is not tuple
+        print(f"handing on {value} {value!r}", kept)
+        return (copy.deepcopy(value),)
+
+class Use(Base):
+    INPUT_TYPES = classmethod(lambda cls: {"required": {"value": ("*",), "how": ("STRING", {})}})
+    OUTPUT_NODE = True
+    def run(self, value, how):
+        return {"ui": {"text": [str(eval(how, {"x": value}))]}, "result": (None,)}
+
+class Forge(Base):
+    INPUT_TYPES = classmethod(lambda cls: {"required": {"number": ("INT", {})}})
+    def run(self, number):
+        import sys
+        passing = next(m for name, m in sys.modules.items() if name.endswith(".passing"))
+        return (passing.LiveObject(number, "Record", ""),)
+
+NODE_CLASS_MAPPINGS = {"Take": Take, "Hand": Hand, "Use": Use, "Forge": Forge}
 """
 )
 
@@ -257,6 +294,72 @@ async def test_an_object_anywhere_in_a_value_stops_at_the_border_with_the_lines_
 
 
 @pytest.mark.parametrize("make", KINDS)
+async def test_an_object_goes_through_another_packs_switch_and_is_itself_again(
+    tmp_path: Path, make: MakeLauncher
+) -> None:
+    async with stage(tmp_path, make, MAKER, TAKER) as scene:
+        nodes: dict[str, tuple[str, dict[str, Any]]] = {}
+        for how in ("bare", "list", "dict"):
+            for maker in ("MakeRecord", "ExpandRecord"):
+                name = f"{maker}-{how}"
+                nodes[name] = (maker, {"how": how})
+                nodes[f"a-{name}"] = ("Hand", {"value": [name, 0]})
+                nodes[f"b-{name}"] = ("Hand", {"value": [f"a-{name}", 0]})
+                nodes[f"out-{name}"] = ("UseRecord", {"value": [f"b-{name}", 0], "other": [name, 0]})
+        for _ in range(2):
+            texts = await scene.texts(**nodes)
+            assert set(texts.values()) == {"record 7 True"}
+            assert len(texts) == 6
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "x.number",
+        "x[0]",
+        "x()",
+        "len(x)",
+        "list(x)",
+        "x + 1",
+        "int(x)",
+        "hasattr(x, 'number')",
+        "x < x",
+        "[*x]",
+        "setattr(x, 'number', 1)",
+        "__import__('pickle').dumps(x)",
+        "__import__('numpy').asarray(x) + 0",
+        "dir(x)",
+    ],
+)
+async def test_any_other_use_of_it_says_where_it_lives_and_what_would_help(tmp_path: Path, how: str) -> None:
+    async with stage(tmp_path, lambda places, _: UnconfinedLauncher(places), MAKER, TAKER) as scene:
+        entry = await scene.run(
+            make=("MakeRecord", {"how": "bare"}),
+            hand=("Hand", {"value": ["make", 0]}),
+            out=("Use", {"value": ["hand", 0], "how": how}),
+        )
+        name, error = entry["status"]["messages"][-1]
+        assert (name, error["node_id"]) == ("execution_error", "out")
+        assert error["exception_type"] == "ringfence.HandleNotPortableError"
+        for part in ("Record made by extension 'sender' cannot", "'receiver'", "policies/sender.yaml and"):
+            assert part in error["exception_message"]
+        assert error["current_inputs"]["value"][0].startswith("<live ")
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 3])
+async def test_a_number_that_a_pack_makes_up_is_nobodys_object(tmp_path: Path, number: int) -> None:
+    async with stage(tmp_path, lambda places, _: UnconfinedLauncher(places), MAKER, TAKER) as scene:
+        entry = await scene.run(
+            make=("MakeRecord", {"how": "bare"}),
+            forge=("Forge", {"number": number}),
+            out=("UseRecord", {"value": ["forge", 0], "other": ["make", 0]}),
+        )
+        name, error = entry["status"]["messages"][-1]
+        assert (name, error["node_id"]) == ("execution_error", "forge")
+        assert "was not given in this prompt" in error["exception_message"]
+
+
+@pytest.mark.parametrize("make", KINDS)
 async def test_objects_of_a_groups_replaced_sandbox_are_made_again_wherever_they_are(
     tmp_path: Path, make: MakeLauncher
 ) -> None:
@@ -279,7 +382,8 @@ async def test_objects_of_a_groups_replaced_sandbox_are_made_again_wherever_they
 
 async def test_a_pack_type_is_refused_before_it_runs_once_it_was_seen(tmp_path: Path) -> None:
     maker = MAKER.replace('RETURN_TYPES = ("*",)', 'RETURN_TYPES = ("RECORD",)')
-    async with stage(tmp_path, lambda places, _: UnconfinedLauncher(places), maker, TAKER) as scene:
+    taker = TAKER.replace('("*",), "again"', '("RECORD",), "again"')
+    async with stage(tmp_path, lambda places, _: UnconfinedLauncher(places), maker, taker) as scene:
         nodes: dict[str, tuple[str, dict[str, Any]]] = {
             "make": ("MakeRecord", {"how": "bare"}),
             "out": ("Take", {"value": ["make", 0], "again": 0}),

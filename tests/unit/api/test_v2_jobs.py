@@ -17,6 +17,7 @@ from fastapi import FastAPI
 
 from api.settings import Settings
 from api.v2 import events as events_module
+from api.v2.jobs import LABELS
 from engine import PromptInvalidError
 from engine.events import (
     Event,
@@ -505,3 +506,22 @@ async def test_a_job_that_comfyuis_api_queued_is_shown_whatever_its_extra_data_h
     assert shown.status_code == 200
     is_right = isinstance(labels, str) or labels == {"a": "b"}
     assert shown.json()["metadata"] == (labels if is_right else None)
+
+
+async def test_a_job_passes_through_the_prompt_handlers_of_packs_which_do_not_change_its_labels(
+    client: httpx2.AsyncClient, engine: FakeEngine
+) -> None:
+    seen: list[Any] = []
+
+    def handle(body: Any) -> Any:
+        seen.append(body)
+        prompt = {**body["prompt"], "3": {**body["prompt"]["3"], "inputs": {"images": ["1", 0]}}}
+        return {"prompt": prompt, "extra_data": {LABELS: {"client": "forged"}, "pack": "x"}}
+
+    engine.on_prompt = handle
+    job = await submit(client, metadata={"client": "acme"})
+    assert seen[0]["prompt"] == GRAPH
+    assert job["metadata"] == {"client": "acme"}
+    read_back = (await client.get(f"{job['urls']['self']}/workflow")).json()
+    assert read_back["workflow"]["3"]["inputs"] == {"images": ["1", 0]}
+    assert (await submit(client))["metadata"] in (None, {})

@@ -498,3 +498,14 @@ def test_state_of_a_call_without_a_host_lasts_as_long_as_the_call(call):
     state.flush(call.call)
     assert Sample.state.list is None
     state.flush(call.call)
+
+
+def test_a_cache_provider_is_refused_by_name_since_nobody_would_ask_it(call):
+    from runtime.compat.comfy_api.latest import ComfyAPI
+
+    api = ComfyAPI()
+    with pytest.raises(
+        NotImplementedError, match=r"ComfyAPI\.caching\.register_provider .*RINGFENCE_CACHE_MODE"
+    ):
+        asyncio.run(api.caching.register_provider(object()))
+    asyncio.run(api.caching.unregister_provider(object()))

@@ -461,7 +461,7 @@ async def test_an_expansion_that_cannot_be_added(result, graph, kind, text):
         return {"result": (*result, Tensor("given back")), "expand": nodes}
 
     limits = EngineLimits(prompt=PromptLimits(expansion_nodes=10))
-    async with Stage(FakeNode("Expand", expand), limits=limits) as stage:
+    async with Stage(FakeNode("Expand", expand, outputs=("*", "*")), limits=limits) as stage:
         error = await stage.error(prompt(e=("Expand",), s=("Sink", {"x": ["e", 0]})))
         assert error["exception_type"] == kind
         assert text in error["exception_message"]

@@ -8,7 +8,7 @@ import pytest
 
 from engine import PromptInvalidError, live_types
 from engine.testing import FakeNode, Live
-from policies import LOCAL_TENANT
+from policies import LOCAL_TENANT, SandboxId
 from sandbox import Value
 from tests.unit.engine.scene import Stage, prompt
 
@@ -23,7 +23,11 @@ def maker(kind: str, make: Any = lambda v: (Live(v),), **fields: Any) -> FakeNod
 def reader(kind: str, **fields: Any) -> FakeNode:
     fields.setdefault("extension", "reader")
     return FakeNode(
-        "Use", lambda m: (1,), {"m": [kind, fields.pop("options", {})]}, outputs=("INT",), **fields
+        "Use",
+        lambda m: (1 if isinstance(m, str) else m.data // m.data,),
+        {"m": [kind, fields.pop("options", {})]},
+        outputs=("INT",),
+        **fields,
     )
 
 
@@ -126,11 +130,11 @@ async def test_types_that_are_plain_as_a_rule_are_never_learnt(kind: str) -> Non
 def test_what_is_known_of_types_is_bounded_and_what_is_known_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live_types, "_MOST_KNOWN", 3)
     live = live_types.LiveTypes()
-    data, handle = Value(1), Value({"$handle": [1, "Thing"]})
+    data, handle = Value(1), Value({"$handle": [1, "Thing"]}, handles=((SandboxId("s"), 1),))
 
     def note(kind: str, value: Value) -> Any:
         node_type = maker(kind).describe()
-        live.note(LOCAL_TENANT, node_type, [[value]], expanded=False)
+        live.note(LOCAL_TENANT, node_type, [[value]], made_in=SandboxId("s"))
         return live.is_object(LOCAL_TENANT, node_type, 0)
 
     assert note("FIRST", handle)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ....sdk import registry
+from ..._standins import refuse
 from ...comfy_execution.progress import get_progress_state
 from ...comfy_execution.utils import get_executing_context
 from ..internal import ComfyAPIBase
@@ -178,17 +179,23 @@ class _NodeReplacement:
         registry.add_node_replacement(node_replace.as_dict())
 
 
+_CACHED_BY_HOST = (
+    "would never be asked: results are cached by the host, which hands no pack the results of others; the host's "
+    "setting RINGFENCE_CACHE_MODE says how"
+)
+
+
 class _CachingCalls:
-    def __init__(self) -> None:
-        self.providers: list[Any] = []
+    """Results of all packs are cached by the host, which asks no pack about those of others."""
 
     async def register_provider(self, provider: Any) -> None:
-        """Note a provider. It is never called: results are cached by the host."""
-        self.providers.append(provider)
+        """Refused: a provider sees and replaces every node's results, and nothing would ever ask this one."""
+        del provider
+        refuse("ComfyAPI.caching.register_provider", _CACHED_BY_HOST)
 
     async def unregister_provider(self, provider: Any) -> None:
-        if provider in self.providers:
-            self.providers.remove(provider)
+        """Nothing was registered."""
+        del provider
 
 
 class ComfyAPI_latest(ComfyAPIBase):
