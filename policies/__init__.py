@@ -34,6 +34,7 @@ from policies.names import (
     suggest_extension_name,
 )
 from policies.paths import open_beneath, resolve_beneath
+from policies.quotas import QUOTA_KEYS, Quotas
 from policies.seccomp import seccomp_profile
 from policies.store import PolicyStore
 from policies.text import safe_text
@@ -42,6 +43,7 @@ from policies.units import format_bytes, format_duration
 __all__ = [
     "CORE_EXTENSION",
     "LOCAL_TENANT",
+    "QUOTA_KEYS",
     "CeilingError",
     "EffectivePolicy",
     "ExtensionName",
@@ -54,6 +56,7 @@ __all__ = [
     "PolicySyntaxError",
     "Problem",
     "PromptId",
+    "Quotas",
     "RingfenceError",
     "Row",
     "SandboxGroup",

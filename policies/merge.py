@@ -27,7 +27,7 @@ from policies.paths import is_inside, resolve_in_roots
 from policies.units import format_bytes, format_cpus, format_duration
 
 _SIZES = {
-    "memory", "tmp", "scratch", "shared_memory",
+    "memory", "tmp", "scratch", "shared_memory", "disk",
     "limits.output_bytes", "limits.log_bytes", "limits.message_bytes",
 }  # fmt: skip
 _TIMES = {"timeouts.import", "timeouts.call", "timeouts.idle", "timeouts.grace", "build.timeout"}

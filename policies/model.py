@@ -54,6 +54,7 @@ from policies.fields import (
     VariableValue,
     check_variable_count,
 )
+from policies.quotas import PartialQuotas
 
 Access = Literal["ro", "rw"]
 Scope = Literal["extension", "tenant"]
@@ -221,6 +222,10 @@ class _Values(_Strict):
     """Size of the throwaway writable tree (the pack's own folder, HOME, caches); counts against `memory`."""
     shared_memory: Size | None = None
     """Bytes of live outputs the sandbox may hold in /dev/shm."""
+    disk: TmpfsSize | None = None
+    """Bytes that it may add to its writable directories on disk from one call to the next; over it, it is ended."""
+    disk_files: Count | None = None
+    """Files and directories that it may add there."""
     isolation: Isolation | None = None
     """`runc` (namespaces and seccomp) or `gvisor` (a kernel of its own; slower system calls)."""
     transport: Transport | None = None
@@ -286,6 +291,10 @@ class Ceilings(_Strict):
     """Most for `scratch`."""
     shared_memory: Size | None = None
     """Most for `shared_memory`."""
+    disk: TmpfsSize | None = None
+    """Most for `disk`."""
+    disk_files: Count | None = None
+    """Most for `disk_files`."""
     gpus: GpuCount | None = None
     """Largest number of GPUs."""
     routes: bool | None = None
@@ -301,6 +310,8 @@ class TenantSection(_Strict):
 
     ceilings: Ceilings | None = None
     """Lower ceilings for this tenant; the general ones hold as well."""
+    quotas: PartialQuotas | None = None
+    """What this tenant may use in all, where that differs from the general `quotas`."""
 
 
 class DefaultsFile(_Strict):
@@ -313,7 +324,9 @@ class DefaultsFile(_Strict):
     path_roots: Annotated[tuple[PathRoot, ...], BeforeValidator(_listed)] | None = None
     """Directories of the machine below which `host` paths may lie; none unless named."""
     tenants: dict[TenantName, TenantSection] | None = None
-    """Per tenant: lower ceilings."""
+    """Per tenant: lower ceilings, other quotas."""
+    quotas: PartialQuotas | None = None
+    """What each tenant may use in all."""
 
 
 # --- what holds in the end ------------------------------------------------------------------------------------
@@ -371,6 +384,8 @@ class EffectivePolicy(_Strict):
     tmp: int
     scratch: int
     shared_memory: int
+    disk: int
+    disk_files: int
     isolation: Isolation
     transport: Transport
     network: Literal["none"]
