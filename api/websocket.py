@@ -78,10 +78,17 @@ class Connections:
         self._current: dict[tuple[TenantId, str], Connection] = {}
         self._open: dict[TenantId, int] = {}
 
-    def add(self, connection: Connection) -> bool:
-        """Register a socket, replacing one of the same client; False when the tenant has too many open."""
+    def open_of(self, tenant: TenantId) -> int:
+        """How many sockets a tenant has open."""
+        return self._open.get(tenant, 0)
+
+    def add(self, connection: Connection, most: int | None = None) -> bool:
+        """Register a socket, replacing one of the same client; False when the tenant has too many open.
+
+        ``most``: the tenant's own quota, where it has one.
+        """
         count = self._open.get(connection.tenant, 0)
-        if count >= self._limit:
+        if count >= (self._limit if most is None else min(most, self._limit)):
             return False
         self._open[connection.tenant] = count + 1
         key = (connection.tenant, connection.sid)
@@ -128,7 +135,8 @@ async def websocket(socket: WebSocket) -> None:
         await socket.close(1008, "clientId is too long")
         return
     connection = Connection(socket, identity_of(socket).tenant, sid)
-    if not connections.add(connection):
+    if not connections.add(connection, services.quotas.known(connection.tenant).websockets):
+        services.quotas.note_refusal(connection.tenant, "websockets")
         await socket.close(_CLOSE_SLOW, "too many open WebSockets")
         return
     code = _CLOSE_SLOW

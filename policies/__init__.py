@@ -34,7 +34,7 @@ from policies.names import (
     suggest_extension_name,
 )
 from policies.paths import open_beneath, resolve_beneath
-from policies.quotas import QUOTA_KEYS, Quotas
+from policies.quotas import QUOTA_KEYS, Quotas, built_in_quotas
 from policies.seccomp import seccomp_profile
 from policies.store import PolicyStore
 from policies.text import safe_text
@@ -64,6 +64,7 @@ __all__ = [
     "Source",
     "TenantId",
     "TenantPath",
+    "built_in_quotas",
     "explain",
     "format_bytes",
     "format_duration",

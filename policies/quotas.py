@@ -113,3 +113,8 @@ def merged_quotas(layers: Sequence[tuple[PartialQuotas | None, Mapping[str, str]
                 values[key] = value
                 sources[key] = places.get(key, "built-in")
     return Quotas(**values, sources=MappingProxyType(sources))
+
+
+def built_in_quotas() -> Quotas:
+    """What holds when no file can be read."""
+    return merged_quotas([])
