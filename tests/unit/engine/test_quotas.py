@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import anyio
+import anyio.to_thread
 import pytest
 
 from engine import EngineLimits, Maxima, QueueFullError, QuotaBook, RateQuotaError, SpaceQuotaError
