@@ -131,7 +131,7 @@ class Guard:
             wanted_tenant=headers.get(TENANT_HEADER),
         )
         if is_single or not identity.is_operator:  # whoever puts a flood right must get through it
-            await services.quotas.take_request(identity.tenant)
+            await services.quotas.take_request(identity.tenant, _announced(scope))
         if identity.tenant not in self._prepared:
             await anyio.to_thread.run_sync(
                 prepare_tenant_directory, services.settings.data_dir, identity.tenant

@@ -1,4 +1,4 @@
-"""How often one socket hears about progress. Everything else passes at once and in its order.
+"""How often one socket hears about progress and about the length of the queue. Everything else passes at once and in its order.
 
 A client hears every change until they come faster than anybody looks; from there on the latest state is sent so many
 times a second. Nothing final is lost: what is held back goes out before the prompt's end is said, and a node's own
@@ -23,13 +23,15 @@ from engine.events import (
     PromptFailed,
     PromptInterrupted,
     PromptSucceeded,
+    QueueChanged,
 )
 from sandbox import Allowance
 
-PER_S: Final = 30.0
+PER_S: Final = 10.0
 BURST: Final = 100.0
 _ENDS: Final = (PromptSucceeded, PromptFailed, PromptInterrupted, PromptEnded)
 _HELD: Final = 256
+_QUEUE: Final = ""  # no prompt has this id
 
 _Key = tuple[str, str | None]
 
@@ -40,7 +42,7 @@ class Pace:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._allowance = Allowance(PER_S, BURST)
-        self._held: dict[_Key, ProgressChanged] = {}
+        self._held: dict[_Key, Event] = {}
         self._since = math.inf
 
     def due_s(self) -> float:
@@ -49,12 +51,12 @@ class Pace:
 
     def pass_on(self, event: Event) -> list[Event]:
         """What to tell now that this happened."""
-        if not isinstance(event, ProgressChanged):
+        if not isinstance(event, ProgressChanged | QueueChanged):
             return [*self._before(event), event]
         key = _key(event)
         before = self._held.pop(key, None)
-        if before is not None and event.preview is None and before.preview is not None:
-            event = replace(event, preview=before.preview)
+        if isinstance(event, ProgressChanged) and isinstance(before, ProgressChanged):
+            event = replace(event, preview=event.preview or before.preview)
         if self._allowance.take():
             return [event]
         if not self._held:
@@ -89,5 +91,7 @@ class Pace:
 
 def _key(event: ProgressChanged) -> _Key:
     """A node's own progress bar and pictures are that node's; all else is the prompt's whole map."""
+    if isinstance(event, QueueChanged):
+        return _QUEUE, None
     has_own = event.legacy or event.preview is not None
     return event.prompt_id, event.changed if has_own else None

@@ -145,6 +145,7 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Services:
             cache_mode=CacheMode.parse(settings.cache_mode),
             limits=EngineLimits(
                 concurrency=settings.concurrency,
+                reserve=settings.concurrency,
                 tenant_concurrency=settings.tenant_concurrency,
                 pending=settings.queue_limit,
                 cache_bytes=settings.cache_bytes,

@@ -45,6 +45,8 @@ class EngineLimits:
     """What the engine bounds by itself."""
 
     concurrency: int = 4  # prompts running at the same time
+    reserve: int = 0
+    """Beyond ``concurrency``: so many first prompts of tenants that run nothing, so that no flood keeps others out."""
     tenant_concurrency: int | None = None  # of one tenant; None: as many as there may be at all
     pending: int = 1_000  # prompts waiting, of one tenant
     cache_bytes: int = 4 * 1024**3  # in the store, of one tenant
@@ -185,10 +187,7 @@ class Dispatcher:
         while True:
             self._wake = wake = anyio.Event()
             try:
-                while len(self._running) < self._limits.concurrency:
-                    row = await self._claim()
-                    if row is None:
-                        break
+                while (row := await self._claim()) is not None:
                     running = self._running[row.tenant, row.prompt_id] = _Running(row)
                     if (row.tenant, row.prompt_id) in self._cancelled_early:
                         self._cancelled_early.discard((row.tenant, row.prompt_id))
@@ -202,13 +201,17 @@ class Dispatcher:
                 await wake.wait()
 
     async def _claim(self) -> QueuedPrompt | None:
+        room = self._limits.concurrency - len(self._running)
+        if room + self._limits.reserve <= 0:
+            return None
         busy: dict[TenantId, int] = {}
         for tenant, _ in self._running:
             busy[tenant] = busy.get(tenant, 0) + 1
         waiting = await self._storage.waiting_tenants()
         self._look_again_s = math.inf
         for tenant in self._turns.order(waiting, busy):
-            if not await self._may_run_one_more(tenant, busy.get(tenant, 0)):
+            count = busy.get(tenant, 0)
+            if (room <= 0 and count) or not await self._may_run_one_more(tenant, count):
                 continue
             row = await self._storage.claim_next(tenant, self._busy_clients(tenant))
             if row is not None:

@@ -29,6 +29,8 @@ from sandbox import Allowance, Share
 
 FRESH_S: Final = 3.0
 """How old a reading of default.yaml may be."""
+COST_BYTES: Final = 256 * 1024
+"""A body of so many bytes counts as one request more."""
 _WALK_S: Final = 60.0  # between two walks over one tenant's files
 _WALK_SHARE: Final = 20  # and at least so many times as long as the last one took
 _ACTIVE_S: Final = 600.0  # whose files are walked over: who did something within this time
@@ -179,8 +181,8 @@ class QuotaBook:
 
     # -- requests ----------------------------------------------------------------------------------------------------
 
-    async def take_request(self, tenant: TenantId) -> None:
-        """Count a request.
+    async def take_request(self, tenant: TenantId, nbytes: int = 0) -> None:
+        """Count a request; one that announces a large body counts for several.
 
         Raises:
             RateQuotaError: there were too many.
@@ -193,7 +195,7 @@ class QuotaBook:
         if account.requests is None or account.rate != (quotas.requests, burst):
             account.rate = (quotas.requests, burst)
             account.requests = Allowance(quotas.requests, burst)
-        if not account.requests.take():
+        if not account.requests.take(min(1 + nbytes // COST_BYTES, burst)):
             raise self._refused(
                 account,
                 RateQuotaError(

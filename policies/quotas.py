@@ -89,8 +89,8 @@ BUILT_IN_QUOTAS = PartialQuotas.model_validate(
         "window": "1h",
         "disk": "100GiB",
         "files": 1_000_000,
-        "requests": 200,
-        "burst": 2000,
+        "requests": 100,
+        "burst": 500,
         "history": "256MiB",
         "weight": 1,
     }

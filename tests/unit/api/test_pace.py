@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from api.pace import BURST, PER_S, Pace
-from engine.events import NodeExecuted, NodeProgress, NodeStarted, ProgressChanged, PromptSucceeded
+from engine.events import (
+    NodeExecuted,
+    NodeProgress,
+    NodeStarted,
+    ProgressChanged,
+    PromptSucceeded,
+    QueueChanged,
+)
 from policies import TenantId
 
 A = TenantId("a")
@@ -88,3 +95,11 @@ def test_what_is_held_back_stays_small() -> None:
     for number in range(5000):
         pace.pass_on(progress(1, node=str(number), legacy=True))
     assert len(pace._held) <= 256
+
+
+def test_the_length_of_the_queue_is_told_as_it_is_at_last_and_before_an_end() -> None:
+    pace = Pace()
+    exhausted(pace)
+    assert [pace.pass_on(QueueChanged(A, None, number)) for number in (5, 4, 3)] == [[], [], []]
+    end = PromptSucceeded(A, None, "p", 0)
+    assert pace.pass_on(end) == [QueueChanged(A, None, 3), end]

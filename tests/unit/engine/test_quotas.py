@@ -140,7 +140,7 @@ async def test_a_broken_file_neither_lifts_the_quotas_nor_stops_the_service(tmp_
     await write(tmp_path / "policies" / "default.yaml", "quotas: {queued: lots}\n")
     clock.now += 60
     assert (await quotas.of(A)).queued == 3
-    assert (await quotas.of(B)).requests == 200
+    assert (await quotas.of(B)).requests == 100
 
 
 def test_a_rolling_sum_forgets_and_stays_small() -> None:
@@ -198,3 +198,18 @@ async def test_prompts_wait_while_their_tenants_cpu_seconds_are_used_up(tmp_path
         clock.now += 61
         stage.engine._dispatcher.wake()
         await until_ended(stage.engine, A, second.prompt_id)
+
+
+async def test_a_flood_of_long_prompts_keeps_no_other_tenant_from_running_one() -> None:
+    async with gated(limits=EngineLimits(concurrency=2, reserve=2)) as (gate, stage):
+        for number in range(6):
+            await stage.submit(named(f"a{number}"), A, client_id=None)
+        await gate.until(2)
+        for number in range(2):
+            await stage.submit(named(f"b{number}"), B, client_id=None)
+        await gate.until(3)
+        assert gate.entered == ["a0", "a1", "b0"]
+        await stage.submit(named("c0"), TenantId("c"), client_id=None)
+        await gate.until(4)
+        await stage.submit(named("d0"), TenantId("d"), client_id=None)
+        assert gate.entered == ["a0", "a1", "b0", "c0"]

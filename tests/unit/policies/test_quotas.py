@@ -31,7 +31,7 @@ def test_a_tenants_own_quota_wins_key_by_key_and_says_its_line(tmp_path: Path) -
 
 def test_a_deleted_file_leaves_the_built_in_quotas(tmp_path: Path) -> None:
     quotas = store(tmp_path, "").quotas(A)
-    assert (quotas.requests, quotas.window, quotas.history) == (200, 3600.0, 256 * 2**20)
+    assert (quotas.requests, quotas.window, quotas.history) == (100, 3600.0, 256 * 2**20)
     assert quotas.cpu_seconds is None
 
 
