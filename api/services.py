@@ -5,15 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Annotated, cast
+from typing import Annotated, Protocol, cast
 
 from fastapi import Depends, Request
 from starlette.requests import HTTPConnection
 
 from api.auth import Identity
 from api.settings import Settings
-from engine import Database, Engine, Media, TenantRegistry
+from engine import Database, Engine, Media, QuotaBook, TenantRegistry
 from policies import PolicyStore, TenantId
+from sandbox import StoreUsage
+
+
+class ShmUsage(Protocol):
+    """The store of tensors, as far as figures go."""
+
+    def usage(self, tenant: TenantId | None = None) -> StoreUsage:
+        """What a tenant holds."""
 
 
 @dataclass(slots=True)
@@ -27,6 +35,9 @@ class Services:
     engine: Engine
     media: Media
     operator_token: str = field(repr=False)
+    quotas: QuotaBook = field(default_factory=QuotaBook)
+    store: ShmUsage | None = None
+    """Who holds how much of /dev/shm; None where nobody does."""
 
 
 Wiring = Callable[[Settings], AbstractAsyncContextManager[Services]]

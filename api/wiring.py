@@ -24,8 +24,10 @@ from engine import (
     Engine,
     EngineLimits,
     ExtensionRegistry,
+    Maxima,
     Media,
     NodeStateStore,
+    QuotaBook,
     SqlStorage,
     TenantRegistry,
 )
@@ -85,8 +87,9 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Services:
     places = Places(settings.instance, settings.data_dir, settings.shm_dir, settings.run_dir)
     policies = PolicyStore(settings.policies_path, protected=(settings.data_dir, settings.run_dir))
     database = await stack.enter_async_context(Database(settings.database))
+    quotas = await stack.enter_async_context(QuotaBook(policies, settings.data_dir, _maxima(settings)).open())
     store = await stack.enter_async_context(
-        TensorStore(places, StoreLimits(tenant_bytes=settings.shm_quota_bytes))
+        TensorStore(places, StoreLimits(tenant_bytes=settings.shm_quota_bytes, bytes_of=quotas.shared_memory))
     )
     launcher = await stack.enter_async_context(
         DockerLauncher(
@@ -125,7 +128,9 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Services:
             places=places,
             events=hear_pack,
             states=states,
-            limits=ManagerLimits(max_sandboxes=settings.max_sandboxes),
+            limits=ManagerLimits(
+                max_sandboxes=settings.max_sandboxes, share_of=quotas.share, metering=quotas
+            ),
         )
     )
     extensions.attach(manager)
@@ -134,14 +139,18 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Services:
             manager=manager,
             store=store,
             extensions=extensions,
-            storage=SqlStorage(database, history_limit=settings.history_limit),
+            storage=SqlStorage(
+                database, history_limit=settings.history_limit, history_bytes=quotas.history_bytes
+            ),
             cache_mode=CacheMode.parse(settings.cache_mode),
             limits=EngineLimits(
                 concurrency=settings.concurrency,
+                reserve=settings.concurrency,
                 tenant_concurrency=settings.tenant_concurrency,
                 pending=settings.queue_limit,
                 cache_bytes=settings.cache_bytes,
             ),
+            quotas=quotas,
         )
     )
     engines.append(engine)
@@ -152,7 +161,25 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Services:
         policies=policies,
         engine=engine,
         media=Media(manager, store),
+        quotas=quotas,
+        store=store,
         operator_token=operator_token,
+    )
+
+
+def _maxima(settings: Settings) -> Maxima:
+    """What no tenant gets more of: the installation's settings, by the names that errors show."""
+    names = {
+        "prompts": "tenant_concurrency",
+        "queued": "queue_limit",
+        "sandboxes": "max_sandboxes",
+        "shared_memory": "shm_quota_bytes",
+        "upload": "max_upload_bytes",
+        "websockets": "max_websockets",
+    }
+    return Maxima(
+        **{key: getattr(settings, name) for key, name in names.items()},
+        sources={key: f"RINGFENCE_{name.upper()}" for key, name in names.items()},
     )
 
 

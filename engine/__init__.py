@@ -15,7 +15,7 @@ from engine.assets import (
 from engine.cache import CacheMode
 from engine.database import Database, DatabaseError
 from engine.dispatcher import EngineLimits
-from engine.engine import Engine, QueueItem, QueueSnapshot
+from engine.engine import Counts, Engine, QueueItem, QueueSnapshot
 from engine.errors import (
     DuplicatePromptError,
     EngineClosedError,
@@ -38,6 +38,8 @@ from engine.media import Media, MediaBusyError, MediaRefusedError, PreviewWish
 from engine.node_state import NodeStateStore, StateLimits
 from engine.prompt import PromptLimits, PromptRequest, Submitted
 from engine.queue import SqlStorage
+from engine.quota_errors import QuotaExceededError, RateQuotaError, SizeQuotaError, SpaceQuotaError
+from engine.quotas import Maxima, QuotaBook
 from engine.registry import NodeType, NodeTypes
 from engine.storage import NewPrompt, QueuedPrompt, Storage
 from engine.streams import EventStream
@@ -57,6 +59,7 @@ __all__ = [
     "Assets",
     "AssetsFullError",
     "CacheMode",
+    "Counts",
     "Database",
     "DatabaseError",
     "DuplicatePromptError",
@@ -71,6 +74,7 @@ __all__ = [
     "FileRef",
     "GitSource",
     "KeyReusedError",
+    "Maxima",
     "Media",
     "MediaBusyError",
     "MediaRefusedError",
@@ -91,6 +95,11 @@ __all__ = [
     "QueueItem",
     "QueueSnapshot",
     "QueuedPrompt",
+    "QuotaBook",
+    "QuotaExceededError",
+    "RateQuotaError",
+    "SizeQuotaError",
+    "SpaceQuotaError",
     "SqlStorage",
     "StateLimits",
     "Storage",
