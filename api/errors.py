@@ -9,6 +9,7 @@ No traceback and no path of this machine leaves through here: a
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 from typing import Any
 
@@ -72,6 +73,10 @@ STATUS_BY_CODE: dict[str, int] = {
     "hash-mismatch": 409,
     "storage-full": 507,
     "too-many-streams": 429,
+    "quota-rate": 429,
+    "quota-size": 413,
+    "quota-space": 507,
+    "shm_quota": 507,
     "media-refused": 400,
     "media-busy": 503,
     "extension-unknown": 404,
@@ -181,7 +186,8 @@ def response_to(error: RingfenceError, path: str) -> Response:
     if status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="ringfence"'
     if status in (429, 503):
-        headers["Retry-After"] = "5"
+        wait_s = getattr(error, "retry_after_s", None) or 5
+        headers["Retry-After"] = str(math.ceil(wait_s))
     body: Any
     if is_v2(path):
         body, status = _v2_response(error)

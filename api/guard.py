@@ -29,7 +29,8 @@ from api.permissions import Permissions
 from api.services import Services
 from api.sessions import check_own_page, cookie_of, is_navigation, local_path
 from api.settings import Settings
-from engine import prepare_tenant_directory
+from api.upload_limits import allowed_size, is_upload
+from engine import SizeQuotaError, prepare_tenant_directory
 from policies import LOCAL_TENANT, RingfenceError, format_bytes
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,6 @@ OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 LOGIN_PATHS = frozenset({"/ringfence/login", "/ringfence/logout"})
 _RECHECK_S = 15.0
 _LOGGED_OUT = 1008  # "policy violation", as for whoever has no token
-_UPLOADS = ("/upload/", "/userdata/", "/ringfence/v1/extensions", "/assets", "/v2/assets")
 _CORS = {
     "Access-Control-Allow-Methods": "POST, GET, DELETE, PUT, PATCH, HEAD, OPTIONS",
     "Access-Control-Allow-Headers": "Content-Type, Authorization, Comfy-User, Idempotency-Key, Range",
@@ -77,12 +77,21 @@ class Guard:
             body.limit = limit
             scope["ringfence_identity"] = identity
             with request_context(tenant=identity.tenant):
-                if _announced(scope) > limit:
-                    await _refuse(scope, body, answer, _too_large(limit))
-                elif scope["type"] == "websocket" or scope["path"].endswith("/events"):
-                    await self._pass_on_while_valid(scope, body, answer, identity)
+                try:
+                    body.limit, body.too_large = await allowed_size(
+                        scope, services.quotas, identity.tenant, limit
+                    )
+                except RingfenceError as error:
+                    await _refuse(scope, body, answer, error)
                 else:
-                    await self._pass_on(scope, body, answer)
+                    if _announced(scope) > body.limit:
+                        await _refuse(scope, body, answer, body.too_large or _too_large(body.limit))
+                    elif scope["type"] == "websocket" or scope["path"].endswith("/events"):
+                        await self._pass_on_while_valid(scope, body, answer, identity)
+                    else:
+                        await self._pass_on(scope, body, answer)
+                if is_upload(scope) and answer.status < 300:
+                    services.quotas.charge_disk(identity.tenant, body.seen)
         if scope["type"] == "http":
             observe_request(scope, answer.status, time.monotonic() - started)
 
@@ -104,7 +113,7 @@ class Guard:
         except _LimitReachedError:
             if answer.status:
                 raise
-            await _refuse(scope, body, answer, _too_large(body.limit))
+            await _refuse(scope, body, answer, body.too_large or _too_large(body.limit))
         except Exception as error:
             if answer.status:
                 raise
@@ -162,6 +171,8 @@ class Guard:
         identity = await self._identify(scope, headers, services, is_friend=is_friend)
         permissions: Permissions = scope["app"].state.permissions
         permissions.check(scope, identity)
+        if is_single_user or not identity.is_operator:  # whoever puts a flood right must get through it
+            await services.quotas.take_request(identity.tenant, _announced(scope))
         if identity.tenant not in services.prepared:
             await anyio.to_thread.run_sync(
                 prepare_tenant_directory, services.settings.data_dir, identity.tenant
@@ -298,8 +309,7 @@ def _check_form(scope: Scope, settings: Settings) -> int:
         raise BodyError("the URL has a NUL character in it")
     if sum(len(key) + len(value) for key, value in scope["headers"]) > settings.max_header_bytes:
         raise BodyError(f"the headers are longer than {format_bytes(settings.max_header_bytes)}")
-    path = scope["path"].removeprefix("/api")
-    return settings.max_upload_bytes if path.startswith(_UPLOADS) else settings.max_json_bytes
+    return settings.max_upload_bytes if is_upload(scope) else settings.max_json_bytes
 
 
 def _announced(scope: Scope) -> int:
@@ -322,15 +332,17 @@ class _Body:
         self.receive = receive
         self.limit = 0
         self.ended = False
-        self._seen = 0
+        self.too_large: RingfenceError | None = None
+        """What to say at the limit, where that is not the installation's."""
+        self.seen = 0
 
     async def limited(self) -> Message:
         """The next message; raises at the first byte over the limit."""
         message = await self.receive()
         if message["type"] == "http.request":
-            self._seen += len(message.get("body", b""))
+            self.seen += len(message.get("body", b""))
             self.ended = not message.get("more_body", False)
-            if self._seen > self.limit:
+            if self.seen > self.limit:
                 raise _LimitReachedError
         else:
             self.ended = True
@@ -393,7 +405,7 @@ async def _refuse(scope: Scope, body: _Body, answer: _Answer, error: RingfenceEr
     await answer.send({"type": "http.response.start", "status": response.status_code, "headers": headers})
     # The answer's bytes first, its end only after the rest of the body: see drain.
     await answer.send({"type": "http.response.body", "body": response.body, "more_body": True})
-    if isinstance(error, BodyTooLargeError) and Headers(scope=scope).get("expect") is None:
+    if isinstance(error, BodyTooLargeError | SizeQuotaError) and Headers(scope=scope).get("expect") is None:
         # A body of announced length is let run out; one without an end in sight is hung up on.
         announced = _announced(scope)
         await body.drain(min(announced, _DRAIN_BYTES) if announced else body.limit)

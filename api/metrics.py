@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from policies import LOCAL_TENANT
+from api.usage import usage_of
+from policies import LOCAL_TENANT, TenantId
 
 if TYPE_CHECKING:
     from api.services import Services
@@ -30,6 +31,15 @@ QUEUE_REMAINING = Gauge(
 )
 SANDBOXES = Gauge("ringfence_sandboxes", "Sandboxes by state", ["state"], registry=REGISTRY)
 
+QUOTA_LIMIT = Gauge("ringfence_quota_limit", "What a tenant may use", ["tenant", "quota"], registry=REGISTRY)
+QUOTA_USED = Gauge("ringfence_quota_used", "What it uses", ["tenant", "quota"], registry=REGISTRY)
+QUOTA_REFUSALS = Gauge(
+    "ringfence_quota_refusals",
+    "Refusals because of a quota since the start",
+    ["tenant", "quota"],
+    registry=REGISTRY,
+)
+
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -41,6 +51,14 @@ def observe_request(scope: Any, status: int, seconds: float) -> None:
     REQUEST_SECONDS.labels(route).observe(seconds)
 
 
+async def _quotas(services: Services, tenant: TenantId) -> None:
+    shown = await usage_of(services, tenant, None)
+    for quota, item in shown["quotas"].items():
+        for gauge, value in ((QUOTA_LIMIT, item["limit"]), (QUOTA_USED, item["used"])):
+            if value is not None:
+                gauge.labels(tenant, quota).set(value)
+
+
 async def render(services: Services) -> bytes:
     """The text that Prometheus reads, with the states as they are now."""
     engine = services.engine
@@ -49,6 +67,11 @@ async def render(services: Services) -> bytes:
         SANDBOXES.labels(str(info.state)).inc()
     names = [tenant.name for tenant in await services.tenants.list()] or [LOCAL_TENANT]
     for name in names:
-        snapshot = await engine.queue(name)
-        QUEUE_REMAINING.labels(name).set(snapshot.remaining)
+        counts = await engine.counts(name)
+        QUEUE_REMAINING.labels(name).set(counts.pending + counts.running)
+        await _quotas(services, name)
+    QUOTA_REFUSALS.clear()
+    for tenant, quota, count in services.quotas.refusals():
+        if tenant in names:
+            QUOTA_REFUSALS.labels(tenant, quota).set(count)
     return generate_latest(REGISTRY)

@@ -5,15 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Annotated, cast
+from typing import Annotated, Protocol, cast
 
 from fastapi import Depends, Request
 from starlette.requests import HTTPConnection
 
 from api.auth import Identity
 from api.settings import Settings
-from engine import Database, Engine, Media, SessionStore, TenantRegistry, hash_secret
+from engine import Database, Engine, Media, QuotaBook, SessionStore, TenantRegistry, hash_secret
 from policies import PolicyStore, TenantId
+from sandbox import StoreUsage
+
+
+class ShmUsage(Protocol):
+    """The store of tensors, as far as figures go."""
+
+    def usage(self, tenant: TenantId | None = None) -> StoreUsage:
+        """What a tenant holds."""
 
 
 @dataclass(slots=True)
@@ -30,6 +38,10 @@ class Services:
     sessions: SessionStore = field(init=False)
     prepared: set[TenantId] = field(default_factory=set)
     """Tenants whose directories are known to be there."""
+
+    quotas: QuotaBook = field(default_factory=QuotaBook)
+    store: ShmUsage | None = None
+    """Who holds how much of /dev/shm; None where nobody does."""
 
     def __post_init__(self) -> None:
         self.sessions = SessionStore(

@@ -126,7 +126,8 @@ class Settings(BaseSettings):
     cache_bytes: int = Field(default=4096 * MIB, ge=0)
     """Bytes of results in /dev/shm that the cache may hold, per tenant."""
     concurrency: int = Field(default=4, ge=1, le=256)
-    """Prompts that run at the same time, over all tenants."""
+    """Prompts that run at the same time, over all tenants. A tenant that runs none may begin one beyond that, up to
+    twice as many in all: nobody's flood keeps the others out."""
     tenant_concurrency: int | None = Field(default=None, ge=1, le=256)
     """Prompts of one tenant that run at the same time. Default: as many as run at all. Those of one client id run one
     after another, whatever stands here."""

@@ -21,8 +21,9 @@ from api import logs, messages
 from api.errors import OrjsonResponse, comfy_error
 from api.messages import Abilities, Message, To
 from api.metrics import WEBSOCKETS, WEBSOCKETS_DROPPED
+from api.pace import Pace
 from api.services import identity_of, services_of
-from engine import Engine
+from engine import Engine, EventStream
 from engine.events import Event
 from policies import TenantId
 
@@ -78,10 +79,17 @@ class Connections:
         self._current: dict[tuple[TenantId, str], Connection] = {}
         self._open: dict[TenantId, int] = {}
 
-    def add(self, connection: Connection) -> bool:
-        """Register a socket, replacing one of the same client; False when the tenant has too many open."""
+    def open_of(self, tenant: TenantId) -> int:
+        """How many sockets a tenant has open."""
+        return self._open.get(tenant, 0)
+
+    def add(self, connection: Connection, most: int | None = None) -> bool:
+        """Register a socket, replacing one of the same client; False when the tenant has too many open.
+
+        ``most``: the tenant's own quota, where it has one.
+        """
         count = self._open.get(connection.tenant, 0)
-        if count >= self._limit:
+        if count >= (self._limit if most is None else min(most, self._limit)):
             return False
         self._open[connection.tenant] = count + 1
         key = (connection.tenant, connection.sid)
@@ -128,7 +136,8 @@ async def websocket(socket: WebSocket) -> None:
         await socket.close(1008, "clientId is too long")
         return
     connection = Connection(socket, identity_of(socket).tenant, sid)
-    if not connections.add(connection):
+    if not connections.add(connection, services.quotas.known(connection.tenant).websockets):
+        services.quotas.note_refusal(connection.tenant, "websockets")
         await socket.close(_CLOSE_SLOW, "too many open WebSockets")
         return
     code = _CLOSE_SLOW
@@ -145,9 +154,7 @@ async def websocket(socket: WebSocket) -> None:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(_tell_logs, connection, services.engine)
                 tasks.start_soon(_listen, connection, services.settings.max_upload_bytes, tasks.cancel_scope)
-                async for event in events:
-                    if connection.hears(event):
-                        await connection.send(messages.messages_for(event, connection.abilities))
+                await _tell_events(connection, events)
                 if events.is_dropped:
                     WEBSOCKETS_DROPPED.inc()
                     log.warning("websocket client dropped: it reads too slowly")
@@ -162,6 +169,23 @@ async def websocket(socket: WebSocket) -> None:
     finally:
         connections.remove(connection)
         await _close(socket, code)
+
+
+async def _tell_events(connection: Connection, events: EventStream) -> None:
+    """What happens, in order; of progress that comes faster than anybody looks, the latest."""
+    pace = Pace()
+    while True:
+        told: list[Event] = []
+        with anyio.move_on_after(pace.due_s()):
+            try:
+                event = await anext(events)
+            except StopAsyncIteration:
+                break
+            told = pace.pass_on(event) if connection.hears(event) else []
+        for each in (*told, *pace.overdue()):
+            await connection.send(messages.messages_for(each, connection.abilities))
+    for each in pace.rest():
+        await connection.send(messages.messages_for(each, connection.abilities))
 
 
 async def _listen(connection: Connection, max_upload_bytes: int, scope: anyio.CancelScope) -> None:

@@ -25,8 +25,10 @@ from engine import (
     Engine,
     EngineLimits,
     ExtensionRegistry,
+    Maxima,
     Media,
     NodeStateStore,
+    QuotaBook,
     SqlStorage,
     TenantRegistry,
 )
@@ -83,8 +85,9 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Services:
     places = places_of(settings)
     policies = policies_of(settings)
     database = await stack.enter_async_context(Database(settings.database))
+    quotas = await stack.enter_async_context(QuotaBook(policies, settings.data_dir, _maxima(settings)).open())
     store = await stack.enter_async_context(
-        TensorStore(places, StoreLimits(tenant_bytes=settings.shm_quota_bytes))
+        TensorStore(places, StoreLimits(tenant_bytes=settings.shm_quota_bytes, bytes_of=quotas.shared_memory))
     )
     launcher = await stack.enter_async_context(launcher_of(settings))
     environments = Environments(places.environments, launcher, settings=builds_of(settings))
@@ -114,7 +117,9 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Services:
             places=places,
             events=hear_pack,
             states=states,
-            limits=ManagerLimits(max_sandboxes=settings.max_sandboxes),
+            limits=ManagerLimits(
+                max_sandboxes=settings.max_sandboxes, share_of=quotas.share, metering=quotas
+            ),
             egress=_egress(settings, places),
         )
     )
@@ -124,14 +129,18 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Services:
             manager=manager,
             store=store,
             extensions=extensions,
-            storage=SqlStorage(database, history_limit=settings.history_limit),
+            storage=SqlStorage(
+                database, history_limit=settings.history_limit, history_bytes=quotas.history_bytes
+            ),
             cache_mode=CacheMode.parse(settings.cache_mode),
             limits=EngineLimits(
                 concurrency=settings.concurrency,
+                reserve=settings.concurrency,
                 tenant_concurrency=settings.tenant_concurrency,
                 pending=settings.queue_limit,
                 cache_bytes=settings.cache_bytes,
             ),
+            quotas=quotas,
         )
     )
     engines.append(engine)
@@ -142,7 +151,25 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Services:
         policies=policies,
         engine=engine,
         media=Media(manager, store),
+        quotas=quotas,
+        store=store,
         operator_token=operator_token,
+    )
+
+
+def _maxima(settings: Settings) -> Maxima:
+    """What no tenant gets more of: the installation's settings, by the names that errors show."""
+    names = {
+        "prompts": "tenant_concurrency",
+        "queued": "queue_limit",
+        "sandboxes": "max_sandboxes",
+        "shared_memory": "shm_quota_bytes",
+        "upload": "max_upload_bytes",
+        "websockets": "max_websockets",
+    }
+    return Maxima(
+        **{key: getattr(settings, name) for key, name in names.items()},
+        sources={key: f"RINGFENCE_{name.upper()}" for key, name in names.items()},
     )
 
 

@@ -15,7 +15,7 @@ from engine.assets import (
 from engine.cache import CacheMode
 from engine.database import Database, DatabaseError
 from engine.dispatcher import EngineLimits
-from engine.engine import Engine, QueueItem, QueueSnapshot
+from engine.engine import Counts, Engine, QueueItem, QueueSnapshot
 from engine.errors import (
     DuplicatePromptError,
     EngineClosedError,
@@ -39,6 +39,8 @@ from engine.media import Media, MediaBusyError, MediaRefusedError, PreviewWish
 from engine.node_state import NodeStateStore, StateLimits
 from engine.prompt import PromptLimits, PromptRequest, Submitted
 from engine.queue import SqlStorage
+from engine.quota_errors import QuotaExceededError, RateQuotaError, SizeQuotaError, SpaceQuotaError
+from engine.quotas import Maxima, QuotaBook
 from engine.registry import NodeType, NodeTypes
 from engine.sessions import Session, SessionStore
 from engine.storage import NewPrompt, QueuedPrompt, Storage
@@ -74,6 +76,7 @@ __all__ = [
     "Assets",
     "AssetsFullError",
     "CacheMode",
+    "Counts",
     "Database",
     "DatabaseError",
     "DuplicatePromptError",
@@ -88,6 +91,7 @@ __all__ = [
     "FileRef",
     "GitSource",
     "KeyReusedError",
+    "Maxima",
     "Media",
     "MediaBusyError",
     "MediaRefusedError",
@@ -109,10 +113,15 @@ __all__ = [
     "QueueItem",
     "QueueSnapshot",
     "QueuedPrompt",
+    "QuotaBook",
+    "QuotaExceededError",
+    "RateQuotaError",
     "Removal",
     "Scope",
     "Session",
     "SessionStore",
+    "SizeQuotaError",
+    "SpaceQuotaError",
     "SqlStorage",
     "StateLimits",
     "Storage",

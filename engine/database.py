@@ -65,8 +65,9 @@ history_table = sa.Table(
     sa.Column("prompt_id", sa.String(64), nullable=False),
     sa.Column("ended_ms", sa.BigInteger, nullable=False),
     sa.Column("document", _Document, nullable=False),
+    sa.Column("nbytes", sa.BigInteger, nullable=False, server_default="0"),
     sa.UniqueConstraint("tenant", "prompt_id", name="history_prompt"),
-    sa.Index("history_order", "tenant", "sequence"),
+    sa.Index("history_order", "tenant", "sequence", "nbytes"),
     sqlite_autoincrement=True,
 )
 """Prompts that ended, as ComfyUI's history entries."""

@@ -7,6 +7,7 @@ of one client) and one per running prompt. What a run does is ``executor.py``; w
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
@@ -21,8 +22,10 @@ import anyio.to_thread
 from engine.cache import CacheMode, Result, ResultCache
 from engine.events import Event, PromptEnded, PromptFailed, QueueChanged
 from engine.executor import THREAD_NODES, PromptRun, Workbench
+from engine.fairness import Turns
 from engine.instances import Instances
 from engine.prompt import PromptLimits
+from engine.quotas import QuotaBook
 from engine.registry import NodeType, NodeTypes
 from engine.reports import refused_entry
 from engine.storage import QueuedPrompt, Storage
@@ -33,6 +36,7 @@ JSON = Any
 CLEANUP_S: Final = 10.0
 RETRY_S: Final = 1.0  # after the storage failed
 STORE_TRIES: Final = 5
+LOOK_AGAIN_S: Final = 10.0  # at least so often, while somebody waits for CPU time: quotas can be raised
 _log = logging.getLogger(__name__)
 
 
@@ -41,6 +45,8 @@ class EngineLimits:
     """What the engine bounds by itself."""
 
     concurrency: int = 4  # prompts running at the same time
+    reserve: int = 0
+    """Beyond ``concurrency``: so many first prompts of tenants that run nothing, so that no flood keeps others out."""
     tenant_concurrency: int | None = None  # of one tenant; None: as many as there may be at all
     pending: int = 1_000  # prompts waiting, of one tenant
     cache_bytes: int = 4 * 1024**3  # in the store, of one tenant
@@ -66,14 +72,19 @@ class _Running:
 class _Tenant:
     cache: ResultCache
     instances: Instances = field(default_factory=Instances)
-    last_turn: int = 0
 
 
 class Dispatcher:
     """Runs what is queued. Enter with ``async with``; leaving stops all runs, which start over next time."""
 
     def __init__(
-        self, bench: Workbench, extensions: NodeTypes, storage: Storage, mode: CacheMode, limits: EngineLimits
+        self,
+        bench: Workbench,
+        extensions: NodeTypes,
+        storage: Storage,
+        mode: CacheMode,
+        limits: EngineLimits,
+        quotas: QuotaBook,
     ) -> None:
         self._bench = bench
         self._extensions = extensions
@@ -83,7 +94,10 @@ class Dispatcher:
         self._tenants: dict[TenantId, _Tenant] = {}
         self._running: dict[tuple[TenantId, str], _Running] = {}
         self._cancelled_early: set[tuple[TenantId, str]] = set()
-        self._turns = 0
+        self._quotas = quotas
+        self._turns = Turns(quotas.weight)
+        self._look_again_s: float = math.inf
+        """When a tenant that waits for its CPU or GPU time may have some again."""
         self._wake = anyio.Event()
         self._exit = AsyncExitStack()
         self._tasks: anyio.abc.TaskGroup
@@ -111,6 +125,10 @@ class Dispatcher:
     def wake(self) -> None:
         """Something was queued."""
         self._wake.set()
+
+    def running_count(self, tenant: TenantId) -> int:
+        """How many prompts of a tenant run."""
+        return sum(1 for _ in self._of(tenant))
 
     def interrupt(self, tenant: TenantId, prompt_id: str | None) -> bool:
         """Signal the tenant's running prompts (or the one named) to stop; False when there is none."""
@@ -169,10 +187,7 @@ class Dispatcher:
         while True:
             self._wake = wake = anyio.Event()
             try:
-                while len(self._running) < self._limits.concurrency:
-                    row = await self._claim()
-                    if row is None:
-                        break
+                while (row := await self._claim()) is not None:
                     running = self._running[row.tenant, row.prompt_id] = _Running(row)
                     if (row.tenant, row.prompt_id) in self._cancelled_early:
                         self._cancelled_early.discard((row.tenant, row.prompt_id))
@@ -182,23 +197,37 @@ class Dispatcher:
                 _log.exception("the queue cannot be read; trying again in %s s", RETRY_S)
                 await anyio.sleep(RETRY_S)
                 continue
-            await wake.wait()
+            with anyio.move_on_after(self._look_again_s):
+                await wake.wait()
 
     async def _claim(self) -> QueuedPrompt | None:
+        room = self._limits.concurrency - len(self._running)
+        if room + self._limits.reserve <= 0:
+            return None
         busy: dict[TenantId, int] = {}
         for tenant, _ in self._running:
             busy[tenant] = busy.get(tenant, 0) + 1
-        most = self._limits.tenant_concurrency or self._limits.concurrency
-        waiting = [tenant for tenant in await self._storage.waiting_tenants() if busy.get(tenant, 0) < most]
-        # Who runs least goes first; among equals, who has waited longest for a turn.
-        waiting.sort(key=lambda tenant: (busy.get(tenant, 0), self._tenant(tenant).last_turn))
-        for tenant in waiting:
+        waiting = await self._storage.waiting_tenants()
+        self._look_again_s = math.inf
+        for tenant in self._turns.order(waiting, busy):
+            count = busy.get(tenant, 0)
+            if (room <= 0 and count) or not await self._may_run_one_more(tenant, count):
+                continue
             row = await self._storage.claim_next(tenant, self._busy_clients(tenant))
             if row is not None:
-                self._turns += 1
-                self._tenant(tenant).last_turn = self._turns
+                self._turns.took(tenant, waiting)
                 return row
         return None
+
+    async def _may_run_one_more(self, tenant: TenantId, running: int) -> bool:
+        quotas = await self._quotas.of(tenant)
+        most = self._limits.tenant_concurrency or self._limits.concurrency
+        if running >= min(most, quotas.prompts or most):
+            return False
+        late = self._quotas.over_time(tenant)
+        if late is not None:
+            self._look_again_s = min(self._look_again_s, late.retry_after_s or 1.0, LOOK_AGAIN_S)
+        return late is None
 
     def _busy_clients(self, tenant: TenantId) -> set[str]:
         # ComfyUI runs one prompt at a time, and its clients rely on that: messages without a prompt's id, their order.

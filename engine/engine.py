@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any, Self
 from engine import replacements
 from engine.cache import CacheMode
 from engine.dispatcher import Dispatcher, EngineLimits
-from engine.errors import EngineClosedError
+from engine.errors import EngineClosedError, QueueFullError
 from engine.events import PackMessage
 from engine.executor import Workbench
 from engine.live_types import LiveTypes
 from engine.prompt import PromptRequest, Submitted, split_secrets
 from engine.prompt_hooks import pass_through
+from engine.quotas import QuotaBook
 from engine.registry import object_info
 from engine.storage import NewPrompt, QueuedPrompt, Storage
 from engine.streams import EventHub, EventStream
@@ -69,6 +70,16 @@ class QueueSnapshot:
         return len(self.running) + len(self.pending)
 
 
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """A tenant's prompts in figures."""
+
+    running: int
+    pending: int
+    history_entries: int
+    history_bytes: int
+
+
 class Engine:
     """Runs prompts of all tenants. Enter with ``async with``; leaving stops all runs, which start over next time."""
 
@@ -81,6 +92,7 @@ class Engine:
         storage: Storage,
         cache_mode: CacheMode | None = None,
         limits: EngineLimits | None = None,
+        quotas: QuotaBook | None = None,
         now_ms: Callable[[], int] = _now_ms,
     ) -> None:
         self.extensions = extensions
@@ -100,7 +112,10 @@ class Engine:
             self._limits.prompt.expansion_nodes,
             live=self._live,
         )
-        self._dispatcher = Dispatcher(bench, extensions, storage, cache_mode or CacheMode(), self._limits)
+        self._quotas = quotas or QuotaBook()
+        self._dispatcher = Dispatcher(
+            bench, extensions, storage, cache_mode or CacheMode(), self._limits, self._quotas
+        )
         store.on_pressure = self._dispatcher.give_way
         self._is_open = False
 
@@ -122,10 +137,16 @@ class Engine:
         """Validate and queue a prompt; when this returns, the prompt survives a crash.
 
         Raises:
-            PromptInvalidError, QueueFullError, DuplicatePromptError, EngineClosedError
+            PromptInvalidError, QueueFullError, DuplicatePromptError, EngineClosedError, QuotaExceededError
         """
         if not self._is_open:
             raise EngineClosedError
+        quotas = await self._quotas.check_prompt(tenant)
+        pending = min(self._limits.pending, quotas.queued or self._limits.pending)
+        if await self._storage.pending_count(tenant) >= pending:
+            # Before it is validated, which costs more than this: a flood is turned away cheaply.
+            self._quotas.note_refusal(tenant, "queued")
+            raise QueueFullError(pending, source=quotas.source("queued"))
         limits = self._limits.prompt
         valid = await validate(
             tenant, request, self.extensions, self.sandboxes, self._store, limits, self._live
@@ -145,7 +166,7 @@ class Engine:
                 request.front,
                 secrets,
             ),
-            limit=self._limits.pending,
+            limit=pending,
         )
         await self._dispatcher.queue_changed(tenant)
         self._dispatcher.wake()
@@ -159,6 +180,12 @@ class Engine:
         claimed = {row.prompt_id for row in running}
         waiting = [row for row in pending if row.prompt_id not in claimed]
         return QueueSnapshot(tuple(map(_item, running)), tuple(map(_item, waiting)))
+
+    async def counts(self, tenant: TenantId) -> Counts:
+        """How many prompts wait and run, and how large the history is; reads no prompt."""
+        pending = await self._storage.pending_count(tenant)
+        entries, nbytes = await self._storage.history_size(tenant)
+        return Counts(self._dispatcher.running_count(tenant), pending, entries, nbytes)
 
     async def delete_pending(self, tenant: TenantId, prompt_ids: Collection[str]) -> int:
         """Remove pending prompts; returns how many there were."""

@@ -46,9 +46,9 @@ class QueueFullError(EngineError):
 
     code = "queue-full"
 
-    def __init__(self, limit: int, *, nbytes: int | None = None) -> None:
+    def __init__(self, limit: int, *, nbytes: int | None = None, source: str = "") -> None:
         what = (
-            "its limit"
+            f"its limit{f' (quota queued: {source})' if source else ''}"
             if nbytes is None
             else f"and with this one more than {format_bytes(nbytes)}, its limit"
         )

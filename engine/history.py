@@ -4,13 +4,13 @@ transaction; queue.py decides which transaction that is."""
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from engine.database import decode, encode, history_table
+from engine.database import decode, history_table
 from policies import TenantId
 
 HISTORY_LIMIT = 10_000
@@ -20,37 +20,67 @@ _t = history_table.c
 _BATCH = 500  # ids per statement: databases bound the number of parameters
 
 
+READ_BYTES: Final = 64 * 1024 * 1024
+"""Of entries that one answer may hold: whoever asks for all gets the newest that fit."""
+
+
 async def append(
-    connection: AsyncConnection, tenant: TenantId, prompt_id: str, entry: Mapping[str, Any], *, limit: int
+    connection: AsyncConnection,
+    tenant: TenantId,
+    prompt_id: str,
+    document: bytes,
+    *,
+    limit: int,
+    most_bytes: int | None = None,
 ) -> None:
-    """Add an entry as the newest, replacing one of the same id, and drop the oldest beyond ``limit``."""
+    """Add an entry as the newest, replacing one of the same id, and drop the oldest beyond the two limits.
+
+    The newest stays, however large: whoever waited for it asks for it now.
+    """
     await connection.execute(
         sa.delete(history_table).where(_t.tenant == tenant, _t.prompt_id == prompt_id),
     )
     await connection.execute(
         sa.insert(history_table).values(
-            tenant=tenant, prompt_id=prompt_id, ended_ms=time.time_ns() // 1_000_000, document=encode(entry)
+            tenant=tenant,
+            prompt_id=prompt_id,
+            ended_ms=time.time_ns() // 1_000_000,
+            document=document,
+            nbytes=len(document),
         )
     )
-    # The first entry beyond the limit, counted from the newest; it and everything older goes.
-    beyond = (
-        sa.select(_t.sequence).where(_t.tenant == tenant).order_by(_t.sequence.desc()).offset(limit).limit(1)
-    )
-    last = (await connection.execute(beyond)).scalar_one_or_none()
-    if last is not None:
-        await connection.execute(
-            sa.delete(history_table).where(_t.tenant == tenant, _t.sequence <= last),
-        )
+    count, nbytes = await size(connection, tenant)
+    if count <= limit and (most_bytes is None or nbytes <= most_bytes):
+        return
+    newest = sa.select(_t.sequence, _t.nbytes).where(_t.tenant == tenant).order_by(_t.sequence.desc())
+    held = 0
+    for kept, row in enumerate((await connection.execute(newest)).all()):
+        held += row.nbytes
+        if kept and (kept >= limit or (most_bytes is not None and held > most_bytes)):
+            await connection.execute(
+                sa.delete(history_table).where(_t.tenant == tenant, _t.sequence <= row.sequence)
+            )
+            return
 
 
-async def entries(
+async def size(connection: AsyncConnection, tenant: TenantId) -> tuple[int, int]:
+    """How many entries a tenant has, and their bytes."""
+    query = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(_t.nbytes), 0)).where(_t.tenant == tenant)
+    count, nbytes = (await connection.execute(query)).one()
+    return int(count), int(nbytes)
+
+
+async def documents(
     connection: AsyncConnection, tenant: TenantId, *, max_items: int | None, offset: int | None
-) -> dict[str, Any]:
-    """Entries by prompt id, oldest first; see ``Storage.history`` for the two parameters."""
+) -> list[tuple[str, bytes]]:
+    """Entries as they are stored, oldest first; see ``Storage.history`` for the two parameters.
+
+    At most ``READ_BYTES`` of them (and one in any case): which, is decided from their sizes before any is read.
+    """
     if max_items is not None and max_items <= 0:
-        return {}
-    query = sa.select(_t.prompt_id, _t.document).where(_t.tenant == tenant)
-    from_newest = max_items is not None and (offset is None or offset < 0)
+        return []
+    query = sa.select(_t.sequence, _t.nbytes).where(_t.tenant == tenant)
+    from_newest = offset is None or offset < 0
     query = query.order_by(_t.sequence.desc() if from_newest else _t.sequence)
     if max_items is not None:
         query = query.limit(max_items)
@@ -58,8 +88,20 @@ async def entries(
         query = query.limit(HISTORY_LIMIT * 10)  # SQL dialects want a limit beside an offset
     if offset is not None and offset > 0:
         query = query.offset(offset)
-    rows = (await connection.execute(query)).all()
-    return {row.prompt_id: decode(row.document) for row in (reversed(rows) if from_newest else rows)}
+    wanted: list[int] = []
+    left = READ_BYTES
+    for row in (await connection.execute(query)).all():
+        left -= row.nbytes
+        if left < 0 and wanted:
+            break
+        wanted.append(row.sequence)
+    found: list[tuple[int, str, bytes]] = []
+    for start in range(0, len(wanted), _BATCH):
+        batch = sa.select(_t.sequence, _t.prompt_id, _t.document).where(
+            _t.sequence.in_(wanted[start : start + _BATCH])
+        )
+        found += [tuple(row) for row in (await connection.execute(batch)).all()]
+    return [(prompt_id, document) for _, prompt_id, document in sorted(found)]
 
 
 async def entry(connection: AsyncConnection, tenant: TenantId, prompt_id: str) -> Any | None:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from engine.database import encode
 from engine.errors import DuplicatePromptError, QueueFullError
 from engine.storage import NewPrompt, QueuedPrompt
 from policies import TenantId
@@ -43,6 +44,9 @@ class MemoryStorage:
         )
         self._pending[key] = row
         return row
+
+    async def pending_count(self, tenant: TenantId) -> int:
+        return len(await self.pending(tenant))
 
     async def waiting_tenants(self) -> Sequence[TenantId]:
         return list(dict.fromkeys(tenant for tenant, _ in self._pending))
@@ -87,6 +91,10 @@ class MemoryStorage:
             items = items[offset:]
             return dict(items if max_items is None else items[:max_items])
         return dict(items if max_items is None else items[len(items) - min(max_items, len(items)) :])
+
+    async def history_size(self, tenant: TenantId) -> tuple[int, int]:
+        entries = self._history.get(tenant, {})
+        return len(entries), sum(len(encode(entry)) for entry in entries.values())
 
     async def history_entry(self, tenant: TenantId, prompt_id: str) -> JSON | None:
         return self._history.get(tenant, {}).get(prompt_id)

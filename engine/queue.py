@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine import history as history_rows
 from engine.database import Database, counters_table, decode, encode, queue_table
+from engine.documents import decoded, encoded
 from engine.errors import DuplicatePromptError, QueueFullError
 from engine.history import HISTORY_LIMIT
 from engine.storage import NewPrompt, QueuedPrompt
@@ -32,9 +33,16 @@ _BATCH = 500  # ids per statement: databases bound the number of parameters
 class SqlStorage:
     """Queue and history of all tenants in one database; fulfils ``engine.storage.Storage``."""
 
-    def __init__(self, database: Database, *, history_limit: int = HISTORY_LIMIT) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        history_limit: int = HISTORY_LIMIT,
+        history_bytes: Callable[[TenantId], int | None] = lambda _tenant: None,
+    ) -> None:
         self._database = database
         self._history_limit = history_limit
+        self._history_bytes = history_bytes
 
     async def requeue_running(self) -> int:
         """At start: what was running when the host died is pending again."""
@@ -51,7 +59,7 @@ class SqlStorage:
             DuplicatePromptError: the id is pending or running already.
             QueueFullError: ``limit`` prompts are pending.
         """
-        document = encode([new.prompt, new.extra_data, list(new.outputs)])
+        document = await encoded([new.prompt, new.extra_data, list(new.outputs)])
         secrets = encode(new.secrets) if new.secrets else None
         async with self._database.write() as connection:
             await self._refuse_if_full(connection, new.tenant, limit, len(document))
@@ -80,6 +88,13 @@ class SqlStorage:
             secrets=new.secrets,
         )
 
+    async def pending_count(self, tenant: TenantId) -> int:
+        """How many prompts wait."""
+        query = sa.select(sa.func.count()).select_from(queue_table)
+        query = query.where(_q.tenant == tenant, _q.claimed.is_(None))
+        async with self._database.read() as connection:
+            return int((await connection.execute(query)).scalar_one())
+
     async def waiting_tenants(self) -> Sequence[TenantId]:
         """Tenants that have pending prompts, by name."""
         query = sa.select(_q.tenant).where(_q.claimed.is_(None)).distinct().order_by(_q.tenant)
@@ -106,11 +121,15 @@ class SqlStorage:
     async def finish(self, tenant: TenantId, prompt_id: str, entry: Mapping[str, Any]) -> None:
         """Move a prompt from the queue into the history; its secrets are gone with the row."""
         of_prompt = sa.and_(_q.tenant == tenant, _q.prompt_id == prompt_id)
+        most_bytes = self._history_bytes(tenant)
+        document = await encoded(entry)
         async with self._database.write() as connection:
             has_secrets = sa.select(sa.literal(1)).where(of_prompt, _q.secrets.is_not(None))
             scrub = (await connection.execute(has_secrets)).first() is not None
             await connection.execute(sa.delete(queue_table).where(of_prompt))
-            await history_rows.append(connection, tenant, prompt_id, entry, limit=self._history_limit)
+            await history_rows.append(
+                connection, tenant, prompt_id, document, limit=self._history_limit, most_bytes=most_bytes
+            )
         if scrub:
             await self._database.scrub()
 
@@ -149,9 +168,15 @@ class SqlStorage:
     async def history(
         self, tenant: TenantId, *, max_items: int | None = None, offset: int | None = None
     ) -> dict[str, Any]:
-        """Entries by prompt id, oldest first."""
+        """Entries by prompt id, oldest first; the newest of them where they are too many bytes to hold."""
         async with self._database.read() as connection:
-            return await history_rows.entries(connection, tenant, max_items=max_items, offset=offset)
+            rows = await history_rows.documents(connection, tenant, max_items=max_items, offset=offset)
+        return await decoded(rows)
+
+    async def history_size(self, tenant: TenantId) -> tuple[int, int]:
+        """Entries and bytes that are kept."""
+        async with self._database.read() as connection:
+            return await history_rows.size(connection, tenant)
 
     async def history_entry(self, tenant: TenantId, prompt_id: str) -> Any | None:
         """One entry, or None."""

@@ -80,6 +80,9 @@ class Storage(Protocol):
             QueueFullError: the tenant already has ``limit`` pending prompts.
         """
 
+    async def pending_count(self, tenant: TenantId) -> int:
+        """How many prompts wait."""
+
     async def waiting_tenants(self) -> Sequence[TenantId]:
         """Tenants that have pending prompts, in any stable order."""
 
@@ -92,7 +95,7 @@ class Storage(Protocol):
     async def finish(self, tenant: TenantId, prompt_id: str, entry: Mapping[str, JSON]) -> None:
         """Move a running prompt into the history with ``entry`` (ComfyUI's shape); durable when it returns.
 
-        Old entries beyond the implementation's cap (10,000 a tenant) are dropped, oldest first.
+        Old entries beyond the implementation's caps (10,000 a tenant, and its bytes) are dropped, oldest first.
         """
 
     async def pending(self, tenant: TenantId) -> Sequence[QueuedPrompt]:
@@ -112,6 +115,9 @@ class Storage(Protocol):
     ) -> dict[str, JSON]:
         """Entries by prompt id, oldest first. ``offset`` None or negative with ``max_items``: the last
         ``max_items``; ``offset`` >= 0: from the offset-th oldest; ``max_items`` 0: empty."""
+
+    async def history_size(self, tenant: TenantId) -> tuple[int, int]:
+        """Entries and bytes of the history."""
 
     async def history_entry(self, tenant: TenantId, prompt_id: str) -> JSON | None:
         """One entry, or None."""

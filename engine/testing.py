@@ -20,6 +20,7 @@ from engine.cache import CacheMode
 from engine.dispatcher import EngineLimits
 from engine.engine import Engine
 from engine.memory_storage import MemoryStorage
+from engine.quotas import QuotaBook
 from engine.registry import NodeType
 from engine.storage import Storage
 from engine.values import encode
@@ -259,6 +260,7 @@ class FakeSessions:
         cache_mode: CacheMode | None = None,
         limits: EngineLimits | None = None,
         now_ms: Callable[[], int] = lambda: 0,
+        quotas: QuotaBook | None = None,
     ) -> Engine:
         """An engine over these sandboxes."""
         return Engine(
@@ -269,6 +271,7 @@ class FakeSessions:
             cache_mode=cache_mode,
             limits=limits,
             now_ms=now_ms,
+            quotas=quotas,
         )
 
 

@@ -38,6 +38,7 @@ from policies.names import (
 from policies.network import Destination, parse_destination, plain_host, why_not_public
 from policies.path_entries import HostPath, TenantPath
 from policies.paths import open_beneath, resolve_beneath
+from policies.quotas import QUOTA_KEYS, Quotas, built_in_quotas
 from policies.seccomp import seccomp_profile
 from policies.store import PolicyStore
 from policies.text import safe_text
@@ -46,6 +47,7 @@ from policies.units import format_bytes, format_duration
 __all__ = [
     "CORE_EXTENSION",
     "LOCAL_TENANT",
+    "QUOTA_KEYS",
     "CeilingError",
     "Change",
     "Destination",
@@ -61,6 +63,7 @@ __all__ = [
     "PolicySyntaxError",
     "Problem",
     "PromptId",
+    "Quotas",
     "RingfenceError",
     "Row",
     "SandboxGroup",
@@ -70,6 +73,7 @@ __all__ = [
     "TenantId",
     "TenantPath",
     "asks_more",
+    "built_in_quotas",
     "compare",
     "explain",
     "format_bytes",

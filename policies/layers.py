@@ -16,7 +16,7 @@ from policies.path_entries import HostPath, TenantPath
 from policies.units import format_bytes, format_cpus, format_duration
 
 _SIZES = {
-    "memory", "tmp", "scratch", "shared_memory",
+    "memory", "tmp", "scratch", "shared_memory", "disk",
     "limits.output_bytes", "limits.log_bytes", "limits.message_bytes",
 }  # fmt: skip
 TIMES = {"timeouts.import", "timeouts.call", "timeouts.idle", "timeouts.grace", "build.timeout"}

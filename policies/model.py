@@ -49,6 +49,7 @@ from policies.fields import (
     check_variable_count,
 )
 from policies.path_entries import HostPath, Paths, TenantPath
+from policies.quotas import PartialQuotas
 from policies.strict import Strict, listed
 
 Isolation = Literal["runc", "gvisor"]
@@ -122,6 +123,10 @@ class _Values(Strict):
     """Size of the throwaway writable tree (the pack's own folder, HOME, caches); counts against `memory`."""
     shared_memory: Size | None = None
     """Bytes of live outputs the sandbox may hold in /dev/shm."""
+    disk: TmpfsSize | None = None
+    """Bytes that it may add to its writable directories on disk from one call to the next; over it, it is ended."""
+    disk_files: Count | None = None
+    """Files and directories that it may add there."""
     isolation: Isolation | None = None
     """`runc` (namespaces and seccomp) or `gvisor` (a kernel of its own; slower system calls)."""
     transport: Transport | None = None
@@ -189,6 +194,10 @@ class Ceilings(Strict):
     """Most for `scratch`."""
     shared_memory: Size | None = None
     """Most for `shared_memory`."""
+    disk: TmpfsSize | None = None
+    """Most for `disk`."""
+    disk_files: Count | None = None
+    """Most for `disk_files`."""
     gpus: GpuCount | None = None
     """Largest number of GPUs."""
     routes: bool | None = None
@@ -218,6 +227,8 @@ class TenantSection(Strict):
     """Lower ceilings for this tenant; the general ones hold as well."""
     path_roots: Annotated[tuple[PathRoot, ...], BeforeValidator(listed)] | None = None
     """Where this tenant's `host` paths may lie, inside the general `path_roots`; all of those unless named."""
+    quotas: PartialQuotas | None = None
+    """What this tenant may use in all, where that differs from the general `quotas`."""
 
 
 class DefaultsFile(Strict):
@@ -230,7 +241,9 @@ class DefaultsFile(Strict):
     path_roots: Annotated[tuple[PathRoot, ...], BeforeValidator(listed)] | None = None
     """Directories of the machine below which `host` paths may lie; none unless named."""
     tenants: dict[TenantName, TenantSection] | None = None
-    """Per tenant: lower ceilings and fewer path roots."""
+    """Per tenant: lower ceilings, fewer path roots, other quotas."""
+    quotas: PartialQuotas | None = None
+    """What each tenant may use in all."""
 
 
 # --- what holds in the end ------------------------------------------------------------------------------------
@@ -289,6 +302,8 @@ class EffectivePolicy(Strict):
     tmp: int
     scratch: int
     shared_memory: int
+    disk: int
+    disk_files: int
     isolation: Isolation
     transport: Transport
     network: Network

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from policies.difference import compare
-from policies.errors import PolicyError
+from policies.errors import PolicyError, place
 from policies.files import SHIPPED, PolicyFiles
 from policies.load import Loaded, load_defaults, load_policy, read_file
 from policies.merge import merge
@@ -27,6 +27,7 @@ from policies.names import (
     parse_extension_name,
     parse_tenant_id,
 )
+from policies.quotas import QUOTA_KEYS, PartialQuotas, Quotas, merged_quotas
 from policies.schema import defaults_schema, policy_schema
 
 
@@ -80,6 +81,26 @@ class PolicyStore:
     def tenants(self) -> tuple[TenantId, ...]:
         """The tenants that have policies of their own or a section in `default.yaml`."""
         return self._files.tenants()
+
+    def quotas(self, tenant: TenantId) -> Quotas:
+        """What `tenant` may use in all, from the file as it is now.
+
+        Raises: PolicyError and its kinds when `default.yaml` is wrong.
+        """
+        defaults = self._defaults()
+        own = (defaults.value.tenants or {}).get(tenant)
+        layers: list[tuple[PartialQuotas | None, dict[str, str]]] = []
+        for partial, path in (
+            (defaults.value.quotas, ("quotas",)),
+            (own.quotas if own else None, ("tenants", tenant, "quotas")),
+        ):
+            lines = {
+                key: place(defaults.file, defaults.tree.position((*path, key))[0])
+                for key in QUOTA_KEYS
+                if partial is not None and getattr(partial, key) is not None
+            }
+            layers.append((partial, lines))
+        return merged_quotas(layers)
 
     def check(self, file: Path, tenant: TenantId = LOCAL_TENANT) -> EffectivePolicy:
         """The effective policy that `file` would give here; a file named default.yaml is checked as such.

@@ -51,11 +51,14 @@ from sandbox.manager import ManagerLimits, SandboxInfo, SandboxManager, SandboxS
 from sandbox.node_state import MAX_STATE, MAX_STATE_NAMES, NodeStates, StateHolder
 from sandbox.pack_toml import parse_toml
 from sandbox.places import Places
+from sandbox.rates import Allowance
+from sandbox.shares import Share
 from sandbox.tensors import TensorStore
 
 __all__ = [
     "MAX_STATE",
     "MAX_STATE_NAMES",
+    "Allowance",
     "Attempt",
     "BuildSettings",
     "CallTimeoutError",
@@ -100,6 +103,7 @@ __all__ = [
     "SandboxManager",
     "SandboxState",
     "Session",
+    "Share",
     "StartError",
     "StateHolder",
     "StoreLimits",

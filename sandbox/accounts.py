@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,6 +25,8 @@ class StoreLimits:
     """All tenants together; the size of /dev/shm ends it earlier."""
     tenant_objects: int = 65_536
     """Files per tenant; each costs an inode and, while its maker lives, one of our descriptors."""
+    bytes_of: Callable[[TenantId], int | None] = lambda _tenant: None
+    """A tenant's own cap, where it has one; it may be lower than ``tenant_bytes``, never higher."""
     sandbox_files: int = 1_024
     """Files a sandbox has asked for and not yet published or discarded; each holds one of our descriptors."""
 
@@ -96,10 +99,10 @@ class Ledger:
             )
             return Refusal(QuotaError(text, "raise 'shared_memory' or return less"), by_sandbox=True)
         used = self._bytes[tenant]
-        if used + asked > limits.tenant_bytes:
-            text = _over(
-                f"tenant '{tenant}': shared memory quota {human_bytes(limits.tenant_bytes)}", asked, used
-            )
+        own = limits.bytes_of(tenant)
+        most = limits.tenant_bytes if own is None else min(own, limits.tenant_bytes)
+        if used + asked > most:
+            text = _over(f"tenant '{tenant}': shared memory quota {human_bytes(most)}", asked, used)
             return Refusal(QuotaError(text, "free the cache (POST /free) or raise the tenant's quota"), False)
         if self._objects[tenant] >= limits.tenant_objects:
             text = f"tenant '{tenant}' holds {limits.tenant_objects} objects in /dev/shm, the most allowed"

@@ -25,12 +25,23 @@ from policies import EffectivePolicy, ExtensionName, SandboxId, TenantId, own_fo
 from runtime import wire
 from sandbox import messages
 from sandbox.calls import EventSink
+from sandbox.disk_watch import (
+    BUSY_LOOK_S,
+    IDLE_LOOK_S,
+    LOOK_SHARE,
+    DiskWatch,
+    Found,
+    disk_threads,
+    writable_directories,
+)
 from sandbox.egress import EgressGate, EgressOffice
 from sandbox.errors import EndedError, ProtocolViolationError, SandboxError, StartError
+from sandbox.figures import human_bytes
 from sandbox.launcher import failure
 from sandbox.launcher.attachment import Tail
 from sandbox.launcher.verbs import Ending, LaunchedSandbox, Launcher, SandboxRequest, Usage
 from sandbox.logbook import Logbook
+from sandbox.metering import Metering
 from sandbox.node_state import NodeStates
 from sandbox.peer import ConversationEndedError, Peer, RemoteCallError
 from sandbox.places import Places
@@ -58,6 +69,7 @@ class Surroundings:
     states: NodeStates | None = None
     resources: ResourceShelf | None = None
     egress: EgressOffice | None = None
+    metering: Metering | None = None
 
 
 class Sandbox:
@@ -86,6 +98,8 @@ class Sandbox:
         """Calls that run or wait for their turn; not idle while there are any."""
         self.used_at = time.monotonic()
         self._quiet = anyio.Event()
+        self.on_quiet: Callable[[], None] = lambda: None
+        """Called when its last call has ended."""
         self.turn = anyio.Lock(fast_acquire=True)
         """Held by the one synchronous node function that runs."""
         self.ended_by: SandboxError | None = None
@@ -103,6 +117,8 @@ class Sandbox:
         self._peer: Peer | None = None
         self._stderr = Tail()
         self._gate: EgressGate | None = None
+        self._disk: DiskWatch | None = None
+        self._cpu_s = 0.0
         self.services = Services(
             request.sandbox,
             request.tenant,
@@ -180,6 +196,8 @@ class Sandbox:
     def busy(self) -> Iterator[None]:
         """Counts as used meanwhile: neither idle nor retired."""
         self.calls += 1
+        if self.calls == 1 and self._disk is not None:
+            self._disk.begin_call()
         try:
             yield
         finally:
@@ -188,6 +206,7 @@ class Sandbox:
             if not self.calls:
                 self._quiet.set()
                 self._quiet = anyio.Event()
+                self.on_quiet()
 
     async def quiet(self) -> None:
         """Wait until no call runs or waits."""
@@ -335,6 +354,7 @@ class Sandbox:
             except ConversationEndedError:
                 pass  # the reader knows why
             group.start_soon(self._end_when_idle)
+            group.start_soon(self._watch_disk)
             await self._closing.wait()
             group.cancel_scope.cancel()
         return hung_up and self._reason is None
@@ -362,6 +382,50 @@ class Sandbox:
             return
         self.seconds["hello"] = time.perf_counter() - began
         self._ready.set()
+
+    async def meter(self, metering: Metering, elapsed_s: float) -> str | None:
+        """Tell who counts it what was used since the last time; why its tenant may use no more, when that is so."""
+        usage = await self._around.launcher.stats(self.id)
+        cpu_s = self._cpu_s if usage.cpu_s is None else usage.cpu_s
+        used, self._cpu_s = max(0.0, cpu_s - self._cpu_s), cpu_s
+        return metering.charge_time(self.tenant, used, elapsed_s * len(self.policy.gpus))
+
+    async def _watch_disk(self) -> None:
+        launched = self.launched
+        if launched is None:
+            return
+        roots = writable_directories(self._around.places.tenant(self.tenant), self.policy, self.request)
+        if not roots:
+            return
+        watch = self._disk = DiskWatch(roots, launched.uid, self.policy.disk_files)
+        while True:
+            began = time.monotonic()
+            found = await anyio.to_thread.run_sync(watch.look, limiter=disk_threads())
+            took = time.monotonic() - began
+            reason = self._disk_reason(watch, found)
+            if reason is not None:
+                self.end(reason)
+                return
+            pause = BUSY_LOOK_S if self.calls else IDLE_LOOK_S
+            with anyio.move_on_after(max(pause, LOOK_SHARE * took)):
+                await watch.called.wait()  # a call after a pause: look from its beginning on
+
+    def _disk_reason(self, watch: DiskWatch, found: Found) -> EndedError | None:
+        if found.hidden:
+            return failure.hides_files(self.names, found.hidden)
+        nbytes, files, since_last = watch.grown(found)
+        if nbytes > self.policy.disk:
+            return failure.over_disk(
+                self.names, "disk", human_bytes(self.policy.disk), f"{human_bytes(nbytes)} in one call"
+            )
+        if files > self.policy.disk_files:
+            limit = str(self.policy.disk_files)
+            return failure.over_disk(
+                self.names, "disk_files", limit, f"{files} files and directories in one call"
+            )
+        metering = self._around.metering
+        over = metering.charge_disk(self.tenant, since_last) if metering and since_last else None
+        return failure.over_quota(self.names, over) if over and since_last > 0 else None
 
     async def _end_when_idle(self) -> None:
         idle_s = self.policy.timeouts.idle_s

@@ -36,16 +36,20 @@ from sandbox.launcher import failure
 from sandbox.launcher.verbs import Launcher, SandboxRequest, Usage
 from sandbox.lifecycle import Sandbox, Surroundings, ended_copy
 from sandbox.logbook import Logbook, LogLine
+from sandbox.metering import Metering
 from sandbox.node_state import NodeStates
 from sandbox.places import Places
 from sandbox.resources import ResourceShelf
 from sandbox.session import ExtensionSession
+from sandbox.shares import Place, Share, ShareOf, decide
 from sandbox.tensors import TensorStore
 
 log = logging.getLogger(__name__)
 
 POLICY_FRESH_S: Final = 1.0
 """How old a reading of the policy files may be; an edit holds from the next start after that."""
+METER_S: Final = 1.0
+"""How often the counters of the sandboxes are read."""
 _LOGS_KEPT: Final = 64
 _SHUTDOWN_S: Final = 60.0
 
@@ -86,6 +90,10 @@ class ManagerLimits:
     max_sandboxes: int = 32
     quarantine_after: int = 3
     wait_for_room_s: float = 60.0
+    metering: Metering | None = None
+    """Who counts CPU time, GPU time and disk of each tenant."""
+    share_of: ShareOf = lambda _tenant: Share()
+    """What each tenant may have of the sandboxes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +160,14 @@ class SandboxManager:
         self._store = store
         self._limits = limits or ManagerLimits()
         self._around = Surroundings(
-            launcher, store, places, events, states, ResourceShelf(store, places), egress
+            launcher,
+            store,
+            places,
+            events,
+            states,
+            ResourceShelf(store, places),
+            egress,
+            self._limits.metering,
         )
         self._health = Health(self._limits.quarantine_after)
         self._current: dict[_Key, _Tenancy] = {}
@@ -160,7 +175,9 @@ class SandboxManager:
         self._read: dict[tuple[TenantId, ExtensionName], tuple[float, EffectivePolicy]] = {}
         self._usage: dict[SandboxId, Usage] = {}
         self._old_logs: OrderedDict[SandboxId, tuple[TenantId, Logbook]] = OrderedDict()
-        self._room = anyio.Condition()
+        self._admitted: dict[SandboxId, None] = {}
+        """Who has a place; all others of ``_all`` wait for one, in the order of their beginning."""
+        self._places_changed = anyio.Event()
         self._stack = AsyncExitStack()
         self._is_closing = False
 
@@ -169,6 +186,7 @@ class SandboxManager:
         self._group = await self._stack.enter_async_context(anyio.create_task_group())
         await self._group.start(self._follow_launcher)
         self._store.on_lease_break = self._on_lease_break
+        self._group.start_soon(self._meter)
         return self
 
     async def __aexit__(
@@ -305,6 +323,7 @@ class SandboxManager:
             extension_of_call=calls.extension_of,
             node_of_call=calls.node_of,
         )
+        sandbox.on_quiet = self._change_places
         tenancy = _Tenancy(sandbox, key, {}, {item.name: item for item in plan.files}, calls)
         self._current[key] = tenancy
         self._all[sandbox.id] = tenancy
@@ -314,16 +333,16 @@ class SandboxManager:
     async def _live(self, tenancy: _Tenancy) -> None:
         sandbox = tenancy.sandbox
         try:
-            if await self._make_room(tenancy):
+            refusal = await self._make_room(tenancy)
+            if not refusal:
                 await sandbox.live()
             else:
-                sandbox.never_started(
-                    StartError(
-                        f"{self._limits.max_sandboxes} sandboxes run and all are busy",
-                        "try again, or raise the host's number of sandboxes",
-                    )
-                )
+                advice = "try again, or raise the host's number of sandboxes (RINGFENCE_MAX_SANDBOXES)"
+                if refusal.startswith("tenant"):
+                    advice = "run fewer packs at once, or have the quota in default.yaml raised"
+                sandbox.never_started(StartError(refusal, advice))
         finally:
+            self._admitted.pop(sandbox.id, None)
             self._all.pop(sandbox.id, None)
             self._usage.pop(sandbox.id, None)
             if self._current.get(tenancy.key) is tenancy:
@@ -333,34 +352,38 @@ class SandboxManager:
                 self._old_logs.popitem(last=False)
             if not sandbox.is_deliberate and sandbox.ended_by is not None:
                 self._health.died(tenancy.key.owner, sandbox.ended_by.message)
-            with anyio.CancelScope(shield=True):
-                async with self._room:
-                    self._room.notify_all()
+            self._change_places()
 
-    async def _make_room(self, tenancy: _Tenancy) -> bool:
-        """Wait until fewer than the most sandboxes run, ending the one that was idle longest if need be."""
+    async def _make_room(self, tenancy: _Tenancy) -> str:
+        """Wait for a place, ending an idle sandbox if need be (``shares.py`` says whose); else why there is none."""
+        because = ""
         with anyio.move_on_after(self._limits.wait_for_room_s):
-            async with self._room:
-                while self._running_before(tenancy) >= self._limits.max_sandboxes:
-                    idle = [
-                        other.sandbox
-                        for other in self._all.values()
-                        if not other.sandbox.calls
-                        and not other.sandbox.is_starting
-                        and not other.sandbox.is_ending
-                    ]
-                    if idle:
-                        oldest = min(idle, key=lambda sandbox: sandbox.used_at)
-                        oldest.end(
-                            failure.stopped(oldest.names, "another sandbox needed its place"), deliberate=True
-                        )
-                    await self._room.wait()
-            return True
-        return False
+            while True:
+                changed = self._places_changed
+                held = [_place(self._all[sandbox]) for sandbox in self._admitted if sandbox in self._all]
+                waiting = [
+                    _place(other) for other in self._all.values() if other.sandbox.id not in self._admitted
+                ]
+                most, share_of = self._limits.max_sandboxes, self._limits.share_of
+                decision = decide(_place(tenancy), held, waiting, most, share_of)
+                if decision.may_enter:
+                    self._admitted[tenancy.sandbox.id] = None
+                    self._change_places()
+                    return ""
+                because = decision.because
+                if decision.is_final:
+                    break
+                ending = sum(self._all[place.sandbox].sandbox.is_ending for place in held)
+                if decision.ends is not None and ending < len(waiting):
+                    idle = self._all[decision.ends].sandbox
+                    idle.end(failure.stopped(idle.names, "another sandbox needed its place"), deliberate=True)
+                await changed.wait()
+        return because
 
-    def _running_before(self, tenancy: _Tenancy) -> int:
-        """Sandboxes that began before this one; they are in order of their beginning."""
-        return list(self._all).index(tenancy.sandbox.id)
+    def _change_places(self) -> None:
+        """A place became free, or a sandbox idle: whoever waits looks again."""
+        self._places_changed.set()
+        self._places_changed = anyio.Event()
 
     async def _retire(self, tenancy: _Tenancy) -> None:
         """End a sandbox whose policy or code is no longer the current one, once its calls are done."""
@@ -384,6 +407,22 @@ class SandboxManager:
                     tenancy.sandbox.note_death()
                 else:
                     tenancy.sandbox.note_oom()
+
+    async def _meter(self) -> None:
+        """What each sandbox uses up, told to whoever counts it; over its tenant's quota, those that work are ended."""
+        metering = self._limits.metering
+        if metering is None:
+            return
+        while True:
+            before = time.monotonic()
+            await anyio.sleep(METER_S)
+            for tenancy in list(self._all.values()):
+                sandbox = tenancy.sandbox
+                if sandbox.launched is None or sandbox.is_ending:
+                    continue
+                over = await sandbox.meter(metering, time.monotonic() - before)
+                if over and sandbox.calls and not sandbox.is_ending:
+                    sandbox.end(failure.over_quota(sandbox.names, over), deliberate=True)
 
     def _on_lease_break(self, sandbox: SandboxId) -> None:
         tenancy = self._all.get(sandbox)
@@ -459,6 +498,12 @@ class SandboxManager:
             pids_used=used.pids,
             pids_limit=sandbox.policy.pids,
         )
+
+
+def _place(tenancy: _Tenancy) -> Place:
+    sandbox = tenancy.sandbox
+    is_idle = not (sandbox.calls or sandbox.is_starting or sandbox.is_ending)
+    return Place(sandbox.id, sandbox.tenant, sandbox.policy.memory, is_idle, sandbox.used_at)
 
 
 def _state(sandbox: Sandbox) -> SandboxState:

@@ -25,6 +25,13 @@ _TOKEN_COLUMNS = (
     Column("USED", right=True),
     Column("EXPIRES", right=True),
 )
+_QUOTA_COLUMNS = (
+    Column("QUOTA", keep=True),
+    Column("USED", right=True),
+    Column("LIMIT", right=True),
+    Column("FROM"),
+)
+_SIZES = frozenset({"memory", "shared_memory", "disk", "upload", "history"})
 _PATH = "/ringfence/v1/tenants"
 _TOKENS = "/ringfence/v1/tokens"
 _LIFE = re.compile(r"([1-9][0-9]{0,5})([hd])")
@@ -51,6 +58,40 @@ def list_tenants(
         return
     rows = [(item["name"], ago(item["created_ms"]), ago(item["rotated_ms"])) for item in answer["tenants"]]
     print_table(_COLUMNS, rows, empty="no tenants: single-user mode")
+
+
+@app.command("show")
+def show(
+    name: NameArgument, url: UrlOption = DEFAULT_URL, token: TokenOption = None, as_json: JsonOption = False
+) -> None:
+    """Show a tenant's quotas: what holds, where that is written, and how much is used."""
+    from urllib.parse import quote
+
+    answer = server(url, token).call("GET", f"{_PATH}/{quote(name, safe='')}/usage")
+    if as_json:
+        print_json(answer)
+        return
+    rows = [
+        (key, _figure(key, item["used"]), _figure(key, item["limit"]), item["source"])
+        for key, item in answer["quotas"].items()
+    ]
+    print_table(_QUOTA_COLUMNS, rows, empty="no quotas")
+
+
+def _figure(quota: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    if quota in _SIZES:
+        return _size(int(value))
+    return f"{value:g}" if quota != "window" else f"{value:g} s"
+
+
+def _size(count: float) -> str:
+    units = ["B", "KiB", "MiB", "GiB"]
+    while count >= 1024 and len(units) > 1:
+        count /= 1024
+        units.pop(0)
+    return f"{count:.4g} {units[0]}"
 
 
 @app.command("rotate-token")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from typing import Any
+from typing import Any, cast
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -16,10 +16,13 @@ from api.auth import ForbiddenError
 from api.bodies import BodyError, read_object
 from api.errors import OrjsonResponse
 from api.services import Caller, Have, Operator
+from api.usage import usage_of
+from api.websocket import Connections
 from engine import (
     ALL_SCOPES,
     FIRST_TOKEN,
     Tenant,
+    TenantUnknownError,
     Token,
     parse_scopes,
     parse_token_name,
@@ -126,6 +129,19 @@ def _shown_token(token: Token) -> dict[str, Any]:
         "expires_ms": token.expires_ms,
         "used_ms": token.used_ms,
     }
+
+
+@router.get("/tenants/{name}/usage")
+async def tenant_usage(name: str, request: Request, services: Have, caller: Caller) -> Response:
+    """What holds for a tenant, where that is written, and how much of it is used; of one's own, or for the operator."""
+    if not caller.is_operator and name != caller.tenant:
+        # The same words whether or not there is such a tenant.
+        raise ForbiddenError("this is another tenant's", hint="ask for your own")
+    tenant = parse_tenant_id(name)
+    if not await services.tenants.exists(tenant):
+        raise TenantUnknownError(f"there is no tenant '{tenant}'", hint="see them all: ringfence tenant list")
+    open_sockets = cast("Connections", request.app.state.connections).open_of(tenant)
+    return OrjsonResponse(await usage_of(services, tenant, open_sockets))
 
 
 def _shown(tenant: Tenant) -> dict[str, Any]:

@@ -17,6 +17,7 @@ class Cgroup:
     memory: Path | None
     pids: Path | None
     unified: bool
+    cpu: Path | None = None
 
     def usage(self) -> Usage:
         """What it uses now; None for whatever cannot be read. Blocking."""
@@ -26,12 +27,14 @@ class Cgroup:
                 pids=_number(self.pids, "pids.current"),
                 oom_kills=_entry(self.memory, "memory.events", "oom_kill"),
                 pids_refused=_entry(self.pids, "pids.events", "max"),
+                cpu_s=_seconds(_entry(self.cpu, "cpu.stat", "usage_usec"), 1e6),
             )
         return Usage(
             memory=_number(self.memory, "memory.usage_in_bytes"),
             pids=_number(self.pids, "pids.current"),
             oom_kills=_entry(self.memory, "memory.oom_control", "oom_kill"),
             pids_refused=_entry(self.pids, "pids.events", "max"),
+            cpu_s=_seconds(_number(self.cpu, "cpuacct.usage"), 1e9),
         )
 
 
@@ -42,12 +45,13 @@ def find(container: str, pid: int, root: Path = ROOT, proc: Path = Path("/proc")
     if unified:
         names = [own.get(""), f"/system.slice/docker-{container}.scope", f"/docker/{container}"]
         found = _first(root, names)
-        return Cgroup(found, found, unified=True)
+        return Cgroup(found, found, unified=True, cpu=found)
     customs = [f"/docker/{container}", f"/system.slice/docker-{container}.scope"]
     return Cgroup(
         memory=_first(root / "memory", [own.get("memory"), *customs]),
         pids=_first(root / "pids", [own.get("pids"), *customs]),
         unified=False,
+        cpu=_first(root / "cpuacct", [own.get("cpuacct"), *customs]),
     )
 
 
@@ -78,6 +82,10 @@ def _number(directory: Path | None, name: str) -> int | None:
         return int((directory / name).read_text())
     except (OSError, ValueError):
         return None
+
+
+def _seconds(count: int | None, per_second: float) -> float | None:
+    return None if count is None else count / per_second
 
 
 def _entry(directory: Path | None, name: str, key: str) -> int | None:

@@ -104,6 +104,26 @@ def unresponsive(names: Names, what: str) -> EndedError:
     return _ended(names, text, "", "time", figure)
 
 
+def over_quota(names: Names, said: str) -> EndedError:
+    """Its tenant has used up a quota that it was using; ``said`` names the quota, the figure and the limit."""
+    quota = next(
+        (word for word in ("cpu_seconds", "gpu_seconds", "disk", "files") if f"'{word}'" in said), "quota"
+    )
+    return _ended(names, said, "wait, or have the quota in default.yaml raised", quota, "")
+
+
+def over_disk(names: Names, key: str, limit: str, figure: str) -> EndedError:
+    """It wrote more to disk than its policy allows."""
+    text = f"it added {figure} to its directories on disk: {key} cap {names.cap(key, limit)}"
+    return _ended(names, text, f"raise '{key}', or write less in one call", "disk", figure)
+
+
+def hides_files(names: Names, what: str) -> EndedError:
+    """It made something on disk that cannot be counted."""
+    text = f"it made {what} on disk, which cannot be counted against its disk cap"
+    return _ended(names, text, "leave directories readable and shallow", "disk", "")
+
+
 def stopped(names: Names, why: str) -> EndedError:
     """Ended on purpose, by us."""
     return _ended(names, why, "run it again", "stopped", "")

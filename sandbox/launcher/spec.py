@@ -21,6 +21,7 @@ LABEL: Final = "ringfence"
 MIB: Final = 1024 * 1024
 RUNTIME_IN_IMAGE: Final = "/opt/ringfence/ringfence_runtime"
 _INODES: Final = 131_072
+_CPU_SHARES: Final = 256  # what everything else on a machine has is 1024
 _SHM: Final = 64 * MIB
 
 
@@ -128,9 +129,12 @@ def _host_config(identity: Identity, policy: EffectivePolicy, mounts: Sequence[M
         "OomKillDisable": False,
         "OomScoreAdj": 500,  # when the machine itself runs out, a sandbox goes before anything of the operator's
         "NanoCpus": round(policy.cpus * 1_000_000_000),
+        "CpuShares": _CPU_SHARES,  # when all cores are wanted, the host, which serves everybody, gets its time first
         "PidsLimit": policy.pids,
         "Ulimits": [
             {"Name": "nofile", "Soft": policy.nofile, "Hard": policy.nofile},
+            # One file: the disk watch sees what was written, this refuses a single giant before it is.
+            {"Name": "fsize", "Soft": _largest_file(policy), "Hard": _largest_file(policy)},
             {"Name": "core", "Soft": 0, "Hard": 0},
             {"Name": "memlock", "Soft": 0, "Hard": 0},  # locked pages could not be taken back
             {"Name": "msgqueue", "Soft": 0, "Hard": 0},  # kernel memory outside the memory cap
@@ -155,6 +159,10 @@ def _host_config(identity: Identity, policy: EffectivePolicy, mounts: Sequence[M
         "RestartPolicy": {"Name": "no"},
         "Init": False,
     }
+
+
+def _largest_file(policy: EffectivePolicy) -> int:
+    return max(policy.disk, policy.shared_memory, policy.tmp, policy.scratch)
 
 
 def _device_requests(policy: EffectivePolicy) -> list[dict[str, Any]]:

@@ -87,6 +87,8 @@ class Usage:
     pids: int | None = None
     oom_kills: int | None = None
     pids_refused: int | None = None
+    cpu_s: float | None = None
+    """CPU time since its start, all its processes together, those that are gone too."""
 
 
 @dataclass(frozen=True, slots=True)

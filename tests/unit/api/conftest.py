@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from api.app import create_app
 from api.services import Services
 from api.settings import Settings
-from engine import Database, SqlStorage, TenantRegistry
+from engine import Database, QuotaBook, SqlStorage, TenantRegistry
 from policies import PolicyStore
 from tests.unit.api.fakes import FakeEngine, FakeMedia
 
@@ -63,11 +63,13 @@ async def fake_wiring(settings: Settings) -> AsyncIterator[Services]:
         engine = FakeEngine(SqlStorage(database), settings)
         token = settings.operator_token
         assert token is not None
+        policies = PolicyStore(settings.policies_path)
         yield Services(
             settings=settings,
             database=database,
             tenants=tenants,
-            policies=PolicyStore(settings.policies_path),
+            policies=policies,
+            quotas=QuotaBook(policies, settings.data_dir),
             engine=engine,  # type: ignore[arg-type]
             media=FakeMedia(),  # type: ignore[arg-type]
             operator_token=token.get_secret_value(),

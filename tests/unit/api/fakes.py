@@ -14,6 +14,7 @@ import anyio.to_thread
 
 from api.settings import Settings
 from engine import (
+    Counts,
     GitSource,
     NewPrompt,
     Origin,
@@ -316,6 +317,10 @@ class FakeEngine:
         claimed = {row.prompt_id for row in running}
         pending = [row for row in pending if row.prompt_id not in claimed]
         return QueueSnapshot(tuple(map(_item, running)), tuple(map(_item, pending)))
+
+    async def counts(self, tenant: TenantId) -> Counts:
+        running, waiting = await self.storage.running(tenant), await self.storage.pending_count(tenant)
+        return Counts(len(running), waiting, *await self.storage.history_size(tenant))
 
     async def delete_pending(self, tenant: TenantId, prompt_ids: Collection[str]) -> int:
         return len(await self.storage.remove(tenant, prompt_ids))

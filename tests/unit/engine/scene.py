@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import anyio
 
-from engine import CacheMode, Engine, EngineLimits, PromptRequest, Storage, Submitted
+from engine import CacheMode, Engine, EngineLimits, PromptRequest, QuotaBook, Storage, Submitted
 from engine import events as ev
 from engine.testing import FakeNode, FakeSessions, MemoryStorage, Tensor, until_ended
 from policies import LOCAL_TENANT, TenantId
@@ -43,11 +43,12 @@ class Stage:
         cache: str = "classic",
         limits: EngineLimits | None = None,
         storage: Storage | None = None,
+        quotas: QuotaBook | None = None,
     ) -> None:
         self.sessions = FakeSessions(*BASICS, *nodes)
         self.storage = storage or MemoryStorage()
         self.engine: Engine = self.sessions.engine(
-            storage=self.storage, cache_mode=CacheMode.parse(cache), limits=limits
+            storage=self.storage, cache_mode=CacheMode.parse(cache), limits=limits, quotas=quotas
         )
 
     async def __aenter__(self) -> Self:

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from policies import fields
+from policies import QUOTA_KEYS, fields, format_bytes, format_duration
 from policies.builtin import BUILT_IN
 from policies.egress import Secret
 from policies.layers import flatten, written
 from policies.load import load_defaults, load_policy
 from policies.model import DefaultsFile, PartialPolicy, TenantSection
 from policies.path_entries import HostPath, TenantPath
+from policies.quotas import BUILT_IN_QUOTAS
 
 ROOT = Path(__file__).parents[3]
 DOCUMENT = (ROOT / "docs" / "policy-reference.md").read_text()
@@ -75,6 +76,16 @@ def test_the_reference_has_exactly_the_keys_of_the_defaults_file() -> None:
     assert set(DEFAULT_KEYS) == set(DefaultsFile.model_fields) | {
         f"tenants.<tenant>.{key}" for key in TenantSection.model_fields
     }
+
+
+def test_the_reference_has_exactly_the_quotas_and_their_defaults() -> None:
+    table = rows(section("## Quotas of a tenant"))
+    assert tuple(table) == QUOTA_KEYS
+    for key, (_, default, *_rest) in table.items():
+        value = getattr(BUILT_IN_QUOTAS, key)
+        size = key in ("disk", "history")
+        shown = format_bytes(value) if size else format_duration(value) if key == "window" else str(value)
+        assert default == ("-" if value is None else f"`{shown}`"), key
 
 
 def test_the_reference_states_the_real_defaults_and_ceilings() -> None:

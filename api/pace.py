@@ -1,0 +1,97 @@
+"""How often one socket hears about progress and about the length of the queue. Everything else passes at once and in its order.
+
+A client hears every change until they come faster than anybody looks; from there on the latest state is sent so many
+times a second. Nothing final is lost: what is held back goes out before the prompt's end is said, and a node's own
+progress before it is said that a node began or has something to show.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from engine.events import (
+    Event,
+    NodeExecuted,
+    NodeStarted,
+    ProgressChanged,
+    PromptEnded,
+    PromptEvent,
+    PromptFailed,
+    PromptInterrupted,
+    PromptSucceeded,
+    QueueChanged,
+)
+from sandbox import Allowance
+
+PER_S: Final = 10.0
+BURST: Final = 100.0
+_ENDS: Final = (PromptSucceeded, PromptFailed, PromptInterrupted, PromptEnded)
+_HELD: Final = 256
+_QUEUE: Final = ""  # no prompt has this id
+
+_Key = tuple[str, str | None]
+
+
+class Pace:
+    """What one socket is told now, and what a little later."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._allowance = Allowance(PER_S, BURST)
+        self._held: dict[_Key, Event] = {}
+        self._since = math.inf
+
+    def due_s(self) -> float:
+        """How long it may wait for the next event until something held back is due."""
+        return max(0.0, self._since + 1 / PER_S - self._clock()) if self._held else math.inf
+
+    def pass_on(self, event: Event) -> list[Event]:
+        """What to tell now that this happened."""
+        if not isinstance(event, ProgressChanged | QueueChanged):
+            return [*self._before(event), event]
+        key = _key(event)
+        before = self._held.pop(key, None)
+        if isinstance(event, ProgressChanged) and isinstance(before, ProgressChanged):
+            event = replace(event, preview=event.preview or before.preview)
+        if self._allowance.take():
+            return [event]
+        if not self._held:
+            self._since = self._clock()
+        self._held[key] = event
+        # Many nodes of one prompt at once: whoever has been held longest goes, so that nothing grows.
+        return [self._held.pop(next(iter(self._held)))] if len(self._held) > _HELD else []
+
+    def overdue(self) -> list[Event]:
+        """What was held back long enough."""
+        if not self._held or self.due_s() > 0:
+            return []
+        return self.rest()
+
+    def rest(self) -> list[Event]:
+        """Everything that was held back."""
+        held = list(self._held.values())
+        self._held.clear()
+        return list(held)
+
+    def _before(self, event: Event) -> list[Event]:
+        if not self._held or not isinstance(event, PromptEvent):
+            return []
+        of_nodes = isinstance(event, NodeStarted | NodeExecuted)
+        if not of_nodes and not isinstance(event, _ENDS):
+            return []
+        keys = [
+            key for key in self._held if key[0] == event.prompt_id and (key[1] is not None or not of_nodes)
+        ]
+        return [self._held.pop(key) for key in keys]
+
+
+def _key(event: ProgressChanged) -> _Key:
+    """A node's own progress bar and pictures are that node's; all else is the prompt's whole map."""
+    if isinstance(event, QueueChanged):
+        return _QUEUE, None
+    has_own = event.legacy or event.preview is not None
+    return event.prompt_id, event.changed if has_own else None

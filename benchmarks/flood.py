@@ -1,0 +1,223 @@
+"""What does a small prompt of one tenant cost while another floods, beside its quiet figure?
+
+A whole server with two tenants. Tenant b sends small prompts one after another and waits for each over its WebSocket;
+tenant a meanwhile floods, from a process of its own: prompts (of packs that fork until they are refused and burn CPU in
+every process), uploads, WebSockets. The server has the shipped quotas; its tenants, too.
+
+    python -m benchmarks.flood [--prompts N] [--write-json DIR]
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from websockets.exceptions import WebSocketException
+from websockets.sync.client import connect
+
+from benchmarks.report import Report, machine
+
+PACKS = Path(__file__).resolve().parent / "flood_packs"
+ROOT = PACKS.parents[1]
+OPERATOR = "bench-operator-token-of-enough-characters"
+SERVE = "from api.cli import main; main()"
+
+
+@contextlib.contextmanager
+def server(folder: Path) -> Iterator[str]:
+    """A server of this checkout, with directories of its own; its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    name = f"flood-{os.getpid()}"
+    places = {"SHM_DIR": f"/dev/shm/ringfence-{name}", "RUN_DIR": f"/run/ringfence-{name}"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "RINGFENCE_DATA_DIR": str(folder),
+        "RINGFENCE_INSTANCE": name,
+        "RINGFENCE_PORT": str(port),
+        "RINGFENCE_OPERATOR_TOKEN": OPERATOR,
+        "RINGFENCE_LOG_LEVEL": "warning",
+        "RINGFENCE_FRONTEND_DIR": "none",
+        **{f"RINGFENCE_{key}": value for key, value in places.items()},
+    }
+    with (folder / "server.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", SERVE, "serve"], env=environment, stderr=log, cwd=ROOT
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 60
+        while not _is_ready(url):
+            if time.monotonic() > deadline or process.poll() is not None:
+                raise RuntimeError((folder / "server.log").read_text())
+            time.sleep(0.1)
+        yield url
+    finally:
+        process.terminate()
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        for place in places.values():
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        return httpx2.get(f"{url}/readyz").status_code == 200
+    except httpx2.HTTPError:
+        return False
+
+
+def tenant(url: str, name: str, pack: str) -> str:
+    """A new tenant with one pack; its token."""
+    operator = {"Authorization": f"Bearer {OPERATOR}"}
+    answer = httpx2.post(f"{url}/ringfence/v1/tenants", json={"name": name}, headers=operator)
+    token: str = answer.json()["token"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RINGFENCE_URL": url, "RINGFENCE_TOKEN": token}
+    command = [sys.executable, "-c", SERVE, "extension", "add", str(PACKS / pack)]
+    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL, cwd=ROOT, timeout=300)
+    return token
+
+
+def small_prompts(url: str, token: str, count: int, *, pause_s: float = 0.05) -> list[float]:
+    """Milliseconds from sending a prompt to hearing that it succeeded, each."""
+    headers = {"Authorization": f"Bearer {token}"}
+    client = uuid.uuid4().hex
+    samples = []
+    with (
+        httpx2.Client(base_url=url, headers=headers, timeout=120) as http,
+        connect(f"{url.replace('http', 'ws')}/ws?clientId={client}", additional_headers=headers) as events,
+    ):
+        for number in range(count):
+            node = {"class_type": "BenchSmall", "inputs": {"number": time.time_ns() % 2**31}}
+            began = time.perf_counter()
+            answer = http.post("/prompt", json={"prompt": {"1": node}, "client_id": client})
+            answer.raise_for_status()
+            wanted = answer.json()["prompt_id"]
+            while True:
+                frame = events.recv(timeout=120)
+                if isinstance(frame, bytes):
+                    continue
+                event = json.loads(frame)
+                if event["type"] == "execution_error":
+                    raise RuntimeError(event)
+                if event["type"] == "execution_success" and event["data"]["prompt_id"] == wanted:
+                    break
+            if number >= 5:  # the first ones warm everything up
+                samples.append((time.perf_counter() - began) * 1000)
+            time.sleep(pause_s)
+    return samples
+
+
+def flood(url: str, token: str) -> None:
+    """Tenant a, until its process is ended."""
+    headers = {"Authorization": f"Bearer {token}"}
+    os.nice(19)  # it would run on a machine of its own
+
+    def again(work: Any) -> None:
+        with httpx2.Client(base_url=url, headers=headers, timeout=60) as http:
+            while True:
+                try:
+                    answer = work(http)
+                    if answer.status_code in (413, 429, 503, 507):
+                        time.sleep(0.02)  # far less than Retry-After asks for
+                except (httpx2.HTTPError, OSError):
+                    time.sleep(0.1)
+
+    def prompt(http: httpx2.Client) -> httpx2.Response:
+        number = time.time_ns()
+        node = {
+            "class_type": f"BenchBurner{number % 4}",
+            "inputs": {"seconds": 2.0, "number": number % 2**31},
+        }
+        return http.post("/prompt", json={"prompt": {"1": node}})
+
+    def upload(http: httpx2.Client) -> httpx2.Response:
+        return http.post(
+            "/upload/image", files={"image": ("a.bin", os.urandom(1 << 20))}, data={"overwrite": "true"}
+        )
+
+    def look(http: httpx2.Client) -> httpx2.Response:
+        return http.get("/history")
+
+    def hear() -> None:
+        while True:
+            try:
+                with connect(f"{url.replace('http', 'ws')}/ws", additional_headers=headers) as events:
+                    while True:
+                        events.recv()
+            except (OSError, WebSocketException):  # closed, refused: again
+                time.sleep(0.2)
+
+    for work in (prompt, prompt, upload, upload, look):
+        threading.Thread(target=again, args=(work,), daemon=True).start()
+    for _ in range(70):
+        threading.Thread(target=hear, daemon=True).start()
+    threading.Event().wait()
+
+
+def measure(folder: Path, *, prompts: int) -> Report:
+    report = Report("A small prompt of one tenant while another floods")
+    with server(folder) as url:
+        b = tenant(url, "b", "small")
+        a = tenant(url, "a", "burner")
+        quiet = small_prompts(url, b, prompts)
+        flooder = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.flood", "--flood", url],
+            cwd=ROOT,
+            env={**os.environ, "FLOOD_TOKEN": a},
+        )
+        try:
+            time.sleep(8)  # until its sandboxes run
+            busy = small_prompts(url, b, prompts)
+            usage = httpx2.get(
+                f"{url}/ringfence/v1/tenants/a/usage",
+                headers={"Authorization": f"Bearer {OPERATOR}"},
+                timeout=60,
+            ).json()
+        finally:
+            flooder.kill()
+            flooder.wait()
+        report.add("quiet", quiet)
+        report.add("while the other tenant floods", busy, floor="quiet")
+        used = {key: item["used"] for key, item in usage["quotas"].items() if item["used"]}
+        print("tenant a meanwhile:", used, file=sys.stderr)
+    return report
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.flood", description=__doc__)
+    parser.add_argument("--prompts", type=int, default=205)
+    parser.add_argument("--flood", metavar="URL", help=argparse.SUPPRESS)
+    parser.add_argument("--results", type=Path, default=ROOT / "build/benchmarks")
+    options = parser.parse_args()
+    if options.flood:
+        flood(options.flood, os.environ["FLOOD_TOKEN"])
+    with tempfile.TemporaryDirectory(prefix="ringfence-flood-") as folder:
+        report = measure(Path(folder), prompts=options.prompts)
+    report.save(options.results, "flood")
+    quiet, busy = report.rows
+    print("; ".join(f"{key} {value}" for key, value in machine().items()))
+    print(report.table())
+    print(f"p99 ratio: {busy.p99 / quiet.p99:.2f}")
+
+
+if __name__ == "__main__":
+    main()

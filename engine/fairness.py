@@ -1,0 +1,51 @@
+"""Whose turn it is between tenants: weighted, without starvation, and cheap to decide. Pure.
+
+Stride scheduling: every turn costs a tenant ``1 / weight`` of a common clock, and who is least far on that clock goes
+next. A tenant that comes back after a pause starts at the clock of those that are there: it has saved nothing up, and
+owes nothing. Before that counts who has less running for its weight, since prompts take unequal time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+
+from policies import TenantId
+
+KEPT = 10_000
+"""Tenants that are remembered; one that was forgotten starts as a new one does."""
+
+
+class Turns:
+    """Who has had how many turns for its weight."""
+
+    def __init__(self, weight_of: Callable[[TenantId], int] = lambda _tenant: 1) -> None:
+        self._weight_of = weight_of
+        self._spent: dict[TenantId, float] = {}
+        self._clock = 0.0
+        self._last: dict[TenantId, int] = {}
+        self._count = 0
+
+    def order(self, waiting: Collection[TenantId], running: Mapping[TenantId, int]) -> list[TenantId]:
+        """The waiting tenants, the one whose turn it is first."""
+
+        def place(tenant: TenantId) -> tuple[float, float, int]:
+            load = running.get(tenant, 0) / self._weight(tenant)
+            return load, max(self._spent.get(tenant, 0.0), self._clock), self._last.get(tenant, 0)
+
+        return sorted(waiting, key=place)
+
+    def took(self, tenant: TenantId, waiting: Collection[TenantId]) -> None:
+        """``tenant``, one of those that waited, had its turn."""
+        begin = {each: max(self._spent.get(each, 0.0), self._clock) for each in {*waiting, tenant}}
+        self._spent[tenant] = begin[tenant] + 1 / self._weight(tenant)
+        # The clock follows whoever is least far of those that want something: an idle tenant earns nothing meanwhile.
+        begin[tenant] = self._spent[tenant]
+        self._clock = max(self._clock, min(begin.values()))
+        self._count += 1
+        self._last[tenant] = self._count
+        if len(self._spent) > KEPT:
+            gone = min(self._last, key=lambda each: self._last[each])
+            del self._spent[gone], self._last[gone]
+
+    def _weight(self, tenant: TenantId) -> int:
+        return max(1, self._weight_of(tenant))

@@ -1,0 +1,148 @@
+"""What a sandbox adds to its writable directories on disk, looked at while it lives.
+
+There is no kernel quota without privileges that a sandbox's host should not have, so the directories are walked several
+times a second, at most a tenth of the time. Counted is what belongs to the sandbox's own user id: allocated bytes (a
+sparse file costs what it takes; one that is longer than the cap is refused by the kernel, see RLIMIT_FSIZE in spec.py)
+and names. What cannot be looked into, by permission or depth, is answered with its end: it could hide anything.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import anyio
+from anyio.lowlevel import RunVar
+
+from policies import EffectivePolicy, TenantPath, own_folder
+from sandbox.launcher.verbs import SandboxRequest
+
+BUSY_LOOK_S: Final = 0.25
+IDLE_LOOK_S: Final = 5.0
+LOOK_SHARE: Final = 9
+"""A pause is at least so many times as long as the look before it took."""
+_THREADS: Final = 2
+_limiter: RunVar[anyio.CapacityLimiter] = RunVar("ringfence_disk_threads")
+_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+_DEPTH: Final = 64
+_BLOCK: Final = 512
+
+
+def writable_directories(tenant: Path, policy: EffectivePolicy, request: SandboxRequest) -> list[Path]:
+    """The tenant's directories that a sandbox may write to; ``mounts.py`` mounts the same."""
+    own = own_folder(request.names[0], request.group)
+    found = []
+    for entry in policy.paths:
+        if isinstance(entry, TenantPath) and entry.access == "rw":
+            parts = entry.tenant.split("/")
+            found.append(tenant.joinpath(*parts, *(() if entry.scope == "tenant" else (own,))))
+        elif not isinstance(entry, TenantPath) and entry.access == "rw":
+            found.append(Path(entry.host))
+    return found
+
+
+def disk_threads() -> anyio.CapacityLimiter:
+    """The few threads that all sandboxes' directories are walked in."""
+    try:
+        return _limiter.get()
+    except LookupError:
+        limiter = anyio.CapacityLimiter(_THREADS)
+        _limiter.set(limiter)
+        return limiter
+
+
+@dataclass(slots=True)
+class Found:
+    """What belongs to a sandbox below its directories."""
+
+    bytes: int = 0
+    files: int = 0
+    hidden: str = ""
+    """What could not be looked into."""
+
+
+@dataclass(slots=True)
+class DiskWatch:
+    """The directories of one sandbox, what was in them at the start of its current call, and what is now."""
+
+    roots: Sequence[Path]
+    uid: int
+    most_files: int
+    base: Found | None = None
+    last: Found | None = None
+    called: anyio.Event = field(default_factory=anyio.Event)
+    """Set when a call begins after a pause."""
+
+    def begin_call(self) -> None:
+        """From here on it counts anew, against what was there when somebody last looked."""
+        self.base = self.last
+        self.called.set()
+        self.called = anyio.Event()
+
+    def look(self) -> Found:
+        """Count. Blocking; ends early once there are far more names than may be."""
+        most = (self.base.files if self.base else 10**7) + self.most_files
+        found = Found()
+        seen: set[tuple[int, int]] = set()
+        for root in self.roots:
+            try:
+                here = os.open(root, _FLAGS)
+            except OSError:
+                continue
+            try:
+                self._walk(here, found, seen, most, 0)
+            finally:
+                os.close(here)
+        return found
+
+    def grown(self, found: Found) -> tuple[int, int, int]:
+        """Bytes and names added since the call began, and bytes since the last look."""
+        if self.base is None:
+            self.base = found
+        since_last = found.bytes - (self.last or found).bytes
+        self.last = found
+        return found.bytes - self.base.bytes, found.files - self.base.files, since_last
+
+    def _walk(self, here: int, found: Found, seen: set[tuple[int, int]], most: int, depth: int) -> None:
+        below: list[tuple[str, bool]] = []
+        with os.scandir(here) as entries:
+            for entry in entries:
+                try:
+                    status = entry.stat(follow_symlinks=False)
+                except OSError:
+                    continue  # gone since the listing
+                is_own = status.st_uid == self.uid
+                if stat.S_ISDIR(status.st_mode):
+                    below.append((entry.name, is_own))
+                if not is_own:
+                    continue
+                found.files += 1
+                if found.files > most:
+                    return
+                if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
+                    if (status.st_dev, status.st_ino) in seen:
+                        continue
+                    seen.add((status.st_dev, status.st_ino))
+                found.bytes += status.st_blocks * _BLOCK
+        for name, is_own in below:
+            if found.files > most or found.hidden:
+                return
+            if depth >= _DEPTH:
+                found.hidden = f"directories more than {_DEPTH} deep"
+                return
+            try:
+                there = os.open(name, _FLAGS, dir_fd=here)
+            except PermissionError:
+                if is_own:
+                    found.hidden = "a directory that nobody else may read"
+                continue
+            except OSError:
+                continue  # gone, or swapped for a link
+            try:
+                self._walk(there, found, seen, most, depth + 1)
+            finally:
+                os.close(there)
