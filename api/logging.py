@@ -31,6 +31,11 @@ def request_context(**ids: str) -> Iterator[None]:
         _context.reset(token)
 
 
+def current_tenant() -> str:
+    """Whose request is being answered; empty outside of one."""
+    return _context.get().get("tenant", "")
+
+
 class IdsFilter(logging.Filter):
     """Puts the context's ids on the record, where the code that logged did not name them itself."""
 

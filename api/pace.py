@@ -1,8 +1,8 @@
-"""How often one socket hears about progress and about the length of the queue. Everything else passes at once and in its order.
+"""How often one socket hears about progress and the queue. Everything else passes at once and in its order.
 
-A client hears every change until they come faster than anybody looks; from there on the latest state is sent so many
-times a second. Nothing final is lost: what is held back goes out before the prompt's end is said, and a node's own
-progress before it is said that a node began or has something to show.
+A client hears every change until they come faster than anybody looks; from there on the latest state is sent so
+many times a second. Nothing final is lost: what is held back goes out before the prompt's end is said, and a node's
+own progress before it is said that a node began or has something to show.
 """
 
 from __future__ import annotations
@@ -83,13 +83,12 @@ class Pace:
         of_nodes = isinstance(event, NodeStarted | NodeExecuted)
         if not of_nodes and not isinstance(event, _ENDS):
             return []
-        keys = [
-            key for key in self._held if key[0] == event.prompt_id and (key[1] is not None or not of_nodes)
-        ]
+        mine = (event.prompt_id,) if of_nodes else (event.prompt_id, _QUEUE)
+        keys = [key for key in self._held if key[0] in mine and (key[1] is not None or not of_nodes)]
         return [self._held.pop(key) for key in keys]
 
 
-def _key(event: ProgressChanged) -> _Key:
+def _key(event: ProgressChanged | QueueChanged) -> _Key:
     """A node's own progress bar and pictures are that node's; all else is the prompt's whole map."""
     if isinstance(event, QueueChanged):
         return _QUEUE, None

@@ -200,6 +200,7 @@ class Used(Strict):
     pids: int | None
     oom_kills: int | None
     pids_refused: int | None
+    cpu_s: float | None
 
 
 class Text(Strict):

@@ -156,7 +156,7 @@ class LauncherClient:
     async def stats(self, sandbox: SandboxId) -> Usage:
         """See ``Launcher.stats``."""
         answer = await self._ask("stats", channel.Used, sandbox=sandbox)
-        return Usage(answer.memory, answer.pids, answer.oom_kills, answer.pids_refused)
+        return Usage(answer.memory, answer.pids, answer.oom_kills, answer.pids_refused, answer.cpu_s)
 
     async def logs(self, sandbox: SandboxId, *, limit: int = 64 * 1024) -> str:
         """See ``Launcher.logs``."""

@@ -321,7 +321,7 @@ class LauncherService:
                 usage = await launcher.stats(SandboxId(asked.sandbox))
                 used = channel.Used(
                     memory=usage.memory, pids=usage.pids,
-                    oom_kills=usage.oom_kills, pids_refused=usage.pids_refused,
+                    oom_kills=usage.oom_kills, pids_refused=usage.pids_refused, cpu_s=usage.cpu_s,
                 )  # fmt: skip
                 await self._send(stream, {"result": used.model_dump()})
             case channel.Logs():
