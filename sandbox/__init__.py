@@ -5,6 +5,9 @@ its own: its door is ``launcher/process.py``, and what the host has of it is a c
 """
 
 from sandbox.accounts import StoreLimits, StoreUsage
+from sandbox.advisories import AdvisoryDatabase, AdvisoryDatabaseError, DatabaseFacts, Finding
+from sandbox.bill_of_materials import MEDIA_TYPE as BILL_MEDIA_TYPE
+from sandbox.bill_of_materials import Subject, make_bill
 from sandbox.calls import (
     EventSink,
     ExpandedCall,
@@ -24,6 +27,7 @@ from sandbox.calls import (
     Value,
 )
 from sandbox.egress import Attempt, EgressLimits, EgressOffice, UpstreamProxyConnector, Vault, Verdict
+from sandbox.environment_locks import KeptLock
 from sandbox.environments import Environments
 from sandbox.errors import (
     CallTimeoutError,
@@ -41,6 +45,7 @@ from sandbox.errors import (
     StartError,
 )
 from sandbox.extension_source import ExtensionFiles, ExtensionSource
+from sandbox.inventory import Inventory
 from sandbox.launcher.build_verb import BuildSettings, IndexSettings
 from sandbox.launcher.child import child as launcher_child
 from sandbox.launcher.client import LauncherClient
@@ -54,14 +59,19 @@ from sandbox.places import Places
 from sandbox.rates import Allowance
 from sandbox.shares import Share
 from sandbox.tensors import TensorStore
+from sandbox.trees import tree_stamp
 
 __all__ = [
+    "BILL_MEDIA_TYPE",
     "MAX_STATE",
     "MAX_STATE_NAMES",
+    "AdvisoryDatabase",
+    "AdvisoryDatabaseError",
     "Allowance",
     "Attempt",
     "BuildSettings",
     "CallTimeoutError",
+    "DatabaseFacts",
     "EgressLimits",
     "EgressOffice",
     "EndedError",
@@ -71,10 +81,13 @@ __all__ = [
     "ExpandedNode",
     "ExtensionFiles",
     "ExtensionSource",
+    "Finding",
     "HandleNotPortableError",
     "HttpRequest",
     "HttpResponse",
     "IndexSettings",
+    "Inventory",
+    "KeptLock",
     "LaunchSettings",
     "Launcher",
     "LauncherClient",
@@ -108,6 +121,7 @@ __all__ = [
     "StateHolder",
     "StoreLimits",
     "StoreUsage",
+    "Subject",
     "TensorStore",
     "UpstreamProxyConnector",
     "Validator",
@@ -115,5 +129,7 @@ __all__ = [
     "Vault",
     "Verdict",
     "launcher_child",
+    "make_bill",
     "parse_toml",
+    "tree_stamp",
 ]

@@ -34,9 +34,9 @@ from sandbox.environment_locks import (
     KeptLock,
     as_before,
     environment_key,
-    not_to_be_had,
     lock_digest,
     locked_hashes,
+    not_to_be_had,
     preferences,
     refuse_changed,
 )
@@ -51,6 +51,7 @@ from sandbox.environment_plan import (
 )
 from sandbox.environment_steps import BuildSteps, EnvironmentLimits, Progress
 from sandbox.group_requirements import merge_declared, told_of_group
+from sandbox.inventory import Inventory, take_inventory
 from sandbox.launcher import build_verb as verb
 from sandbox.manifests import Declared, read_declared
 from sandbox.trees import tree_digest
@@ -327,12 +328,17 @@ class Environments:
         """What was written down of an environment when it was built; blocks on the disk."""
         return _read_manifest(self._root / key)
 
-    def lock_of(self, key: str) -> Mapping[str, tuple[str, ...]]:
-        """The packages of an environment with the hashes that its lock allows; blocks on the disk."""
-        try:
-            return locked_hashes((self._root / key / verb.LOCK).read_text(encoding="utf-8"))
-        except OSError:
-            return {}
+    async def inventory(self, key: str | None) -> Inventory:
+        """The packages of an environment and of the image. Raises: StartError when there is no image."""
+        image = await self.image()
+        return await anyio.to_thread.run_sync(self._inventory, image, key)
+
+    def _inventory(self, image: verb.NodeImage, key: str | None) -> Inventory:
+        stored = _read_manifest(self._root / key) if key is not None else None
+        if key is None or stored is None:
+            return take_inventory(image, None, None, {}, {})
+        lock = locked_hashes((self._root / key / verb.LOCK).read_text(encoding="utf-8"))
+        return take_inventory(image, key, self.site(key), lock, stored["packages"])
 
     def site(self, key: str) -> Path | None:
         """The directory of an environment that exists; None when it is gone or adds nothing to the image."""
