@@ -153,6 +153,8 @@ class Settings(BaseSettings):
     ca_bundle: Path | None = None
     """PEM file with a private CA that environment builds shall trust. How they reach the package index is said by the
     usual PIP_INDEX_URL, UV_DEFAULT_INDEX, HTTPS_PROXY and their kin."""
+    osv_dir: Path | None = None
+    """Database of known vulnerabilities that `extension audit` reads: a directory with all.zip of OSV's PyPI export."""
     max_sandboxes: int = Field(default=32, ge=1)
     """Sandboxes that may live at the same time; idle ones give way. The launcher holds to it, too."""
 

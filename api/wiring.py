@@ -34,6 +34,7 @@ from engine import (
 )
 from policies import RingfenceError, TenantId
 from sandbox import (
+    AdvisoryDatabase,
     EgressLimits,
     EgressOffice,
     Environments,
@@ -100,6 +101,7 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Services:
             policies=policies,
             environments=environments,
             on_removed=states.forget,
+            advisories=_advisories(settings),
         )
     )
     engines: list[Engine] = []
@@ -155,6 +157,12 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Services:
         store=store,
         operator_token=operator_token,
     )
+
+
+def _advisories(settings: Settings) -> AdvisoryDatabase:
+    """The operator's database of known vulnerabilities; compose says "none" with a device."""
+    path = settings.osv_dir
+    return AdvisoryDatabase(None if path is None or path.is_char_device() else path)
 
 
 def _maxima(settings: Settings) -> Maxima:

@@ -19,7 +19,7 @@ import anyio.to_thread
 from engine.extension_errors import ContentChangedError, SourceRefusedError
 from engine.extension_files import SourceLimits, copy_source
 from engine.extension_git import GitLimits, GitSource, checked, clone
-from engine.extension_pins import check_content
+from engine.extension_pins import check_content, refuse_other
 from engine.extension_records import Origin
 from policies import safe_text
 
@@ -66,11 +66,8 @@ async def take_source(
                 f"'{safe_text(str(pack))}' cannot be copied: {safe_text(str(error), 300)}",
                 hint="check its permissions and the space on the data directory",
             ) from error
-        if pin is not None and copied.content_hash != pin:
-            raise SourceRefusedError(
-                f"the pack's content is sha256:{copied.content_hash}, and the pin says sha256:{pin}",
-                hint="it is not what was pinned: look at what changed, then pin the new content or leave --pin out",
-            )
+        if pin is not None:
+            refuse_other(copied.content_hash, pin)
         target = directory / copied.content_hash
         await anyio.to_thread.run_sync(_place, staging, target, copied.content_hash)
         progress(f"copied {copied.files} files, content sha256:{copied.content_hash}")

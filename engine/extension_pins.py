@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
+import shutil
 import stat
 from pathlib import Path
 
@@ -16,7 +18,7 @@ import anyio
 import anyio.to_thread
 
 from engine.extension_errors import ContentChangedError, SourceRefusedError
-from engine.extension_files import hash_tree
+from engine.extension_files import SourceLimits, copy_source, hash_tree
 from policies import safe_text
 from sandbox import tree_stamp
 
@@ -33,6 +35,28 @@ def parse_pin(text: str) -> str:
             hint="write sha256: and 64 hex digits, as 'ringfence extension add' and 'verify' print them",
         )
     return match[1]
+
+
+async def check_source(source: Path, pin: str) -> None:
+    """Refuse a pack that was not taken over yet. Raises: SourceRefusedError unless its content has that hash."""
+    beside = source.parent / f".pin-{secrets.token_hex(8)}"
+
+    def look() -> str:
+        try:
+            return copy_source(source, beside, SourceLimits()).content_hash
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+
+    refuse_other(await anyio.to_thread.run_sync(look), pin)
+
+
+def refuse_other(content_hash: str, pin: str) -> None:
+    """Raises: SourceRefusedError unless they are the same."""
+    if content_hash != pin:
+        raise SourceRefusedError(
+            f"the pack's content is sha256:{content_hash}, and the pin says sha256:{pin}",
+            hint="it is not what was pinned: look at what changed, then pin the new content or leave --pin out",
+        )
 
 
 def check_content(name: str, code: Path, content_hash: str) -> None:

@@ -22,6 +22,7 @@ from api.routes import (
     prompt,
     sandboxes,
     session,
+    supply,
     system,
     tenants,
     userdata,
@@ -59,6 +60,7 @@ def include_all(app: FastAPI) -> None:
     for router in (
         ringfence_routes.router,
         extensions.router,
+        supply.router,
         pack_routes.router,
         sandboxes.router,
         policies.router,
