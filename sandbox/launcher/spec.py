@@ -99,7 +99,7 @@ def _host_config(identity: Identity, policy: EffectivePolicy, mounts: Sequence[M
         "ReadonlyRootfs": True,
         "CapDrop": ["ALL"],
         "Privileged": False,
-        "SecurityOpt": ["no-new-privileges:true", f"seccomp={seccomp_profile(gpus=bool(policy.gpus))}"],
+        "SecurityOpt": ["no-new-privileges:true", f"seccomp={_profile(policy)}"],
         "Runtime": {"runc": "runc", "gvisor": "runsc"}[policy.isolation],
         # -- what it does not see
         "NetworkMode": "none",
@@ -142,6 +142,10 @@ def _host_config(identity: Identity, policy: EffectivePolicy, mounts: Sequence[M
         "RestartPolicy": {"Name": "no"},
         "Init": False,
     }
+
+
+def _profile(policy: EffectivePolicy) -> str:
+    return seccomp_profile(gpus=bool(policy.gpus), gvisor=policy.isolation == "gvisor")
 
 
 def _device_requests(policy: EffectivePolicy) -> list[dict[str, Any]]:
