@@ -207,7 +207,11 @@ class Sandbox:
 
     def note_oom(self) -> None:
         """The kernel killed a process in it, perhaps not the worker."""
-        self.logbook.add("ringfence", str(failure.out_of_memory(self.names)))
+        error = failure.out_of_memory(self.names)
+        self.logbook.add("ringfence", str(error))
+        if self.policy.isolation == "gvisor":
+            # What was killed is a process of gVisor's, not of the pack's; its kernel may wait for that one for ever.
+            self.end(error)
 
     # -- its life ----------------------------------------------------------------------------------------------------
 
