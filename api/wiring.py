@@ -90,7 +90,11 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Services:
     )
     launcher = await stack.enter_async_context(
         DockerLauncher(
-            places, policies, LaunchSettings(image=settings.node_image, trusted_sources=(settings.core_dir,))
+            places,
+            policies,
+            LaunchSettings(
+                image=settings.node_image, trusted_sources=(settings.core_dir,), self_test_at_start=True
+            ),
         )
     )
     builds = BuildSettings(

@@ -19,6 +19,8 @@ from runtime import wire
 LABEL: Final = "ringfence"
 MIB: Final = 1024 * 1024
 RUNTIME_IN_IMAGE: Final = "/opt/ringfence/ringfence_runtime"
+RUNTIMES: Final = {"runc": "runc", "gvisor": "runsc"}
+"""How the engine calls what a policy calls ``isolation``."""
 _INODES: Final = 131_072
 _SHM: Final = 64 * MIB
 
@@ -100,7 +102,7 @@ def _host_config(identity: Identity, policy: EffectivePolicy, mounts: Sequence[M
         "CapDrop": ["ALL"],
         "Privileged": False,
         "SecurityOpt": ["no-new-privileges:true", f"seccomp={_profile(policy)}"],
-        "Runtime": {"runc": "runc", "gvisor": "runsc"}[policy.isolation],
+        "Runtime": RUNTIMES[policy.isolation],
         # -- what it does not see
         "NetworkMode": "none",
         "IpcMode": "private",
