@@ -67,6 +67,7 @@ def machine() -> dict[str, str]:
         "python": platform.python_version(),
         "engine": _output("docker", "version", "--format", "{{.Server.Version}}"),
         "storage": _output("docker", "info", "--format", "{{.Driver}}, cgroup v{{.CgroupVersion}}"),
+        "gvisor": _output("runsc", "--version").partition("\n")[0].rpartition(" ")[2],
     }
 
 

@@ -35,6 +35,7 @@ from sandbox.errors import (
     QuotaError,
     RouteBusyError,
     RouteTimeoutError,
+    RuntimeRefusedError,
     SandboxError,
     StartError,
 )
@@ -42,6 +43,8 @@ from sandbox.extension_source import ExtensionFiles, ExtensionSource
 from sandbox.launcher.build import DockerBuilder
 from sandbox.launcher.build_verb import BuildSettings, IndexSettings
 from sandbox.launcher.docker import DockerLauncher
+from sandbox.launcher.self_test import KEPT_AS as SELF_TEST_FILE
+from sandbox.launcher.self_test import read_kept, refused_flag
 from sandbox.launcher.settings import LaunchSettings
 from sandbox.launcher.verbs import Launcher
 from sandbox.logbook import LogLine
@@ -54,6 +57,7 @@ from sandbox.tensors import TensorStore
 __all__ = [
     "MAX_STATE",
     "MAX_STATE_NAMES",
+    "SELF_TEST_FILE",
     "BuildSettings",
     "CallTimeoutError",
     "DockerBuilder",
@@ -91,6 +95,7 @@ __all__ = [
     "QuotaError",
     "RouteBusyError",
     "RouteTimeoutError",
+    "RuntimeRefusedError",
     "SandboxError",
     "SandboxInfo",
     "SandboxManager",
@@ -104,4 +109,6 @@ __all__ = [
     "Validator",
     "Value",
     "parse_toml",
+    "read_kept",
+    "refused_flag",
 ]
