@@ -225,8 +225,10 @@ def _component_versions(run: Run) -> dict[str, str]:
         for part in components:
             name = str(part["Name"]).lower()
             if name in {"runc", "containerd", "engine"}:
-                versions[name] = safe_text(str(part["Version"]), 60)
-    except (ValueError, TypeError, KeyError):
+                short, whole = str(part["Version"]), str((part.get("Details") or {}).get("GitCommit", ""))
+                # Debian's full version, the revision that was mended included, stands where upstream has a commit.
+                versions[name] = safe_text(whole if whole.startswith(short) else short, 60)
+    except (ValueError, TypeError, KeyError, AttributeError):
         return {}
     runsc = run(["runsc", "--version"])
     words = runsc.out.split()

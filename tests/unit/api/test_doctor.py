@@ -29,7 +29,8 @@ def machine(info: dict[str, Any] | Ran, **commands: Ran) -> Any:
             "compose": Ran(0, "2.26.1-4\n", ""),
             "buildx": Ran(0, "github.com/docker/buildx 0.13.1+ds1 x\n", ""),
         }
-        parts = [{"Name": "runc", "Version": "1.1.5+ds1-1+deb12u1"}, {"Name": "docker-init", "Version": "0"}]
+        debian = {"Name": "runc", "Version": "1.1.5+ds1", "Details": {"GitCommit": "1.1.5+ds1-1+deb12u1"}}
+        parts = [debian, {"Name": "docker-init", "Version": "0"}]
         known["version"] = Ran(0, json.dumps(parts), "")
         known["--version"] = Ran(0, "runsc version release-20250101.0\nspec: 1", "")
         known["image"] = Ran(0, "sha256:abc 1000000000\n", "")
