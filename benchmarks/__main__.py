@@ -13,7 +13,7 @@ from itertools import product
 from pathlib import Path
 
 from benchmarks import cold_start, round_trip, tensor_trip
-from benchmarks.report import Report, machine
+from benchmarks.report import Report, isolations, machine
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs/performance.md"
@@ -24,7 +24,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer samples")
     parser.add_argument(
-        "--isolation", choices=["runc", "gvisor"], action="append", help="only this one (default: both)"
+        "--isolation",
+        choices=["runc", "gvisor"],
+        action="append",
+        help="only this one (default: every one that the engine has)",
     )
     parser.add_argument("--write", action="store_true", help="put the tables into docs/performance.md")
     parser.add_argument("--results", type=Path, default=ROOT / "build/benchmarks")
@@ -33,7 +36,7 @@ def main() -> None:
         f"Taken {datetime.now(UTC):%Y-%m-%d} on: " + "; ".join(f"{k} {v}" for k, v in machine().items()) + "."
     ]
     with tempfile.TemporaryDirectory(prefix="ringfence-bench-") as folder:
-        chosen = options.isolation or ["runc", "gvisor"]
+        chosen = options.isolation or isolations()
         for module, isolation in product((round_trip, tensor_trip, cold_start), chosen):
             measure = module.measure(Path(folder), quick=options.quick, isolation=isolation)
             report: Report = asyncio.run(measure)

@@ -71,6 +71,12 @@ def machine() -> dict[str, str]:
     }
 
 
+def isolations() -> list[str]:
+    """What the engine here can start."""
+    known = _output("docker", "info", "--format", "{{json .Runtimes}}")
+    return ["runc", *(["gvisor"] if '"runsc"' in known else [])]
+
+
 def _processor() -> str:
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
         if line.startswith("model name"):
