@@ -86,7 +86,7 @@ install_gvisor() {
 name_gvisor() {
     local pid i
     need_root "naming runsc in $engine_settings"
-    python3 - "$engine_settings" "$(command -v runsc)" <<'PYTHON'
+    python3 - "$engine_settings" "$(command -v runsc)" <<'PYTHON' || return 1 # 'set -e' does not reach in here
 import json, os, pathlib, sys
 path, program = pathlib.Path(sys.argv[1]), sys.argv[2]
 text = path.read_text(encoding="utf-8") if path.exists() else ""
