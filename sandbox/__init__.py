@@ -37,6 +37,7 @@ from sandbox.errors import (
     QuotaError,
     RouteBusyError,
     RouteTimeoutError,
+    RuntimeRefusedError,
     SandboxError,
     StartError,
 )
@@ -44,6 +45,8 @@ from sandbox.extension_source import ExtensionFiles, ExtensionSource
 from sandbox.launcher.build_verb import BuildSettings, IndexSettings
 from sandbox.launcher.child import child as launcher_child
 from sandbox.launcher.client import LauncherClient
+from sandbox.launcher.self_test import KEPT_AS as SELF_TEST_FILE
+from sandbox.launcher.self_test import read_kept, refused_flag
 from sandbox.launcher.settings import LaunchSettings
 from sandbox.launcher.verbs import Launcher
 from sandbox.logbook import LogLine
@@ -58,6 +61,7 @@ from sandbox.tensors import TensorStore
 __all__ = [
     "MAX_STATE",
     "MAX_STATE_NAMES",
+    "SELF_TEST_FILE",
     "Allowance",
     "Attempt",
     "BuildSettings",
@@ -98,6 +102,7 @@ __all__ = [
     "QuotaError",
     "RouteBusyError",
     "RouteTimeoutError",
+    "RuntimeRefusedError",
     "SandboxError",
     "SandboxInfo",
     "SandboxManager",
@@ -116,4 +121,6 @@ __all__ = [
     "Verdict",
     "launcher_child",
     "parse_toml",
+    "read_kept",
+    "refused_flag",
 ]

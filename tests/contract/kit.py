@@ -221,6 +221,10 @@ async def world(
     assert not ours.launcher_socket.exists()
 
 
+#: What makes a policy one of gVisor. Its own threads count against the cap, so it is higher than the default.
+GVISOR = "isolation: gvisor\n"
+
+
 #: Until the image is built anew, containers run the checkout's own runtime.
 RUNTIME = TestOverride(runtime_source=CHECKOUT / "runtime")
 

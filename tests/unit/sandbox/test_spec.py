@@ -41,6 +41,7 @@ def check(name: str, found: dict[str, Any]) -> None:
         f"seccomp={seccomp_profile()}": "seccomp=<profile>",
         f"seccomp={seccomp_profile(gpus=True)}": "seccomp=<profile for GPUs>",
         f"seccomp={seccomp_profile(network=True)}": "seccomp=<profile for a network>",
+        f"seccomp={seccomp_profile(gpus=True, gvisor=True)}": "seccomp=<profile for GPUs in gVisor>",
     }
     options = found["HostConfig"]["SecurityOpt"]
     found["HostConfig"]["SecurityOpt"] = [profiles.get(item, item) for item in options]
