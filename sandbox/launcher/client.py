@@ -307,8 +307,7 @@ class LauncherClient:
                 case {"result": result}:
                     return result
                 case {"error": error}:
-                    refusal = channel.answer(error, channel.Refusal)
-                    raise StartError(safe_text(refusal.message, 2_000), safe_text(refusal.hint, 500))
+                    raise channel.answer(error, channel.Refusal).error()
                 case _:
                     raise StartError(
                         "the launcher sent something that is no answer", "are both of one version?"
