@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes sure that a container engine with compose v2 and buildx answers; installs and starts what is missing.
-# engine.sh [ensure|stop]: 'stop' ends only an engine that this script started.
+# engine.sh [ensure|gvisor|stop]: 'gvisor' adds the second runtime only; 'stop' ends only an engine that this script started.
 . "$(dirname "$0")/lib.sh"
 
 engine_log=/var/log/ringfence-engine.log
@@ -38,6 +38,98 @@ install_plugins() {
     for package in "$dir"/*.deb; do dpkg-deb -x "$package" "$dir/root"; done
     find "$dir/root" -path '*cli-plugins/docker-*' -type f -exec install -m 755 -t "$plugins" {} +
     rm -rf "$dir"
+}
+
+# -- gVisor: a second runtime, for policies that say 'isolation: gvisor'. Nothing else needs it, so its absence stops nobody.
+
+gvisor_enough=20240729
+engine_settings=/etc/docker/daemon.json
+
+has_gvisor() { docker info --format '{{json .Runtimes}}' 2>/dev/null | grep -q '"runsc"'; }
+
+# Debian 12 itself has a build of 2022; a newer one stands in its backports. They are added for this package alone: every
+# other one there is pinned away, so nothing else of this machine ever comes from it, and runsc gets its updates.
+add_backports() {
+    local mirror pins=/etc/apt/preferences.d/ringfence-gvisor
+    printf '%s\n' "# Added by Ringfence: runsc (gVisor) comes from the backports." "Package: runsc" \
+        "Pin: release n=bookworm-backports" "Pin-Priority: 500" >"$pins"
+    # Whoever has the backports already uses them in a way of his own.
+    if apt-cache policy | grep -q 'n=bookworm-backports'; then return; fi
+    mirror=$(debian_mirror Debian)
+    [ -n "$mirror" ] || { apt-get -qq update && mirror=$(debian_mirror Debian); }
+    [ -n "$mirror" ] || die "apt has no Debian source" "add one to /etc/apt/sources.list, then run 'apt-get update'"
+    printf '%s\n' "" "# Nothing else does." "Package: *" "Pin: release n=bookworm-backports" "Pin-Priority: -1" >>"$pins"
+    printf '%s\n' "# Added by Ringfence for runsc (gVisor) alone; see preferences.d/ringfence-gvisor." "Types: deb" \
+        "URIs: $mirror" "Suites: bookworm-backports" "Components: main" \
+        "Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg" >/etc/apt/sources.list.d/ringfence-gvisor.sources
+}
+
+install_gvisor() {
+    local candidate
+    command -v runsc >/dev/null && return
+    need_root "installing runsc (gVisor)"
+    command -v apt-get >/dev/null || die "this machine has no apt-get" "install runsc by hand"
+    if [ "$(. /etc/os-release && echo "${VERSION_CODENAME:-}")" = bookworm ]; then add_backports; fi
+    apt-get -qq update
+    candidate=$(apt-cache policy runsc | awk '$1 == "Candidate:" { print $2 }')
+    [ -n "$candidate" ] && [ "$candidate" != "(none)" ] || die "this distribution has no package 'runsc'"
+    [[ "$candidate" =~ ([0-9]{8}) ]] && [ "${BASH_REMATCH[1]}" -ge "$gvisor_enough" ] ||
+        die "this distribution's runsc is too old: $candidate, wanted is release $gvisor_enough or newer"
+    apt_install runsc
+}
+
+# Names runsc in the engine's settings and lets the engine read them again; containers that run do not notice.
+# - systrap is the platform that needs no /dev/kvm;  network=none: the guest's own network stack has no link outside;
+# - host-uds=open: the worker may connect to the socket that the host mounted, but make none that the host could see;
+# - oci-seccomp: our list of system calls holds inside as well, as a second wall behind gVisor's own kernel.
+# Never ignore-cgroups: with it no cap holds. The self-test refuses a runtime that has it.
+name_gvisor() {
+    local pid i
+    need_root "naming runsc in $engine_settings"
+    python3 - "$engine_settings" "$(command -v runsc)" <<'PYTHON' || return 1 # 'set -e' does not reach in here
+import json, os, pathlib, sys
+path, program = pathlib.Path(sys.argv[1]), sys.argv[2]
+text = path.read_text(encoding="utf-8") if path.exists() else ""
+try:
+    settings = json.loads(text or "{}")
+    runtimes = settings.setdefault("runtimes", {})
+    present = "runsc" in runtimes
+except (ValueError, AttributeError, TypeError) as error:
+    sys.exit(f"{path} cannot be read: {error}; mend it by hand")
+if not present:
+    flags = ["--platform=systrap", "--network=none", "--host-uds=open", "--oci-seccomp"]
+    runtimes["runsc"] = {"path": program, "runtimeArgs": flags}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(".ringfence")
+    beside.write_text(json.dumps(settings, indent=4) + "\n", encoding="utf-8")
+    if path.exists():
+        os.chmod(beside, path.stat().st_mode & 0o777)
+    os.replace(beside, path)
+PYTHON
+    if [ -d /run/systemd/system ]; then
+        systemctl reload docker
+    else
+        pid=$(cat /var/run/docker.pid)
+        is_running "$pid" dockerd || die "the engine that answers is not the one of /var/run/docker.pid" "reload it by hand"
+        kill -HUP "$pid"
+    fi
+    for ((i = 0; i < 40; i++)); do
+        if has_gvisor; then return; fi
+        sleep 0.25
+    done
+    die "the engine read $engine_settings again, and does not know 'runsc'" "see the engine's log: $engine_log"
+}
+
+gvisor() {
+    if has_gvisor; then return; fi
+    if [ -n "${DOCKER_HOST:-}" ]; then
+        say "gvisor: not at DOCKER_HOST=$DOCKER_HOST; policies that say 'isolation: gvisor' are refused"
+        return
+    fi
+    if ! (step "gvisor: install runsc from distribution packages" install_gvisor &&
+        step "gvisor: name it in $engine_settings" name_gvisor); then
+        say "gvisor: not on this machine, going on with runc; policies that say 'isolation: gvisor' are refused"
+    fi
 }
 
 # is_running PID PROGRAM: a zombie, which where nobody reaps stays for ever, has no program.
@@ -99,11 +191,13 @@ ensure() {
     if ! docker compose version >/dev/null 2>&1 || ! docker buildx version >/dev/null 2>&1; then
         step "engine: install compose and buildx" install_plugins
     fi
+    gvisor
     docker compose version >/dev/null || die "docker compose does not run" "install compose v2 for this docker client"
     docker buildx version >/dev/null || die "docker buildx does not run" "install buildx for this docker client"
     say "engine: $(docker version --format '{{.Server.Version}}')," \
         "compose $(docker compose version --short)," \
-        "buildx $(docker buildx version | awk '{ print $2 }'), storage $(docker info --format '{{.Driver}}')"
+        "buildx $(docker buildx version | awk '{ print $2 }'), storage $(docker info --format '{{.Driver}}')," \
+        "gvisor $(if has_gvisor; then runsc --version 2>/dev/null | awk '{ print $3; exit }'; else echo no; fi)"
 }
 
 stop() {
@@ -123,6 +217,7 @@ stop() {
 
 case ${1:-ensure} in
 ensure) ensure ;;
+gvisor) gvisor ;;
 stop) stop ;;
-*) die "unknown verb '$1'" "use: engine.sh [ensure|stop]" ;;
+*) die "unknown verb '$1'" "use: engine.sh [ensure|gvisor|stop]" ;;
 esac

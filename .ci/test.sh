@@ -5,6 +5,8 @@ cd "$root"
 
 # Here a missing engine is a failure, not a reason to skip.
 export RINGFENCE_REQUIRE_DOCKER=1
+# A distribution need not have gVisor; where it is installed, its tests run.
+if command -v runsc >/dev/null; then export RINGFENCE_REQUIRE_GVISOR=1; fi
 results=build/test
 levels=("$@")
 if [ ${#levels[@]} -eq 0 ]; then

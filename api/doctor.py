@@ -16,11 +16,19 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from api import runtime_versions
 from policies import safe_text, seccomp_profile
-from sandbox import AdvisoryDatabase, AdvisoryDatabaseError
+from sandbox import (
+    SELF_TEST_FILE,
+    AdvisoryDatabase,
+    AdvisoryDatabaseError,
+    read_kept,
+    refused_flag,
+)
 
 Verdict = Literal["ok", "warning", "missing"]
 
@@ -77,7 +85,13 @@ def examine(settings: Wanted, *, run: Run | None = None) -> list[Check]:
     info = _engine_info(run)
     checks = [_python(), _client(), _engine(info)]
     if isinstance(info, dict):
-        checks += [_cgroups(info), _seccomp(info), _runtimes(info)]
+        checks += [
+            _cgroups(info),
+            _seccomp(info),
+            _runtimes(info),
+            _versions(run),
+            *_proofs(settings.data_dir),
+        ]
         checks += [_compose(run), _buildx(run), _node_image(run, settings.node_image)]
     checks += [_own_profile(), _open_files(), _shm(settings.shm_dir), _data_dir(settings.data_dir)]
     return [*checks, _advisories(settings.osv_dir)]
@@ -195,13 +209,71 @@ def _seccomp(info: dict[str, Any]) -> Check:
 def _runtimes(info: dict[str, Any]) -> Check:
     names = sorted(str(name) for name in info.get("Runtimes") or ())
     if any("runsc" in name for name in names):
+        flags = [str(flag) for flag in (info["Runtimes"].get("runsc") or {}).get("runtimeArgs") or ()]
+        forbidden = refused_flag(flags)
+        if forbidden:
+            return Check(
+                "gvisor", "missing", f"runsc is started with {forbidden}", "remove the flag from daemon.json"
+            )
         return Check("gvisor", "ok", "runtime 'runsc' is there: policies may say 'isolation: gvisor'")
     return Check(
         "gvisor",
         "warning",
         "no runtime 'runsc': policies that say 'isolation: gvisor' are refused",
-        "optional: install runsc (Debian: bookworm-backports) and name it in /etc/docker/daemon.json",
+        "optional: 'make engine' installs it where the distribution has it (docs/install.md, 'gVisor')",
     )
+
+
+def _versions(run: Run) -> Check:
+    """The runtimes' versions against known escapes; never "missing": our own walls stand in front of each."""
+    versions = _component_versions(run)
+    shown = ", ".join(f"{name} {version}" for name, version in versions.items()) or "they cannot be read"
+    found = runtime_versions.open_to(versions)
+    if not versions:
+        return Check("runtime versions", "warning", shown, "is the docker client newer than the engine?")
+    if not found:
+        return Check(
+            "runtime versions", "ok", f"{shown}: none of the escapes known on {runtime_versions.CHECKED}"
+        )
+    words = "; ".join(f"{escape.cve} ({escape.component}: {escape.what})" for escape in found)
+    return Check(
+        "runtime versions",
+        "warning",
+        f"{shown}: not known to be mended: {words}",
+        "take the distribution's updates; 'isolation: gvisor' puts another kernel between a pack and runc's",
+    )
+
+
+def _component_versions(run: Run) -> dict[str, str]:
+    ran = run(["docker", "version", "--format", "{{json .Server.Components}}"])
+    versions: dict[str, str] = {}
+    try:
+        components = json.loads(ran.out) if ran.code == 0 else []
+        for part in components:
+            name = str(part["Name"]).lower()
+            if name in {"runc", "containerd", "engine"}:
+                short, whole = str(part["Version"]), str((part.get("Details") or {}).get("GitCommit", ""))
+                # Debian's full version, the revision that was mended included, stands where upstream has a commit.
+                versions[name] = safe_text(whole if whole.startswith(short) else short, 60)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return {}
+    runsc = run(["runsc", "--version"])
+    words = runsc.out.split()
+    if runsc.code == 0 and words[:2] == ["runsc", "version"] and len(words) > 2:
+        versions["gvisor"] = safe_text(words[2], 60)
+    return versions
+
+
+def _proofs(data_dir: Path) -> list[Check]:
+    """What the launcher's self-test proved here, from inside a sandbox; each runtime with its walls."""
+    checks = []
+    for entry in read_kept(data_dir / "launcher" / SELF_TEST_FILE).values():
+        day = datetime.fromtimestamp(entry["at"], UTC).strftime("%Y-%m-%d %H:%M")
+        walls = ", ".join(
+            f"{proof['name']} ({safe_text(str(proof['seen']), 60)})" for proof in entry["proofs"]
+        )
+        checks.append(Check(f"self-test {entry['isolation']}", "ok", f"proved {day} UTC: {walls}"))
+    return checks
 
 
 def _compose(run: Run) -> Check:

@@ -54,7 +54,9 @@ def program(settings: Settings) -> LauncherProgram:
     return LauncherProgram(
         places=places_of(settings),
         policies=policies_of(settings),
-        launch=LaunchSettings(image=settings.node_image, trusted_sources=(settings.core_dir,)),
+        launch=LaunchSettings(
+            image=settings.node_image, trusted_sources=(settings.core_dir,), self_test_at_start=True
+        ),
         builds=builds_of(settings),
         index=_index(settings, os.environ),
         limits=ServiceLimits(sandboxes=settings.max_sandboxes),

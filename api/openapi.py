@@ -106,6 +106,9 @@ COMFYUI: dict[tuple[str, str], Doc] = {
     ("get", "/embeddings"): Doc("Names of embeddings", s.Strings),
     ("get", "/experiment/models"): Doc("Folders of models, with virtual paths", s.Anything),
     ("get", "/experiment/models/{folder}"): Doc("Models in a folder, with sizes", s.Anything, None, _MISSING),
+    ("get", "/experiment/models/preview/{folder}/{path_index}/{filename}"): Doc(
+        "A model's picture", "The picture as WebP", None, _MISSING
+    ),
     ("get", "/view_metadata/{folder}"): Doc("Metadata of a safetensors file", s.AnyObject, None, _MISSING),
     ("get", "/system_stats"): Doc("The machine and the version", s.SystemStats),
     ("get", "/features"): Doc("Feature flags", s.Features),

@@ -9,10 +9,11 @@ import argparse
 import asyncio
 import tempfile
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 
 from benchmarks import cold_start, round_trip, tensor_trip
-from benchmarks.report import Report, machine
+from benchmarks.report import Report, isolations, machine
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs/performance.md"
@@ -22,6 +23,12 @@ BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer samples")
+    parser.add_argument(
+        "--isolation",
+        choices=["runc", "gvisor"],
+        action="append",
+        help="only this one (default: every one that the engine has)",
+    )
     parser.add_argument("--write", action="store_true", help="put the tables into docs/performance.md")
     parser.add_argument("--results", type=Path, default=ROOT / "build/benchmarks")
     options = parser.parse_args()
@@ -29,9 +36,11 @@ def main() -> None:
         f"Taken {datetime.now(UTC):%Y-%m-%d} on: " + "; ".join(f"{k} {v}" for k, v in machine().items()) + "."
     ]
     with tempfile.TemporaryDirectory(prefix="ringfence-bench-") as folder:
-        for module in (round_trip, tensor_trip, cold_start):
-            report: Report = asyncio.run(module.measure(Path(folder), quick=options.quick))
-            report.save(options.results, module.__name__.rpartition(".")[2])
+        chosen = options.isolation or isolations()
+        for module, isolation in product((round_trip, tensor_trip, cold_start), chosen):
+            measure = module.measure(Path(folder), quick=options.quick, isolation=isolation)
+            report: Report = asyncio.run(measure)
+            report.save(options.results, f"{module.__name__.rpartition('.')[2]}-{isolation}")
             text += ["", f"### {report.question}", "", report.table()]
             print("\n".join(text[-3:]), flush=True)
     if options.write:

@@ -14,13 +14,13 @@ from sandbox.session import ExtensionSession
 PARTS = ("create", "attach", "start", "connect", "hello", "load")
 
 
-async def measure(folder: Path, *, quick: bool) -> Report:
+async def measure(folder: Path, *, quick: bool, isolation: str = "runc") -> Report:
     runs = 2 if quick else 8
-    report = Report("Cold start, no pool")
+    report = Report(f"Cold start, no pool, {isolation}")
     bare, torch = "docker run, bare python", "docker run, import torch"
-    report.add(bare, floors.docker_run(IMAGE, "pass", runs))
-    report.add(torch, floors.docker_run(IMAGE, "import torch", runs))
-    async with house(folder) as built:
+    report.add(bare, floors.docker_run(IMAGE, "pass", runs, isolation))
+    report.add(torch, floors.docker_run(IMAGE, "import torch", runs, isolation))
+    async with house(folder, isolation=isolation) as built:
         light = [
             await _first_result(built, f"light-{i}", "BenchNothing", Value(1), "value") for i in range(runs)
         ]

@@ -11,6 +11,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from sandbox.launcher.spec import RUNTIMES
+
 _ECHO = """
 import socket, struct, sys, json
 s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])
@@ -85,13 +87,14 @@ def memcpy(nbytes: int, runs: int) -> list[float]:
     return samples
 
 
-def docker_run(image: str, code: str, runs: int) -> list[float]:
+def docker_run(image: str, code: str, runs: int, isolation: str) -> list[float]:
     """``docker run`` of the image with no option of ours, until the code ended; ms."""
     samples = []
+    runtime = ["--runtime", RUNTIMES[isolation], "--network", "none"]
     for _ in range(runs):
         begin = time.perf_counter()
         subprocess.run(
-            ["docker", "run", "--rm", "--network", "none", image, "/opt/venv/bin/python", "-I", "-c", code],
+            ["docker", "run", "--rm", *runtime, image, "/opt/venv/bin/python", "-I", "-c", code],
             check=True,
             timeout=120,
         )

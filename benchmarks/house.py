@@ -48,11 +48,22 @@ class House:
         return await self.manager.acquire(TENANT, ExtensionName(name))
 
 
+def _policies(folder: Path, isolation: str) -> PolicyStore:
+    """The shipped policies, with another isolation by default."""
+    shipped, ours = PACK.parents[1] / "policies", folder / f"policies-{isolation}"
+    ours.mkdir(exist_ok=True)
+    text = (shipped / "default.yaml").read_text("utf-8")
+    (ours / "default.yaml").write_text(text.replace("isolation: runc ", f"isolation: {isolation} "), "utf-8")
+    store = PolicyStore(ours)
+    assert store.effective(ExtensionName("bench")).isolation == isolation
+    return store
+
+
 @asynccontextmanager
-async def house(folder: Path, *, may_adopt: bool = True) -> AsyncIterator[House]:
+async def house(folder: Path, *, isolation: str = "runc", may_adopt: bool = True) -> AsyncIterator[House]:
     """Everything real; gone again at the end."""
     places = Places("bench", folder)
-    policies = PolicyStore(PACK.parents[1] / "policies", protected=(folder,))
+    policies = _policies(folder, isolation)
     async with (
         TensorStore(places, may_adopt=may_adopt) as store,
         DockerLauncher(places, policies, LaunchSettings(image=IMAGE, trusted_sources=(PACK,))) as launcher,

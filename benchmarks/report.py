@@ -67,7 +67,14 @@ def machine() -> dict[str, str]:
         "python": platform.python_version(),
         "engine": _output("docker", "version", "--format", "{{.Server.Version}}"),
         "storage": _output("docker", "info", "--format", "{{.Driver}}, cgroup v{{.CgroupVersion}}"),
+        "gvisor": _output("runsc", "--version").partition("\n")[0].rpartition(" ")[2],
     }
+
+
+def isolations() -> list[str]:
+    """What the engine here can start."""
+    known = _output("docker", "info", "--format", "{{json .Runtimes}}")
+    return ["runc", *(["gvisor"] if '"runsc"' in known else [])]
 
 
 def _processor() -> str:

@@ -11,12 +11,12 @@ from benchmarks.report import Report
 from sandbox import NodeCall, Value
 
 
-async def measure(folder: Path, *, quick: bool) -> Report:
+async def measure(folder: Path, *, quick: bool, isolation: str = "runc") -> Report:
     runs = 500 if quick else 5000
-    report = Report("Round trip of a trivial node")
+    report = Report(f"Round trip of a trivial node, {isolation}")
     report.add("bare Unix socket, JSON echo", await floors.unix_echo(runs))
     samples = []
-    async with house(folder) as built:
+    async with house(folder, isolation=isolation) as built:
         session = await built.session("bench-a")
         for i in range(runs + 50):
             call = NodeCall(

@@ -99,21 +99,37 @@ class Media:
             QuotaError, MediaBusyError, SandboxError
         """
         async with self._turn(tenant):
-            mask = await read()
-            name = await self._store.put(tenant, mask)
-            value = Value(
-                {"$bytes": {"file": name, "nbytes": len(mask), "mutable": False}},
-                objects=(name,),
-                nbytes=len(mask),
-            )
-            try:
-                result = await self._call(tenant, "RingfenceMask", {"mask": (value,)} | _place(place))
-            finally:
-                self._store.release(value)
+            async with self._lent(tenant, await read()) as mask:
+                result = await self._call(tenant, "RingfenceMask", {"mask": (mask,)} | _place(place))
             try:
                 return await self._bytes(result)
             finally:
                 self._release(result)
+
+    async def cover(self, tenant: TenantId, read: Callable[[], Awaitable[bytes]]) -> tuple[bytes, str]:
+        """A WebP of a picture that lies where core sees nothing, and its media type; read when it is its turn.
+
+        Raises:
+            MediaRefusedError: it is no picture, or too large.
+            QuotaError, MediaBusyError, SandboxError
+        """
+        async with self._turn(tenant):
+            async with self._lent(tenant, await read()) as picture:
+                result = await self._call(tenant, "RingfenceCover", {"picture": (picture,)})
+            try:
+                return await self._bytes(result), "image/webp"
+            finally:
+                self._release(result)
+
+    @asynccontextmanager
+    async def _lent(self, tenant: TenantId, data: bytes) -> AsyncIterator[Value]:
+        name = await self._store.put(tenant, data)
+        body = {"$bytes": {"file": name, "nbytes": len(data), "mutable": False}}
+        value = Value(body, objects=(name,), nbytes=len(data))
+        try:
+            yield value
+        finally:
+            self._store.release(value)
 
     @asynccontextmanager
     async def _turn(self, tenant: TenantId) -> AsyncIterator[None]:

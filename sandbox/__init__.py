@@ -41,6 +41,7 @@ from sandbox.errors import (
     QuotaError,
     RouteBusyError,
     RouteTimeoutError,
+    RuntimeRefusedError,
     SandboxError,
     StartError,
 )
@@ -49,6 +50,8 @@ from sandbox.inventory import Inventory
 from sandbox.launcher.build_verb import BuildSettings, IndexSettings
 from sandbox.launcher.child import child as launcher_child
 from sandbox.launcher.client import LauncherClient
+from sandbox.launcher.self_test import KEPT_AS as SELF_TEST_FILE
+from sandbox.launcher.self_test import read_kept, refused_flag
 from sandbox.launcher.settings import LaunchSettings
 from sandbox.launcher.verbs import Launcher
 from sandbox.logbook import LogLine
@@ -65,6 +68,7 @@ __all__ = [
     "BILL_MEDIA_TYPE",
     "MAX_STATE",
     "MAX_STATE_NAMES",
+    "SELF_TEST_FILE",
     "AdvisoryDatabase",
     "AdvisoryDatabaseError",
     "Allowance",
@@ -111,6 +115,7 @@ __all__ = [
     "QuotaError",
     "RouteBusyError",
     "RouteTimeoutError",
+    "RuntimeRefusedError",
     "SandboxError",
     "SandboxInfo",
     "SandboxManager",
@@ -131,5 +136,7 @@ __all__ = [
     "launcher_child",
     "make_bill",
     "parse_toml",
+    "read_kept",
+    "refused_flag",
     "tree_stamp",
 ]

@@ -3,7 +3,8 @@
 RingfenceError (policies)
 └─ SandboxError            the sandbox failed, not the node: it is replaced on the next call
    ├─ StartError           could not be started (engine, image, GPU, mount): says which and what to do
-   │  └─ LoadFailedError   the extension's import raised, exited or hung
+   │  ├─ LoadFailedError   the extension's import raised, exited or hung
+   │  └─ RuntimeRefusedError  the isolation did not prove its walls on this machine
    ├─ EndedError           died or was ended: ``limit`` and ``figure`` say why
    │  └─ CallTimeoutError  ended because a call outlived the policy's timeout
    ├─ ProtocolViolationError  said something it may not say; it was ended
@@ -47,6 +48,12 @@ class LoadFailedError(StartError):
         super().__init__(message, hint)
         self.exception_type = exception_type
         self.traceback = traceback
+
+
+class RuntimeRefusedError(StartError):
+    """A runtime did not prove its walls on this machine: no sandbox starts in it."""
+
+    code = "runtime_refused"
 
 
 class EndedError(SandboxError):

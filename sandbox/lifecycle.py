@@ -54,6 +54,7 @@ log = logging.getLogger(__name__)
 
 TEAR_DOWN_S: Final = 40.0
 """Bounds everything after the decision to end a sandbox."""
+_GOFER_UID: Final = 0
 _OWN_EXIT_S: Final = 2.0
 """For a worker that hung up: from there to its exit, so that its own exit code is seen."""
 
@@ -228,7 +229,11 @@ class Sandbox:
 
     def note_oom(self) -> None:
         """The kernel killed a process in it, perhaps not the worker."""
-        self.logbook.add("ringfence", str(failure.out_of_memory(self.names)))
+        error = failure.out_of_memory(self.names)
+        self.logbook.add("ringfence", str(error))
+        if self.policy.isolation == "gvisor":
+            # What was killed is a process of gVisor's, not of the pack's; its kernel may wait for that one for ever.
+            self.end(error)
 
     # -- its life ----------------------------------------------------------------------------------------------------
 
@@ -320,7 +325,7 @@ class Sandbox:
 
             group.start_soon(give_up)
             try:
-                admitted = await door.admit(launched.uid)
+                admitted = await door.admit(_who_connects(self.policy, launched))
             except ProtocolViolationError as error:
                 refused = error
             group.cancel_scope.cancel()
@@ -489,6 +494,15 @@ class Sandbox:
                 f"{self.names.who} broke the protocol and was ended: {reason.message}", reason.hint
             )
         return reason
+
+
+def _who_connects(policy: EffectivePolicy, launched: LaunchedSandbox) -> int:
+    """The uid that the kernel names for the worker's connection.
+
+    Under gVisor the worker's ``connect`` is made by its gofer, which is the engine's root; that the connection comes
+    from this sandbox then rests on its directory, which is mounted into no other.
+    """
+    return _GOFER_UID if policy.isolation == "gvisor" else launched.uid
 
 
 def ended_copy(error: SandboxError, *, call_started: bool) -> SandboxError:

@@ -5,9 +5,9 @@ import os
 import pytest
 from hypothesis import settings
 
-from tests.contract.fixtures import engine
+from tests.contract.fixtures import engine, gvisor_runtime
 
-__all__ = ["engine"]
+__all__ = ["engine", "gvisor_runtime"]
 
 pytest_plugins = ["tests.stack"]
 
@@ -21,4 +21,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the ``engine`` fixture before all others of a marked test: no skip without it, no half-made fixture."""
     for item in items:
         if item.get_closest_marker("docker") and isinstance(item, pytest.Function):
+            if item.get_closest_marker("gvisor"):
+                item.fixturenames.insert(0, "gvisor_runtime")
             item.fixturenames.insert(0, "engine")

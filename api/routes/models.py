@@ -1,20 +1,21 @@
-"""Names of the models in a tenant's models directory. Only names: no model is opened here but for a header's text."""
+"""Names of the models in a tenant's models directory. No model is opened here but for its header (model_files.py)."""
 
 from __future__ import annotations
 
 import os
-from typing import Any
+from functools import partial
 
 import anyio
-import orjson
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from api.errors import OrjsonResponse
+from api.model_files import find_cover, metadata, read_cover
+from api.previews import Previews
 from api.services import ForTenant, Have
 from api.settings import Settings
-from api.trees import Entry, FileUnknownError, Tree
-from engine import tenant_directory
+from api.trees import Entry, FileRefusedError, FileUnknownError, Tree
+from engine import MediaRefusedError, tenant_directory
 from policies import RingfenceError, TenantId
 
 router = APIRouter()
@@ -38,7 +39,6 @@ _SUFFIXES = (
     ".yaml",
     ".json",
 )
-_HEADER_LIMIT = 16 * 1024 * 1024
 
 
 @router.get("/models")
@@ -84,6 +84,26 @@ async def get_experiment_models(folder: str, services: Have, tenant: ForTenant) 
     )
 
 
+@router.get("/experiment/models/preview/{folder}/{path_index}/{filename:path}")
+async def get_model_preview(
+    folder: str, path_index: str, filename: str, request: Request, services: Have, tenant: ForTenant
+) -> Response:
+    """The picture beside a model or in its header, as WebP; 404 where there is none that can be read."""
+    if folder not in FOLDERS or path_index != "0":
+        return Response(status_code=404)
+    tree = Tree(tenant_directory(services.settings.data_dir, tenant) / "models")
+    previews: Previews = request.app.state.previews
+    try:
+        cover = await anyio.to_thread.run_sync(find_cover, tree, f"{folder}/{filename}")
+        if cover is None:
+            return Response(status_code=404)
+        read = partial(anyio.to_thread.run_sync, read_cover, tree, cover)
+        data, media_type = await previews.cover(tenant, cover.identity, read)
+    except (FileUnknownError, FileRefusedError, MediaRefusedError):
+        return Response(status_code=404)
+    return Response(data, media_type=media_type, headers={"Content-Security-Policy": "sandbox"})
+
+
 @router.get("/view_metadata/{folder}")
 async def view_metadata(folder: str, services: Have, tenant: ForTenant, filename: str = "") -> Response:
     """The text that a safetensors file carries about itself."""
@@ -91,10 +111,10 @@ async def view_metadata(folder: str, services: Have, tenant: ForTenant, filename
         return Response(status_code=404)
     tree = Tree(tenant_directory(services.settings.data_dir, tenant) / "models")
     try:
-        metadata = await anyio.to_thread.run_sync(_metadata, tree, f"{folder}/{filename}")
+        texts = await anyio.to_thread.run_sync(metadata, tree, f"{folder}/{filename}")
     except (RingfenceError, OSError, ValueError):
-        metadata = None
-    return Response(status_code=404) if metadata is None else OrjsonResponse(metadata)
+        texts = None
+    return Response(status_code=404) if texts is None else OrjsonResponse(texts)
 
 
 async def _models(settings: Settings, tenant: TenantId, folder: str) -> list[Entry]:
@@ -106,13 +126,3 @@ async def _models(settings: Settings, tenant: TenantId, folder: str) -> list[Ent
     except FileUnknownError:
         return []
     return sorted((e for e in entries if e.path.lower().endswith(_SUFFIXES)), key=lambda e: e.path)
-
-
-def _metadata(tree: Tree, path: str) -> dict[str, Any] | None:
-    with os.fdopen(tree.open_file(path), "rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        if not 2 <= length <= _HEADER_LIMIT:
-            return None
-        header = orjson.loads(stream.read(length))
-    metadata = header.get("__metadata__") if isinstance(header, dict) else None
-    return metadata if isinstance(metadata, dict) else None

@@ -6,11 +6,13 @@ import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
+import anyio
 import psutil
 from fastapi import APIRouter
 from starlette.responses import Response
 
 from api.errors import OrjsonResponse
+from api.gpus import Gpu, gpus_of
 from api.messages import server_flags
 from api.services import ForTenant, Have
 
@@ -33,9 +35,10 @@ def ringfence_version() -> str:
 
 
 @router.get("/system_stats")
-async def system_stats() -> Response:
-    """Memory of the machine; the nodes' own share is their sandboxes' caps."""
+async def system_stats(services: Have, tenant: ForTenant) -> Response:
+    """Memory of the machine and of the GPUs that policies give; the nodes' own share is their sandboxes' caps."""
     memory = psutil.virtual_memory()
+    cards = await anyio.to_thread.run_sync(gpus_of, services.policies, tenant)
     return OrjsonResponse(
         {
             "system": {
@@ -52,7 +55,8 @@ async def system_stats() -> Response:
                 "argv": ["ringfence", ringfence_version()],
                 "deploy_environment": "ringfence",
             },
-            "devices": [
+            "devices": [_device(card) for card in cards]
+            or [
                 {
                     "name": "cpu",
                     "type": "cpu",
@@ -65,6 +69,18 @@ async def system_stats() -> Response:
             ],
         }
     )
+
+
+def _device(card: Gpu) -> dict[str, str | int]:
+    return {
+        "name": f"cuda:{card.index} {card.name}",
+        "type": "cuda",
+        "index": card.index,
+        "vram_total": card.total,
+        "vram_free": card.free,
+        "torch_vram_total": 0,  # what torch keeps in the process that answers: this one has no torch
+        "torch_vram_free": 0,
+    }
 
 
 @router.get("/features")

@@ -1,7 +1,8 @@
 """What the host needs of picture files and must not do itself: it decodes no media, this sandbox does.
 
-``RingfencePreview`` re-encodes a file for ``/view``, ``RingfenceMask`` merges an upload for ``/upload/mask``. Only the
-host can call them: they are in no catalogue, so no prompt can name them.
+``RingfencePreview`` re-encodes a file for ``/view``, ``RingfenceMask`` merges an upload for ``/upload/mask``,
+``RingfenceCover`` re-encodes a model's picture, which comes as bytes: this sandbox sees no models. Only the host can
+call them: they are in no catalogue, so no prompt can name them.
 """
 
 # ruff: noqa: A002 - inputs are called as in the HTTP API
@@ -203,4 +204,31 @@ class RingfenceMask:
         return (encoded(merged, "png", compress_level=4, pnginfo=texts),)
 
 
-MEDIA_CLASSES: dict[str, Any] = {"RingfencePreview": RingfencePreview, "RingfenceMask": RingfenceMask}
+class RingfenceCover:
+    """A picture of any form as WebP, for ``/experiment/models/preview``."""
+
+    RINGFENCE_HIDDEN = True
+    CATEGORY = "ringfence"
+    RETURN_TYPES = ("BYTES",)
+    RETURN_NAMES = ("data",)
+    FUNCTION = "run"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"picture": ("BYTES",)}}
+
+    def run(self, picture: bytes) -> tuple[bytes]:
+        """Return the bytes of a WebP.
+
+        Raises:
+            MediaError: it is no picture, or too large.
+        """
+        with opened(io.BytesIO(picture), "the model's picture") as found:
+            return (encoded(found, "webp"),)
+
+
+MEDIA_CLASSES: dict[str, Any] = {
+    "RingfencePreview": RingfencePreview,
+    "RingfenceMask": RingfenceMask,
+    "RingfenceCover": RingfenceCover,
+}

@@ -32,8 +32,9 @@ from sandbox.launcher.attachment import Tail, read_tail
 from sandbox.launcher.cgroups import Cgroup, find
 from sandbox.launcher.engine_events import EventThread
 from sandbox.launcher.mounts import sandbox_mounts
+from sandbox.launcher.self_test import KEPT_AS, SelfTest
 from sandbox.launcher.settings import LaunchSettings, TestOverride
-from sandbox.launcher.spec import LABEL, ContainerSpec, Identity, container_spec
+from sandbox.launcher.spec import LABEL, RUNTIMES, ContainerSpec, Identity, container_spec
 from sandbox.launcher.uids import UidBook
 from sandbox.launcher.verbs import Ending, LaunchedSandbox, LauncherEvent, SandboxRequest, Usage
 from sandbox.places import Places
@@ -99,6 +100,10 @@ class DockerLauncher:
         """
         self._client = await self._engine("reach it", self._connect)
         self._api: Any = self._client.api
+        self._self_test = SelfTest(
+            self._api, self._settings.image, self._places.instance, self._places.launcher_data / KEPT_AS
+        )
+        await self._engine("list self-tests", self._self_test.sweep)
         left = await self._engine("list sandboxes", self._list)
         for container in left:
             log.warning("removing leftover sandbox container %s", container["Id"][:12])
@@ -106,11 +111,14 @@ class DockerLauncher:
         self._group = await self._stack.enter_async_context(anyio.create_task_group())
         self._events = EventThread(self._connect, self._filters, self._on_event, self._recheck)
         await self._group.start(self._events.run)
+        if self._settings.self_test_at_start:
+            self._group.start_soon(self._test_runtimes)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._self_test.close()
         with anyio.move_on_after(SHUTDOWN_S, shield=True):
             async with anyio.create_task_group() as group:
                 for sandbox in list(self._records):
@@ -153,6 +161,8 @@ class DockerLauncher:
         mounts = await self._in_thread(
             lambda: sandbox_mounts(request, policy, self._places, self._settings, self._override)
         )
+        # Nobody's code runs in a runtime that has not proved its walls here.
+        await self._engine("test a runtime", lambda: self._self_test.require(policy.isolation))
         owner = f"{request.tenant}/{request.group or request.names[0]}"
         uid = await self._in_thread(lambda: self._uids.assign(owner, frozenset(self._uids_taken)))
         self._uids_taken.add(uid)
@@ -200,6 +210,14 @@ class DockerLauncher:
                 with anyio.move_on_after(DEATH_WAIT_S, shield=True):
                     await self._remove(container)
             raise
+
+    async def _test_runtimes(self) -> None:
+        """Before anybody asks, so that the first sandbox need not wait."""
+        for isolation in RUNTIMES:
+            try:
+                await self._engine("test a runtime", lambda: self._self_test.require(isolation))  # noqa: B023
+            except StartError as error:
+                log.warning("%s", error)
 
     async def stop(self, sandbox: SandboxId, *, grace_s: float = 0.0) -> Ending:
         """See ``Launcher.stop``."""

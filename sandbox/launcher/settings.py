@@ -34,6 +34,9 @@ class LaunchSettings:
                 return there / path.relative_to(here)
         return path
 
+    self_test_at_start: bool = False
+    """Prove each runtime's walls in the background at once; without it, before the first sandbox that needs one."""
+
 
 @dataclass(frozen=True, slots=True)
 class TestOverride:

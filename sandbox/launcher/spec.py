@@ -20,6 +20,8 @@ from sandbox.launcher.network import network_arguments, network_variables
 LABEL: Final = "ringfence"
 MIB: Final = 1024 * 1024
 RUNTIME_IN_IMAGE: Final = "/opt/ringfence/ringfence_runtime"
+RUNTIMES: Final = {"runc": "runc", "gvisor": "runsc"}
+"""How the engine calls what a policy calls ``isolation``."""
 _INODES: Final = 131_072
 _CPU_SHARES: Final = 256  # what everything else on a machine has is 1024
 _SHM: Final = 64 * MIB
@@ -110,11 +112,8 @@ def _host_config(identity: Identity, policy: EffectivePolicy, mounts: Sequence[M
         "ReadonlyRootfs": True,
         "CapDrop": ["ALL"],
         "Privileged": False,
-        "SecurityOpt": [
-            "no-new-privileges:true",
-            f"seccomp={seccomp_profile(gpus=bool(policy.gpus), network=bool(policy.network))}",
-        ],
-        "Runtime": {"runc": "runc", "gvisor": "runsc"}[policy.isolation],
+        "SecurityOpt": ["no-new-privileges:true", f"seccomp={_profile(policy)}"],
+        "Runtime": RUNTIMES[policy.isolation],
         # -- what it does not see
         "NetworkMode": "none",
         "IpcMode": "private",
@@ -163,6 +162,12 @@ def _host_config(identity: Identity, policy: EffectivePolicy, mounts: Sequence[M
 
 def _largest_file(policy: EffectivePolicy) -> int:
     return max(policy.disk, policy.shared_memory, policy.tmp, policy.scratch)
+
+
+def _profile(policy: EffectivePolicy) -> str:
+    return seccomp_profile(
+        gpus=bool(policy.gpus), network=bool(policy.network), gvisor=policy.isolation == "gvisor"
+    )
 
 
 def _device_requests(policy: EffectivePolicy) -> list[dict[str, Any]]:

@@ -53,6 +53,22 @@ def engine() -> None:
     pytest.skip(text)
 
 
+@pytest.fixture(scope="session")
+def gvisor_runtime(engine: None) -> None:
+    """An engine that knows runsc: skipped by name where it does not, failed where runsc is installed."""
+    if has_gvisor():
+        return
+    text = "this engine has no runtime 'runsc'; run 'make engine'"
+    if os.environ.get("RINGFENCE_REQUIRE_GVISOR"):
+        pytest.fail(text)
+    pytest.skip(text)
+
+
+def has_gvisor() -> bool:
+    """Whether the engine here knows the runtime runsc. Blocking."""
+    return "runsc" in _docker("info", "--format", "{{json .Runtimes}}").stdout
+
+
 def containers(instance: str) -> str:
     """State of every container of an instance, for a failed test's report."""
     label = f"label=ringfence.instance={instance}"

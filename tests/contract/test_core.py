@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
+import anyio
 import pytest
 from PIL import Image
 
+from engine import Media
+from policies import ExtensionName, TenantId
 from sandbox import NodeRaisedError
 from tests.contract.kit import CHECKOUT, TENANT, World, in_docker, tensor_of, world
 
@@ -68,6 +71,25 @@ async def test_a_picture_is_encoded_again_for_the_host(core: World) -> None:
     assert kind.tree == "image/jpeg"
     with Image.open(io.BytesIO(content(core, data))) as picture:
         assert (picture.format, picture.size) == ("JPEG", (8, 6))
+
+
+async def test_a_models_picture_is_encoded_by_a_sandbox_that_sees_no_models(core: World) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (6, 4)).save(buffer, "png")
+
+    async def read() -> bytes:
+        return buffer.getvalue()
+
+    class OfTheWorld:
+        async def acquire(self, _tenant: TenantId, extension: ExtensionName) -> Any:
+            return await core.session(extension)
+
+    media = Media(cast("Any", OfTheWorld()), core.store)
+    with anyio.fail_after(60):
+        data, kind = await media.cover(TENANT, read)
+    assert kind == "image/webp"
+    with Image.open(io.BytesIO(data)) as picture:
+        assert (picture.format, picture.size) == ("WEBP", (6, 4))
 
 
 async def test_the_helper_reads_no_file_of_the_sandbox_itself(core: World) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -41,8 +42,13 @@ def modules(room: str) -> list[Path]:
     return sorted(p for p in (ROOT / room).rglob("*.py") if "migrations/versions" not in p.as_posix())
 
 
-def imports(path: Path) -> Iterator[tuple[str, int, bool]]:
-    """Yield (absolute module name, line, is at module level); a relative import cannot leave its room."""
+@cache
+def imports(path: Path) -> tuple[tuple[str, int, bool], ...]:
+    """(absolute module name, line, is at module level) of each; a relative import cannot leave its room."""
+    return tuple(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[tuple[str, int, bool]]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     guarded = {id(n) for node in ast.walk(tree) if _is_type_checking(node) for n in ast.walk(node)}
     late = {
@@ -63,6 +69,7 @@ def imports(path: Path) -> Iterator[tuple[str, int, bool]]:
                 yield submodule if _is_module(submodule) else node.module, node.lineno, id(node) not in late
 
 
+@cache
 def _is_module(name: str) -> bool:
     path = ROOT.joinpath(*name.split("."))
     return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()

@@ -16,6 +16,7 @@ import pytest
 
 from policies import SandboxId
 from sandbox import StartError
+from sandbox.launcher import self_test
 from sandbox.launcher.settings import LaunchSettings
 from sandbox.launcher.verbs import SandboxRequest
 from tests.contract.fixtures import IMAGE
@@ -153,6 +154,17 @@ async def test_a_missing_image_says_what_to_do(tmp_path: Path) -> None:
 async def test_gpus_on_a_machine_without_any_are_refused_by_name_and_nothing_is_left(tmp_path: Path) -> None:
     error = await refused(tmp_path, "gpus: ['GPU-00000000-0000-0000-0000-000000000001']\n")
     assert "asks for GPUs, and this container engine refuses" in str(error)
+
+
+async def test_nothing_starts_in_a_runtime_that_fails_its_self_test(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(self_test, "_memory", {})
+    found = (self_test.Proof("memory", holds=False, seen="600 MiB filled"),)
+    monkeypatch.setattr(self_test, "prove", lambda *_: found)
+    error = await refused(tmp_path)
+    assert error.code == "runtime_refused"
+    assert "isolation 'runc' is refused, its self-test failed here: memory: 600 MiB filled" in str(error)
 
 
 def _has_gvisor() -> bool:

@@ -18,6 +18,9 @@ from api.settings import Settings
 from engine import Database, QuotaBook, SqlStorage, TenantRegistry
 from policies import PolicyStore
 from tests.unit.api.fakes import FakeEngine, FakeMedia
+from tests.unit.prepared_database import prepared_databases
+
+__all__ = ["prepared_databases"]
 
 OPERATOR_TOKEN = "operator-token-for-tests-0123456789abcdef"
 Start = Callable[..., AbstractAsyncContextManager[FastAPI]]

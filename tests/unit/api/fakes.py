@@ -17,6 +17,7 @@ from api.settings import Settings
 from engine import (
     Counts,
     GitSource,
+    MediaRefusedError,
     NewPrompt,
     Origin,
     PackFiles,
@@ -237,6 +238,7 @@ class FakeMedia:
     def __init__(self) -> None:
         self.previews: list[tuple[TenantId, tuple[str, str, str], PreviewWish]] = []
         self.masks: list[tuple[TenantId, tuple[str, str, str], bytes]] = []
+        self.covers: list[tuple[TenantId, bytes]] = []
 
     async def preview(
         self, tenant: TenantId, place: tuple[str, str, str], wish: PreviewWish
@@ -249,6 +251,13 @@ class FakeMedia:
     ) -> bytes:
         self.masks.append((tenant, place, await read()))
         return b"merged"
+
+    async def cover(self, tenant: TenantId, read: Callable[[], Awaitable[bytes]]) -> tuple[bytes, str]:
+        data = await read()
+        self.covers.append((tenant, data))
+        if data == b"no picture":
+            raise MediaRefusedError("it cannot be read as a picture")
+        return b"cover " + data, "image/webp"
 
 
 class FakeEngine:

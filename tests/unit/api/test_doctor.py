@@ -29,6 +29,10 @@ def machine(info: dict[str, Any] | Ran, **commands: Ran) -> Any:
             "compose": Ran(0, "2.26.1-4\n", ""),
             "buildx": Ran(0, "github.com/docker/buildx 0.13.1+ds1 x\n", ""),
         }
+        debian = {"Name": "runc", "Version": "1.1.5+ds1", "Details": {"GitCommit": "1.1.5+ds1-1+deb12u1"}}
+        parts = [debian, {"Name": "docker-init", "Version": "0"}]
+        known["version"] = Ran(0, json.dumps(parts), "")
+        known["--version"] = Ran(0, "runsc version release-20250101.0\nspec: 1", "")
         known["image"] = Ran(0, "sha256:abc 1000000000\n", "")
         return {**known, **commands}[command[1]]
 
@@ -106,6 +110,35 @@ def test_optional_things_are_warnings(tmp_path: Path) -> None:
         machine({**INFO, "Runtimes": {"runc": {}}}, compose=Ran(1, "", "x"), buildx=Ran(0, "v0.5.1", "")),
     )
     assert [checks[name].verdict for name in ("gvisor", "compose", "buildx")] == ["warning"] * 3
+
+
+def test_runtimes_are_held_against_known_escapes(tmp_path: Path) -> None:
+    check = look(tmp_path, machine(INFO))["runtime versions"]
+    assert check.verdict == "warning"
+    assert "runc 1.1.5+ds1-1+deb12u1, gvisor release-20250101.0" in check.found
+    assert "CVE-2025-31133" in check.found
+    assert "CVE-2024-21626" not in check.found
+    new = Ran(0, json.dumps([{"Name": "runc", "Version": "1.4.1"}]), "")
+    assert look(tmp_path, machine(INFO, version=new))["runtime versions"].verdict == "ok"
+    garbled = look(tmp_path, machine(INFO, version=Ran(0, "[1]", "")))["runtime versions"]
+    assert (garbled.verdict, garbled.found) == ("warning", "they cannot be read")
+
+
+def test_gvisor_with_a_flag_that_undoes_its_caps_is_no_gvisor(tmp_path: Path) -> None:
+    runtimes = {"runc": {}, "runsc": {"path": "runsc", "runtimeArgs": ["--ignore-cgroups"]}}
+    check = look(tmp_path, machine({**INFO, "Runtimes": runtimes}))["gvisor"]
+    assert check.verdict == "missing"
+    assert "--ignore-cgroups" in check.found
+
+
+def test_what_the_self_test_proved_is_shown_wall_by_wall(tmp_path: Path) -> None:
+    proofs = [{"name": "memory", "holds": True, "seen": "killed at 64 MiB"}]
+    entry = {"isolation": "runc", "at": 1_790_000_000, "proofs": proofs}
+    (tmp_path / "launcher").mkdir()
+    (tmp_path / "launcher/self-test.json").write_text(json.dumps({"key": entry}))
+    check = look(tmp_path, machine(INFO))["self-test runc"]
+    assert check.verdict == "ok"
+    assert "memory (killed at 64 MiB)" in check.found
 
 
 def test_image_data_directory_and_shared_memory_are_looked_at(tmp_path: Path) -> None:

@@ -109,6 +109,25 @@ def test_a_mask_gives_the_original_its_alpha_and_leaves_colours_and_texts(core, 
     assert merged.text == {"prompt": '{"1": {}}'}
 
 
+def cover(core, data):
+    lent = {"$bytes": {"file": core.files.put(data), "nbytes": len(data), "mutable": False}}
+    (slot,) = core.execute("RingfenceCover", {"picture": lent})["slots"]
+    return Image.open(io.BytesIO(content(core, slot[0])))
+
+
+@pytest.mark.parametrize(("mode", "form"), [("RGB", "jpeg"), ("P", "gif"), ("RGBA", "png"), ("L", "bmp")])
+def test_a_models_picture_of_any_form_becomes_webp(core, mode, form):
+    buffer = io.BytesIO()
+    Image.new(mode, (6, 4), 3).save(buffer, form)
+    image = cover(core, buffer.getvalue())
+    assert (image.format, image.size) == ("WEBP", (6, 4))
+
+
+def test_a_models_picture_that_is_none_is_refused(core):
+    with pytest.raises(WorkerError, match=r"the model's picture.* cannot be read as a picture"):
+        cover(core, b"no picture")
+
+
 def test_a_mask_of_another_size_is_refused_with_both_sizes(core, picture):
     with pytest.raises(WorkerError, match=r"the mask has 5 by 4 pixels, 'a\.png' has 6 by 4"):
         mask(core, picture, Image.new("RGBA", (5, 4)))

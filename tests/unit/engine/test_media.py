@@ -104,6 +104,14 @@ async def test_a_mask_goes_over_as_bytes_and_comes_back_merged() -> None:
     assert not core.held
 
 
+async def test_a_models_picture_goes_over_as_bytes_and_comes_back_as_webp() -> None:
+    core = Core(b"cover", "text/html")
+    assert await Media(core, core).cover(LOCAL_TENANT, mask) == (b"cover", "image/webp")
+    assert core.calls[0].class_type == "RingfenceCover"
+    assert inputs(core.calls[0])["picture"]["$bytes"]["nbytes"] == 4
+    assert not core.held
+
+
 async def test_a_type_that_the_sandbox_says_is_believed_only_when_it_is_a_picture() -> None:
     for kind in ("text/html", ["image/png"], {}, None):
         core = Core(b"<script>", kind)

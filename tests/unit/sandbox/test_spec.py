@@ -41,6 +41,7 @@ def check(name: str, found: dict[str, Any]) -> None:
         f"seccomp={seccomp_profile()}": "seccomp=<profile>",
         f"seccomp={seccomp_profile(gpus=True)}": "seccomp=<profile for GPUs>",
         f"seccomp={seccomp_profile(network=True)}": "seccomp=<profile for a network>",
+        f"seccomp={seccomp_profile(gpus=True, gvisor=True)}": "seccomp=<profile for GPUs in gVisor>",
     }
     options = found["HostConfig"]["SecurityOpt"]
     found["HostConfig"]["SecurityOpt"] = [profiles.get(item, item) for item in options]
@@ -248,7 +249,9 @@ def test_the_proxys_directory_is_mounted_read_only_and_only_with_a_network(tmp_p
     (tmp_path / "default.yaml").write_text("ceilings: {network: any}\n")
     places = Places("main", tmp_path / "data", tmp_path / "shm", tmp_path / "run")
     source = places.tenant(TENANT) / "extensions" / "blur" / "source"
-    source.mkdir(parents=True)
+    own = (places.inbox(BOX), places.outbox(BOX), places.socket_directory(BOX), places.egress_directory(BOX))
+    for directory in (source, *own):
+        directory.mkdir(parents=True)
     request = SandboxRequest(BOX, TENANT, (ExtensionFiles(BLUR, source, None, content_hash="x"),), "digest")
     for text, wanted in (("", []), ('network: {allow: ["api.example.com:443"]}\n', [False])):
         mounts = sandbox_mounts(request, policy(tmp_path, text), places, LaunchSettings())

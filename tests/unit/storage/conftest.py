@@ -9,6 +9,9 @@ import pytest
 
 from engine.database import Database, sqlite_url
 from engine.queue import SqlStorage
+from tests.unit.prepared_database import prepared_databases
+
+__all__ = ["prepared_databases"]
 
 
 @pytest.fixture

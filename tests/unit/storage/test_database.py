@@ -13,6 +13,11 @@ from engine.database import Database, DatabaseError, metadata, sqlite_url
 pytestmark = pytest.mark.anyio
 
 
+@pytest.fixture(autouse=True)
+def prepared_databases() -> None:
+    """Here every file goes through the migrations."""
+
+
 async def test_migrations_make_exactly_the_tables_that_the_code_uses(database: Database) -> None:
     def look(connection: sa.Connection) -> dict[str, set[str]]:
         inspector = sa.inspect(connection)

@@ -16,7 +16,7 @@ from policies import TenantId
 pytestmark = pytest.mark.anyio
 
 A = TenantId("a")
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 
 CHILD = """
 import asyncio, sys

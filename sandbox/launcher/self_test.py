@@ -1,0 +1,387 @@
+"""Proof, before anybody's code runs in a runtime, that its walls stand on this machine.
+
+A container made like every sandbox tries each wall from inside (``self_test_probe.py``) and is at last killed by its
+own memory cap. A runtime that fails is refused for sandboxes; the engine's word, or its lack of a warning, is not
+enough: there are flags (gVisor's ``--ignore-cgroups``) and kernels under which every cap is set and none holds.
+
+What was proved holds for this runtime's binary and flags, engine, kernel boot, image and probe; it is kept in the
+data directory, so it costs once. A failure is kept for the life of the process only. Everything here blocks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import shutil
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from policies import EffectivePolicy, ExtensionName, PolicyStore, SandboxId, TenantId
+from sandbox.errors import RuntimeRefusedError, StartError
+from sandbox.launcher.spec import LABEL, MIB, RUNTIMES, Identity, container_spec
+
+log = logging.getLogger(__name__)
+
+PURPOSE: Final = "self-test"
+KEPT_AS: Final = "self-test.json"
+_PROBE: Final = Path(__file__).with_name("self_test_probe.py")
+_DEADLINE_S: Final = 30.0
+_LOOK_S: Final = 0.05
+_NOFILE: Final = 64
+_TMP: Final = 2 * MIB
+_UID: Final = 65_534
+# gVisor's own kernel needs some of both.
+_MEMORY: Final = {"runc": 64 * MIB, "gvisor": 160 * MIB}
+_PIDS: Final = {"runc": 32, "gvisor": 64}
+_FORBIDDEN_FLAGS: Final = {
+    "ignore-cgroups": "with it no cap on memory, processes or CPU time holds",
+    "host-settings": "it changes settings of this machine's kernel",
+    "TESTONLY-unsafe-nonroot": "with it the sandbox runs without its walls",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """One wall: what was tried, whether it stood, and what was seen."""
+
+    name: str
+    holds: bool
+    seen: str
+
+
+class SelfTest:
+    """Asks the engine behind ``api`` (the SDK's low-level client) for probes; remembers what they proved."""
+
+    def __init__(self, api: Any, image: str, instance: str, kept: Path) -> None:
+        self._api = api
+        self._image = image
+        self._instance = instance
+        self._kept = kept
+        self._closing = threading.Event()
+
+    def close(self) -> None:
+        """Let a probe that runs come to its end soon."""
+        self._closing.set()
+
+    def sweep(self) -> None:
+        """Remove probes that a killed launcher left."""
+        labels = [f"{LABEL}.instance={self._instance}", f"{LABEL}.purpose={PURPOSE}"]
+        for container in self._api.containers(all=True, filters={"label": labels}):
+            self._api.remove_container(container["Id"], force=True, v=True)
+
+    def require(self, isolation: str) -> None:
+        """Return when this runtime is proved here.
+
+        Raises:
+            RuntimeRefusedError: a wall does not stand; says which.
+            StartError: the runtime is not there.
+        """
+        info = self._api.info()
+        flags = _flags(info, isolation)
+        forbidden = refused_flag(flags)
+        if forbidden:
+            raise RuntimeRefusedError(
+                f"isolation '{isolation}' is refused: the engine starts {RUNTIMES[isolation]} with {forbidden}",
+                "remove the flag from daemon.json and let the engine read it again (systemctl reload docker)",
+            )
+        key = self._key(info, isolation, flags)
+        with _lock(key):
+            proofs = _memory.get(key) or self._read(key)
+            if proofs is None:
+                began = time.monotonic()
+                proofs = prove(self._api, isolation, self._image, self._instance, info, self._closing)
+                log.info("self-test of isolation '%s' took %.1f s", isolation, time.monotonic() - began)
+                if all(proof.holds for proof in proofs):
+                    self._write(key, isolation, proofs)
+            _memory[key] = proofs
+        failed = [proof for proof in proofs if not proof.holds]
+        if failed:
+            words = "; ".join(f"{proof.name}: {proof.seen}" for proof in failed)
+            raise RuntimeRefusedError(
+                f"isolation '{isolation}' is refused, its self-test failed here: {words}",
+                "mend it and start Ringfence again; what this machine lacks, 'ringfence doctor' says",
+            )
+
+    def _key(self, info: Mapping[str, Any], isolation: str, flags: Sequence[str]) -> str:
+        image = self._api.inspect_image(self._image)["Id"]
+        known = [
+            isolation,
+            list(flags),
+            _binary(info, isolation),
+            [
+                info.get(name)
+                for name in ("ID", "ServerVersion", "KernelVersion", "CgroupVersion", "CgroupDriver")
+            ],
+            [(info.get(name) or {}).get("ID") for name in ("RuncCommit", "ContainerdCommit")],
+            image,
+            _boot(),
+            container_spec(_identity("", "key"), _policy(isolation), (), image=image).config,
+            _PROBE.read_text("utf-8"),
+        ]
+        return hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest()
+
+    def _read(self, key: str) -> tuple[Proof, ...] | None:
+        entry = read_kept(self._kept).get(key)
+        return tuple(Proof(**item) for item in entry["proofs"]) if entry else None
+
+    def _write(self, key: str, isolation: str, proofs: Sequence[Proof]) -> None:
+        kept = {
+            name: entry for name, entry in read_kept(self._kept).items() if entry["isolation"] != isolation
+        }
+        kept[key] = {
+            "isolation": isolation,
+            "at": int(time.time()),
+            "proofs": [asdict(proof) for proof in proofs],
+        }
+        beside = self._kept.with_suffix(f".{os.getpid()}")
+        try:
+            beside.write_text(json.dumps(kept, indent=1), encoding="utf-8")
+            beside.replace(self._kept)
+        except OSError as error:
+            log.warning("the self-test is not remembered, it runs again at the next start: %s", error)
+
+
+_memory: dict[str, tuple[Proof, ...]] = {}
+_locks: dict[str, threading.Lock] = {}
+
+
+def _lock(key: str) -> threading.Lock:
+    return _locks.setdefault(key, threading.Lock())
+
+
+def read_kept(path: Path) -> dict[str, Any]:
+    """What earlier starts proved, by key; nothing when there is none or it cannot be read."""
+    try:
+        kept = json.loads(path.read_text("utf-8"))
+        whole = all({"isolation", "at", "proofs"} <= set(entry) for entry in kept.values())
+        return dict(kept) if whole else {}
+    except (OSError, ValueError, AttributeError, TypeError):
+        return {}
+
+
+def refused_flag(flags: Sequence[str]) -> str:
+    """The first flag under which no sandbox may run, with the reason; empty when there is none."""
+    for flag in flags:
+        name, _, value = flag.lstrip("-").partition("=")
+        if name in _FORBIDDEN_FLAGS and value.lower() not in {"false", "0", "f"}:
+            return f"'{flag}' ({_FORBIDDEN_FLAGS[name]})"
+        if name == "network" and value == "host":
+            return f"'{flag}' (it hands this machine's network stack to the sandbox)"
+    return ""
+
+
+def prove(
+    api: Any,
+    isolation: str,
+    image: str,
+    instance: str,
+    info: Mapping[str, Any],
+    closing: threading.Event,
+    weaken: Mapping[str, Any] | None = None,
+) -> tuple[Proof, ...]:
+    """Run the probe and judge it. ``weaken`` is laid over the container's settings, by tests of this module.
+
+    Raises:
+        RuntimeRefusedError: the probe did not come to an end in time; that is not remembered.
+    """
+    # gVisor ends at its pids cap, so that takes a container of its own.
+    parts = ("all",) if isolation == "runc" else ("pids", "walls")
+    probes: dict[str, str] = {}
+    since = time.time() - 1
+    try:
+        for part in parts:
+            probes[part] = _start(api, isolation, image, instance, part, weaken)
+        ends = {part: _end(api, container, since, closing) for part, container in probes.items()}
+        heard = [fact for container in probes.values() for fact in _facts(api, container)]
+    finally:
+        for container in probes.values():
+            with contextlib.suppress(Exception):
+                api.remove_container(container, force=True, v=True)
+    return judge(isolation, heard, ends, kernel=str(info.get("KernelVersion", "")))
+
+
+def judge(
+    isolation: str, heard: Sequence[Mapping[str, Any]], ends: Mapping[str, frozenset[str]], *, kernel: str
+) -> tuple[Proof, ...]:
+    """What the probe's facts and ends say about each wall. Pure."""
+    said = {str(fact.get("fact")): fact for fact in heard}
+    seen = said.get("walls")
+    if seen is None:
+        return (Proof("start", holds=False, seen=f"the probe said nothing; it ended with {_words(ends)}"),)
+    interfaces = sorted(seen["interfaces"])
+    proofs = [
+        Proof("user", seen["uid"] == _UID, f"uid {seen['uid']}"),
+        Proof("capabilities", not seen["capabilities"], f"{seen['capabilities']:x}"),
+        Proof("no new privileges", seen["no_new_privileges"] == 1, str(seen["no_new_privileges"])),
+        Proof(
+            "seccomp",
+            seen["seccomp"] == 2 and seen["inet"] == "EPERM",
+            f"mode {seen['seccomp']}, AF_INET {seen['inet'] or 'allowed'}",
+        ),
+        Proof("no io_uring", seen["io_uring"] in {"EPERM", "ENOSYS"}, seen["io_uring"] or "allowed"),
+        Proof("no namespaces", seen["unshare"] == "EPERM", seen["unshare"] or "allowed"),
+        Proof("no network", interfaces in ([], ["lo"]), ", ".join(interfaces) or "no interface"),
+        Proof(
+            "read-only root",
+            "ro" in seen["root"] and bool(seen["written"]),
+            seen["written"] or "it was written",
+        ),
+        Proof(
+            "open files",
+            0 < seen["open_files"] <= _NOFILE and seen["nofile"] == [_NOFILE, _NOFILE],
+            f"{seen['open_files']} of {_NOFILE}",
+        ),
+        Proof("size of /tmp", 0 <= seen["tmp"] <= _TMP, f"{seen['tmp']} of {_TMP} bytes"),
+        _pids(isolation, said, ends),
+        _memory_cap(isolation, said, ends),
+    ]
+    if isolation == "gvisor":
+        proofs.append(
+            Proof("own kernel", bool(kernel) and seen["kernel"] != kernel, f"kernel {seen['kernel']}")
+        )
+    return tuple(proofs)
+
+
+def _pids(isolation: str, said: Mapping[str, Any], ends: Mapping[str, frozenset[str]]) -> Proof:
+    cap = _PIDS[isolation]
+    if "pids" in said:
+        forked = said["pids"]["forked"]
+        return Proof(
+            "processes", 0 <= forked < cap, f"{forked} children" if forked >= 0 else "no end to forking"
+        )
+    # The kernel of gVisor went down in the middle of it: contained.
+    ended = "pids begins" in said and "die" in ends.get("pids", frozenset())
+    return Proof(
+        "processes", isolation == "gvisor" and ended, "its kernel ended at the cap" if ended else "no answer"
+    )
+
+
+def _memory_cap(isolation: str, said: Mapping[str, Any], ends: Mapping[str, frozenset[str]]) -> Proof:
+    cap = f"{_MEMORY[isolation] // MIB} MiB"
+    if "memory has no end" in said:
+        return Proof(
+            "memory", holds=False, seen=f"{said['memory has no end']['mib']} MiB filled under a cap of {cap}"
+        )
+    end = ends["all" if isolation == "runc" else "walls"]
+    killed = "memory begins" in said and "oom" in end
+    return Proof("memory", killed, f"killed at {cap}" if killed else f"it ended with {_words(ends)}")
+
+
+def _words(ends: Mapping[str, frozenset[str]]) -> str:
+    return ", ".join(sorted({word for end in ends.values() for word in end})) or "nothing"
+
+
+def _start(
+    api: Any, isolation: str, image: str, instance: str, part: str, weaken: Mapping[str, Any] | None
+) -> str:
+    spec = container_spec(_identity(instance, part), _policy(isolation), (), image=image)
+    wanted = {
+        "part": part,
+        "memory": _MEMORY[isolation],
+        "pids": _PIDS[isolation],
+        "nofile": _NOFILE,
+        "tmp": _TMP,
+    }
+    config: dict[str, Any] = dict(spec.config)
+    config["Cmd"] = ["-I", "-c", _PROBE.read_text("utf-8"), json.dumps(wanted)]
+    config["Labels"] = {**config["Labels"], f"{LABEL}.purpose": PURPOSE}
+    # The probe's few lines are read when it is dead. Nothing else differs from a sandbox.
+    logs = {"Type": "json-file", "Config": {"max-size": "1m", "max-file": "1"}}
+    weaker = dict(weaken or {})
+    config["HostConfig"] = {**config["HostConfig"], "LogConfig": logs, **weaker.pop("HostConfig", {})}
+    config.update(weaker)
+    container = str(api.create_container_from_config(config, name=f"{spec.name}-{os.urandom(4).hex()}")["Id"])
+    try:
+        api.start(container)
+    except BaseException:
+        api.remove_container(container, force=True, v=True)
+        raise
+    return container
+
+
+def _end(api: Any, container: str, since: float, closing: threading.Event) -> frozenset[str]:
+    """``die``, ``oom`` or both, as soon as there is either.
+
+    Not the engine's ``wait``: a gVisor whose helper was killed at the memory cap never ends by itself.
+    """
+    deadline = time.monotonic() + _DEADLINE_S
+    filters = {"container": [container], "event": ["die", "oom"]}
+    while time.monotonic() < deadline and not closing.is_set():
+        stream = api.events(since=f"{since:.3f}", until=f"{time.time():.3f}", filters=filters, decode=True)
+        found = frozenset(str(event.get("status")) for event in stream)
+        if "die" in found and "oom" not in found:
+            # The engine's two words come by different ways: ask for the state, which has both.
+            killed = bool(api.inspect_container(container)["State"].get("OOMKilled"))
+            return found | {"oom"} if killed else found
+        if found:
+            return found
+        closing.wait(_LOOK_S)
+    raise RuntimeRefusedError(
+        f"the self-test did not end within {_DEADLINE_S:.0f} s"
+        if not closing.is_set()
+        else "Ringfence is shutting down",
+        "this machine may be overloaded: try again",
+    )
+
+
+def _facts(api: Any, container: str) -> list[dict[str, Any]]:
+    facts = []
+    for line in api.logs(container).decode("utf-8", "replace").splitlines():
+        with contextlib.suppress(ValueError):
+            fact = json.loads(line)
+            if isinstance(fact, dict):
+                facts.append(fact)
+    return facts
+
+
+def _identity(instance: str, part: str) -> Identity:
+    name = ExtensionName("self-test")
+    return Identity(instance, SandboxId(f"self-test-{part}"), TenantId("local"), (name,), "self-test", _UID)
+
+
+@cache
+def _policy(isolation: str) -> EffectivePolicy:
+    shipped = PolicyStore(Path("/nonexistent")).effective(ExtensionName("self-test"))
+    limits = {"memory": _MEMORY[isolation], "pids": _PIDS[isolation], "nofile": _NOFILE, "tmp": _TMP}
+    return shipped.model_copy(update={"isolation": isolation, **limits})
+
+
+def _flags(info: Mapping[str, Any], isolation: str) -> tuple[str, ...]:
+    known = (info.get("Runtimes") or {}).get(RUNTIMES[isolation])
+    if known is None:
+        raise StartError(
+            f"the policy's isolation needs a runtime that this container engine lacks: {RUNTIMES[isolation]}",
+            "run 'make engine', which installs it where the distribution has it, or write 'isolation: runc'",
+        )
+    return tuple(map(str, known.get("runtimeArgs") or ()))
+
+
+def _binary(info: Mapping[str, Any], isolation: str) -> str:
+    """The hash of the runtime's program, where we see it; else the engine's own words in the key must do."""
+    path = (info.get("Runtimes") or {}).get(RUNTIMES[isolation], {}).get("path") or ""
+    found = shutil.which(path)
+    if found is None:
+        return str(path)
+    status = Path(found).stat()
+    return _hash(found, status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _hash(path: str, _size: int, _mtime: int) -> str:
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError:
+        return str(time.time() - time.monotonic())
