@@ -16,6 +16,8 @@ from fastapi import FastAPI
 
 from api.permissions import NEEDS, Need, routes_of
 from api.settings import Settings
+from engine import GitSource
+from policies import TenantId
 from tests.unit.api.conftest import client_for
 from tests.unit.api.fakes import PROMPT, FakeEngine
 
@@ -110,6 +112,10 @@ async def of_a(
     await app.state.services.tenants.create("secret-tenant")
     engine.sandboxes.run("blur-1", "a", "blur-pack")
     engine.extensions.sites.add("blur-pack", "GET", "/blur-pack/hello", tenant="a")
+    await engine.extensions.add(
+        TenantId("a"), GitSource("https://host.example/blur-pack.git"), name="blur-pack"
+    )
+    engine.extensions.supply.findings = ()
     session = await app.state.services.sessions.start(
         (await app.state.services.tenants.tokens("a"))[0], "a browser"
     )
