@@ -26,7 +26,15 @@ from sandbox.calls import (
     Validator,
     Value,
 )
-from sandbox.egress import Attempt, EgressLimits, EgressOffice, UpstreamProxyConnector, Vault, Verdict
+from sandbox.egress import (
+    Attempt,
+    EgressLimits,
+    EgressOffice,
+    UpstreamProxyConnector,
+    Vault,
+    Verdict,
+    serve_builds,
+)
 from sandbox.environment_locks import KeptLock
 from sandbox.environments import Environments
 from sandbox.errors import (
@@ -47,7 +55,7 @@ from sandbox.errors import (
 )
 from sandbox.extension_source import ExtensionFiles, ExtensionSource
 from sandbox.inventory import Inventory
-from sandbox.launcher.build_verb import BuildSettings, IndexSettings
+from sandbox.launcher.build_verb import BUILDS, INDEX_ONLY, BuildSettings, IndexSettings
 from sandbox.launcher.child import child as launcher_child
 from sandbox.launcher.client import LauncherClient
 from sandbox.launcher.self_test import KEPT_AS as SELF_TEST_FILE
@@ -66,6 +74,8 @@ from sandbox.trees import tree_stamp
 
 __all__ = [
     "BILL_MEDIA_TYPE",
+    "BUILDS",
+    "INDEX_ONLY",
     "MAX_STATE",
     "MAX_STATE_NAMES",
     "SELF_TEST_FILE",
@@ -138,5 +148,6 @@ __all__ = [
     "parse_toml",
     "read_kept",
     "refused_flag",
+    "serve_builds",
     "tree_stamp",
 ]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +15,13 @@ import docker
 import pytest
 from docker.errors import DockerException
 
-from policies import LOCAL_TENANT, EffectivePolicy, ExtensionName, PolicyStore, TenantId
+from policies import LOCAL_TENANT, EffectivePolicy, ExtensionName, PolicyStore, SandboxId, TenantId
+from sandbox.egress import serve_builds
 from sandbox.environment_errors import BuildFailedError, PackageChangedError
 from sandbox.environment_locks import KeptLock
 from sandbox.environments import Environment, Environments
 from sandbox.launcher.build import DockerBuilder
-from sandbox.launcher.build_verb import BuildSettings, IndexSettings
+from sandbox.launcher.build_verb import BUILDS, INDEX_ONLY, BuildSettings, IndexSettings
 from sandbox.launcher.staging import StagedBuilder
 from sandbox.places import Places
 from tests.integration.environments.index import Index, serve, source, wheel
@@ -103,12 +107,16 @@ def index(engine: Any) -> Iterator[Index]:
 class Yard:
     """One data directory, builders on the real engine, and our index."""
 
-    def __init__(self, root: Path, engine: Any, index: Index) -> None:
+    def __init__(self, root: Path, engine: Any, index: Index, *, run: Path | None = None) -> None:
         self.root = root
         self.engine = engine
-        settings = BuildSettings(image=IMAGE, instance="test-supply")
         reach = IndexSettings({"UV_DEFAULT_INDEX": index.url})
-        places = Places("test-supply", root)
+        places = Places("test-supply", root, run_root=run or root / "run")
+        settings = BuildSettings(image=IMAGE, instance="test-supply")
+        if run is not None:
+            proxy = places.egress_directory(SandboxId(BUILDS))
+            settings = replace(settings, network_mode=INDEX_ONLY, proxy=proxy)
+        self.places, self.settings, self.reach = places, settings, reach
         builder = StagedBuilder(
             places, DockerBuilder(settings, reach, connect=lambda: engine), settings, reach
         )
@@ -203,3 +211,58 @@ async def test_a_build_that_lies_about_what_it_is_fails_alone(yard: Yard, index:
     with pytest.raises(BuildFailedError):
         await yard.ensure("hostile", policy=yard.sources)
     assert list((yard.root / "environments").glob("[0-9a-f]*")) == []
+
+
+# -- builds that reach the index and nothing else --------------------------------------------------------------------
+
+#: Says in the package that it makes what it reached while it was built.
+CURIOUS = HOSTILE.replace(
+    'report = json.dumps({"done": attack(), "uid": os.getuid()})',
+    """
+    reached = []
+    for host, port in json.loads(%r):
+        try:
+            socket.create_connection((host, port), timeout=3).close()
+            reached.append("direct")
+        except OSError:
+            pass
+        try:
+            proxy = socket.create_connection(("127.0.0.1", 3128), timeout=3)
+            place = f"{host}:{port}"
+            asked = f"GET http://{place}/files/secret HTTP/1.1\\r\\nHost: {place}\\r\\n\\r\\n"
+            proxy.sendall(asked.encode())
+            if b" 200 " in proxy.recv(200):
+                reached.append("through the proxy")
+        except OSError:
+            pass
+    report = json.dumps({"reached": reached})
+    """.strip(),
+)
+
+
+@pytest.mark.parametrize("is_walled", [True, False])
+async def test_a_build_reaches_the_index_and_nothing_else(
+    tmp_path: Path, engine: Any, index: Index, is_walled: bool
+) -> None:
+    run = Path(tempfile.mkdtemp(prefix="rf-"))  # a socket's path has to be short
+    gateway = index.url.removeprefix("http://").partition(":")[0]
+    try:
+        with serve(gateway) as other:
+            other.files["secret"] = b"a neighbour's"
+            port = int(other.url.split(":")[2].partition("/")[0])
+            code = CURIOUS % json.dumps([[gateway, port]])
+            index.files["hostile-1.0.tar.gz"] = source("hostile", "1.0", code)
+            yard = Yard(tmp_path, engine, index, run=run if is_walled else None)
+            if is_walled:
+                async with serve_builds(yard.places, yard.settings, yard.reach):
+                    assert (await yard.ensure("victim")).packages == {"victim": "1.0"}
+                    made = await yard.ensure("hostile", policy=yard.sources)
+            else:
+                made = await yard.ensure("hostile", policy=yard.sources)
+            assert made.site is not None
+            names: dict[str, Any] = {}
+            exec((made.site / "hostile.py").read_text(), names)
+            # Without the wall the same build reaches the neighbour: that is what the setting is for.
+            assert json.loads(names["REPORT"])["reached"] == ([] if is_walled else ["direct"])
+    finally:
+        shutil.rmtree(run)
