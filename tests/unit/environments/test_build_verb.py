@@ -9,8 +9,16 @@ from pathlib import Path
 import pytest
 
 from policies import LOCAL_TENANT
+from sandbox.egress import index_rules
 from sandbox.launcher import build_verb
-from sandbox.launcher.build_verb import BuildJob, BuildSettings, IndexSettings, command, container_options
+from sandbox.launcher.build_verb import (
+    INDEX_ONLY,
+    BuildJob,
+    BuildSettings,
+    IndexSettings,
+    command,
+    container_options,
+)
 
 JOB = BuildJob(
     id="abc",
@@ -105,3 +113,48 @@ def test_the_hosts_index_settings_are_passed_on(tmp_path: Path) -> None:
 def test_uvs_own_setting_goes_before_pips() -> None:
     index = IndexSettings.from_environment({"PIP_INDEX_URL": "https://a", "UV_INDEX_URL": "https://b"})
     assert index.environment == {"UV_INDEX_URL": "https://b"}
+
+
+def test_a_build_that_reaches_the_index_only_has_no_network_and_the_proxys_socket() -> None:
+    walled = replace(SETTINGS, network_mode=INDEX_ONLY, proxy=Path("/run/ringfence/test/egress/builds"))
+    index = IndexSettings({"HTTPS_PROXY": "http://user:secret@proxy.example:3128", "no_proxy": "example.com"})
+    options = container_options(JOB, "install", walled, index)
+    assert options["network_mode"] == "none"
+    assert options["volumes"]["/run/ringfence/test/egress/builds"] == {
+        "bind": "/ringfence/egress",
+        "mode": "ro",
+    }
+    assert options["command"][-len(command(JOB, "install")) :] == command(JOB, "install")
+    assert "secret" not in str(options["environment"])
+    for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "all_proxy"):
+        assert options["environment"][name] == "http://127.0.0.1:3128"
+    assert options["environment"]["no_proxy"] == ""
+
+
+def test_a_policy_without_build_network_has_no_proxy_either() -> None:
+    walled = replace(SETTINGS, network_mode=INDEX_ONLY, proxy=Path("/run/ringfence/test/egress/builds"))
+    options = container_options(replace(JOB, network=False), "install", walled, IndexSettings())
+    assert (options["network_mode"], len(options["volumes"])) == ("none", 3)
+    assert options["command"] == command(JOB, "install")
+
+
+@pytest.mark.parametrize(
+    ("environment", "allowed", "private"),
+    [
+        ({}, {"pypi.org:443", "files.pythonhosted.org:443"}, set()),
+        ({"UV_DEFAULT_INDEX": "http://u:p@10.0.0.7:3141/root/pypi"}, {"10.0.0.7:3141"}, {"10.0.0.7:3141"}),
+        (
+            {"UV_INDEX": "studio=https://Index.example/simple https://b.example:8443/"},
+            {"index.example:443", "b.example:8443", "pypi.org:443", "files.pythonhosted.org:443"},
+            {"index.example:443", "b.example:8443"},
+        ),
+        ({"UV_DEFAULT_INDEX": "file:///srv/wheels"}, set(), set()),
+        ({"UV_DEFAULT_INDEX": "http://[bad"}, set(), set()),
+    ],
+)
+def test_builds_reach_the_indexes_that_the_operator_names_and_no_other_host(
+    environment: dict[str, str], allowed: set[str], private: set[str]
+) -> None:
+    rules = index_rules(environment)
+    assert {str(each) for each in rules.allowed} == allowed
+    assert {str(each) for each in rules.private} == private
