@@ -15,6 +15,8 @@ from typing import Any
 Found = Mapping[str, Any]
 
 SYSTEM = ("/", "/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/proc", "/root", "/sbin", "/sys", "/usr")
+#: A file that everybody may read, and that the services trust: the machine's certificates.
+CERTIFICATES = "/etc/ringfence/ca.pem"
 MASKED = {"/proc/kcore", "/proc/keys", "/proc/sched_debug", "/proc/timer_list", "/sys/firmware"}
 READ_ONLY = {"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
 #: System calls that no list of a sandbox may allow, whatever else it holds.
@@ -115,8 +117,9 @@ def namespaces(*keys: str) -> Callable[[Found], str]:
 def system_directories(found: Found) -> str:
     bad = [
         source
-        for source, _, _, _ in binds(found)
-        if source in SYSTEM or source.startswith(("/etc/", "/boot/"))
+        for source, target, writable, _ in binds(found)
+        if (source in SYSTEM or source.startswith(("/etc/", "/boot/")))
+        and (writable or target != CERTIFICATES)
     ]
     return unless(not bad, f"mounted: {', '.join(bad)}")
 
@@ -310,3 +313,39 @@ def own_user(found: Found) -> str:
     if host(found, "GroupAdd"):
         return f"groups {host(found, 'GroupAdd')}"
     return unless(own.isdigit() and int(own) >= 100_000 and group == own, f"user {own}, group {group or 0}")
+
+
+# -- of the stack's services ---
+
+
+def service_profile(found: Found) -> str:
+    profile = seccomp(found)
+    if profile is None:
+        return "no list of our own"
+    denied = profile["defaultAction"] in ("SCMP_ACT_ERRNO", "SCMP_ACT_KILL_PROCESS")
+    return unless(denied, "what the list does not name is allowed")
+
+
+def bounded_logs(found: Found) -> bool:
+    given = host(found, "LogConfig")
+    options_ = given.get("Config") or given.get("options") or {}
+    return given["Type"] == "none" or bool(options_.get("max-size") and options_.get("max-file"))
+
+
+def guarded(found: Found) -> str:
+    """What the launcher goes by, as far as it is mounted by itself."""
+    loose = [
+        target
+        for _, target, rw, _ in binds(found)
+        if rw and target.rsplit("/", 1)[-1] in ("policies", "core")
+    ]
+    return unless(not loose, f"writable: {', '.join(loose)}")
+
+
+def held(*names: str) -> Callable[[Found], str]:
+    def check(found: Found) -> str:
+        added = {item.upper().removeprefix("CAP_") for item in host(found, "CapAdd") or ()}
+        dropped = [item.upper() for item in host(found, "CapDrop") or ()]
+        return unless(dropped == ["ALL"] and added == set(names), f"drops {dropped}, holds {sorted(added)}")
+
+    return check

@@ -11,13 +11,16 @@ from tests.security.controls import (
     Control,
     Found,
     bound,
+    bounded_logs,
     capabilities,
     command,
     devices,
     engine_socket,
     environment,
     filtered,
+    guarded,
     healthcheck,
+    held,
     host,
     labels,
     labels_unconfined,
@@ -32,6 +35,7 @@ from tests.security.controls import (
     profile_is_ours,
     propagation,
     restart,
+    service_profile,
     size,
     streams,
     system_directories,
@@ -272,3 +276,75 @@ def violations(
     stale = sorted(set(excused or ()) - wrong.keys())
     assert not stale, f"excused for nothing: {stale}"
     return {name: said for name, said in wrong.items() if name not in (excused or {})}
+
+
+#: What each container is excused from, and why. An excuse for nothing is an error (``violations``).
+SANDBOX_EXCUSED = {
+    "CIS-5.27": "its health is known from its answers: a worker that does not answer in time is ended (RF-healthcheck)"
+}
+_ROOT = "root without capabilities but those few: it owns the files of uids that it gives out, and the engine's socket"
+_CHOSEN = "an operator's choice: sandboxes have less (CpuShares 256), so that services come first"
+SERVICES_EXCUSED = {
+    "launcher": {
+        "PSS-B-Capabilities": "CHOWN and DAC_OVERRIDE: a build's directories change hands",
+        "PSS-R-Capabilities": "the same",
+        "CIS-5.4": "the same",
+        "PSS-R-NonRoot": _ROOT,
+        "PSS-R-NonRootUser": _ROOT,
+        "CIS-5.12": _CHOSEN,
+        "CIS-5.15": "unless-stopped: sandboxes end with it, so it has to come back, however often",
+        "CIS-5.19": "the engine's own limit of open files; sandboxes have one of theirs",
+        "CIS-5.32": "it is the one that may talk to the engine; the host has no such mount, and no sandbox",
+    },
+    "host": {
+        "PSS-B-Capabilities": "DAC_OVERRIDE: it serves and removes what sandboxes wrote, whatever its mode",
+        "PSS-R-Capabilities": "the same",
+        "CIS-5.4": "the same",
+        "PSS-R-NonRoot": _ROOT,
+        "PSS-R-NonRootUser": _ROOT,
+        "PSS-B-HostPorts": "its one port, on loopback unless the operator says more",
+        "CIS-5.9": "the same",
+        "CIS-5.11": "tensors in /dev/shm are its own memory and have quotas; RINGFENCE_HOST_MEMORY caps the rest",
+        "CIS-5.12": _CHOSEN,
+        "CIS-5.15": "unless-stopped: it has the prompts that were accepted",
+        "CIS-5.19": "the engine's own limit of open files; connections are bounded by the host itself",
+    },
+}
+BUILD_EXCUSED = {
+    "CIS-5.12": "a build may take the CPUs that its quota gives (2)",
+    "CIS-5.27": "it is one command with a time limit",
+}
+
+#: What a service of the stack has to be beyond both standards.
+SERVICE = (
+    Control("RF-service-seccomp", "a seccomp list of ours that denies by default", service_profile),
+    Control(
+        "RF-service-tmp",
+        "/tmp has a size, nothing to execute, no device, no setuid",
+        tmpfs("/tmp", "size=", "noexec", "nosuid", "nodev"),
+    ),
+    Control(
+        "RF-service-init",
+        "processes that it leaves behind are waited for",
+        lambda found: unless(bool(host(found, "Init")), "Init"),
+    ),
+    Control(
+        "RF-service-logs",
+        "what it logs has an end",
+        lambda found: unless(bounded_logs(found), "logs without end"),
+    ),
+    Control("RF-service-mounts", "policies and code of the built-in nodes are mounted to be read", guarded),
+)
+#: And each of them.
+OF_SERVICE = {
+    "launcher": (
+        Control(
+            "RF-launcher-capabilities",
+            "no capability but CHOWN and DAC_OVERRIDE",
+            held("CHOWN", "DAC_OVERRIDE"),
+        ),
+        Control("RF-launcher-network", "no network", valued("NetworkMode", "none")),
+        Control("RF-launcher-memory", "a memory cap", memory),
+    ),
+    "host": (Control("RF-host-capabilities", "no capability but DAC_OVERRIDE", held("DAC_OVERRIDE")),),
+}

@@ -17,16 +17,11 @@ import pytest
 
 from sandbox.launcher.spec import Mount
 from tests.security.flags import GONE, INSTANCE, Flag, flags, sandbox_config, without
-from tests.security.standards import CIS, NOT_OF_A_CONTAINER, OURS, POD_SECURITY, violations
+from tests.security.standards import CIS, NOT_OF_A_CONTAINER, OURS, POD_SECURITY, SANDBOX_EXCUSED, violations
 
 pytestmark = [pytest.mark.docker]
 BOTH = ["runc", pytest.param("gvisor", marks=pytest.mark.gvisor)]
 ALL = (*POD_SECURITY, *CIS, *OURS)
-
-#: A sandbox is excused from these, and why.
-EXCUSED = {
-    "CIS-5.27": "its health is known from its answers: a worker that does not answer in time is ended (RF-healthcheck)"
-}
 
 #: What each flag would be without the wall. GONE alone where leaving it out is the worst there is.
 WORST: dict[str, Any] = {
@@ -162,7 +157,7 @@ def test_the_container_of_a_sandbox_satisfies_every_control(
     api: Any, isolation: str, mounts: tuple[Mount, ...]
 ) -> None:
     found = described(api, sandbox_config(isolation, mounts))
-    assert violations(found, ALL, excused=EXCUSED) == {}
+    assert violations(found, ALL, excused=SANDBOX_EXCUSED) == {}
 
 
 def test_every_flag_of_the_spec_is_a_wall_that_is_tried_or_says_why_it_is_none() -> None:
@@ -193,7 +188,7 @@ def test_a_flag_that_is_taken_away_is_missed(api: Any, mounts: tuple[Mount, ...]
 
 
 def missed(found: dict[str, Any]) -> set[str]:
-    return violations(found, ALL).keys() - EXCUSED.keys()
+    return violations(found, ALL).keys() - SANDBOX_EXCUSED.keys()
 
 
 def comparable(found: dict[str, Any]) -> list[dict[str, Any]]:
