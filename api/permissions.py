@@ -80,6 +80,7 @@ NEEDS: dict[str, dict[str, Need]] = {
     "/embeddings": {"GET": _N.READ},
     "/experiment/models": {"GET": _N.READ},
     "/experiment/models/{folder}": {"GET": _N.READ},
+    "/experiment/models/preview/{folder}/{path_index}/{filename:path}": {"GET": _N.READ},
     "/view_metadata/{folder}": {"GET": _N.READ},
     "/system_stats": {"GET": _N.KNOWN},
     "/features": {"GET": _N.KNOWN},
@@ -123,6 +124,7 @@ NEEDS: dict[str, dict[str, Need]] = {
     "/ringfence/v1/tokens/{name}": {"DELETE": _N.ADMIN},
     "/ringfence/v1/sessions": {"GET": _N.ADMIN},
     "/ringfence/v1/sessions/{session_id}": {"DELETE": _N.ADMIN},
+    "/ringfence/v1/tenants/{name}/usage": {"GET": _N.KNOWN},  # of one's own, or for the operator
     "/ringfence/v1/status": {"GET": _N.KNOWN},
     "/ringfence/v1/openapi.json": {"GET": _N.KNOWN, "HEAD": _N.KNOWN},
     "/ringfence/v1/licences": {"GET": _N.KNOWN},

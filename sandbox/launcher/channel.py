@@ -27,7 +27,7 @@ from policies import (
     safe_text,
 )
 from runtime import wire
-from sandbox.errors import StartError
+from sandbox.errors import RuntimeRefusedError, StartError
 from sandbox.hostile_json import parse
 from sandbox.strict import Strict
 
@@ -254,8 +254,14 @@ class Event(Strict):
 class Refusal(Strict):
     """Why there is no result."""
 
+    code: Literal["sandbox_start_failed", "runtime_refused"]
     message: str
     hint: str
+
+    def error(self) -> StartError:
+        """As whoever asked raises it; its text comes from another process."""
+        kind = RuntimeRefusedError if self.code == RuntimeRefusedError.code else StartError
+        return kind(safe_text(self.message, 2_000), safe_text(self.hint, 500))
 
 
 class RefusedError(StartError):

@@ -154,8 +154,11 @@ class LauncherClient:
         return tuple(_launched(item, None) for item in answer.sandboxes)
 
     async def stats(self, sandbox: SandboxId) -> Usage:
-        """See ``Launcher.stats``."""
-        answer = await self._ask("stats", channel.Used, sandbox=sandbox)
+        """See ``Launcher.stats``; all None while the launcher is gone, since who asks only wants to know."""
+        try:
+            answer = await self._ask("stats", channel.Used, sandbox=sandbox)
+        except LauncherGoneError:
+            return Usage()
         return Usage(answer.memory, answer.pids, answer.oom_kills, answer.pids_refused, answer.cpu_s)
 
     async def logs(self, sandbox: SandboxId, *, limit: int = 64 * 1024) -> str:
@@ -307,8 +310,7 @@ class LauncherClient:
                 case {"result": result}:
                     return result
                 case {"error": error}:
-                    refusal = channel.answer(error, channel.Refusal)
-                    raise StartError(safe_text(refusal.message, 2_000), safe_text(refusal.hint, 500))
+                    raise channel.answer(error, channel.Refusal).error()
                 case _:
                     raise StartError(
                         "the launcher sent something that is no answer", "are both of one version?"

@@ -25,7 +25,7 @@ from anyio.abc import TaskStatus, UNIXSocketStream
 
 from policies import ExtensionName, PolicyError, RingfenceError, SandboxId, TenantId, safe_text
 from runtime.wire import FrameError
-from sandbox.errors import StartError
+from sandbox.errors import RuntimeRefusedError, StartError
 from sandbox.launcher import build_verb as verb
 from sandbox.launcher import channel
 from sandbox.launcher.gate import Gate
@@ -187,7 +187,9 @@ class LauncherService:
                 log.info("a request of the host was refused: %s", error)
             # A wrong policy knows its file and line, which its text says and its message does not.
             text = str(error) if isinstance(error, PolicyError) else error.message
-            await self._send(stream, {"error": {"message": text, "hint": error.hint}})
+            code = error.code if error.code == RuntimeRefusedError.code else StartError.code
+            refusal = channel.Refusal(code=code, message=text, hint=error.hint)  # type: ignore[arg-type]
+            await self._send(stream, {"error": refusal.model_dump()})
 
     async def _send(self, stream: UNIXSocketStream, message: Mapping[str, Any]) -> None:
         with anyio.fail_after(_SEND_S):

@@ -108,8 +108,10 @@ class Policies:
         self.store = PolicyStore(directory)
 
     def write(self, extension: str, text: str) -> None:
-        """Set one extension's policy."""
-        (self.directory / f"{extension}.yaml").write_text(text)
+        """Set one extension's policy; ``tenants/NAME/EXTENSION`` for another tenant than the usual one."""
+        file = self.directory / f"{extension}.yaml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
 
 
 def call(class_type: str, inputs: Mapping[str, Any] | None = None, **fields: Any) -> NodeCall:

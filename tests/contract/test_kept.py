@@ -51,7 +51,13 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="module")
 async def at(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     directory = tmp_path_factory.mktemp("kept")
-    policies = {"keeper": MODELS, "twin": MODELS, "blind": "paths: []\nmemory: 1GiB\n", "writer": WRITER}
+    policies = {
+        "keeper": MODELS,
+        f"tenants/{OTHER}/keeper": MODELS,
+        "twin": MODELS,
+        "blind": "paths: []\nmemory: 1GiB\n",
+        "writer": WRITER,
+    }
     async with (
         Database(sqlite_url(directory / "ringfence.db")) as database,
         world(directory, in_docker, policies=policies, states=NodeStateStore(database)) as made,

@@ -44,6 +44,12 @@ ASKS: Final[tuple[Ask, ...]] = (
     ("GET", "/v2/userdata", "/v2/userdata?path={userdir}", None),
     ("GET", "/models/{folder}", "/models/{folder}", None),
     ("GET", "/experiment/models/{folder}", "/experiment/models/{folder}", None),
+    (
+        "GET",
+        "/experiment/models/preview/{folder}/{path_index}/{filename:path}",
+        "/experiment/models/preview/loras/0/{model}.safetensors",
+        None,
+    ),
     ("GET", "/view_metadata/{folder}", "/view_metadata/loras?filename={model}.safetensors", None),
     ("GET", "/object_info/{class_type:path}", "/object_info/{class}", None),
     ("GET", "/global_subgraphs/{subgraph_id}", "/global_subgraphs/{pack}", None),
@@ -74,6 +80,7 @@ ASKS: Final[tuple[Ask, ...]] = (
     ("DELETE", "/ringfence/v1/tokens/{name}", "/ringfence/v1/tokens/{token}", None),
     ("DELETE", "/ringfence/v1/sessions/{session_id}", "/ringfence/v1/sessions/{session}", None),
     ("GET", "/api/v2/jobs", "/api/v2/jobs?label={client}", None),
+    ("GET", "/ringfence/v1/tenants/{name}/usage", "/ringfence/v1/tenants/{tenant}/usage", None),
 )  # fmt: skip
 
 
@@ -97,6 +104,7 @@ async def of_a(
         await first.post("/api/v2/assets", files={"file": ("a.png", b"of a")}, data={"name": "a.png"})
     ).json()
     await first.post("/ringfence/v1/tokens", json={"name": "secret-token", "scopes": ["run"]})
+    await app.state.services.tenants.create("secret-tenant")
     engine.sandboxes.run("blur-1", "a", "blur-pack")
     engine.extensions.sites.add("blur-pack", "GET", "/blur-pack/hello", tenant="a")
     session = await app.state.services.sessions.start(
@@ -115,6 +123,7 @@ async def of_a(
     await anyio.to_thread.run_sync(put_models)
     return {
         "prompt": prompt,
+        "tenant": "secret-tenant",
         "job": job,
         "waiting": waiting,
         "file": "secret.png",
@@ -217,6 +226,8 @@ async def test_the_owner_gets_what_the_other_did_not(
         "/api/assets/{asset}",
         "/ringfence/v1/policies/{pack}",
         "/api/v2/jobs?label={client}",
+        "/experiment/models/preview/loras/0/{model}.safetensors",
+        "/ringfence/v1/tenants/{tenant}/usage",  # the tenant itself: test_quotas.py
     }
 
 

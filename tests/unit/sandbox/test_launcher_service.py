@@ -136,6 +136,14 @@ async def test_many_calls_run_at_the_same_time(pair: Pair) -> None:
 # -- one of them goes ------------------------------------------------------------------------------------------------
 
 
+async def test_who_asks_for_figures_while_the_launcher_is_gone_gets_none(pair: Pair) -> None:
+    await pair.zone.ensure(pair.request())
+    pair.zone.kill_service()
+    await until(lambda: not pair.places.launcher_socket.exists())
+    assert await pair.zone.stats(BOX) == Usage()
+    await pair.zone.restart_service()
+
+
 async def test_events_that_came_while_the_connection_was_broken_are_not_lost(pair: Pair) -> None:
     host = pair.zone.service._host
     assert host is not None
