@@ -147,7 +147,7 @@ NOT_OF_A_CONTAINER = {
     "CIS-5.7": "no image holds an sshd: tests/unit/sandbox/test_spec.py pins the one program that a sandbox starts",
     "CIS-5.23": "nothing of Ringfence runs 'docker exec', privileged or not",
     "CIS-5.24": "nothing of Ringfence runs 'docker exec', as root or not",
-    "CIS-5.28": "an operator's choice of image; 'ringfence doctor' says when an image is not of this version",
+    "CIS-5.28": "which image runs is the operator's setting; images are built together with the stack",
 }
 
 
