@@ -41,7 +41,7 @@ and tests judge its description:
 Every flag of a sandbox ({FLAGS}) and every line of a service ({LINES}) is
 taken away in turn, and each time a control must fail.
 
-`yes` is checked; a number is an excuse, explained below the tables. An excuse for something that holds turns a test red.
+`yes` is checked; a number is an excuse, explained below the tables. An excuse for what holds turns a test red.
 This page is made from the tests' own tables: `RINGFENCE_UPDATE_SNAPSHOTS=1 pytest
 tests/security/test_standards_page.py`.
 """
