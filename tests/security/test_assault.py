@@ -19,7 +19,8 @@ from tests.security.shooting_range import Range, shooting_range
 from tests.security.weakenings import WEAKENINGS
 
 HERE = Path(__file__).parent
-ATTACKS: list[dict[str, Any]] = tomllib.loads((HERE / "ATTACKS.toml").read_text("utf-8"))["attack"]
+LIST = tomllib.loads((HERE / "ATTACKS.toml").read_text("utf-8"))
+ATTACKS: list[dict[str, Any]] = LIST["attack"]
 NAMES = [attack["id"] for attack in ATTACKS]
 BOTH = ["runc", pytest.param("gvisor", marks=pytest.mark.gvisor)]
 LARGEST_CAPABILITY = 24  # CAP_SYS_RESOURCE
@@ -101,3 +102,9 @@ def test_the_list_names_every_attack_once_and_there_are_enough() -> None:
     }
     assert {attack["weakened"] for attack in ATTACKS} <= WEAKENINGS.keys()
     assert len([attack for attack in ATTACKS if not attack.get("optional")]) >= 60
+
+
+@pytest.mark.parametrize("test", sorted({entry["test"] for entry in LIST["elsewhere"]}))
+def test_an_attack_from_elsewhere_has_the_test_that_it_names(test: str) -> None:
+    path, _, name = test.partition("::")
+    assert f"def {name}(" in (HERE.parent / path).read_text("utf-8")
