@@ -22,7 +22,13 @@ from typing import Any, Literal, Protocol
 
 from api import runtime_versions
 from policies import safe_text, seccomp_profile
-from sandbox import SELF_TEST_FILE, read_kept, refused_flag
+from sandbox import (
+    SELF_TEST_FILE,
+    AdvisoryDatabase,
+    AdvisoryDatabaseError,
+    read_kept,
+    refused_flag,
+)
 
 Verdict = Literal["ok", "warning", "missing"]
 
@@ -49,6 +55,8 @@ class Wanted(Protocol):
     def shm_dir(self) -> Path: ...
     @property
     def node_image(self) -> str: ...
+    @property
+    def osv_dir(self) -> Path | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +93,8 @@ def examine(settings: Wanted, *, run: Run | None = None) -> list[Check]:
             *_proofs(settings.data_dir),
         ]
         checks += [_compose(run), _buildx(run), _node_image(run, settings.node_image)]
-    return [*checks, _own_profile(), _open_files(), _shm(settings.shm_dir), _data_dir(settings.data_dir)]
+    checks += [_own_profile(), _open_files(), _shm(settings.shm_dir), _data_dir(settings.data_dir)]
+    return [*checks, _advisories(settings.osv_dir)]
 
 
 def report(checks: Sequence[Check]) -> dict[str, Any]:
@@ -94,6 +103,24 @@ def report(checks: Sequence[Check]) -> dict[str, Any]:
         "ok": all(check.verdict != "missing" for check in checks),
         "checks": [asdict(check) for check in checks],
     }
+
+
+def _advisories(path: Path | None) -> Check:
+    if path is None or path.is_char_device():
+        return Check("vulnerabilities", "ok", "no database is set (RINGFENCE_OSV_DIR); nothing is looked up")
+    try:
+        facts = AdvisoryDatabase(path).facts()
+    except AdvisoryDatabaseError as error:
+        return Check("vulnerabilities", "warning", error.message, error.hint)
+    found = f"{facts.entries} entries, the newest of {facts.newest or 'an unknown date'}"
+    if facts.refused:
+        return Check(
+            "vulnerabilities",
+            "warning",
+            f"{found}; {facts.refused} cannot be read",
+            "fetch the database again",
+        )
+    return Check("vulnerabilities", "ok", found)
 
 
 def _python() -> Check:

@@ -79,6 +79,8 @@ STATUS_BY_CODE: dict[str, int] = {
     "shm_quota": 507,
     "media-refused": 400,
     "media-busy": 503,
+    "advisories": 503,
+    "extension-changed": 409,
     "extension-unknown": 404,
     "sandbox-unknown": 404,
     "extension-exists": 409,

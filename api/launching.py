@@ -6,6 +6,7 @@ said to be there (compose); without, it starts one as a child, and talks to it i
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -14,11 +15,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from api.settings import Settings
-from policies import PolicyStore
-from sandbox import BuildSettings, IndexSettings, LauncherClient, Places, launcher_child
+from policies import PolicyStore, SandboxId, parse_destination
+from sandbox import (
+    BUILDS,
+    INDEX_ONLY,
+    BuildSettings,
+    IndexSettings,
+    LauncherClient,
+    Places,
+    UpstreamProxyConnector,
+    launcher_child,
+    serve_builds,
+)
 
 if TYPE_CHECKING:
     from sandbox.launcher.process import LauncherProgram
+
+log = logging.getLogger(__name__)
 
 _CA_IN_IMAGE = Path("/etc/ringfence/ca.pem")
 
@@ -40,8 +53,27 @@ def policies_of(settings: Settings) -> PolicyStore:
 def builds_of(settings: Settings) -> BuildSettings:
     """The caps of builds, and their network, which is the launcher's to say."""
     return BuildSettings(
-        image=settings.node_image, instance=settings.instance, network_mode=settings.build_network
+        image=settings.node_image,
+        instance=settings.instance,
+        network_mode=settings.build_network,
+        proxy=places_of(settings).egress_directory(SandboxId(BUILDS)),
     )
+
+
+@asynccontextmanager
+async def way_to_the_index(
+    settings: Settings, connector: UpstreamProxyConnector | None
+) -> AsyncIterator[None]:
+    """The proxy of builds, where the operator chose that they reach the package index only."""
+    if settings.build_network != INDEX_ONLY:
+        yield
+        return
+    more = [parse_destination(host) for host in settings.build_hosts]
+    async with serve_builds(
+        places_of(settings), builds_of(settings), _index(settings, os.environ), more=more, connector=connector
+    ) as rules:
+        log.info("builds reach %s and nothing else", ", ".join(str(entry) for entry in rules.allowed))
+        yield
 
 
 def program(settings: Settings) -> LauncherProgram:

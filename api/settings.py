@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, StringConstraints, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from policies import RingfenceError, parse_destination
 from sandbox import UpstreamProxyConnector
 
 MIB = 1024 * 1024
@@ -148,11 +149,17 @@ class Settings(BaseSettings):
     launcher: Literal["child", "service"] = "child"
     """Where the process is that talks to the container engine: child of this one, or a service of its own (compose)."""
     build_network: str = "bridge"
-    """Container network for building environments: bridge, or host where the engine's bridge reaches nothing. Sandboxes
-    never have a network."""
+    """Container network for building environments: bridge; host where the engine's bridge reaches nothing; or index: no
+    network, and a proxy of the host that lets builds reach the package index and nothing else. Sandboxes never have a
+    network."""
+    build_hosts: tuple[str, ...] = ()
+    """Further places that builds reach with RINGFENCE_BUILD_NETWORK=index, such as where the index keeps its files.
+    Written as JSON: ["files.example.org:443"]."""
     ca_bundle: Path | None = None
     """PEM file with a private CA that environment builds shall trust. How they reach the package index is said by the
     usual PIP_INDEX_URL, UV_DEFAULT_INDEX, HTTPS_PROXY and their kin."""
+    osv_dir: Path | None = None
+    """Database of known vulnerabilities that `extension audit` reads: a directory with all.zip of OSV's PyPI export."""
     max_sandboxes: int = Field(default=32, ge=1)
     """Sandboxes that may live at the same time; idle ones give way. The launcher holds to it, too."""
 
@@ -171,6 +178,16 @@ class Settings(BaseSettings):
         if url is not None:
             UpstreamProxyConnector(url.get_secret_value())  # raises ValueError
         return url
+
+    @field_validator("build_hosts")
+    @classmethod
+    def _build_hosts_are_destinations(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            try:
+                parse_destination(host)
+            except RingfenceError as error:
+                raise ValueError(error.message) from None
+        return hosts
 
     @field_validator("allowed_origins")
     @classmethod

@@ -16,7 +16,7 @@ from pathlib import Path
 import anyio
 
 from api.auth import load_operator_token
-from api.launching import builds_of, launcher_of, places_of, policies_of
+from api.launching import builds_of, launcher_of, places_of, policies_of, way_to_the_index
 from api.services import Services
 from api.settings import Settings
 from engine import (
@@ -34,6 +34,7 @@ from engine import (
 )
 from policies import RingfenceError, TenantId
 from sandbox import (
+    AdvisoryDatabase,
     EgressLimits,
     EgressOffice,
     Environments,
@@ -92,6 +93,7 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Services:
     launcher = await stack.enter_async_context(launcher_of(settings))
     environments = Environments(places.environments, launcher, settings=builds_of(settings))
     await environments.sweep()
+    await stack.enter_async_context(way_to_the_index(settings, _upstream(settings)))
     states = NodeStateStore(database)
     extensions = await stack.enter_async_context(
         ExtensionRegistry(
@@ -100,6 +102,7 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Services:
             policies=policies,
             environments=environments,
             on_removed=states.forget,
+            advisories=_advisories(settings),
         )
     )
     engines: list[Engine] = []
@@ -157,6 +160,12 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Services:
     )
 
 
+def _advisories(settings: Settings) -> AdvisoryDatabase:
+    """The operator's database of known vulnerabilities; compose says "none" with a device."""
+    path = settings.osv_dir
+    return AdvisoryDatabase(None if path is None or path.is_char_device() else path)
+
+
 def _maxima(settings: Settings) -> Maxima:
     """What no tenant gets more of: the installation's settings, by the names that errors show."""
     names = {
@@ -203,10 +212,14 @@ def _only_one(data_dir: Path) -> Iterator[None]:
 
 def _egress(settings: Settings, places: Places) -> EgressOffice:
     """How sandboxes whose policy allows it reach the internet."""
-    proxy = settings.egress_proxy
     return EgressOffice(
         places,
         vault=Vault(settings.secrets_path),
         limits=EgressLimits(tenant_up=settings.egress_up_bytes, tenant_down=settings.egress_down_bytes),
-        connector=UpstreamProxyConnector(proxy.get_secret_value()) if proxy else None,
+        connector=_upstream(settings),
     )
+
+
+def _upstream(settings: Settings) -> UpstreamProxyConnector | None:
+    proxy = settings.egress_proxy
+    return UpstreamProxyConnector(proxy.get_secret_value()) if proxy else None

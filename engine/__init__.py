@@ -27,6 +27,8 @@ from engine.errors import (
     PromptInvalidError,
     QueueFullError,
 )
+from engine.extension_pins import check_source, parse_pin
+from engine.extension_supply import Audit, Verified
 from engine.extensions import (
     ExtensionInfo,
     ExtensionRegistry,
@@ -75,6 +77,7 @@ __all__ = [
     "AssetUnknownError",
     "Assets",
     "AssetsFullError",
+    "Audit",
     "CacheMode",
     "Counts",
     "Database",
@@ -136,8 +139,11 @@ __all__ = [
     "TokenError",
     "TokenExistsError",
     "TokenUnknownError",
+    "Verified",
+    "check_source",
     "hash_secret",
     "output_asset_id",
+    "parse_pin",
     "parse_scopes",
     "parse_source",
     "parse_token_name",

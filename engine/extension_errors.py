@@ -7,6 +7,7 @@ EngineError (engine.errors)
    ├─ ExtensionProtectedError  ``core`` is built in: it cannot be added, removed or replaced
    ├─ PolicyReservedError      a policy file of that name is there, and not for this tenant
    ├─ SourceRefusedError       the directory, file or repository cannot be taken over as it is
+   ├─ ContentChangedError      what lies on the disk is not what was pinned
    ├─ NoNodesError             the pack loaded and offers no node
    ├─ RoutesOffError           its HTTP routes are not served
    └─ UpdateFailedError        it could not follow a change of the image or of its policy
@@ -54,6 +55,12 @@ class SourceRefusedError(ExtensionError):
     """The directory, file or repository cannot be taken over as it is."""
 
     code = "extension-source"
+
+
+class ContentChangedError(ExtensionError):
+    """What lies on the disk is not what was pinned; it is not run."""
+
+    code = "extension-changed"
 
 
 class NoNodesError(ExtensionError):

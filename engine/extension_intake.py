@@ -6,6 +6,7 @@ sandbox that still runs the old one keeps what it mounted.
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 from collections.abc import Callable
@@ -15,9 +16,10 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
-from engine.extension_errors import SourceRefusedError
+from engine.extension_errors import ContentChangedError, SourceRefusedError
 from engine.extension_files import SourceLimits, copy_source
 from engine.extension_git import GitLimits, GitSource, checked, clone
+from engine.extension_pins import check_content, refuse_other
 from engine.extension_records import Origin
 from policies import safe_text
 
@@ -41,8 +43,9 @@ async def take_source(
     *,
     limits: SourceLimits,
     git_limits: GitLimits,
+    pin: str | None = None,
 ) -> Taken:
-    """Copy a pack to ``directory``/<content hash>.
+    """Copy a pack to ``directory``/<content hash>; ``pin`` is the hash that it has to have.
 
     Raises: SourceRefusedError; ``directory`` then holds nothing new.
     """
@@ -63,9 +66,11 @@ async def take_source(
                 f"'{safe_text(str(pack))}' cannot be copied: {safe_text(str(error), 300)}",
                 hint="check its permissions and the space on the data directory",
             ) from error
+        if pin is not None:
+            refuse_other(copied.content_hash, pin)
         target = directory / copied.content_hash
-        await anyio.to_thread.run_sync(_place, staging / "copy", target)
-        progress(f"copied {copied.files} files, content {copied.content_hash[:12]}")
+        await anyio.to_thread.run_sync(_place, staging, target, copied.content_hash)
+        progress(f"copied {copied.files} files, content sha256:{copied.content_hash}")
         return Taken(origin, copied.content_hash, copied.files, copied.nbytes)
     finally:
         with anyio.CancelScope(shield=True):
@@ -87,8 +92,14 @@ def drop_copies(directory: Path, *, keep: str) -> None:
             shutil.rmtree(entry, ignore_errors=True)
 
 
-def _place(copy: Path, target: Path) -> None:
-    if target.is_dir():
-        return  # the same content is there already
+def _place(staging: Path, target: Path, content_hash: str) -> None:
+    copy = staging / "copy"
+    if os.path.lexists(target):
+        try:
+            check_content(target.parent.name, target, content_hash)
+        except (ContentChangedError, OSError):
+            target.rename(staging / "damaged")  # what still runs from it keeps what it mounted
+        else:
+            return  # the same content is there already
     copy.chmod(0o755)
     copy.replace(target)

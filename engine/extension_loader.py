@@ -23,10 +23,13 @@ from engine.extension_records import (
     description_key,
     last_descriptions,
     read_descriptions,
+    read_lock,
     write_descriptions,
+    write_lock,
 )
 from engine.extension_shelf import Entry, GroupEnvironment, Shelf
 from policies import CORE_EXTENSION, EffectivePolicy, ExtensionName, RingfenceError, SandboxId, TenantId
+from sandbox import Inventory, KeptLock
 from sandbox.calls import LoadedExtension, Session
 from sandbox.errors import LoadFailedError, StartError
 
@@ -50,6 +53,8 @@ class BuiltEnvironment(Protocol):
     def asks(self) -> tuple[str, ...]: ...
     @property
     def notes(self) -> tuple[str, ...]: ...
+    @property
+    def lock(self) -> KeptLock | None: ...
 
 
 class HasId(Protocol):
@@ -71,6 +76,8 @@ class EnvironmentKeeper(Protocol):
         progress: Progress,
         *,
         extension: ExtensionName | None = None,
+        kept: KeptLock | None = None,
+        upgrade: bool = False,
     ) -> BuiltEnvironment: ...
     async def ensure_group(
         self,
@@ -82,6 +89,8 @@ class EnvironmentKeeper(Protocol):
     ) -> BuiltEnvironment: ...
     def site(self, key: str) -> Path | None: ...
     async def discard(self, key: str) -> None: ...
+    async def verify(self, key: str) -> None: ...
+    async def inventory(self, key: str | None) -> Inventory: ...
     async def hint_for_module(self, module: str) -> str: ...
 
 
@@ -133,6 +142,7 @@ class Loader:
             _use(entry, await self._environment(entry, policy, progress))
             progress("starting its sandbox to read its nodes")
             await self._accept(entry, (await self._first_start(entry)).loaded)
+            await anyio.to_thread.run_sync(write_lock, entry.directory, record.content_hash, entry.lock)
             record.state = "ready"
             progress(f"ready: {record.nodes} node(s), API {record.api}")
         except BaseException as error:
@@ -213,14 +223,22 @@ class Loader:
 
             before = record.environment_key
             _use(entry, await self._environment(entry, policy, log))
+            await anyio.to_thread.run_sync(write_lock, entry.directory, record.content_hash, entry.lock)
             await self._shelf.save(entry)
             await self.drop_environment(before)
 
     async def _environment(
         self, entry: Entry, policy: EffectivePolicy, progress: Progress
     ) -> BuiltEnvironment:
+        kept = await anyio.to_thread.run_sync(read_lock, entry.directory, entry.record.content_hash)
         return await self._environments.ensure(
-            entry.tenant, entry.code, policy, progress, extension=entry.name
+            entry.tenant,
+            entry.code,
+            policy,
+            progress,
+            extension=entry.name,
+            kept=kept,
+            upgrade=entry.upgrade,
         )
 
     async def group_site(
@@ -382,6 +400,8 @@ def _use(entry: Entry, built: BuiltEnvironment) -> None:
     record = entry.record
     record.environment_key, record.image_id = built.key, built.image
     record.environment_empty = built.site is None
+    record.lock_digest = built.lock.digest if built.lock is not None else None
+    entry.lock, entry.upgrade = built.lock, False
     record.asks, record.notes = built.asks, built.notes
     entry.site = built.site
 

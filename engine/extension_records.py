@@ -18,6 +18,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from policies import ExtensionName, TenantId
+from sandbox import KeptLock
 from sandbox.calls import LoadedExtension
 
 logger = logging.getLogger(__name__)
@@ -67,6 +68,8 @@ class Record(BaseModel):
     failure: Failure | None = None
     environment_key: str | None = None
     image_id: str | None = None
+    lock_digest: str | None = None
+    """Of the lock that its environment was made from; the lock lies beside the record."""
     environment_empty: bool = False
     """The environment adds nothing to the image, so there is no directory to mount."""
     policy_digest: str | None = None
@@ -102,6 +105,8 @@ class ExtensionInfo:
     content_hash: str
     environment_key: str | None
     """None: the image's own packages are enough."""
+    lock_digest: str | None
+    """Which versions and files it runs with, by hash; None: no package of its own."""
     policy_digest: str | None
     source: Origin
     error: Failure | None
@@ -167,6 +172,39 @@ def read_record(directory: Path) -> Record | None:
     except (OSError, ValidationError) as error:
         logger.warning("%s cannot be read and is ignored: %s", directory / META, error)
         return None
+
+
+def write_lock(directory: Path, content_hash: str, lock: KeptLock | None) -> None:
+    """Keep the lock of a version of the extension."""
+    path = directory / _lock_name(content_hash)
+    if lock is None:
+        path.unlink(missing_ok=True)
+    else:
+        write_atomically(path, lock.model_dump_json(indent=2).encode() + b"\n")
+
+
+def read_lock(directory: Path, content_hash: str) -> KeptLock | None:
+    """The lock that a version of the extension was built with, else that of the version before it, if there is any."""
+    own = directory / _lock_name(content_hash)
+    for path in (own, *sorted(directory.glob("lock-*.json"))):
+        try:
+            return KeptLock.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            continue
+        except (OSError, ValidationError) as error:
+            logger.warning("%s cannot be read and is ignored: %s", path, error)
+    return None
+
+
+def drop_locks(directory: Path, *, keep: str) -> None:
+    """Forget the locks of other versions."""
+    for path in directory.glob("lock-*.json"):
+        if path.name != _lock_name(keep):
+            path.unlink(missing_ok=True)
+
+
+def _lock_name(content_hash: str) -> str:
+    return f"lock-{content_hash[:32]}.json"
 
 
 def write_descriptions(directory: Path, key: str, loaded: LoadedExtension) -> None:

@@ -29,7 +29,7 @@ from policies import (
     parse_extension_name,
     parse_tenant_id,
 )
-from sandbox import Places
+from sandbox import KeptLock, Places
 from sandbox.calls import LoadedExtension, NodeDescription, NodeReplacement
 
 
@@ -64,6 +64,10 @@ class Entry:
     """The descriptions at hand are of another policy, image or content."""
     node_replacements: tuple[NodeReplacement, ...] = ()
     """Old classes that it names successors for."""
+    lock: KeptLock | None = None
+    """Of the environment that was built last; written down once it is known to be good."""
+    upgrade: bool = False
+    """Its packages are to be resolved anew."""
 
     def take(self, loaded: LoadedExtension | None) -> None:
         """Hold what its worker said of it; None: nothing is known."""

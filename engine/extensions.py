@@ -22,18 +22,22 @@ import anyio
 import anyio.to_thread
 
 from engine.extension_errors import (
+    ContentChangedError,
     ExtensionExistsError,
     ExtensionProtectedError,
     PolicyReservedError,
+    SourceRefusedError,
     UpdateFailedError,
 )
 from engine.extension_files import SourceLimits
 from engine.extension_git import GitLimits, GitSource, parse_source
 from engine.extension_intake import Taken, drop_copies, original_source, take_source
 from engine.extension_loader import EnvironmentKeeper, Loader, Progress, Sandboxes, failure_of
-from engine.extension_records import ExtensionInfo, Origin, PackFiles, Record
+from engine.extension_pins import Pins, differences
+from engine.extension_records import ExtensionInfo, Origin, PackFiles, Record, drop_locks
 from engine.extension_shelf import Entry, Shelf
 from engine.extension_sites import Sites
+from engine.extension_supply import Supply
 from engine.extension_updates import Updates
 from engine.registry import NodeType
 from policies import (
@@ -45,7 +49,7 @@ from policies import (
     parse_extension_name,
     suggest_extension_name,
 )
-from sandbox import ExtensionFiles, Places
+from sandbox import AdvisoryDatabase, ExtensionFiles, Places
 from sandbox.errors import StartError
 
 __all__ = [
@@ -78,6 +82,7 @@ class ExtensionRegistry:
         limits: SourceLimits | None = None,
         git_limits: GitLimits | None = None,
         on_removed: Callable[[TenantId, ExtensionName], Awaitable[None]] | None = None,
+        advisories: AdvisoryDatabase | None = None,
     ) -> None:
         self._on_removed = on_removed
         self._policies = policies
@@ -87,6 +92,8 @@ class ExtensionRegistry:
         self._shelf = Shelf(places, core, policies)
         self._loader = Loader(self._shelf, environments)
         self._updates = Updates(self._loader)
+        self._pins = Pins()
+        self.supply = Supply(self._shelf, environments, advisories)
         self.sites = Sites(self._shelf)
 
     async def __aenter__(self) -> Self:
@@ -115,9 +122,10 @@ class ExtensionRegistry:
         name: str | None = None,
         policy_file: Path | None = None,
         by_operator: bool = True,
+        pin: str | None = None,
         progress: Progress = _silent,
     ) -> ExtensionInfo:
-        """Take over a pack and make its nodes available.
+        """Take over a pack and make its nodes available; ``pin`` is the content hash that it has to have.
 
         A policy file grants by name, so only the operator adds a pack whose name has one.
 
@@ -144,7 +152,7 @@ class ExtensionRegistry:
             if not by_operator:
                 await self._refuse_anothers_policy(old, tenant, chosen)
             directory = self._shelf.directory(tenant, chosen)
-            taken = await self._take(source, directory, progress)
+            taken = await self._take(source, directory, progress, pin)
             adopted = policy_file is not None or (old is not None and old.record.policy_adopted)
             if policy_file is not None:
                 await anyio.to_thread.run_sync(self._policies.adopt, chosen, policy_file, tenant)
@@ -153,7 +161,7 @@ class ExtensionRegistry:
             record.operator_added = by_operator or (old is not None and old.record.operator_added)
             entry = Entry(tenant, record, directory, directory / taken.content_hash)
             self._shelf.entries[tenant, chosen] = entry
-            await anyio.to_thread.run_sync(lambda: drop_copies(directory, keep=taken.content_hash))
+            await anyio.to_thread.run_sync(self._drop_others, directory, taken.content_hash)
             await self._loader.bring_up(entry, progress)
             return self._info(entry)
 
@@ -164,9 +172,12 @@ class ExtensionRegistry:
         progress: Progress = _silent,
         *,
         by_operator: bool = True,
+        pin: str | None = None,
+        upgrade: bool = False,
     ) -> ExtensionInfo:
         """Read the original again, build what changed, and replace the sandbox.
 
+        Its packages stay as they are locked, unless ``upgrade`` says to resolve them anew. ``pin`` as in ``add``.
         A reload that fails leaves the version that was ready as it is, and its ``error`` says what failed.
 
         Raises: as ``add``, and ExtensionUnknownError.
@@ -180,14 +191,21 @@ class ExtensionRegistry:
                 await self._refuse_anothers_policy(old, tenant, name)
             source = await anyio.to_thread.run_sync(original_source, old.record.origin)
             if source is None:
+                if pin is not None and pin != old.record.content_hash:
+                    raise SourceRefusedError(
+                        f"the original is gone, and the stored copy is sha256:{old.record.content_hash}",
+                        hint=f"the pin says sha256:{pin}: give the source again",
+                    )
                 progress(f"{old.record.origin.location} is gone: loading the stored copy again")
                 taken = Taken(old.record.origin, old.record.content_hash, 0, 0)
             else:
-                taken = await self._take(source, old.directory, progress)
+                taken = await self._take(source, old.directory, progress, pin)
+                await self._tell_changes(old, taken, progress)
             changes = {"origin": taken.origin, "content_hash": taken.content_hash, "failure": None}
             record = old.record.model_copy(update=changes)
             code = old.directory / taken.content_hash
             entry = Entry(tenant, record, old.directory, code, dict(old.nodes), old.site, old.group)
+            entry.upgrade = upgrade
             was_ready = old.record.state == "ready"
             before = self._loader.live(old)
             await self._tell_group(old, progress)
@@ -204,7 +222,7 @@ class ExtensionRegistry:
                         await self._go_back(old, entry, error)
                 raise
             await self._loader.stop(old, before, "was reloaded")
-            await anyio.to_thread.run_sync(lambda: drop_copies(old.directory, keep=taken.content_hash))
+            await anyio.to_thread.run_sync(self._drop_others, old.directory, taken.content_hash)
             await self._loader.drop_environment(old.record.environment_key)
             return self._info(entry)
 
@@ -329,6 +347,11 @@ class ExtensionRegistry:
                     f"ringfence extension reload {extension}",
                 )
             await self._loader.renew_environment(entry)
+        if not self._loader.live(entry):
+            try:
+                await self._pins.check(extension, entry.code, entry.record.content_hash)
+            except ContentChangedError as error:
+                raise StartError(error.message, error.hint) from error
         return ExtensionFiles(extension, entry.code, entry.site, entry.record.content_hash)
 
     async def group_files(
@@ -365,10 +388,26 @@ class ExtensionRegistry:
 
     # -- small things ------------------------------------------------------------------------------------------
 
-    async def _take(self, source: Path | GitSource, directory: Path, progress: Progress) -> Taken:
+    async def _take(
+        self, source: Path | GitSource, directory: Path, progress: Progress, pin: str | None
+    ) -> Taken:
         return await take_source(
-            source, directory, progress, limits=self._limits, git_limits=self._git_limits
+            source, directory, progress, limits=self._limits, git_limits=self._git_limits, pin=pin
         )
+
+    def _drop_others(self, directory: Path, content_hash: str) -> None:
+        drop_copies(directory, keep=content_hash)
+        drop_locks(directory, keep=content_hash)
+
+    async def _tell_changes(self, old: Entry, taken: Taken, progress: Progress) -> None:
+        before, after = old.record, taken
+        if before.content_hash == after.content_hash:
+            return
+        progress(f"the pin changes from sha256:{before.content_hash} to sha256:{after.content_hash}")
+        if before.origin.commit and after.origin.commit:
+            progress(f"commit {before.origin.commit} becomes {after.origin.commit}")
+        for line in await anyio.to_thread.run_sync(differences, old.code, old.directory / after.content_hash):
+            progress(line)
 
     def _new_record(self, tenant: TenantId, name: ExtensionName, taken: Taken, *, adopted: bool) -> Record:
         now = time.time_ns() // 1_000_000
@@ -406,7 +445,7 @@ class ExtensionRegistry:
         old.record.failure = failure.model_copy(update={"message": f"reload failed: {failure.message}"})
         self._shelf.entries[old.tenant, old.name] = old
         await self._shelf.save(old)
-        await anyio.to_thread.run_sync(lambda: drop_copies(old.directory, keep=old.record.content_hash))
+        await anyio.to_thread.run_sync(self._drop_others, old.directory, old.record.content_hash)
         await self._loader.drop_environment(entry.record.environment_key)
 
     async def _tell_group(self, entry: Entry, progress: Progress) -> None:
@@ -428,6 +467,7 @@ class ExtensionRegistry:
             node_count=record.nodes,
             content_hash=record.content_hash,
             environment_key=record.environment_key,
+            lock_digest=record.lock_digest,
             policy_digest=record.policy_digest,
             source=record.origin,
             error=record.failure,

@@ -5,6 +5,9 @@ its own: its door is ``launcher/process.py``, and what the host has of it is a c
 """
 
 from sandbox.accounts import StoreLimits, StoreUsage
+from sandbox.advisories import AdvisoryDatabase, AdvisoryDatabaseError, DatabaseFacts, Finding
+from sandbox.bill_of_materials import MEDIA_TYPE as BILL_MEDIA_TYPE
+from sandbox.bill_of_materials import Subject, make_bill
 from sandbox.calls import (
     EventSink,
     ExpandedCall,
@@ -23,7 +26,16 @@ from sandbox.calls import (
     Validator,
     Value,
 )
-from sandbox.egress import Attempt, EgressLimits, EgressOffice, UpstreamProxyConnector, Vault, Verdict
+from sandbox.egress import (
+    Attempt,
+    EgressLimits,
+    EgressOffice,
+    UpstreamProxyConnector,
+    Vault,
+    Verdict,
+    serve_builds,
+)
+from sandbox.environment_locks import KeptLock
 from sandbox.environments import Environments
 from sandbox.errors import (
     CallTimeoutError,
@@ -42,7 +54,8 @@ from sandbox.errors import (
     StartError,
 )
 from sandbox.extension_source import ExtensionFiles, ExtensionSource
-from sandbox.launcher.build_verb import BuildSettings, IndexSettings
+from sandbox.inventory import Inventory
+from sandbox.launcher.build_verb import BUILDS, INDEX_ONLY, BuildSettings, IndexSettings
 from sandbox.launcher.child import child as launcher_child
 from sandbox.launcher.client import LauncherClient
 from sandbox.launcher.self_test import KEPT_AS as SELF_TEST_FILE
@@ -57,15 +70,22 @@ from sandbox.places import Places
 from sandbox.rates import Allowance
 from sandbox.shares import Share
 from sandbox.tensors import TensorStore
+from sandbox.trees import tree_stamp
 
 __all__ = [
+    "BILL_MEDIA_TYPE",
+    "BUILDS",
+    "INDEX_ONLY",
     "MAX_STATE",
     "MAX_STATE_NAMES",
     "SELF_TEST_FILE",
+    "AdvisoryDatabase",
+    "AdvisoryDatabaseError",
     "Allowance",
     "Attempt",
     "BuildSettings",
     "CallTimeoutError",
+    "DatabaseFacts",
     "EgressLimits",
     "EgressOffice",
     "EndedError",
@@ -75,10 +95,13 @@ __all__ = [
     "ExpandedNode",
     "ExtensionFiles",
     "ExtensionSource",
+    "Finding",
     "HandleNotPortableError",
     "HttpRequest",
     "HttpResponse",
     "IndexSettings",
+    "Inventory",
+    "KeptLock",
     "LaunchSettings",
     "Launcher",
     "LauncherClient",
@@ -113,6 +136,7 @@ __all__ = [
     "StateHolder",
     "StoreLimits",
     "StoreUsage",
+    "Subject",
     "TensorStore",
     "UpstreamProxyConnector",
     "Validator",
@@ -120,7 +144,10 @@ __all__ = [
     "Vault",
     "Verdict",
     "launcher_child",
+    "make_bill",
     "parse_toml",
     "read_kept",
     "refused_flag",
+    "serve_builds",
+    "tree_stamp",
 ]

@@ -6,7 +6,9 @@ RingfenceError (policies)
    │  └─ DirectReferenceError    ... because it is fetched from a URL or a repository
    ├─ DependencyAbsentError      the image lacks a package that only an image can bring (torchvision)
    ├─ GroupConflictError         the members of a sandbox group need packages that exclude each other
+   ├─ EnvironmentChangedError    an environment on disk is not what was built
    └─ BuildFailedError           the build container ended without an environment; ``lines`` is the end of its output
+      ├─ PackageChangedError     ... because the index has another file than the lock; both hashes are named
       └─ BuildLimitError         ... because of a cap; ``limit`` (time, memory, disk) and ``figure`` say which
 """
 
@@ -68,3 +70,29 @@ class BuildLimitError(BuildFailedError):
         super().__init__(message, hint=hint, lines=lines)
         self.limit = limit
         self.figure = figure
+
+
+class PackageChangedError(BuildFailedError):
+    """The index gives other bytes for a locked version than when it was locked."""
+
+    code = "package-changed"
+
+    def __init__(
+        self, package: str, expected: tuple[str, ...], found: tuple[str, ...], *, lines: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(
+            f"the package index has another file for {package} than the extension's lock: "
+            f"locked {', '.join(expected) or 'other hashes'}, found {', '.join(found) or 'none of them'}",
+            hint="a version that was published does not change: find out why it did. To lock what the index has now: "
+            "ringfence extension reload NAME --upgrade",
+            lines=lines,
+        )
+        self.package = package
+        self.expected = expected
+        self.found = found
+
+
+class EnvironmentChangedError(EnvironmentFailedError):
+    """What lies under an environment's key is not what was built there."""
+
+    code = "environment-changed"

@@ -25,7 +25,7 @@ from sandbox.launcher.build_verb import NodeImage
 from sandbox.manifests import Declared
 from sandbox.requirement_lines import Wanted
 
-FORMAT = 1
+FORMAT = 2
 """Part of every key: raise it when the way environments are built changes."""
 
 NEVER = "; python_version < '0'"
@@ -54,6 +54,7 @@ class Plan:
     """What an environment is made from. ``requirements`` is empty when the image already has everything."""
 
     key: str = ""
+    """Names the wish; what answers it is a lock (``environment_locks``)."""
     requirements: tuple[str, ...] = ()
     constraints: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ()

@@ -1,21 +1,22 @@
 """The environments of extensions: one directory of site-packages per set of dependencies, built once and shared.
 
-An environment is named by a key (``environment_plan``) that covers the interpreter, the platform, the image's
-packages and what the pack needs; equal keys share one directory. It is built in a container (``launcher/build.py``),
-checked, and only then moved to its place, so a directory under its key is always whole. Sandboxes mount it read-only.
-What the builder needs is left in a job's directory, and it puts there what it made (``launcher/staging.py``).
+What a pack needs (``environment_plan``) is resolved once to a lock, which the extension keeps (``environment_locks``);
+an environment is named by its lock and the image, and equal ones share one directory. It is built in a container
+(``launcher/build.py``), checked, and only then moved to its place, so a directory under its key is always whole; its
+digest is looked at before anybody else gets it. Sandboxes mount it read-only. What the builder needs is left in a job's
+directory, and it puts there what it made (``launcher/staging.py``).
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import os
+import re
 import secrets
 import shutil
-import stat
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -23,8 +24,22 @@ from typing import Any, Final
 import anyio
 import anyio.to_thread
 
-from policies import EffectivePolicy, ExtensionName, RingfenceError, TenantId, safe_text
-from sandbox.environment_errors import BuildFailedError, BuildLimitError
+from policies import EffectivePolicy, ExtensionName, TenantId
+from sandbox.environment_errors import (
+    BuildFailedError,
+    BuildLimitError,
+    EnvironmentChangedError,
+)
+from sandbox.environment_locks import (
+    KeptLock,
+    as_before,
+    environment_key,
+    lock_digest,
+    locked_hashes,
+    not_to_be_had,
+    preferences,
+    refuse_changed,
+)
 from sandbox.environment_plan import (
     Lock,
     Plan,
@@ -34,20 +49,24 @@ from sandbox.environment_plan import (
     prune_lock,
     unobtainable,
 )
+from sandbox.environment_steps import BuildSteps, EnvironmentLimits, Progress
 from sandbox.group_requirements import merge_declared, told_of_group
+from sandbox.inventory import Inventory, take_inventory
 from sandbox.launcher import build_verb as verb
 from sandbox.manifests import Declared, read_declared
+from sandbox.trees import tree_digest
 
 IMAGE_FRESH_S: Final = 1.0  # as long as a policy that was read (sandbox/manager.py)
+
+__all__ = ["Environment", "EnvironmentLimits", "Environments"]
 
 logger = logging.getLogger(__name__)
 
 MANIFEST = "environment.json"
 _CACHES = ".caches"
-_LINES_SHOWN = 8
+_PLANS = ".plans"
+_KEY = re.compile(r"[0-9a-f]{64}")
 _MOST_LEFT_OUT = 8
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +84,8 @@ class Environment:
     notes: tuple[str, ...] = ()
     reused: bool = False
     seconds: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class EnvironmentLimits:
-    """How large an environment may be, and how many are built at once."""
-
-    nbytes: int = 12 * 1024**3
-    entries: int = 400_000
-    builds_at_once: int = 2
+    lock: KeptLock | None = None
+    """What to hand in the next time, so that the same packages are installed; None when there are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +95,8 @@ class _Whose:
     tenant: TenantId
     extension: ExtensionName | None
     group: str | None = None
+    kept: KeptLock | None = None
+    upgrade: bool = False
 
 
 class Environments:
@@ -98,10 +112,10 @@ class Environments:
     ) -> None:
         self._root = root
         self._builder = builder
-        self._settings = settings
-        self._limits = limits or EnvironmentLimits()
+        limits = limits or EnvironmentLimits()
+        self._steps = BuildSteps(builder, settings, limits)
         self._locks: dict[str, anyio.Lock] = {}
-        self._slots = anyio.CapacityLimiter(self._limits.builds_at_once)
+        self._slots = anyio.CapacityLimiter(limits.builds_at_once)
         self._image: tuple[float, verb.NodeImage] | None = None
 
     async def image(self) -> verb.NodeImage:
@@ -121,17 +135,28 @@ class Environments:
         progress: Progress,
         *,
         extension: ExtensionName | None = None,
+        kept: KeptLock | None = None,
+        upgrade: bool = False,
     ) -> Environment:
         """The environment of the pack in directory ``pack``, built now if it does not exist.
 
-        ``extension`` says whose policy ``policy`` is; the launcher builds for nobody without a name.
+        ``extension`` says whose policy ``policy`` is; the launcher builds for nobody without a name. ``kept`` is the
+        lock of the last time, which holds for as long as the pack and the image ask for the same; ``upgrade`` resolves
+        anew all the same.
 
         Raises:
             EnvironmentFailedError: the pack's requirements are refused, or the build failed; nothing is left behind.
+            PackageChangedError: the index has other files for a version than the lock.
             StartError: no engine or no image.
         """
         declared: Declared = await anyio.to_thread.run_sync(read_declared, pack)
-        return await self._environment(_Whose(tenant, extension), declared, policy, progress)
+        whose = _Whose(tenant, extension, kept=None if upgrade else kept, upgrade=upgrade)
+        if whose.kept is not None:
+            image = await self.image()
+            again = as_before(declared, whose.kept)
+            if self._plan(image, whose, again, policy, whose.kept.without).key == whose.kept.plan:
+                return await self._planned(whose, again, policy, progress, frozenset(whose.kept.without))
+        return await self._environment(whose, declared, policy, progress)
 
     async def ensure_group(
         self,
@@ -172,12 +197,7 @@ class Environments:
                 if missing and len(without) < _MOST_LEFT_OUT:
                     # As with pip, where one line fails and the pack is tried all the same: often it loads.
                     without |= missing
-                    note = (
-                        f"left out: {', '.join(sorted(missing))} (not in the package index, or without a ready-made "
-                        "wheel for this Python); an import of it fails. If the pack needs it: another version, or "
-                        "'build: {source_builds: true}' in its policy"
-                    )
-                    declared = replace(declared, notes=(*declared.notes, note))
+                    declared = replace(declared, notes=(*declared.notes, not_to_be_had(missing)))
                 elif declared.implied:
                     # Nobody asked for these; without them the pack may still do most of what it does.
                     names = ", ".join(str(item.requirement) for item in declared.implied)
@@ -195,31 +215,130 @@ class Environments:
         without: frozenset[str],
     ) -> Environment:
         image = await self.image()
-        source_builds = policy.build.source_builds
-        plan = make_plan(image, declared, tenant=whose.tenant, source_builds=source_builds, without=without)
+        plan = self._plan(image, whose, declared, policy, without)
         for note in plan.notes:
             progress(note)
         if not plan.key:
             return Environment(None, None, image.id, asks=declared.asks, notes=plan.notes)
         async with self._locks.setdefault(plan.key, anyio.Lock()):
-            stored = await anyio.to_thread.run_sync(_read_manifest, self._root / plan.key)
-            reused = stored is not None
-            if stored is None:
-                async with self._slots:
-                    stored = await self._build(whose, plan, image, policy, progress)
-            else:
-                progress(f"environment {plan.key[:12]} is there already")
+            text = await anyio.to_thread.run_sync(self._known_lock, plan, whose)
+            job = self._job(whose, plan, policy)
+            async with _job_directory(job), AsyncExitStack() as stack:
+                deadline = None
+                if text is None:
+                    await stack.enter_async_context(self._slots)
+                    deadline = time.monotonic() + policy.build.timeout_s
+                    text = await self._resolve(job, plan, image, whose.kept, deadline, progress)
+                lock = prune_lock(text, image, keep_torch=keeps_torch(plan))
+                key = environment_key(image, lock, whose.tenant if policy.build.source_builds else None)
+                async with self._locks.setdefault(key, anyio.Lock()):
+                    stored = await anyio.to_thread.run_sync(self._whole, key, progress)
+                    reused = stored is not None
+                    if stored is None:
+                        if deadline is None:
+                            await stack.enter_async_context(self._slots)
+                            deadline = time.monotonic() + policy.build.timeout_s
+                        stored = await self._install(job, plan, image, lock, key, deadline, progress)
+                    else:
+                        progress(f"environment {key[:12]} is there already")
+            await anyio.to_thread.run_sync(self._point, plan, key)
         packages: dict[str, str] = stored["packages"]
+        kept = KeptLock(
+            plan=plan.key, text=lock.text, without=tuple(sorted(without)), bare=not declared.implied
+        )
         return Environment(
-            plan.key,
-            self.site(plan.key) if packages else None,
+            key,
+            self.site(key) if packages else None,
             image.id,
             packages,
             declared.asks,
             (*plan.notes, *stored["notes"]),
             reused,
             0.0 if reused else float(stored["seconds"]),
+            kept,
         )
+
+    def _plan(
+        self,
+        image: verb.NodeImage,
+        whose: _Whose,
+        declared: Declared,
+        policy: EffectivePolicy,
+        without: Iterable[str],
+    ) -> Plan:
+        source_builds = policy.build.source_builds
+        return make_plan(
+            image, declared, tenant=whose.tenant, source_builds=source_builds, without=frozenset(without)
+        )
+
+    def _known_lock(self, plan: Plan, whose: _Whose) -> str | None:
+        """The lock that answers a plan: the extension's own, else that of an environment made for the same wish."""
+        if whose.upgrade:
+            return None
+        if whose.kept is not None and whose.kept.plan == plan.key:
+            return whose.kept.text
+        try:
+            key = (self._root / _PLANS / plan.key).read_text(encoding="ascii").strip()
+            if _KEY.fullmatch(key) is None or _read_manifest(self._root / key) is None:
+                return None
+            return (self._root / key / verb.LOCK).read_text(encoding="utf-8")
+        except (OSError, ValueError):
+            return None
+
+    def _point(self, plan: Plan, key: str) -> None:
+        plans = self._root / _PLANS
+        plans.mkdir(mode=0o700, exist_ok=True)
+        new = plans / f".new-{secrets.token_hex(8)}"
+        new.write_text(f"{key}\n", encoding="ascii")
+        new.replace(plans / plan.key)
+
+    def _whole(self, key: str, progress: Progress) -> Mapping[str, Any] | None:
+        """What is known of an environment that is as it was built; None when it is to be built (again)."""
+        stored = _read_manifest(self._root / key)
+        if stored is None:
+            return None
+        try:
+            self._check(key)
+        except EnvironmentChangedError as error:
+            logger.warning("%s; it is built again", error.message)
+            progress(f"{error.message}; it is built again")
+            return None
+        return stored
+
+    def _check(self, key: str) -> None:
+        stored = _read_manifest(self._root / key)
+        if stored is None:
+            raise EnvironmentChangedError(
+                f"environment {key[:12]} is not there", hint="build it: ringfence extension reload NAME"
+            )
+        digest = tree_digest(self._root / key / verb.SITE) if stored["packages"] else ""
+        lock = lock_digest((self._root / key / verb.LOCK).read_text(encoding="utf-8"))
+        if (digest, lock) != (stored.get("digest"), stored.get("lock")):
+            raise EnvironmentChangedError(
+                f"environment {key[:12]} is not as it was built: its files have the digest {digest[:12] or 'none'}, "
+                f"recorded is {str(stored.get('digest'))[:12]}",
+                hint="something on this machine changed it; build it again: ringfence extension reload NAME",
+            )
+
+    async def verify(self, key: str) -> None:
+        """Read a whole environment. Raises: EnvironmentChangedError unless it is as it was built."""
+        await anyio.to_thread.run_sync(self._check, key)
+
+    def manifest(self, key: str) -> Mapping[str, Any] | None:
+        """What was written down of an environment when it was built; blocks on the disk."""
+        return _read_manifest(self._root / key)
+
+    async def inventory(self, key: str | None) -> Inventory:
+        """The packages of an environment and of the image. Raises: StartError when there is no image."""
+        image = await self.image()
+        return await anyio.to_thread.run_sync(self._inventory, image, key)
+
+    def _inventory(self, image: verb.NodeImage, key: str | None) -> Inventory:
+        stored = _read_manifest(self._root / key) if key is not None else None
+        if key is None or stored is None:
+            return take_inventory(image, None, None, {}, {})
+        lock = locked_hashes((self._root / key / verb.LOCK).read_text(encoding="utf-8"))
+        return take_inventory(image, key, self.site(key), lock, stored["packages"])
 
     def site(self, key: str) -> Path | None:
         """The directory of an environment that exists; None when it is gone or adds nothing to the image."""
@@ -240,11 +359,8 @@ class Environments:
         await self._builder.sweep()
         await anyio.to_thread.run_sync(lambda: shutil.rmtree(self._root / verb.JOBS, ignore_errors=True))
 
-    async def _build(
-        self, whose: _Whose, plan: Plan, image: verb.NodeImage, policy: EffectivePolicy, progress: Progress
-    ) -> Mapping[str, Any]:
-        started = time.monotonic()
-        job = verb.BuildJob(
+    def _job(self, whose: _Whose, plan: Plan, policy: EffectivePolicy) -> verb.BuildJob:
+        return verb.BuildJob(
             id=f"{plan.key[:12]}-{secrets.token_hex(4)}",
             tenant=whose.tenant,
             directory=self._root / verb.JOBS / f"{plan.key[:12]}-{secrets.token_hex(8)}",
@@ -256,110 +372,86 @@ class Environments:
             extension=whose.extension,
             group=whose.group,
         )
-        try:
-            await anyio.to_thread.run_sync(self._prepare, job, plan)
-            deadline = started + policy.build.timeout_s
-            progress(f"resolving {len(plan.requirements)} requirement(s) for Python {image.python}")
-            await self._step(job, "resolve", plan, deadline, progress)
-            lock = await anyio.to_thread.run_sync(self._lock, job, plan, image)
-            for note in lock.notes:
-                progress(note)
-            if lock.packages:
-                progress(
-                    "installing " + ", ".join(f"{name} {version}" for name, version in lock.packages.items())
-                )
-                await self._step(job, "install", plan, deadline, progress)
-            manifest = {
-                "key": plan.key,
-                "image": image.id,
-                "python": image.python,
-                "requirements": plan.requirements,
-                "packages": dict(lock.packages),
-                "notes": lock.notes,
-                "seconds": round(time.monotonic() - started, 3),
-            }
-            await anyio.to_thread.run_sync(self._finish, job, plan.key, manifest)
-            progress(f"environment {plan.key[:12]} built in {manifest['seconds']} s")
-            return manifest
-        finally:
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(lambda: shutil.rmtree(job.directory, ignore_errors=True))
 
-    def _prepare(self, job: verb.BuildJob, plan: Plan) -> None:
-        inputs, outputs = job.directory / "in", job.directory / "out"
-        for directory in (inputs, outputs):
-            directory.mkdir(parents=True, exist_ok=True)
-        (inputs / verb.REQUIREMENTS).write_text(_text(plan.requirements))
-        (inputs / verb.CONSTRAINTS).write_text(_text(plan.constraints))
-        (inputs / verb.OVERRIDES).write_text(_text(plan.overrides))
-        (outputs / verb.LOCK).write_text(_text(plan.preferences))
-
-    async def _step(
-        self, job: verb.BuildJob, step: verb.Step, plan: Plan, deadline: float, progress: Progress
-    ) -> None:
-        outcome: verb.BuildOutcome | None = None
-        failed: RingfenceError | None = None
-        full = False
-
-        async def watch_size() -> None:
-            # A bind mount has no size limit; a look every second bounds what a build leaves on the disk.
-            nonlocal full
-            while not full:
-                await anyio.sleep(1)
-                full = await anyio.to_thread.run_sync(_size, job.directory) > self._limits.nbytes
-            tasks.cancel_scope.cancel()
-
-        with anyio.move_on_at(anyio.current_time() + max(0.0, deadline - time.monotonic())):
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(watch_size)
-                try:
-                    outcome = await self._builder.run(job, step, progress)
-                except RingfenceError as error:
-                    failed = error  # not raised in here: a task group would wrap it
-                tasks.cancel_scope.cancel()
-        if failed is not None:
-            raise failed
-        if full:
-            raise _over("disk", f"{self._limits.nbytes // 1024**2} MiB", step, plan, outcome)
-        if outcome is None or outcome.limit == "time":
-            raise _over("time", f"{job.timeout_s:g} s", step, plan, outcome)
-        if outcome.limit == "disk":
-            raise _over("disk", f"{self._limits.nbytes // 1024**2} MiB", step, plan, outcome)
-        if outcome.limit == "memory":
-            raise _over("memory", f"{self._settings.memory // 1024**2} MiB", step, plan, outcome)
-        if outcome.exit_code != 0:
-            raise _failed(step, outcome, job)
-
-    def _lock(self, job: verb.BuildJob, plan: Plan, image: verb.NodeImage) -> Lock:
-        # The file was in a hostile container's hands: opened without following a link, and read to a bound.
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
-        try:
-            with os.fdopen(os.open(job.directory / "out" / verb.LOCK, flags), "rb") as stream:
-                text = stream.read(16 * 1024**2).decode("utf-8", "replace")
-        except OSError as error:
-            raise BuildFailedError("the resolver left no readable result") from error
+    async def _resolve(
+        self,
+        job: verb.BuildJob,
+        plan: Plan,
+        image: verb.NodeImage,
+        kept: KeptLock | None,
+        deadline: float,
+        progress: Progress,
+    ) -> str:
+        before = locked_hashes(kept.text) if kept is not None else {}
+        await anyio.to_thread.run_sync(self._steps.prepare, job, plan, preferences(plan, image, kept))
+        progress(f"resolving {len(plan.requirements)} requirement(s) for Python {image.python}")
+        await self._steps.run(job, "resolve", plan, deadline, progress)
+        text = await anyio.to_thread.run_sync(self._steps.lock_text, job)
         lock = prune_lock(text, image, keep_torch=keeps_torch(plan))
-        (job.directory / "in" / verb.LOCK).write_text(lock.text)
-        return lock
+        for note in lock.notes:
+            progress(note)
+        if kept is not None:
+            refuse_changed(before, kept.text, lock.text)
+        return text
 
-    def _finish(self, job: verb.BuildJob, key: str, manifest: Mapping[str, Any]) -> None:
+    async def _install(
+        self,
+        job: verb.BuildJob,
+        plan: Plan,
+        image: verb.NodeImage,
+        lock: Lock,
+        key: str,
+        deadline: float,
+        progress: Progress,
+    ) -> Mapping[str, Any]:
+        started = time.monotonic()
+        await anyio.to_thread.run_sync(self._steps.prepare, job, plan, ())
+        await anyio.to_thread.run_sync((job.directory / "in" / verb.LOCK).write_text, lock.text)
+        if lock.packages:
+            progress(
+                "installing " + ", ".join(f"{name} {version}" for name, version in lock.packages.items())
+            )
+            await self._steps.run(job, "install", plan, deadline, progress)
+        manifest = {
+            "key": key,
+            "plan": plan.key,
+            "lock": lock_digest(lock.text),
+            "image": image.id,
+            "python": image.python,
+            "requirements": plan.requirements,
+            "packages": dict(lock.packages),
+            "notes": lock.notes,
+            "seconds": round(time.monotonic() - started, 3),
+        }
+        finished = await anyio.to_thread.run_sync(self._finish, job, key, manifest)
+        progress(f"environment {key[:12]} built in {manifest['seconds']} s")
+        return finished
+
+    def _finish(self, job: verb.BuildJob, key: str, known: Mapping[str, Any]) -> Mapping[str, Any]:
+        manifest = dict(known)
         built = job.directory / "whole"
         built.mkdir(mode=0o755)
         site = job.directory / "out" / verb.SITE
         if manifest["packages"]:
-            _settle(site, self._limits)
+            self._steps.settle(site)
             site.replace(built / verb.SITE)
+            manifest["contents"] = tree_digest(built / verb.SITE, compiled=False)
+        manifest["digest"] = tree_digest(built / verb.SITE) if manifest["packages"] else ""
         (job.directory / "in" / verb.LOCK).replace(built / verb.LOCK)
         (built / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
         target = self._root / key
-        shutil.rmtree(
-            target, ignore_errors=True
-        )  # a damaged one: _read_manifest would have taken a whole one
+        shutil.rmtree(target, ignore_errors=True)  # a damaged one: _whole would have taken a whole one
         built.replace(target)
+        return manifest
 
 
-def _text(lines: tuple[str, ...]) -> str:
-    return "".join(f"{line}\n" for line in lines)
+@asynccontextmanager
+async def _job_directory(job: verb.BuildJob) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(lambda: shutil.rmtree(job.directory, ignore_errors=True))
 
 
 def _read_manifest(directory: Path) -> Mapping[str, Any] | None:
@@ -370,82 +462,3 @@ def _read_manifest(directory: Path) -> Mapping[str, Any] | None:
     if not isinstance(manifest, dict) or (manifest["packages"] and not (directory / verb.SITE).is_dir()):
         return None
     return manifest
-
-
-def _settle(site: Path, limits: EnvironmentLimits) -> None:
-    """Make a built tree harmless to whoever looks at it: regular files and directories, ours, nothing setuid."""
-    if site.is_symlink() or not site.is_dir():
-        raise BuildFailedError("the installer left no directory of packages")
-    nbytes = entries = 0
-    for root, directories, files in os.walk(site):
-        for name in (*directories, *files):
-            path = f"{root}/{name}"
-            status = os.lstat(path)
-            entries += 1
-            nbytes += status.st_size
-            if entries > limits.entries or nbytes > limits.nbytes:
-                raise BuildLimitError(
-                    f"the environment has more than {limits.entries} files or {limits.nbytes // 1024**2} MiB",
-                    limit="disk",
-                    figure=f"{limits.nbytes // 1024**2} MiB",
-                    hint="ask for fewer or smaller packages",
-                )
-            if stat.S_ISLNK(status.st_mode):
-                # Inside a sandbox it would resolve in the sandbox; but nothing that reads here may follow it out.
-                if not Path(path).resolve().is_relative_to(site.resolve()):
-                    Path(path).unlink()
-                continue
-            if not stat.S_ISDIR(status.st_mode) and not stat.S_ISREG(status.st_mode):
-                Path(path).unlink()
-                continue
-            executable = stat.S_ISDIR(status.st_mode) or status.st_mode & 0o111
-            Path(path).chmod(0o755 if executable else 0o644)
-    site.chmod(0o755)
-
-
-def _size(directory: Path) -> int:
-    total = 0
-    for root, _, files in os.walk(directory):
-        for name in files:
-            try:
-                total += os.lstat(f"{root}/{name}").st_size
-            except OSError:
-                continue
-    return total
-
-
-_WORDS = {"resolve": "find a set of packages", "install": "install the packages"}
-
-
-def _failed(step: verb.Step, outcome: verb.BuildOutcome, job: verb.BuildJob) -> BuildFailedError:
-    lines = outcome.lines[-_LINES_SHOWN:]
-    text = " ".join(lines)
-    hint = "look at the lines above, then change the pack's requirements and run: ringfence extension reload"
-    if not job.network:
-        hint = "the policy says 'build.network: false', so only what the cache holds can be installed"
-    elif not job.source_builds and (
-        "no usable wheels" in text or "building from source is disabled" in text.lower()
-    ):
-        hint = (
-            "a package has no ready-made wheel for this Python; ask for a version that has one, or allow "
-            "'build.source_builds: true' in the extension's policy (it runs the package's own code while building)"
-        )
-    elif "dns error" in text or "connect" in text.lower() or "Failed to fetch" in text:
-        hint = "check that builds reach the package index (index, proxy and CA settings: docs/writing-extensions.md)"
-    shown = safe_text(" | ".join(line.strip() for line in lines if line.strip()), 1_200)
-    return BuildFailedError(
-        f"uv could not {_WORDS[step]} (exit {outcome.exit_code}): {shown}", hint=hint, lines=outcome.lines
-    )
-
-
-def _over(
-    limit: str, figure: str, step: verb.Step, plan: Plan, outcome: verb.BuildOutcome | None
-) -> BuildLimitError:
-    keys = {"time": "raise 'build.timeout' in the policy", "memory": "raise the host's build memory"}
-    return BuildLimitError(
-        f"building the environment (step {step}, {len(plan.requirements)} requirements) ended: {limit} cap {figure}",
-        limit=limit,
-        figure=figure,
-        hint=f"{keys.get(limit, 'ask for smaller packages')} or ask for less in the pack's requirements",
-        lines=outcome.lines if outcome else (),
-    )

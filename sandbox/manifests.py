@@ -36,6 +36,11 @@ from sandbox.requirement_lines import (
 YAML_MANIFESTS = ("pyisolate.yaml", "pyisolate.yml", "manifest.yaml", "manifest.yml")
 MAX_ASKS = 50
 
+_INSTALL_SCRIPT = (
+    "install.py is not run: a pack's code runs in its sandbox only, which installs nothing; if the pack lacks what it "
+    "would have brought, put packages into requirements.txt and files into the pack or the models directory"
+)
+
 # Words of a manifest that describe the pack; they ask for nothing.
 _DESCRIPTION = frozenset(
     {"name", "version", "description", "author", "license", "dependencies", "standalone"}
@@ -76,6 +81,8 @@ def read_declared(pack: Path) -> Declared:
         raise DependencyRefusedError(f"more than {MAX_REQUIREMENTS} requirements", place="the pack")
     asks = [ask for manifest in manifests for ask in manifest.asks]
     notes += [*files.notes, *(note for note in left if note not in files.notes)]
+    if (pack / "install.py").is_file():
+        notes.append(_INSTALL_SCRIPT)
     known = {canonicalize_name(item.requirement.name) for item in wanted}
     implied = [item for item in read_implied(pack) if canonicalize_name(item.requirement.name) not in known]
     return Declared(tuple(wanted), files.constraints, tuple(asks[:MAX_ASKS]), tuple(notes), tuple(implied))

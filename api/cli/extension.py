@@ -1,4 +1,4 @@
-"""``ringfence extension``: add, list, remove, reload."""
+"""``ringfence extension``: add, list, remove, reload; what an extension is made of stands in ``supply.py``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ from api.cli.failure import Failure, Status
 from api.cli.pack import packed
 from api.cli.screen import Column, note, print_json, print_line, print_table
 
-app = typer.Typer(name="extension", help="Node packs: add, list, remove, reload.", no_args_is_help=True)
+app = typer.Typer(
+    name="extension",
+    help="Node packs: add, list, remove, reload, verify, sbom, audit.",
+    no_args_is_help=True,
+)
+PinOption = Annotated[
+    str | None,
+    typer.Option("--pin", metavar="sha256:HASH", help="Refuse it unless its content has this hash."),
+]
 
 _GIT_URL = re.compile(r"([a-z+]+://|[A-Za-z0-9_.-]+@[A-Za-z0-9.-]+:)")
 _COLUMNS = (
@@ -37,6 +45,7 @@ def add(
         str | None, typer.Option("--name", help="Call it this instead of after its directory.")
     ] = None,
     policy: Annotated[Path | None, typer.Option("--policy", help="Policy file to adopt for it.")] = None,
+    pin: PinOption = None,
     url: UrlOption = DEFAULT_URL,
     token: TokenOption = None,
     tenant: TenantOption = None,
@@ -45,6 +54,8 @@ def add(
     """Add an extension: copy it, build its environment, and read its nodes in a sandbox."""
     target = server(url, token, tenant)
     data = {"name": name} if name else {}
+    if pin:
+        data["pin"] = pin
     files: dict[str, Any] = {}
     if policy is not None:
         files["policy"] = (policy.name, _read(policy))
@@ -88,6 +99,11 @@ def list_extensions(
             print_line(f"{item['name']}: {item['error']['message']}")
         if item["outdated"]:
             print_line(f"{item['name']}: {item['outdated']}")
+        if item.get("vulnerabilities"):
+            counts = ", ".join(f"{count} {level}" for level, count in item["vulnerabilities"].items())
+            print_line(
+                f"{item['name']}: known vulnerabilities: {counts}; ringfence extension audit {item['name']}"
+            )
 
 
 @app.command("remove")
@@ -113,6 +129,10 @@ def reload(
         Path | None,
         typer.Argument(metavar="[DIR]", help="Take it from here; default: where it was added from."),
     ] = None,
+    pin: PinOption = None,
+    upgrade: Annotated[
+        bool, typer.Option("--upgrade", help="Resolve its packages anew; else they stay as they are locked.")
+    ] = False,
     url: UrlOption = DEFAULT_URL,
     token: TokenOption = None,
     tenant: TenantOption = None,
@@ -122,12 +142,15 @@ def reload(
     target = server(url, token, tenant)
     path = f"{_PATH}/{_segment(name)}/reload"
     directory = source.absolute() if source else _added_from(target, name)
+    data = {"pin": pin} if pin else {}
+    if upgrade:
+        data["upgrade"] = "true"
     if directory is None:
-        info = _long(target, path, {}, {})
+        info = _long(target, path, data, {})
     else:
         with packed(directory) as archive:
             files = {"archive": ("extension.tar.gz", archive)}
-            info = _long(target, path, {"origin": _origin(directory)}, files)
+            info = _long(target, path, {**data, "origin": _origin(directory)}, files)
     _print_one(info, "reloaded", as_json=as_json)
 
 
@@ -150,6 +173,7 @@ def _print_one(info: dict[str, Any], what: str, *, as_json: bool) -> None:
         print_json(info)
         return
     print_line(f"{what} {info['name']}: {info['node_count']} nodes ({info['api'] or '?'})")
+    print_line(f"content: sha256:{info['content_hash']}")
     for asked in info["asks"]:
         print_line(f"it asks for this, which was not granted: {asked}")
     for text in info["notes"]:

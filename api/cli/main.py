@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from api.cli import doctor, extension, launcher, policy, run, sandbox, serve, status, tenant
+from api.cli import doctor, extension, launcher, policy, run, sandbox, serve, status, supply, tenant
 from api.cli.failure import Failure, Status
 from api.cli.screen import show_error
 
@@ -26,6 +26,7 @@ app.command("launcher")(launcher.launcher)
 app.command("run")(run.run)
 app.command("status")(status.status)
 app.command("doctor")(doctor.doctor)
+supply.add_to(extension.app)
 app.add_typer(extension.app, name="extension")
 app.add_typer(sandbox.app, name="sandbox")
 app.add_typer(tenant.app, name="tenant")

@@ -25,6 +25,7 @@ from api.routes import (
     prompt,
     sandboxes,
     session,
+    supply,
     system,
     tenants,
     userdata,
@@ -71,6 +72,7 @@ def _every_route() -> APIRouter:
     for router in (
         ringfence_routes.router,
         extensions.router,
+        supply.router,
         pack_routes.router,
         sandboxes.router,
         policies.router,

@@ -22,7 +22,7 @@ from api.errors import OrjsonResponse
 from api.progress import ProgressResponse, Report
 from api.services import Caller, ForTenant, Have, Services
 from api.uploads import Uploads, pack_in
-from engine import ExtensionInfo, GitSource, parse_source
+from engine import ExtensionInfo, GitSource, check_source, parse_pin, parse_source
 from policies import ExtensionName, PolicyError, TenantId, parse_extension_name, suggest_extension_name
 
 router = APIRouter()
@@ -36,12 +36,16 @@ async def list_extensions(request: Request, services: Have, tenant: ForTenant) -
     found = await services.engine.extensions.list(tenant)
     uploads = _uploads(request)
     shown = await anyio.to_thread.run_sync(lambda: [_shown(uploads, info) for info in found])
+    holes = await services.engine.extensions.supply.counts(tenant)
+    for item in shown:
+        item["vulnerabilities"] = dict(holes.get(item["name"], {}))
     return OrjsonResponse({"extensions": shown})
 
 
 @router.post("/extensions")
 async def add_extension(request: Request, services: Have, caller: Caller) -> Response:
-    """Add one. Form fields: ``archive`` (a tar file) or ``git`` (a URL), ``name``, ``policy`` (YAML), ``origin``.
+    """Add one. Form fields: ``archive`` (a tar file) or ``git`` (a URL), ``name``, ``policy`` (YAML), ``origin``, and
+    ``pin``, the content hash (``sha256:...``) that it has to have.
 
     Answers with progress as NDJSON. A policy and a git URL are the operator's to give: the one grants, the other makes
     this machine fetch.
@@ -51,6 +55,7 @@ async def add_extension(request: Request, services: Have, caller: Caller) -> Res
     try:
         policy = await _policy_text(form, caller)
         git = _text(form, "git")
+        pin = _pin(form)
         archive = form.get("archive")
         if git is not None:
             caller.require_operator()
@@ -81,9 +86,10 @@ async def add_extension(request: Request, services: Have, caller: Caller) -> Res
                         policy_file=policy_file,
                         progress=report,
                         by_operator=True,
+                        pin=pin,
                     )
                 else:
-                    info = await _add_archive(services, uploads, caller, form, name, policy_file, report)
+                    info = await _add_archive(services, uploads, caller, form, name, policy_file, report, pin)
             return await anyio.to_thread.run_sync(_shown, uploads, info)
         finally:
             with anyio.CancelScope(shield=True):
@@ -103,10 +109,17 @@ async def remove_extension(name: str, request: Request, services: Have, tenant: 
 
 @router.post("/extensions/{name}/reload")
 async def reload_extension(name: str, request: Request, services: Have, caller: Caller) -> Response:
-    """Read the original again; with a form field ``archive``, that archive is the new original."""
+    """Read the original again; with a form field ``archive``, that archive is the new original. ``pin`` as for adding;
+    ``upgrade`` (``true``) resolves its packages anew.
+    """
     tenant = caller.tenant
     extension = parse_extension_name(name)
     form = await request.form(max_files=1, max_fields=4, max_part_size=64 * 1024)
+    try:
+        pin, upgrade = _pin(form), _text(form, "upgrade") == "true"
+    except BaseException:
+        await form.close()
+        raise
     uploads = _uploads(request)
 
     async def work(report: Report) -> Any:
@@ -114,9 +127,12 @@ async def reload_extension(name: str, request: Request, services: Have, caller: 
             if isinstance(form.get("archive"), UploadFile):
                 await services.engine.extensions.get(tenant, extension)  # unknown names keep no upload
                 staged = await _stage(uploads, tenant, extension, form, report)
+                if pin is not None:
+                    # Before it takes the place of the original that is there.
+                    await _check_pin(uploads, staged, extension, pin)
                 await anyio.to_thread.run_sync(uploads.keep, tenant, extension, staged)
             info = await services.engine.extensions.reload(
-                tenant, extension, report, by_operator=caller.is_operator
+                tenant, extension, report, by_operator=caller.is_operator, pin=pin, upgrade=upgrade
             )
             return await anyio.to_thread.run_sync(_shown, uploads, info)
         finally:
@@ -134,6 +150,7 @@ async def _add_archive(
     name: ExtensionName,
     policy_file: Path | None,
     report: Report,
+    pin: str | None,
 ) -> ExtensionInfo:
     tenant = caller.tenant
     extensions = services.engine.extensions
@@ -152,6 +169,7 @@ async def _add_archive(
             policy_file=policy_file,
             by_operator=caller.is_operator,
             progress=report,
+            pin=pin,
         )
     finally:
         with anyio.CancelScope(shield=True):
@@ -212,6 +230,20 @@ def _shown(uploads: Uploads, info: ExtensionInfo) -> dict[str, Any]:
 
 def _uploads(request: Request) -> Uploads:
     return cast("Uploads", request.app.state.uploads)
+
+
+async def _check_pin(uploads: Uploads, staged: Path, name: ExtensionName, pin: str) -> None:
+    try:
+        await check_source(await anyio.to_thread.run_sync(pack_in, staged, name), pin)
+    except BaseException:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(uploads.discard, staged)
+        raise
+
+
+def _pin(form: FormData) -> str | None:
+    text = _text(form, "pin")
+    return None if text is None else parse_pin(text)
 
 
 def _text(form: FormData, name: str) -> str | None:

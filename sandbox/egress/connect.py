@@ -73,16 +73,16 @@ class DirectConnector:
 
 
 async def reach(
-    target: Target, resolver: Resolver, connector: Connector, limits: EgressLimits
+    target: Target, resolver: Resolver, connector: Connector, limits: EgressLimits, *, private: bool = False
 ) -> tuple[ByteStream, str]:
-    """A connection to ``target``, and the address it leads to.
+    """A connection to ``target``, and the address it leads to; ``private``: it is the operator's own, wherever it is.
 
     Raises:
         RefusedError: one of its addresses is not public.
         FailedError: it cannot be looked up or connected to in time.
     """
     addresses = [target.host] if target.is_address else await _look_up(target.host, resolver, limits)
-    why = refused_addresses(addresses, [refusal(address) for address in addresses])
+    why = None if private else refused_addresses(addresses, [refusal(address) for address in addresses])
     if why is not None:
         raise RefusedError(f"{target} is allowed, but {why}; only public addresses are connected to")
     problem = ""

@@ -66,6 +66,12 @@ class Rules:
     allowed: tuple[Destination, ...]
     source: str
     """The policy's line."""
+    private: frozenset[Destination] = frozenset()
+    """Those that the operator named, whose addresses need not be public; never a policy's."""
+
+    def may_be_private(self, target: Target) -> bool:
+        """Whether ``target`` is the operator's own."""
+        return any(entry.allows(target.host, target.port) for entry in self.private)
 
     def decide(self, target: Target) -> str:
         """The entry that allows ``target``, and where it stands.

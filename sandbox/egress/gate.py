@@ -354,7 +354,13 @@ class EgressGate:
     async def _reach(self, target: Target, visit: _Visit) -> str:
         allowed = self._rules.decide(target)
         office = self._office
-        stream, visit.address = await reach(target, office.resolver, office.connector, office.limits)
+        stream, visit.address = await reach(
+            target,
+            office.resolver,
+            office.connector,
+            office.limits,
+            private=self._rules.may_be_private(target),
+        )
         visit.reason = allowed
 
         def count(up: int, down: int) -> float:

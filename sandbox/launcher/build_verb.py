@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
 from policies import ExtensionName, TenantId
+from runtime import wire
 
 Step = Literal["resolve", "install"]
 Line = Callable[[str], None]
@@ -35,6 +36,10 @@ OVERRIDES: Final = "overrides.txt"
 LOCK: Final = "lock.txt"
 CA_BUNDLE: Final = "ca.pem"
 SITE: Final = "site"
+BUILDS: Final = "builds"
+"""The name of all builds at the egress proxy."""
+INDEX_ONLY: Final = "index"
+"""A network mode: none, and the way to the package index through the host's proxy."""
 JOBS: Final = ".jobs"
 """Where below the environments a caller prepares its jobs."""
 
@@ -140,7 +145,10 @@ class BuildSettings:
     image: str
     instance: str = "default"
     network_mode: str = "bridge"
-    """Network of builds that may reach the index; ``host`` where the engine's bridge reaches nothing."""
+    """Network of builds that may reach the index; ``host`` where the engine's bridge reaches nothing, ``index`` for
+    none but the host's proxy to it."""
+    proxy: Path | None = None
+    """Where the socket of that proxy is, with the network mode ``index``."""
     memory: int = 4 * 1024**3
     cpus: float = 2.0
     pids: int = 512
@@ -211,14 +219,46 @@ def environment(job: BuildJob, index: IndexSettings) -> dict[str, str]:
     return variables
 
 
+_THROUGH_PROXY: Final = "; ".join(
+    (
+        "import os, sys",
+        "from ringfence_runtime import egress",
+        "egress.start(sys.argv[1])",
+        "os.execv(sys.argv[2], sys.argv[2:])",
+    )
+)
+
+
+def _through_proxy(settings: BuildSettings, job: BuildJob) -> bool:
+    return job.network and settings.network_mode == INDEX_ONLY
+
+
+def _proxies() -> dict[str, str]:
+    # In both spellings: what the operator's own settings say of proxies is for the host, not for in here.
+    proxy = f"http://127.0.0.1:{wire.EGRESS_PORT}"
+    found = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), proxy) | {"no_proxy": ""}
+    return {**found, **{name.upper(): value for name, value in found.items()}}
+
+
 def container_options(
     job: BuildJob, step: Step, settings: BuildSettings, index: IndexSettings
 ) -> dict[str, Any]:
     """The container of a step, in the words of the docker SDK; pure, so that one test shows every flag."""
     uid, gid = settings.user
+    through = _through_proxy(settings, job)
+    exit_ = {}
+    if through:
+        if settings.proxy is None:
+            raise ValueError("builds that reach the index only need the place of its proxy")
+        exit_[settings.engine_path(settings.proxy)] = {
+            "bind": wire.EGRESS_SOCKET.rpartition("/")[0],
+            "mode": "ro",
+        }
     return {
         "image": settings.image,
-        "command": command(job, step),
+        "command": [PYTHON, "-c", _THROUGH_PROXY, wire.EGRESS_SOCKET, *command(job, step)]
+        if through
+        else command(job, step),
         "entrypoint": [],
         "name": f"ringfence-{settings.instance}-build-{job.id}-{step}",
         "labels": {
@@ -226,14 +266,14 @@ def container_options(
             "ringfence.purpose": "build",
             "ringfence.tenant": job.tenant,
         },
-        "environment": environment(job, index),
+        "environment": {**environment(job, index), **(_proxies() if through else {})},
         "working_dir": TMP,
         "hostname": "build",
         "user": f"{uid}:{gid}",
         "read_only": True,
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges:true"],
-        "network_mode": settings.network_mode if job.network else "none",
+        "network_mode": settings.network_mode if job.network and not through else "none",
         "ipc_mode": "private",
         "init": True,  # a build that leaves processes behind still ends
         "mem_limit": settings.memory,
@@ -245,5 +285,6 @@ def container_options(
             settings.engine_path(job.directory / "in"): {"bind": IN, "mode": "ro"},
             settings.engine_path(job.directory / "out"): {"bind": OUT, "mode": "rw"},
             settings.engine_path(job.cache): {"bind": CACHE, "mode": "rw"},
+            **exit_,
         },
     }

@@ -87,9 +87,11 @@ class StagedBuilder:
         staged = replace(
             job,
             directory=self._stages / job.directory.name,
-            # Building from source runs the packages' code with write access to the cache, so that one is not the
-            # cache that wheels come from.
-            cache=self._caches / job.tenant / ("sources" if job.source_builds else "wheels"),
+            # Building from source runs the packages' code with write access to the cache, so that step has a cache of
+            # its own, which nothing else is ever installed from.
+            cache=self._stages / job.directory.name / "cache"
+            if job.source_builds
+            else self._caches / job.tenant / "wheels",
         )
         try:
             await anyio.to_thread.run_sync(self._stage, job, staged, step)

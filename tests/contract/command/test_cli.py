@@ -23,6 +23,7 @@ from api.cli.outputs import _create
 from api.settings import Settings
 from engine import PromptInvalidError
 from policies import LOCAL_TENANT, TenantId
+from sandbox import Finding
 from tests.unit.api.fakes import PROMPT, FakeEngine
 from tests.unit.api.live import serving
 
@@ -468,3 +469,34 @@ def test_help_is_quick_and_loads_no_server(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
     assert time.monotonic() - started < 5
+
+
+async def test_what_an_extension_is_made_of_is_verified_billed_and_audited(
+    cli: Cli, engine: FakeEngine
+) -> None:
+    (cli.cwd / "my pack").mkdir()
+    (cli.cwd / "my pack" / "__init__.py").write_text("NODE_CLASS_MAPPINGS = {}")
+    added = await cli("extension", "add", "my pack", "--pin", f"sha256:{'a' * 64}")
+    assert "content: sha256:x" in added.out
+    assert engine.extensions.asked_for == [("a" * 64, False)]
+    assert (await cli("extension", "reload", "my-pack", "--upgrade")).status == 0
+    assert engine.extensions.asked_for[-1] == (None, True)
+    assert (await cli("extension", "verify")).out == "my-pack: as pinned, sha256:x\n"
+    engine.extensions.supply.problems = ("it is not what was pinned",)
+    changed = await cli("extension", "verify", "my-pack")
+    assert (changed.status, "it is not what was pinned" in changed.out) == (1, True)
+    assert (await cli("extension", "sbom", "my-pack")).json["bomFormat"] == "CycloneDX"
+    assert (await cli("extension", "sbom", "my-pack", "--out", "bill.json")).status == 0
+    assert '"CycloneDX"' in (cli.cwd / "bill.json").read_text()
+    without = await cli("extension", "audit")
+    assert (without.status, "no database" in without.err) == (1, True)
+    engine.extensions.supply.findings = ()
+    assert (await cli("extension", "audit")).status == 0
+    engine.extensions.supply.findings = (
+        Finding("victim", "1.0", "environment", "GHSA-a", ("CVE-1",), "high", 7.5, "a hole", "1.2"),
+    )
+    audited = await cli("extension", "audit", "my-pack")
+    assert audited.status == 1
+    for text in ("victim", "GHSA-a", "high", "1.2", "3 packages of 1 extension(s) against 7 entries"):
+        assert text in audited.out
+    assert "1 high; ringfence extension audit my-pack" in (await cli("extension", "list")).out

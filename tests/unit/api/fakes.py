@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -31,11 +32,21 @@ from engine import (
 from engine.events import Event, PromptEnded, PromptStarted, PromptSucceeded, QueueChanged
 from engine.extension_errors import ExtensionExistsError, ExtensionUnknownError, RoutesOffError
 from engine.extension_records import ExtensionInfo
+from engine.extension_supply import Audit, Verified
 from engine.prompt import split_secrets
 from engine.route_paths import RoutePath, path_parts, read_route
 from engine.streams import EventHub, EventStream
 from policies import ExtensionName, SandboxId, TenantId
-from sandbox import HttpRequest, HttpResponse, LogLine, SandboxInfo, SandboxState
+from sandbox import (
+    AdvisoryDatabaseError,
+    DatabaseFacts,
+    Finding,
+    HttpRequest,
+    HttpResponse,
+    LogLine,
+    SandboxInfo,
+    SandboxState,
+)
 
 PROMPT = {"1": {"class_type": "Blur", "inputs": {}, "_meta": {"title": "Blur it"}}}
 
@@ -45,6 +56,9 @@ class FakeExtensions:
 
     def __init__(self) -> None:
         self.sites = FakeSites()
+        self.supply = FakeSupply(self)
+        self.asked_for: list[tuple[str | None, bool]] = []
+        """The pin, and whether packages were to be resolved anew."""
         self.infos: dict[tuple[TenantId, str], ExtensionInfo] = {}
         self.sources: list[Path | GitSource] = []
         self.files: dict[str, bytes] = {}
@@ -61,10 +75,12 @@ class FakeExtensions:
         name: str | None = None,
         policy_file: Path | None = None,
         by_operator: bool = True,
+        pin: str | None = None,
         progress: Callable[[str], None] = lambda _line: None,
     ) -> ExtensionInfo:
         assert name is not None
         self.by_operator.append(by_operator)
+        self.asked_for.append((pin, False))
         if (tenant, name) in self.infos:
             raise ExtensionExistsError(f"extension '{name}' was added already", hint="reload it")
         if policy_file is not None:
@@ -79,8 +95,11 @@ class FakeExtensions:
         progress: Callable[[str], None] = lambda _line: None,
         *,
         by_operator: bool = True,
+        pin: str | None = None,
+        upgrade: bool = False,
     ) -> ExtensionInfo:
         self.by_operator.append(by_operator)
+        self.asked_for.append((pin, upgrade))
         progress("reading again")
         location = (await self.get(tenant, name)).source.location
         return await anyio.to_thread.run_sync(self._take, tenant, Path(location), name)
@@ -116,11 +135,41 @@ class FakeExtensions:
             }
         info = ExtensionInfo(
             name=ExtensionName(name), tenant=tenant, state="ready", sandbox="cold", api="v1", node_count=2,
-            content_hash="x", environment_key=None, policy_digest=None, source=origin, error=None, asks=(),
-            notes=(), core=False, added_ms=1, updated_ms=1,
+            content_hash="x", environment_key=None, lock_digest=None, policy_digest=None, source=origin,
+            error=None, asks=(), notes=(), core=False, added_ms=1, updated_ms=1,
         )  # fmt: skip
         self.infos[tenant, name] = info
         return info
+
+
+class FakeSupply:
+    """Says of each extension what a test put there."""
+
+    def __init__(self, extensions: FakeExtensions) -> None:
+        self._extensions = extensions
+        self.problems: tuple[str, ...] = ()
+        self.findings: tuple[Finding, ...] | None = None
+
+    async def verify(self, tenant: TenantId, name: ExtensionName) -> Verified:
+        info = await self._extensions.get(tenant, name)
+        return Verified(name, info.content_hash, None, None, self.problems)
+
+    async def bill_of_materials(self, tenant: TenantId, name: ExtensionName) -> str:
+        await self._extensions.get(tenant, name)
+        return '{"bomFormat": "CycloneDX"}'
+
+    async def audit(self, tenant: TenantId, name: ExtensionName) -> Audit:
+        await self._extensions.get(tenant, name)
+        if self.findings is None:
+            raise AdvisoryDatabaseError(
+                "no database of known vulnerabilities is set", hint="RINGFENCE_OSV_DIR"
+            )
+        facts = DatabaseFacts(Path("/secret/osv"), 7, 0, "2024-05-01T10:00:00Z")
+        return Audit(name, 3, self.findings, facts)
+
+    async def counts(self, tenant: TenantId) -> dict[str, dict[str, int]]:
+        levels = Counter(finding.level for finding in self.findings or ())
+        return {name: levels for key, name in self._extensions.infos if key == tenant and levels}
 
 
 class FakeSites:

@@ -41,7 +41,13 @@ def machine(info: dict[str, Any] | Ran, **commands: Ran) -> Any:
 
 def look(tmp_path: Path, run: Any, **more: Any) -> dict[str, Check]:
     wanted = SimpleNamespace(
-        **{"data_dir": tmp_path, "shm_dir": Path("/dev/shm/ringfence"), "node_image": "node:cpu", **more}
+        **{
+            "data_dir": tmp_path,
+            "shm_dir": Path("/dev/shm/ringfence"),
+            "node_image": "node:cpu",
+            "osv_dir": None,
+        }
+        | more
     )
     return {check.name: check for check in doctor.examine(wanted, run=run)}
 
@@ -165,3 +171,17 @@ def test_the_limit_of_open_files_is_looked_at(
     check = look(tmp_path, machine(INFO))["open files"]
     assert check.verdict == verdict
     assert bool(check.advice) == (verdict != "ok")
+
+
+def test_a_database_of_known_vulnerabilities_is_looked_at_where_there_is_one(tmp_path: Path) -> None:
+    def told(osv_dir: Path | None) -> Check:
+        return look(tmp_path, machine(INFO), osv_dir=osv_dir)["vulnerabilities"]
+
+    assert (told(None).verdict, told(Path("/dev/null")).verdict) == ("ok", "ok")
+    assert "RINGFENCE_OSV_DIR" in told(None).found
+    assert (told(tmp_path / "nowhere").verdict, told(tmp_path).verdict) == ("warning", "warning")
+    entry = {"id": "PYSEC-1", "modified": "2024-05-01T10:00:00Z"}
+    (tmp_path / "PYSEC-1.json").write_text(json.dumps(entry))
+    assert told(tmp_path).found == "1 entries, the newest of 2024-05-01T10:00:00Z"
+    (tmp_path / "x.json").write_text("{")
+    assert "1 cannot be read" in told(tmp_path).found

@@ -16,6 +16,8 @@ from fastapi import FastAPI
 
 from api.permissions import NEEDS, Need, routes_of
 from api.settings import Settings
+from engine import GitSource
+from policies import TenantId
 from tests.unit.api.conftest import client_for
 from tests.unit.api.fakes import PROMPT, FakeEngine
 
@@ -71,6 +73,9 @@ ASKS: Final[tuple[Ask, ...]] = (
     ("GET", "/ringfence/v1/prompts/{prompt_id}", "/ringfence/v1/prompts/{prompt}", None),
     ("GET", "/ringfence/v1/policies/{extension}", "/ringfence/v1/policies/{pack}", None),
     ("DELETE", "/ringfence/v1/extensions/{name}", "/ringfence/v1/extensions/{pack}", None),
+    ("GET", "/ringfence/v1/extensions/{name}/sbom", "/ringfence/v1/extensions/{pack}/sbom", None),
+    ("GET", "/ringfence/v1/extensions/{name}/audit", "/ringfence/v1/extensions/{pack}/audit", None),
+    ("POST", "/ringfence/v1/extensions/{name}/verify", "/ringfence/v1/extensions/{pack}/verify", {}),
     ("POST", "/ringfence/v1/extensions/{name}/reload", "/ringfence/v1/extensions/{pack}/reload", None),
     ("GET", "/ringfence/v1/extensions/{name}/routes/{path:path}", "/ringfence/v1/extensions/{pack}/routes/x", None),
     ("POST", "/ringfence/v1/extensions/{name}/routes/{path:path}", "/ringfence/v1/extensions/{pack}/routes/x", {}),
@@ -107,6 +112,10 @@ async def of_a(
     await app.state.services.tenants.create("secret-tenant")
     engine.sandboxes.run("blur-1", "a", "blur-pack")
     engine.extensions.sites.add("blur-pack", "GET", "/blur-pack/hello", tenant="a")
+    await engine.extensions.add(
+        TenantId("a"), GitSource("https://host.example/blur-pack.git"), name="blur-pack"
+    )
+    engine.extensions.supply.findings = ()
     session = await app.state.services.sessions.start(
         (await app.state.services.tenants.tokens("a"))[0], "a browser"
     )

@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from api.settings import Settings
 from engine.extension_errors import NoNodesError
 from policies import LOCAL_TENANT
+from sandbox import Finding
 from tests.unit.api.fakes import PROMPT, FakeEngine
 
 pytestmark = pytest.mark.anyio
@@ -230,3 +231,62 @@ async def test_what_variables_hold_is_shown_to_the_operator_only(
     assert rows["paths[0]"] == "{host: (hidden), mount: /mnt/share, access: ro}"
     assert "alices-secret" not in str(rows)
     assert rows["memory"] != "(hidden)"
+
+
+# -- what extensions are made of ---------------------------------------------------------------------------------------
+
+FINDING = Finding("victim", "1.0", "environment", "GHSA-a", ("CVE-1",), "high", 7.5, "a \x1b[31mhole", "1.2")
+
+
+async def test_an_extension_has_a_bill_of_materials(client: httpx2.AsyncClient) -> None:
+    await add(client)
+    answer = await client.get("/ringfence/v1/extensions/my-pack/sbom")
+    assert answer.headers["content-type"].startswith("application/vnd.cyclonedx+json")
+    assert answer.headers["content-disposition"] == 'attachment; filename="my-pack.cdx.json"'
+    assert answer.json()["bomFormat"] == "CycloneDX"
+    assert (await client.get("/ringfence/v1/extensions/none/sbom")).status_code == 404
+
+
+async def test_an_extension_is_verified_on_request(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
+    await add(client)
+    assert (await client.post("/ringfence/v1/extensions/my-pack/verify", json={})).json()["ok"]
+    engine.extensions.supply.problems = ("it is not what was pinned",)
+    told = (await client.post("/ringfence/v1/extensions/my-pack/verify", json={})).json()
+    assert (told["ok"], told["problems"]) == (False, ["it is not what was pinned"])
+
+
+async def test_known_vulnerabilities_are_told_and_where_the_database_lies_is_not(
+    client: httpx2.AsyncClient, engine: FakeEngine
+) -> None:
+    await add(client)
+    without = await client.get("/ringfence/v1/extensions/my-pack/audit")
+    assert (without.status_code, without.json()["error"]["hint"]) == (503, "RINGFENCE_OSV_DIR")
+    engine.extensions.supply.findings = (FINDING,)
+    answer = await client.get("/ringfence/v1/extensions/my-pack/audit")
+    assert answer.json()["findings"][0]["id"] == "GHSA-a"
+    assert "/secret" not in answer.text
+    (listed,) = (await client.get("/ringfence/v1/extensions")).json()["extensions"]
+    assert listed["vulnerabilities"] == {"high": 1}
+
+
+async def test_a_pin_and_an_upgrade_reach_the_registry_and_a_wrong_pin_is_refused_at_once(
+    client: httpx2.AsyncClient, engine: FakeEngine
+) -> None:
+    pin = "a" * 64
+    await add(client, pin=f"sha256:{pin}")
+    (refused,) = await add(client, name="other", pin="sha256:short")
+    assert refused["error"]["code"] == "extension-source"
+    await add(client, archive=None, path="/my-pack/reload", upgrade="true")
+    assert engine.extensions.asked_for == [(pin, False), (None, True)]
+
+
+async def test_an_archive_that_is_not_what_was_pinned_does_not_take_the_place_of_the_original(
+    client: httpx2.AsyncClient, engine: FakeEngine
+) -> None:
+    await add(client)
+    lines = await add(
+        client, path="/my-pack/reload", archive=pack(evil__dot__py=b"", __init____dot__py=b""), pin="b" * 64
+    )
+    assert "and the pin says" in lines[-1]["error"]["message"]
+    await add(client, archive=None, path="/my-pack/reload")
+    assert set(engine.extensions.files) == {"__init__.py", "a.txt"}

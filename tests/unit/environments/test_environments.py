@@ -11,8 +11,14 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from policies import LOCAL_TENANT, EffectivePolicy, ExtensionName, PolicyStore
-from sandbox.environment_errors import BuildFailedError, BuildLimitError, DependencyRefusedError
+from policies import LOCAL_TENANT, EffectivePolicy, ExtensionName, PolicyStore, TenantId
+from sandbox.environment_errors import (
+    BuildFailedError,
+    BuildLimitError,
+    DependencyRefusedError,
+    EnvironmentChangedError,
+    PackageChangedError,
+)
 from sandbox.environments import EnvironmentLimits, Environments
 from sandbox.launcher.build_verb import (
     BuildJob,
@@ -308,3 +314,138 @@ async def test_the_builder_gets_the_lists(
     assert seen["requirements.in"] == "numpy<2\n"
     assert seen["constraints.txt"] == "scipy<1.17\n"
     assert "scipy==1.17.1\n" in seen["lock"]
+
+
+# -- locks -------------------------------------------------------------------------------------------------------------
+
+AA, BB = f"sha256:{'a' * 64}", f"sha256:{'b' * 64}"
+
+
+async def test_a_lock_is_kept_and_a_rebuild_asks_the_index_for_nothing_else(
+    environments: Environments, builder: ScriptedBuilder, policy: EffectivePolicy, pack: Path
+) -> None:
+    builder.lock = f"numpy==1.26.4 --hash={AA}\n"
+    (pack / "requirements.txt").write_text("numpy<2\n")
+    first = await environments.ensure(LOCAL_TENANT, pack, policy, quiet)
+    assert first.key is not None
+    assert first.lock is not None
+    await environments.discard(first.key)
+    builder.lock = f"numpy==1.26.5 --hash={BB}\n"  # what the index would say by now
+    again = await environments.ensure(LOCAL_TENANT, pack, policy, quiet, kept=first.lock)
+    assert (again.key, again.packages, again.lock) == (first.key, {"numpy": "1.26.4"}, first.lock)
+    assert builder.steps == ["resolve", "install", "install"]
+    newer = await environments.ensure(LOCAL_TENANT, pack, policy, quiet, kept=first.lock, upgrade=True)
+    assert newer.packages == {"numpy": "1.26.5"}
+    assert newer.key != first.key
+
+
+async def test_what_could_not_be_had_is_not_slipped_in_when_it_appears(
+    environments: Environments, builder: ScriptedBuilder, policy: EffectivePolicy, pack: Path
+) -> None:
+    (pack / "requirements.txt").write_text("numpy<2\nfairscale\n")
+
+    def refuse(job: BuildJob) -> BuildOutcome | None:
+        if "fairscale" in (job.directory / "in" / "requirements.in").read_text():
+            words = "hint: Wheels are required for `fairscale` because building from source is disabled"
+            return BuildOutcome(1, (words,), 0.1)
+        (job.directory / "out" / "lock.txt").write_text(builder.lock)
+        return None
+
+    builder.instead["resolve"] = refuse
+    first = await environments.ensure(LOCAL_TENANT, pack, policy, quiet)
+    assert first.key is not None
+    assert first.lock is not None
+    assert first.lock.without == ("fairscale",)
+    await environments.discard(first.key)
+    builder.steps.clear()
+    again = await environments.ensure(LOCAL_TENANT, pack, policy, quiet, kept=first.lock)
+    assert (again.key, builder.steps) == (first.key, ["install"])
+    assert [note for note in again.notes if "left out: fairscale" in note]
+
+
+async def test_other_requirements_are_resolved_anew_and_keep_to_the_versions_there_were(
+    environments: Environments, builder: ScriptedBuilder, policy: EffectivePolicy, pack: Path
+) -> None:
+    builder.lock = f"piexif==1.1.3 --hash={AA}\n"
+    (pack / "requirements.txt").write_text("piexif\n")
+    first = await environments.ensure(LOCAL_TENANT, pack, policy, quiet)
+    seen: list[str] = []
+
+    def resolve(job: BuildJob) -> None:
+        seen.append((job.directory / "out" / "lock.txt").read_text())
+        (job.directory / "out" / "lock.txt").write_text(builder.lock)
+
+    builder.instead["resolve"] = resolve
+    (pack / "requirements.txt").write_text("piexif\nisodate\n")
+    await environments.ensure(LOCAL_TENANT, pack, policy, quiet, kept=first.lock)
+    assert "piexif==1.1.3\n" in seen[0]
+
+
+async def test_a_version_whose_files_changed_at_the_index_is_refused_by_name_with_both_hashes(
+    environments: Environments, builder: ScriptedBuilder, policy: EffectivePolicy, pack: Path
+) -> None:
+    builder.lock = f"piexif==1.1.3 --hash={AA}\n"
+    (pack / "requirements.txt").write_text("piexif\n")
+    first = await environments.ensure(LOCAL_TENANT, pack, policy, quiet)
+    builder.lock = f"piexif==1.1.3 --hash={BB}\n"
+    (pack / "requirements.txt").write_text("piexif>=1\n")
+    with pytest.raises(PackageChangedError) as caught:
+        await environments.ensure(LOCAL_TENANT, pack, policy, quiet, kept=first.lock)
+    assert (caught.value.package, caught.value.expected, caught.value.found) == (
+        "piexif==1.1.3",
+        (AA,),
+        (BB,),
+    )
+    assert "--upgrade" in caught.value.hint
+
+
+async def test_what_an_installer_says_of_a_changed_file_is_understood(
+    environments: Environments, builder: ScriptedBuilder, policy: EffectivePolicy, pack: Path
+) -> None:
+    lines = (
+        "  x Failed to download `piexif==1.1.3`",
+        "  `-> Hash mismatch for `piexif==1.1.3`",
+        "      Expected:",
+        f"        {AA}",
+        "      Computed:",
+        f"        {BB}",
+    )
+    builder.instead["install"] = lambda job: BuildOutcome(1, lines, 0.1)
+    (pack / "requirements.txt").write_text("piexif\n")
+    with pytest.raises(PackageChangedError) as caught:
+        await environments.ensure(LOCAL_TENANT, pack, policy, quiet)
+    assert f"piexif==1.1.3 than the extension's lock: locked {AA}, found {BB}" in caught.value.message
+
+
+async def test_an_environment_that_was_changed_is_noticed_and_built_again(
+    environments: Environments, builder: ScriptedBuilder, policy: EffectivePolicy, pack: Path
+) -> None:
+    (pack / "requirements.txt").write_text("numpy<2\n")
+    first = await environments.ensure(LOCAL_TENANT, pack, policy, quiet)
+    assert first.site is not None
+    assert first.key is not None
+    await environments.verify(first.key)
+    (first.site / "numpy" / "__init__.py").write_text("import evil\n")
+    with pytest.raises(EnvironmentChangedError, match="is not as it was built"):
+        await environments.verify(first.key)
+    lines: list[str] = []
+    again = await environments.ensure(LOCAL_TENANT, pack, policy, lines.append, kept=first.lock)
+    assert not again.reused
+    assert (first.site / "numpy" / "__init__.py").read_text() == "x = 1\n"
+    assert [line for line in lines if "it is built again" in line]
+    (first.site / "sitecustomize.py").write_text("import evil\n")
+    with pytest.raises(EnvironmentChangedError):
+        await environments.verify(first.key)
+
+
+async def test_environments_from_source_are_one_tenants_own(
+    environments: Environments, builder: ScriptedBuilder, policy: EffectivePolicy, pack: Path
+) -> None:
+    (pack / "requirements.txt").write_text("numpy<2\n")
+    sources = policy.model_copy(update={"build": policy.build.model_copy(update={"source_builds": True})})
+    keys = {
+        (await environments.ensure(tenant, pack, chosen, quiet)).key
+        for tenant in (LOCAL_TENANT, TenantId("other"))
+        for chosen in (policy, sources)
+    }
+    assert len(keys) == 3  # both tenants have the one of wheels

@@ -110,3 +110,10 @@ def test_a_wrong_pyproject_is_refused(pack: Path, text: str) -> None:
 def test_a_wish_is_shown_safely(pack: Path) -> None:
     (pack / "pyisolate.yaml").write_text('isolated: true\n"\\e[31mred": "\\e[2J"\n')
     assert not any("\x1b" in ask for ask in read_declared(pack).asks)
+
+
+def test_an_install_script_is_not_run_and_that_is_said(pack: Path) -> None:
+    (pack / "install.py").write_text("open('/tmp/ringfence-install-ran', 'w')\n")
+    (note,) = read_declared(pack).notes
+    assert note.startswith("install.py is not run")
+    assert not Path("/tmp/ringfence-install-ran").exists()

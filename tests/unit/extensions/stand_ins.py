@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,9 +11,13 @@ import anyio
 
 from engine.extension_loader import Progress
 from policies import EffectivePolicy, ExtensionName, SandboxId, TenantId
+from sandbox import Inventory, KeptLock
 from sandbox.calls import LoadedExtension, NodeDescription
+from sandbox.environment_errors import EnvironmentChangedError
 from sandbox.errors import LoadFailedError
 from sandbox.extension_source import ExtensionFiles, ExtensionSource
+from sandbox.inventory import Package
+from sandbox.launcher.build_verb import NodeImage
 
 
 def described(class_type: str, text: str = "") -> NodeDescription:
@@ -90,6 +95,8 @@ class FakeSandboxes:
         self.on_start: Callable[[str], None] = lambda _name: None
         self.gates: dict[str, anyio.Event] = {}
         """Extensions that start only after their event."""
+        self.more: dict[str, str] = {}
+        """A node that an extension has besides those of its first line."""
         self.waiting: list[str] = []
         """Who came to a gate, in order."""
 
@@ -109,6 +116,7 @@ class FakeSandboxes:
         sandbox = SandboxId(f"{extension}-{len(self.started)}".lower())
         self.started.append(extension)
         names = first.removeprefix("# nodes:").split() if first.startswith("# nodes:") else []
+        names += [self.more[extension]] if extension in self.more else []
         self.views[sandbox] = FakeView(sandbox, tenant, (extension,), files)
         self.sessions[sandbox] = FakeSession(sandbox, extension, loaded(*names))
         return self.sessions[sandbox]
@@ -136,6 +144,7 @@ class FakeEnvironment:
     image: str = "sha256:one"
     asks: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    lock: KeptLock | None = None
 
 
 class FakeEnvironments:
@@ -147,6 +156,10 @@ class FakeEnvironments:
         self.discarded: list[str] = []
         self.groups: list[tuple[str, tuple[ExtensionName, ...]]] = []
         self.fails: Exception | None = None
+        self.kept: list[KeptLock | None] = []
+        """What was handed in, build by build."""
+        self.changed: set[str] = set()
+        """Keys of environments that are not as they were built."""
 
     async def image(self) -> FakeImage:
         return self.current
@@ -159,7 +172,10 @@ class FakeEnvironments:
         progress: Progress,
         *,
         extension: ExtensionName | None = None,
+        kept: KeptLock | None = None,
+        upgrade: bool = False,
     ) -> FakeEnvironment:
+        self.kept.append(None if upgrade else kept)
         if self.fails is not None:
             raise self.fails
         file = pack / "requirements.txt"
@@ -168,7 +184,12 @@ class FakeEnvironments:
         key = f"{file.read_text().strip()}-{self.current.id[7:]}"
         (self.root / key).mkdir(parents=True, exist_ok=True)
         progress(f"built {key}")
-        return FakeEnvironment(key, self.root / key, self.current.id, ("asks for the moon",), ("a note",))
+        lock = KeptLock(plan=hashlib.sha256(key.encode()).hexdigest(), text=f"{key}=={len(self.kept)}\n")
+        if kept is not None and kept.plan == lock.plan and not upgrade:
+            lock = kept
+        return FakeEnvironment(
+            key, self.root / key, self.current.id, ("asks for the moon",), ("a note",), lock
+        )
 
     async def ensure_group(
         self,
@@ -194,3 +215,12 @@ class FakeEnvironments:
 
     async def discard(self, key: str) -> None:
         self.discarded.append(key)
+
+    async def verify(self, key: str) -> None:
+        if key in self.changed:
+            raise EnvironmentChangedError(f"environment {key} is not as it was built")
+
+    async def inventory(self, key: str | None) -> Inventory:
+        image = NodeImage(self.current.id, "cpu", "3.11.2", "x86_64", {"numpy": "2.4.6"})
+        mine = [Package("victim", "1.0", "environment", (f"sha256:{'a' * 64}",), "MIT")] if key else []
+        return Inventory(key, image, (*mine, Package("numpy", "2.4.6", "image")))

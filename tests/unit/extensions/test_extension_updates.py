@@ -36,10 +36,8 @@ async def after_new_image(house: House, *gated: str) -> AsyncIterator[ExtensionR
         for name in PACKS:
             await registry.add(LOCAL_TENANT, house.pack(name, f"# nodes: {name.upper()}"))
     house.environments.current = FakeImage("sha256:two")
-    for name in PACKS:  # what the pack is like on the new image
-        directory = house.places.tenant(LOCAL_TENANT) / "extensions" / name
-        (directory / house.copies(name)[0] / "__init__.py").write_text(f"# nodes: {name.upper()} {name}New\n")
     async with house.open() as registry:
+        house.sandboxes.more = {name: f"{name}New" for name in PACKS}  # what a pack has on the new image only
         house.sandboxes.gates = {name: anyio.Event() for name in gated}
         yield registry
 
@@ -125,6 +123,7 @@ async def test_descriptions_outlive_a_host_that_stopped_on_the_way_to_newer_ones
             await registry.make_current(LOCAL_TENANT, ["A"])
         assert house.meta("a")["image_id"] == "sha256:two"
     async with house.open() as registry:
+        house.sandboxes.more = {"a": "aNew"}
         assert "A" in await registry.node_types(LOCAL_TENANT)
         assert (
             await note(registry, "a")

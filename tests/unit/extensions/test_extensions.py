@@ -28,7 +28,7 @@ from policies import (
     PolicyStore,
     TenantId,
 )
-from sandbox import Places
+from sandbox import AdvisoryDatabase, Places
 from sandbox.environment_errors import BuildFailedError, GroupConflictError
 from sandbox.errors import LoadFailedError, StartError
 from tests.unit.extensions.stand_ins import FakeEnvironments, FakeSandboxes, loaded
@@ -51,13 +51,18 @@ class House:
         self.core.mkdir()
         (self.core / "__init__.py").write_text("# nodes: LoadImage SaveImage\n")
         self.sandboxes = FakeSandboxes()
+        self.advisories: AdvisoryDatabase | None = None
         self.lines: list[str] = []
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[ExtensionRegistry]:
         self.sandboxes = FakeSandboxes()
         async with ExtensionRegistry(
-            places=self.places, core=self.core, policies=self.policies, environments=self.environments
+            places=self.places,
+            core=self.core,
+            policies=self.policies,
+            environments=self.environments,
+            advisories=self.advisories,
         ) as registry:
             self.sandboxes.source = registry
             registry.attach(self.sandboxes)  # type: ignore[arg-type]  # its sessions can only describe

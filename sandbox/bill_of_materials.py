@@ -1,0 +1,109 @@
+"""The bill of materials of an extension, in CycloneDX: the pack itself and every package that it can import.
+
+The same pack, lock and image give the same document, byte for byte: it holds no time, and its serial number is made
+of its content.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import dataclass
+from typing import Final
+
+from cyclonedx.contrib.license.factories import LicenseFactory
+from cyclonedx.model import (
+    ExternalReference,
+    ExternalReferenceType,
+    HashAlgorithm,
+    HashType,
+    Property,
+    XsUri,
+)
+from cyclonedx.model.bom import Bom
+from cyclonedx.model.component import Component, ComponentType
+from cyclonedx.output import make_outputter
+from cyclonedx.schema import OutputFormat, SchemaVersion
+from packageurl import PackageURL
+
+from policies import safe_text
+from sandbox.inventory import Inventory, Package
+
+MEDIA_TYPE: Final = "application/vnd.cyclonedx+json; version=1.6"
+_NAMESPACE: Final = uuid.UUID("6f8b0c0e-6d5b-5a5e-9a1e-1f1f4f4b0a51")
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The pack that a bill is about."""
+
+    name: str
+    content_hash: str
+    """sha256 of its pinned files (docs/architecture/05-extensions.md says how it is made)."""
+    kind: str
+    location: str
+    commit: str | None = None
+    lock_digest: str | None = None
+
+
+def make_bill(subject: Subject, inventory: Inventory) -> str:
+    """The bill as JSON."""
+    pack = _pack(subject, inventory)
+    parts = [_part(package) for package in inventory.packages]
+    document = _document(pack, parts, None)
+    # A serial number of its own content: who has two bills sees at once whether they are the same.
+    serial = uuid.uuid5(_NAMESPACE, document)
+    return _document(pack, parts, serial)
+
+
+def _document(pack: Component, parts: list[Component], serial: uuid.UUID | None) -> str:
+    bill = Bom(components=parts, serial_number=serial or _NAMESPACE)
+    bill.metadata.timestamp = None  # type: ignore[assignment]  # the schema does not ask for one, and it would differ
+    bill.metadata.component = pack
+    bill.register_dependency(pack, parts)
+    written: str = make_outputter(bill, OutputFormat.JSON, SchemaVersion.V1_6).output_as_string(indent=2)
+    return json.dumps(json.loads(written), indent=2, sort_keys=True, ensure_ascii=True) + "\n"
+
+
+def _pack(subject: Subject, inventory: Inventory) -> Component:
+    properties = {
+        "ringfence:source:kind": subject.kind,
+        "ringfence:source:commit": subject.commit,
+        "ringfence:image": inventory.image.id,
+        "ringfence:python": inventory.image.python,
+        "ringfence:environment": inventory.environment_key,
+        "ringfence:lock": subject.lock_digest,
+    }
+    references = []
+    if subject.kind == "git":
+        address = XsUri(safe_text(subject.location, 500))
+        references.append(ExternalReference(type=ExternalReferenceType.VCS, url=address))
+    return Component(
+        name=subject.name,
+        version=subject.commit or subject.content_hash[:12],
+        type=ComponentType.APPLICATION,
+        bom_ref=f"ringfence:extension/{subject.name}",
+        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=subject.content_hash)],
+        external_references=references,
+        properties=[Property(name=name, value=value) for name, value in properties.items() if value],
+    )
+
+
+def _part(package: Package) -> Component:
+    address = PackageURL("pypi", None, package.name, package.version)
+    properties = [Property(name="ringfence:from", value=package.comes_from)]
+    if not package.locked:
+        properties.append(Property(name="ringfence:locked", value="false"))
+    return Component(
+        name=package.name,
+        version=package.version,
+        type=ComponentType.LIBRARY,
+        bom_ref=str(address),
+        purl=address,
+        hashes=[
+            HashType(alg=HashAlgorithm.SHA_256, content=each.removeprefix("sha256:"))
+            for each in package.hashes
+        ],
+        licenses=[LicenseFactory().make_from_string(package.licence)] if package.licence else [],
+        properties=properties,
+    )

@@ -1,0 +1,94 @@
+"""The way of builds to the package index and to nothing else: one gate for all of them, as sandboxes have one each.
+
+Where the operator chose it (``RINGFENCE_BUILD_NETWORK=index``), build containers have no network but loopback; what
+they reach is what the operator's own index settings name. An index that the operator names may stand in a private
+network, so its addresses are not refused; the public index' are looked at like everybody's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Final
+from urllib.parse import urlsplit
+
+import anyio
+
+from policies import Destination, SandboxId, TenantId
+from sandbox.egress.connect import Connector
+from sandbox.egress.decision import Rules
+from sandbox.egress.gate import EgressGate, EgressOffice
+from sandbox.egress.limits import EgressLimits
+from sandbox.launcher.build_verb import BUILDS, BuildSettings, IndexSettings
+from sandbox.launcher.verbs import SandboxRequest
+from sandbox.places import Places
+
+_PUBLIC: Final = (Destination("pypi.org", 443), Destination("files.pythonhosted.org", 443))
+_VARIABLES: Final = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL")
+_NAMED: Final = re.compile(r"[A-Za-z0-9_.-]+=(?=[a-z]+://)")
+_MIB: Final = 1024 * 1024
+
+
+def index_rules(environment: Mapping[str, str], more: Iterable[Destination] = ()) -> Rules:
+    """What builds may reach: the hosts of the operator's indexes (the public one where none is named), and ``more``."""
+    urls = [url for name in _VARIABLES for url in environment.get(name, "").split()]
+    named = [place for url in urls if (place := _destination(_NAMED.sub("", url, count=1))) is not None]
+    first = any(environment.get(name) for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL"))
+    found = dict.fromkeys((*named, *(() if first else _PUBLIC), *more))
+    return Rules(tuple(found), "the operator's package index", private=frozenset((*named, *more)))
+
+
+def _destination(url: str) -> Destination | None:
+    try:
+        parts = urlsplit(url)
+        port = parts.port or {"https": 443, "http": 80}.get(parts.scheme)
+    except ValueError:
+        return None
+    return Destination(parts.hostname, port) if parts.hostname and port else None
+
+
+@asynccontextmanager
+async def serve_builds(
+    places: Places,
+    settings: BuildSettings,
+    index: IndexSettings,
+    *,
+    more: Iterable[Destination] = (),
+    connector: Connector | None = None,
+) -> AsyncIterator[Rules]:
+    """Let builds reach the index while this is open."""
+    # Whole environments come through here, and a resolver asks for hundreds of packages at once.
+    limits = replace(
+        EgressLimits(),
+        connections=256,
+        tenant_connections=256,
+        attempts_per_s=200.0,
+        attempts_burst=2_000,
+        sandbox_up=1024 * 1024 * _MIB,
+        sandbox_down=1024 * 1024 * _MIB,
+        tenant_up=1024 * 1024 * _MIB,
+        tenant_down=1024 * 1024 * _MIB,
+        bytes_per_s=512 * _MIB,
+    )
+    rules = index_rules(index.environment, more)
+    office = EgressOffice(places, limits=limits, connector=connector)
+    request = SandboxRequest(SandboxId(BUILDS), TenantId(BUILDS), (), policy_digest="")
+    gate = EgressGate(office, request, rules, (), lambda _: None)
+    gate.uid = settings.user[0]
+    await gate.open()
+    failed: Exception | None = None
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(gate.serve)
+            try:
+                yield rules
+            except Exception as error:  # noqa: BLE001 - raised below: a task group would wrap it
+                failed = error
+            tasks.cancel_scope.cancel()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await gate.remove()
+    if failed is not None:
+        raise failed
