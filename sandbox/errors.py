@@ -81,9 +81,11 @@ class CallTimeoutError(EndedError):
 
 
 class ProtocolViolationError(SandboxError):
-    """The worker broke the protocol."""
+    """The worker broke the protocol. ``limit`` and ``figure`` as an ``EndedError`` has them."""
 
     code = "protocol_violation"
+    limit = "protocol"
+    figure = ""
 
 
 class QuarantinedError(SandboxError):

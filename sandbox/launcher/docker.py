@@ -32,6 +32,7 @@ from sandbox.launcher.attachment import Tail, read_tail
 from sandbox.launcher.cgroups import Cgroup, find
 from sandbox.launcher.engine_events import EventThread
 from sandbox.launcher.mounts import sandbox_mounts
+from sandbox.launcher.refusals import Refusals
 from sandbox.launcher.self_test import KEPT_AS, SelfTest
 from sandbox.launcher.settings import LaunchSettings, TestOverride
 from sandbox.launcher.spec import LABEL, RUNTIMES, ContainerSpec, Identity, container_spec
@@ -59,6 +60,11 @@ class _Record:
     exit_code: int | None = None
     ooms: int = 0
     cgroup: Cgroup | None = None
+    pids_refused: int = 0
+
+    def refused(self, count: int) -> None:
+        """The kernel's count of processes that it refused."""
+        self.pids_refused = count
 
 
 class DockerLauncher:
@@ -82,6 +88,7 @@ class DockerLauncher:
             places.launcher_data / "uids.json", self._settings.first_uid, self._settings.uids
         )
         self._uids_taken: set[int] = set()
+        self._refusals = Refusals()
         self._records: dict[SandboxId, _Record] = {}
         self._endings: OrderedDict[SandboxId, Ending] = OrderedDict()
         self._listeners: set[MemoryObjectSendStream[LauncherEvent]] = set()
@@ -111,6 +118,7 @@ class DockerLauncher:
         self._group = await self._stack.enter_async_context(anyio.create_task_group())
         self._events = EventThread(self._connect, self._filters, self._on_event, self._recheck)
         await self._group.start(self._events.run)
+        self._group.start_soon(self._refusals.run)
         if self._settings.self_test_at_start:
             self._group.start_soon(self._test_runtimes)
         return self
@@ -127,6 +135,7 @@ class DockerLauncher:
             await anyio.to_thread.run_sync(self._client.close, limiter=self._threads)
         self._group.cancel_scope.cancel()
         await self._stack.__aexit__(None, None, None)
+        self._refusals.close()
 
     def _connect(self) -> docker.DockerClient:
         url = self._engine_url or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
@@ -192,6 +201,7 @@ class DockerLauncher:
             self._records[request.sandbox] = record
             await self._engine("start a sandbox", lambda: self._api.start(container))
             clock.step("start")
+            self._refusals.watch(await self._cgroup(record), record.refused)
             record.launched = replace(
                 record.launched,
                 stdio=attached if stdio else None,
@@ -241,6 +251,7 @@ class DockerLauncher:
                 oom_killed=bool(state.get("OOMKilled")),
                 oom_events=record.ooms,
                 killed_by_us=killed,
+                pids_refused=record.pids_refused,
                 last_words=record.tail.text(),
             )
             self._endings[sandbox] = ending
@@ -248,6 +259,7 @@ class DockerLauncher:
                 self._endings.popitem(last=False)
             del self._records[sandbox]
             self._uids_taken.discard(record.launched.uid)
+            self._refusals.look()
             return ending
 
     async def list(self) -> tuple[LaunchedSandbox, ...]:
@@ -260,12 +272,15 @@ class DockerLauncher:
         record = self._records.get(sandbox)
         if record is None or record.ended.is_set():
             return Usage()
+        cgroup = await self._cgroup(record)
+        return await self._in_thread(cgroup.usage)
+
+    async def _cgroup(self, record: _Record) -> Cgroup:
         if record.cgroup is None:
             container = record.launched.container
             state = await self._engine("inspect a sandbox", lambda: self._state(container))
             record.cgroup = await self._in_thread(lambda: find(container, int(state.get("Pid") or 0)))
-        cgroup = record.cgroup
-        return await self._in_thread(cgroup.usage)
+        return record.cgroup
 
     async def logs(self, sandbox: SandboxId, *, limit: int = 64 * 1024) -> str:
         """See ``Launcher.logs``."""
