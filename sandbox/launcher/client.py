@@ -35,6 +35,7 @@ _RETRY_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 _ENSURE_PATIENCE_S: Final = 15.0
 """How long a start waits for a launcher that is being started itself."""
 _DETACH_S: Final = 90.0
+_ATTACH_S: Final = 10.0
 _RESTARTED: Final = "the launcher was started anew, which ends every sandbox"
 
 
@@ -58,6 +59,8 @@ class LauncherClient:
         self._lost: set[SandboxId] = set()
         self._listeners: set[MemoryObjectSendStream[LauncherEvent]] = set()
         self._is_leaving = False
+        self._attached = anyio.Event()
+        """Set while the launcher knows this host; another one takes its place when it is gone."""
         self._stack = AsyncExitStack()
 
     # -- life ----------------------------------------------------------------------------------------------------
@@ -120,7 +123,7 @@ class LauncherClient:
                 await anyio.sleep(wait_s)
 
     async def _ensure(self, sandbox: SandboxId, asked: dict[str, Any]) -> LaunchedSandbox:
-        async with self._connected() as stream:
+        async with self._in_session() as stream:
             await self._say(stream, "ensure", asked)
             self._live.add(sandbox)
             try:
@@ -199,7 +202,7 @@ class LauncherClient:
             "has_constraints": job.has_constraints,
             "step": step,
         }
-        async with self._connected() as stream:
+        async with self._in_session() as stream:
             await self._say(stream, "build", asked)
             answer = channel.answer(await self._hear(stream, on_line=line), channel.Outcome)
         return BuildOutcome(answer.exit_code, tuple(answer.lines), answer.seconds, answer.limit)
@@ -221,6 +224,7 @@ class LauncherClient:
                         stream, "attach", {"version": channel.VERSION, "run": self._run, "since": self._seq}
                     )
                     self._take_up(channel.answer(await self._hear(stream), channel.Attached))
+                    self._attached.set()
                     if not started:
                         started = True
                         task_status.started()
@@ -242,6 +246,8 @@ class LauncherClient:
                 if not started:
                     raise
                 log.error("the launcher refuses this host: %s", error)  # noqa: TRY400
+            if self._attached.is_set():
+                self._attached = anyio.Event()
             await anyio.sleep(_RETRY_S[min(tried, len(_RETRY_S) - 1)])
             tried += 1
 
@@ -268,9 +274,20 @@ class LauncherClient:
     # -- one request ---------------------------------------------------------------------------------------------------
 
     async def _ask(self, verb: str, model: type[channel.AnswerT], **fields: Any) -> channel.AnswerT:
-        async with self._connected() as stream:
+        async with self._in_session() as stream:
             await self._say(stream, verb, fields)
             return channel.answer(await self._hear(stream), model)
+
+    @asynccontextmanager
+    async def _in_session(self) -> AsyncIterator[UNIXSocketStream]:
+        """A connection for one request. A launcher that was just started anew may first learn who we are."""
+        if not self._attached.is_set():
+            async with self._connected():
+                pass  # it listens again, so it is worth a moment; one that does not is an error at once
+            with anyio.move_on_after(_ATTACH_S):
+                await self._attached.wait()
+        async with self._connected() as stream:
+            yield stream
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[UNIXSocketStream]:

@@ -136,6 +136,12 @@ async def test_many_calls_run_at_the_same_time(pair: Pair) -> None:
 # -- one of them goes ------------------------------------------------------------------------------------------------
 
 
+async def test_a_launcher_that_was_just_started_anew_learns_who_asks_before_it_answers(pair: Pair) -> None:
+    for _ in range(3):
+        await pair.restart()
+        assert (await pair.zone.image()).variant == "cpu"
+
+
 async def test_who_asks_for_figures_while_the_launcher_is_gone_gets_none(pair: Pair) -> None:
     await pair.zone.ensure(pair.request())
     pair.zone.kill_service()
