@@ -5,6 +5,22 @@ its own: its door is ``launcher/process.py``, and what the host has of it is a c
 """
 
 from sandbox.accounts import StoreLimits, StoreUsage
+from sandbox.audit import (
+    AuditEvent,
+    AuditLimits,
+    AuditReader,
+    AuditUnavailableError,
+    AuditUnreadableError,
+    AuditValue,
+    AuditWriter,
+    Entry,
+    Filter,
+    Outcome,
+    Record,
+    cursor_text,
+    parse_cursor,
+)
+from sandbox.audit.denial import denial
 from sandbox.calls import (
     EventSink,
     ExpandedCall,
@@ -23,7 +39,15 @@ from sandbox.calls import (
     Validator,
     Value,
 )
-from sandbox.egress import Attempt, EgressLimits, EgressOffice, UpstreamProxyConnector, Vault, Verdict
+from sandbox.egress import (
+    Attempt,
+    EgressLimits,
+    EgressOffice,
+    UpstreamProxyConnector,
+    Vault,
+    Verdict,
+    log_attempt,
+)
 from sandbox.environments import Environments
 from sandbox.errors import (
     CallTimeoutError,
@@ -64,17 +88,26 @@ __all__ = [
     "SELF_TEST_FILE",
     "Allowance",
     "Attempt",
+    "AuditEvent",
+    "AuditLimits",
+    "AuditReader",
+    "AuditUnavailableError",
+    "AuditUnreadableError",
+    "AuditValue",
+    "AuditWriter",
     "BuildSettings",
     "CallTimeoutError",
     "EgressLimits",
     "EgressOffice",
     "EndedError",
+    "Entry",
     "Environments",
     "EventSink",
     "ExpandedCall",
     "ExpandedNode",
     "ExtensionFiles",
     "ExtensionSource",
+    "Filter",
     "HandleNotPortableError",
     "HttpRequest",
     "HttpResponse",
@@ -93,6 +126,7 @@ __all__ = [
     "NodeReplacement",
     "NodeResult",
     "NodeStates",
+    "Outcome",
     "PackEvent",
     "Places",
     "Progress",
@@ -100,6 +134,7 @@ __all__ = [
     "ProtocolViolationError",
     "QuarantinedError",
     "QuotaError",
+    "Record",
     "RouteBusyError",
     "RouteTimeoutError",
     "RuntimeRefusedError",
@@ -119,7 +154,11 @@ __all__ = [
     "Value",
     "Vault",
     "Verdict",
+    "cursor_text",
+    "denial",
     "launcher_child",
+    "log_attempt",
+    "parse_cursor",
     "parse_toml",
     "read_kept",
     "refused_flag",
