@@ -86,7 +86,9 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Services:
     )
     places = places_of(settings)
     policies = policies_of(settings)
-    audit = stack.enter_context(AuditWriter(places.audit / "host", "host", audit_limits_of(settings)))
+    audit = await stack.enter_async_context(
+        AuditWriter(places.audit / "host", "host", audit_limits_of(settings))
+    )
     database = await stack.enter_async_context(Database(settings.database))
     quotas = await stack.enter_async_context(QuotaBook(policies, settings.data_dir, _maxima(settings)).open())
     store = await stack.enter_async_context(

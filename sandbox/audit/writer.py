@@ -9,6 +9,7 @@ counted, and the count is a record. A log that is ``required`` refuses new work 
 from __future__ import annotations
 
 import fcntl
+import itertools
 import logging
 import os
 import queue
@@ -21,6 +22,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Self
+
+import anyio
+import anyio.to_thread
 
 from policies import RingfenceError
 from sandbox.audit.record import (
@@ -74,40 +78,58 @@ class AuditWriter:
         self._writer = writer
         self._limits = limits or AuditLimits()
         self._now = now
-        self._queue: queue.Queue[tuple[datetime, Entry] | threading.Event | None] = queue.Queue(_QUEUE)
+        self._queue: queue.SimpleQueue[tuple[datetime, Entry] | threading.Event | None] = queue.SimpleQueue()
+        """In C, without a lock that an event loop could wait for; bounded by ``note``."""
         self._held: deque[tuple[datetime, Entry]] = deque()
         """Taken from the queue, not yet on disk."""
         self._waiting: list[threading.Event] = []
         """Set when what is held is on disk."""
         self._closing = threading.Event()
         self._failure = ""
+        self._losing = itertools.count(1)
         self._lost = 0
-        self._lost_lock = threading.Lock()
+        """All that were lost; ``_lost_said`` of them were recorded as such."""
+        self._lost_said = 0
         self._thread: threading.Thread | None = None
         self._descriptor = -1
         self._size = 0
         self._seq = 0
         self._prev = GENESIS
 
-    def __enter__(self) -> Self:
+    def open(self) -> None:
+        """Start the thread."""
         if self._directory is not None:
             self._thread = threading.Thread(target=self._run, name=f"audit-{self._writer}", daemon=True)
             self._thread.start()
+
+    def close(self) -> None:
+        """Have all that was noted written, within a few seconds, and end the thread. Blocking."""
+        self._closing.set()
+        self._queue.put(None)
+        if self._thread is not None:
+            self._thread.join(_CLOSE_S)
+            if self._thread.is_alive():
+                log.error("the audit log did not take its last records within %.0f s", _CLOSE_S)
+            self._thread = None
+
+    def __enter__(self) -> Self:
+        self.open()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._closing.set()
-        if self._thread is not None:
-            try:
-                self._queue.put_nowait(None)
-            except queue.Full:
-                pass  # it looks at _closing as well
-            self._thread.join(_CLOSE_S)
-            if self._thread.is_alive():
-                log.error("the audit log did not take its last records within %.0f s", _CLOSE_S)
-            self._thread = None
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        await anyio.to_thread.run_sync(self.open)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(self.close)
 
     @property
     def failure(self) -> str:
@@ -118,15 +140,14 @@ class AuditWriter:
         """Have it recorded; never waits, never raises."""
         if self._directory is None:
             return
-        try:
-            self._queue.put_nowait((self._now(), entry))
-        except queue.Full:
-            with self._lost_lock:
-                self._lost += 1
+        if self._queue.qsize() >= _QUEUE:
+            self._lost = next(self._losing)
+            return
+        self._queue.put((self._now(), entry))
 
     def check(self) -> None:
         """Raises: AuditUnavailableError when the log is required and cannot be kept now."""
-        if self._limits.required and (self._failure or self._queue.full()):
+        if self._limits.required and (self._failure or self._queue.qsize() >= _QUEUE):
             why = self._failure or f"{_QUEUE} records wait to be written"
             raise AuditUnavailableError(
                 f"the audit log of the {self._writer} cannot be written ({why}), and RINGFENCE_AUDIT is 'required'",
@@ -138,10 +159,7 @@ class AuditWriter:
         if self._thread is None:
             return self._directory is None
         written = threading.Event()
-        try:
-            self._queue.put(written, timeout=timeout_s)
-        except queue.Full:
-            return False
+        self._queue.put(written)
         return written.wait(timeout_s)
 
     # -- the thread ----------------------------------------------------------------------------------------------------
@@ -253,8 +271,7 @@ class AuditWriter:
     def _write(self) -> None:
         if self._descriptor < 0 and self._directory is not None:
             self._begin(self._directory)
-        with self._lost_lock:
-            lost, self._lost = self._lost, 0
+        lost = self._lost - self._lost_said
         entries = list(self._held)
         if lost:
             text = f"{lost} records were not kept: they came while {_QUEUE} others waited to be written"
@@ -264,12 +281,8 @@ class AuditWriter:
                     Entry(AuditEvent.AUDIT_LOST, Outcome.FAILED, text=text, details={"count": lost}),
                 )
             )
-        try:
-            self._put_down(entries)
-        except OSError:
-            with self._lost_lock:
-                self._lost += lost
-            raise
+        self._put_down(entries)
+        self._lost_said += lost
         self._held.clear()
         for written in self._waiting:
             written.set()
