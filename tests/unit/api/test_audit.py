@@ -109,15 +109,15 @@ async def test_what_was_refused_names_the_line_of_the_policy_and_what_would_allo
 
     def write() -> None:
         settings.policies_path.mkdir(parents=True)
-        text = "version: 1\nquotas:\n  upload: 1 KiB\n"
+        text = "quotas:\n  upload: 1MiB\n"
         (settings.policies_path / "default.yaml").write_text(text, encoding="utf-8")
 
     await anyio.to_thread.run_sync(write)
     async with start(settings) as app, client_for(app) as client:
-        answer = await client.post("/upload/image", files={"image": ("a.png", b"x" * 4096)})
+        answer = await client.post("/upload/image", files={"image": ("a.png", b"x" * 2_000_000)})
         assert answer.status_code == 413
         (record,) = await records(app, client, event="refused")
-        assert record["denied_by"].endswith("default.yaml:3")
+        assert record["denied_by"].endswith("default.yaml:2")
         assert record["would_allow"]
         assert [each["seq"] for each in await records(app, client, denied=True)] == [record["seq"]]
 
