@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from api import errors, openapi
 from api.assets import AssetStore
 from api.attempts import Attempts
+from api.audit_trail import Trail
 from api.frontend import find_frontend
 from api.guard import Guard
 from api.pack_web import PackTexts
@@ -76,6 +77,7 @@ def create_app(settings: Settings, *, wiring: Wiring | None = None) -> FastAPI:
     include_all(app)
     include_files(app, app.state.frontend, settings.frontend_origins)
     app.state.attempts = Attempts()
+    app.state.trail = Trail()
     app.state.permissions = Permissions(app)
     errors.install(app)
     openapi.install(app)

@@ -46,6 +46,8 @@ class Identity:
     """The hash of the token that proved it; "" in single-user mode and for whoever proved nothing."""
     session_sha256: str = ""
     """The hash of the session's secret, if a browser sent its cookie."""
+    token_name: str = ""
+    """The name of a tenant's token that proved it."""
 
     def require_operator(self) -> None:
         """Raises: ForbiddenError for a mere tenant."""
@@ -96,7 +98,13 @@ async def identify(
         raise AuthError("the token is not valid", hint="it may have been rotated; ask for the new one")
     if wanted not in (None, found.tenant):
         raise ForbiddenError("the token belongs to another tenant", hint="leave the tenant out")
-    return Identity(found.tenant, is_operator=False, scopes=found.scopes, token_sha256=found.token_sha256)
+    return Identity(
+        found.tenant,
+        is_operator=False,
+        scopes=found.scopes,
+        token_sha256=found.token_sha256,
+        token_name=found.name,
+    )
 
 
 def of_session(session: Session, operator_token: str) -> Identity:
@@ -105,7 +113,9 @@ def of_session(session: Session, operator_token: str) -> Identity:
         proof = hash_secret(operator_token)
         return Identity(LOCAL_TENANT, True, ALL_SCOPES, proof, session.secret_sha256)
     token = session.token
-    return Identity(session.tenant, False, token.scopes, token.token_sha256, session.secret_sha256)
+    return Identity(
+        session.tenant, False, token.scopes, token.token_sha256, session.secret_sha256, token.name
+    )
 
 
 def is_operators(token: str, operator_token: str) -> bool:

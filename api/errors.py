@@ -22,6 +22,7 @@ from starlette.responses import Response
 from api.archives import ArchiveError
 from api.auth import AuthError, ForbiddenError
 from api.bodies import BodyError, BodyTooLargeError
+from api.remarks import remarks_of
 from api.trees import FileExistsInTheWayError, FileRefusedError, FileUnknownError, StorageFullError
 from engine import (
     DatabaseError,
@@ -86,6 +87,8 @@ STATUS_BY_CODE: dict[str, int] = {
     "extension-exists": 409,
     "policy-reserved": 403,
     "routes-off": 403,
+    "audit-unavailable": 503,
+    "audit-unreadable": 503,
 }
 
 
@@ -211,6 +214,7 @@ def install(app: FastAPI) -> None:
 
 async def _known(request: Request, error: Exception) -> Response:
     assert isinstance(error, RingfenceError)  # noqa: S101 - registered for this class only
+    remarks_of(request.scope).error = error
     if status_of(error) >= 500:
         log.error("%s %s: %s", request.method, safe_text(request.url.path, 200), error)
     return response_to(error, request.url.path)

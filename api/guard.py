@@ -18,6 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.audit_trail import Trail
 from api.auth import NOBODY, TENANT_HEADER, AuthError, ForbiddenError, Identity, identify, of_session
 from api.bodies import BodyError, BodyTooLargeError
 from api.errors import response_to, unforeseen
@@ -26,6 +27,7 @@ from api.login_page import login_page
 from api.metrics import observe_request
 from api.peers import peer_of
 from api.permissions import Permissions
+from api.remarks import remarks_of
 from api.services import Services
 from api.sessions import check_own_page, cookie_of, is_navigation, local_path
 from api.settings import Settings
@@ -61,6 +63,8 @@ class Guard:
             await self._app(scope, receive, send)
             return
         services: Services = scope["app"].state.services
+        trail: Trail = scope["app"].state.trail
+        remarks_of(scope)
         started = time.monotonic()
         body = _Body(receive)
         answer = _Answer(send, _friendly_origin(scope, services.settings))
@@ -69,6 +73,7 @@ class Guard:
             identity = await self._admit(scope, services)
         except RingfenceError as error:
             await _refuse(scope, body, answer, error)
+            trail.answered(scope, services, None, answer.status)
         except _LogInFirstError:
             query = scope["query_string"].decode("latin-1")
             page = login_page(local_path(scope["path"] + (f"?{query}" if query else "")), status=401)
@@ -78,6 +83,7 @@ class Guard:
             scope["ringfence_identity"] = identity
             with request_context(tenant=identity.tenant):
                 try:
+                    trail.check(scope, services)
                     body.limit, body.too_large = await allowed_size(
                         scope, services.quotas, identity.tenant, limit
                     )
@@ -90,6 +96,7 @@ class Guard:
                         await self._pass_on_while_valid(scope, body, answer, identity)
                     else:
                         await self._pass_on(scope, body, answer)
+                trail.answered(scope, services, identity, answer.status)
                 if is_upload(scope) and answer.status < 300:
                     services.quotas.charge_disk(identity.tenant, body.seen)
         if scope["type"] == "http":
@@ -396,6 +403,7 @@ class _Answer:
 
 
 async def _refuse(scope: Scope, body: _Body, answer: _Answer, error: RingfenceError) -> None:
+    remarks_of(scope).error = error
     response: Response = response_to(error, scope["path"])
     if scope["type"] == "websocket":
         await answer.send_raw({"type": "websocket.close", "code": 1008, "reason": error.message[:100]})

@@ -19,6 +19,7 @@ from policies import PolicyStore, SandboxId, parse_destination
 from sandbox import (
     BUILDS,
     INDEX_ONLY,
+    AuditLimits,
     BuildSettings,
     IndexSettings,
     LauncherClient,
@@ -76,6 +77,11 @@ async def way_to_the_index(
         yield
 
 
+def audit_limits_of(settings: Settings) -> AuditLimits:
+    """How much of the audit log is kept, by host and launcher alike."""
+    return AuditLimits(settings.audit_file_bytes, settings.audit_files, required=settings.audit == "required")
+
+
 def program(settings: Settings) -> LauncherProgram:
     """The launcher of this installation."""
     # Late: the engine's SDK, which the host never loads.
@@ -92,6 +98,7 @@ def program(settings: Settings) -> LauncherProgram:
         builds=builds_of(settings),
         index=_index(settings, os.environ),
         limits=ServiceLimits(sandboxes=settings.max_sandboxes),
+        audit=audit_limits_of(settings),
     )
 
 
@@ -124,6 +131,9 @@ def _for_child(settings: Settings, environment: Mapping[str, str]) -> dict[str, 
         "RINGFENCE_NODE_IMAGE": settings.node_image,
         "RINGFENCE_BUILD_NETWORK": settings.build_network,
         "RINGFENCE_MAX_SANDBOXES": settings.max_sandboxes,
+        "RINGFENCE_AUDIT": settings.audit,
+        "RINGFENCE_AUDIT_FILE_BYTES": settings.audit_file_bytes,
+        "RINGFENCE_AUDIT_FILES": settings.audit_files,
         "RINGFENCE_LOG_LEVEL": settings.log_level,
         "RINGFENCE_LOG_FORMAT": settings.log_format,
     }

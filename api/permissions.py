@@ -128,6 +128,8 @@ NEEDS: dict[str, dict[str, Need]] = {
     "/ringfence/v1/sessions": {"GET": _N.ADMIN},
     "/ringfence/v1/sessions/{session_id}": {"DELETE": _N.ADMIN},
     "/ringfence/v1/tenants/{name}/usage": {"GET": _N.KNOWN},  # of one's own, or for the operator
+    "/ringfence/v1/audit": {"GET": _N.ADMIN},
+    "/ringfence/v1/audit/events": {"GET": _N.ADMIN},
     "/ringfence/v1/status": {"GET": _N.KNOWN},
     "/ringfence/v1/openapi.json": {"GET": _N.KNOWN, "HEAD": _N.KNOWN},
     "/ringfence/v1/licences": {"GET": _N.KNOWN},

@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from api.errors import dump_json, error_body
+from api.remarks import Remarks, remarks_of
 from policies import RingfenceError, safe_text
 
 log = logging.getLogger(__name__)
@@ -36,9 +37,11 @@ class ProgressResponse(Response):
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._work = work
+        self._remarks = Remarks()
 
-    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer."""
+        self._remarks = remarks_of(scope)
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         put, take = anyio.create_memory_object_stream[dict[str, Any]](math.inf)
         reported = 0
@@ -73,6 +76,7 @@ class ProgressResponse(Response):
         try:
             return {"result": await self._work(report)}
         except RingfenceError as error:
+            self._remarks.error = error
             return error_body(error)
         except Exception:
             log.exception("work behind a progress answer failed")

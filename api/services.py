@@ -14,7 +14,7 @@ from api.auth import Identity
 from api.settings import Settings
 from engine import Database, Engine, Media, QuotaBook, SessionStore, TenantRegistry, hash_secret
 from policies import PolicyStore, TenantId
-from sandbox import StoreUsage
+from sandbox import AuditWriter, StoreUsage
 
 
 class ShmUsage(Protocol):
@@ -42,6 +42,8 @@ class Services:
     quotas: QuotaBook = field(default_factory=QuotaBook)
     store: ShmUsage | None = None
     """Who holds how much of /dev/shm; None where nobody does."""
+
+    audit: AuditWriter = field(default_factory=lambda: AuditWriter(None, "host"))
 
     def __post_init__(self) -> None:
         self.sessions = SessionStore(

@@ -139,6 +139,15 @@ class Settings(BaseSettings):
     shm_quota_bytes: int = Field(default=8192 * MIB, ge=MIB)
     """Bytes in /dev/shm, per tenant."""
 
+    # -- the audit log
+    audit: Literal["best-effort", "required"] = "best-effort"
+    """What happens while the audit log cannot be written (its disk is full, say): best-effort goes on without it and
+    counts what it missed; required refuses new prompts, changes, sandboxes and builds until it can."""
+    audit_file_bytes: int = Field(default=16 * MIB, ge=MIB)
+    """Size at which an audit log begins a new file."""
+    audit_files: int = Field(default=64, ge=2)
+    """Files of the host's and of the launcher's audit log each; the oldest goes when there is one more."""
+
     # -- sandboxes
     core_dir: Path = Field(default_factory=_default_core_dir)
     """Directory of the built-in nodes."""

@@ -15,8 +15,16 @@ from pathlib import Path
 
 import anyio
 
+from api.audit_trail import egress_sink, prompt_witness
 from api.auth import load_operator_token
-from api.launching import builds_of, launcher_of, places_of, policies_of, way_to_the_index
+from api.launching import (
+    audit_limits_of,
+    builds_of,
+    launcher_of,
+    places_of,
+    policies_of,
+    way_to_the_index,
+)
 from api.services import Services
 from api.settings import Settings
 from engine import (
@@ -35,6 +43,7 @@ from engine import (
 from policies import RingfenceError, TenantId
 from sandbox import (
     AdvisoryDatabase,
+    AuditWriter,
     EgressLimits,
     EgressOffice,
     Environments,
@@ -85,6 +94,9 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Services:
     )
     places = places_of(settings)
     policies = policies_of(settings)
+    audit = await stack.enter_async_context(
+        AuditWriter(places.audit / "host", "host", audit_limits_of(settings))
+    )
     database = await stack.enter_async_context(Database(settings.database))
     quotas = await stack.enter_async_context(QuotaBook(policies, settings.data_dir, _maxima(settings)).open())
     store = await stack.enter_async_context(
@@ -123,7 +135,8 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Services:
             limits=ManagerLimits(
                 max_sandboxes=settings.max_sandboxes, share_of=quotas.share, metering=quotas
             ),
-            egress=_egress(settings, places),
+            egress=_egress(settings, places, audit),
+            audit=audit.note,
         )
     )
     extensions.attach(manager)
@@ -144,6 +157,7 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Services:
                 cache_bytes=settings.cache_bytes,
             ),
             quotas=quotas,
+            witness=prompt_witness(audit),
         )
     )
     engines.append(engine)
@@ -157,6 +171,7 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Services:
         quotas=quotas,
         store=store,
         operator_token=operator_token,
+        audit=audit,
     )
 
 
@@ -210,13 +225,14 @@ def _only_one(data_dir: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _egress(settings: Settings, places: Places) -> EgressOffice:
+def _egress(settings: Settings, places: Places, audit: AuditWriter) -> EgressOffice:
     """How sandboxes whose policy allows it reach the internet."""
     return EgressOffice(
         places,
         vault=Vault(settings.secrets_path),
         limits=EgressLimits(tenant_up=settings.egress_up_bytes, tenant_down=settings.egress_down_bytes),
         connector=_upstream(settings),
+        sink=egress_sink(audit),
     )
 
 

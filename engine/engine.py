@@ -19,7 +19,7 @@ from engine import replacements
 from engine.cache import CacheMode
 from engine.dispatcher import Dispatcher, EngineLimits
 from engine.errors import EngineClosedError, QueueFullError
-from engine.events import PackMessage
+from engine.events import Event, PackMessage
 from engine.executor import Workbench
 from engine.live_types import LiveTypes
 from engine.prompt import PromptRequest, Submitted, split_secrets
@@ -94,6 +94,7 @@ class Engine:
         limits: EngineLimits | None = None,
         quotas: QuotaBook | None = None,
         now_ms: Callable[[], int] = _now_ms,
+        witness: Callable[[Event], None] | None = None,
     ) -> None:
         self.extensions = extensions
         self.sandboxes = manager
@@ -101,7 +102,7 @@ class Engine:
         self._storage = storage
         self._limits = limits or EngineLimits()
         self._now_ms = now_ms
-        self._hub = EventHub()
+        self._hub = EventHub(witness=witness)
         self._live = LiveTypes()
         bench = Workbench(
             manager,

@@ -7,6 +7,7 @@ prompt.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
 
@@ -85,7 +86,13 @@ class EventStream:
 class EventHub:
     """Passes events of a tenant to that tenant's streams."""
 
-    def __init__(self, limit: int = BUFFERED_EVENTS, byte_limit: int = BUFFERED_BYTES) -> None:
+    def __init__(
+        self,
+        limit: int = BUFFERED_EVENTS,
+        byte_limit: int = BUFFERED_BYTES,
+        witness: Callable[[Event], None] | None = None,
+    ) -> None:
+        self._witness = witness
         self._limit = limit
         self._byte_limit = byte_limit
         self._streams: dict[TenantId, list[EventStream]] = {}
@@ -96,6 +103,8 @@ class EventHub:
 
     def publish(self, event: Event) -> None:
         """Give an event to everyone who listens; returns at once."""
+        if self._witness is not None:
+            self._witness(event)
         streams = self._streams.get(event.tenant)
         if streams:
             nbytes = _size(event)

@@ -6,6 +6,22 @@ its own: its door is ``launcher/process.py``, and what the host has of it is a c
 
 from sandbox.accounts import StoreLimits, StoreUsage
 from sandbox.advisories import AdvisoryDatabase, AdvisoryDatabaseError, DatabaseFacts, Finding
+from sandbox.audit import (
+    AuditEvent,
+    AuditLimits,
+    AuditReader,
+    AuditUnavailableError,
+    AuditUnreadableError,
+    AuditValue,
+    AuditWriter,
+    Entry,
+    Filter,
+    Outcome,
+    Record,
+    cursor_text,
+    parse_cursor,
+)
+from sandbox.audit.denial import denial
 from sandbox.bill_of_materials import MEDIA_TYPE as BILL_MEDIA_TYPE
 from sandbox.bill_of_materials import Subject, make_bill
 from sandbox.calls import (
@@ -33,6 +49,7 @@ from sandbox.egress import (
     UpstreamProxyConnector,
     Vault,
     Verdict,
+    log_attempt,
     serve_builds,
 )
 from sandbox.environment_locks import KeptLock
@@ -83,18 +100,27 @@ __all__ = [
     "AdvisoryDatabaseError",
     "Allowance",
     "Attempt",
+    "AuditEvent",
+    "AuditLimits",
+    "AuditReader",
+    "AuditUnavailableError",
+    "AuditUnreadableError",
+    "AuditValue",
+    "AuditWriter",
     "BuildSettings",
     "CallTimeoutError",
     "DatabaseFacts",
     "EgressLimits",
     "EgressOffice",
     "EndedError",
+    "Entry",
     "Environments",
     "EventSink",
     "ExpandedCall",
     "ExpandedNode",
     "ExtensionFiles",
     "ExtensionSource",
+    "Filter",
     "Finding",
     "HandleNotPortableError",
     "HttpRequest",
@@ -116,6 +142,7 @@ __all__ = [
     "NodeReplacement",
     "NodeResult",
     "NodeStates",
+    "Outcome",
     "PackEvent",
     "Places",
     "Progress",
@@ -123,6 +150,7 @@ __all__ = [
     "ProtocolViolationError",
     "QuarantinedError",
     "QuotaError",
+    "Record",
     "RouteBusyError",
     "RouteTimeoutError",
     "RuntimeRefusedError",
@@ -143,8 +171,12 @@ __all__ = [
     "Value",
     "Vault",
     "Verdict",
+    "cursor_text",
+    "denial",
     "launcher_child",
+    "log_attempt",
     "make_bill",
+    "parse_cursor",
     "parse_toml",
     "read_kept",
     "refused_flag",

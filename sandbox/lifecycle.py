@@ -24,6 +24,9 @@ import anyio.to_thread
 from policies import EffectivePolicy, ExtensionName, SandboxId, TenantId, own_folder, safe_text
 from runtime import wire
 from sandbox import messages
+from sandbox.audit import AuditEvent, Entry, Outcome
+from sandbox.audit.denial import at_limit
+from sandbox.audit.record import nowhere
 from sandbox.calls import EventSink
 from sandbox.disk_watch import (
     BUSY_LOOK_S,
@@ -45,6 +48,7 @@ from sandbox.metering import Metering
 from sandbox.node_state import NodeStates
 from sandbox.peer import ConversationEndedError, Peer, RemoteCallError
 from sandbox.places import Places
+from sandbox.rates import Allowance
 from sandbox.resources import ResourceShelf
 from sandbox.services import Services
 from sandbox.streams import AttachedStream, ByteStream, Door, EndOfStreamError, SocketStream
@@ -71,6 +75,7 @@ class Surroundings:
     resources: ResourceShelf | None = None
     egress: EgressOffice | None = None
     metering: Metering | None = None
+    audit: Callable[[Entry], None] = nowhere
 
 
 class Sandbox:
@@ -113,6 +118,7 @@ class Sandbox:
         self._ready = anyio.Event()
         self._gone = anyio.Event()
         self._closing = anyio.Event()
+        self._notes_allowed = Allowance(rate=0.2, burst=20.0)
         self._starting = anyio.CancelScope()
         self._reason: SandboxError | None = None
         self._peer: Peer | None = None
@@ -461,12 +467,42 @@ class Sandbox:
             self.ended_by.message += f"; {', '.join(self.at_work[:4])} ran at that time"
         self._ready.set()
         self._gone.set()
+        self._note_end(self.ended_by)
         log.info(
             "sandbox %s of tenant %s ended after %.1f s: %s",
             self.id,
             self.tenant,
             (datetime.now(UTC) - self.started_at).total_seconds(),
             self.ended_by,
+        )
+
+    def may_note(self) -> bool:
+        """False when its pack makes so many records that they would drown others."""
+        return self._notes_allowed.take()
+
+    def note(self, entry: Entry) -> None:
+        """Have it recorded in the audit log."""
+        self._around.audit(entry)
+
+    def _note_end(self, error: SandboxError) -> None:
+        limit = error.limit if isinstance(error, EndedError) else error.code
+        denied = at_limit(limit, error.message, self.policy, self.request.names)
+        self.note(
+            Entry(
+                AuditEvent.SANDBOX_LOST,
+                Outcome.DENIED if denied else Outcome.OK if self.is_deliberate else Outcome.FAILED,
+                tenant=self.tenant,
+                extensions=self.request.names,
+                sandbox=self.id,
+                policy=self.policy.digest(),
+                text=error.message,
+                **denied,
+                details={
+                    "limit": limit,
+                    "figure": error.figure if isinstance(error, EndedError) else "",
+                    "seconds": round((datetime.now(UTC) - self.started_at).total_seconds(), 3),
+                },
+            )
         )
 
     async def _stop_container(self, *, hung_up: bool) -> Ending:

@@ -13,7 +13,7 @@ import re
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -26,6 +26,8 @@ import anyio.abc
 import anyio.to_thread
 
 from policies import EffectivePolicy, ExtensionName, PolicyStore, SandboxGroup, SandboxId, TenantId
+from sandbox.audit import Entry
+from sandbox.audit.record import nowhere
 from sandbox.call_book import CallBook
 from sandbox.calls import EventSink, Session
 from sandbox.egress import EgressOffice
@@ -153,6 +155,7 @@ class SandboxManager:
         states: NodeStates | None = None,
         limits: ManagerLimits | None = None,
         egress: EgressOffice | None = None,
+        audit: Callable[[Entry], None] | None = None,
     ) -> None:
         self._launcher = launcher
         self._policies = policies
@@ -168,6 +171,7 @@ class SandboxManager:
             ResourceShelf(store, places),
             egress,
             self._limits.metering,
+            audit or nowhere,
         )
         self._health = Health(self._limits.quarantine_after)
         self._current: dict[_Key, _Tenancy] = {}

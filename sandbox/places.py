@@ -51,6 +51,11 @@ class Places:
         return self.data / "launcher"
 
     @property
+    def audit(self) -> Path:
+        """The audit logs: ``host`` and ``launcher``, each written by the one it is named for."""
+        return self.data / "audit"
+
+    @property
     def launcher_socket(self) -> Path:
         """Where the launcher listens for its host; not below ``run``, which each start of a host makes anew."""
         return self.run_root / f"{self.instance}.launcher" / "launcher.sock"

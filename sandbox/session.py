@@ -22,6 +22,8 @@ import anyio
 from policies import ExtensionName, SandboxId, safe_text
 from runtime import wire
 from sandbox import messages
+from sandbox.audit import AuditEvent, Entry, Outcome
+from sandbox.audit.denial import at_wall
 from sandbox.call_book import CallBook
 from sandbox.calls import (
     HttpRequest,
@@ -378,7 +380,28 @@ class ExtensionSession:
                 mine.exception_type, mine.message, mine.traceback, names
             )
             self._sandbox.usage = now
+            self._note_wall(mine)
         return mine
+
+    def _note_wall(self, error: NodeRaisedError) -> None:
+        """A pack met a wall of its policy, as far as its own error tells: its word, so marked as such."""
+        sandbox = self._sandbox
+        denied = at_wall(error.hint, error.message, sandbox.policy, (self._extension,))
+        if not denied or not sandbox.may_note():
+            return
+        sandbox.note(
+            Entry(
+                AuditEvent.WALL_MET,
+                Outcome.DENIED,
+                tenant=sandbox.tenant,
+                extensions=(self._extension,),
+                sandbox=sandbox.id,
+                policy=sandbox.policy.digest(),
+                text=f"{error.exception_type}: {error.message}",
+                **denied,
+                details={"said_by": "the pack's own error"},
+            )
+        )
 
     async def _broken(self, violation: ProtocolViolationError) -> SandboxError:
         self._sandbox.end(violation)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from api.cli import doctor, extension, launcher, policy, run, sandbox, serve, status, supply, tenant
+from api.cli import audit, doctor, extension, launcher, policy, run, sandbox, serve, status, supply, tenant
 from api.cli.failure import Failure, Status
 from api.cli.screen import show_error
 
@@ -31,6 +31,7 @@ app.add_typer(extension.app, name="extension")
 app.add_typer(sandbox.app, name="sandbox")
 app.add_typer(tenant.app, name="tenant")
 app.add_typer(tenant.tokens, name="token")
+app.add_typer(audit.app, name="audit")
 app.add_typer(policy.app, name="policy")
 
 

@@ -11,6 +11,7 @@ from api.errors import OrjsonResponse
 from api.frontend import Frontend
 from api.routes import (
     assets,
+    audit,
     extensions,
     files,
     frontend,
@@ -78,6 +79,7 @@ def _every_route() -> APIRouter:
         policies.router,
         tenants.router,
         session.router,
+        audit.router,
         frontend.router,
     ):
         app.include_router(router, prefix="/ringfence/v1", tags=["Ringfence"])

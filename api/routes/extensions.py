@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
@@ -20,6 +21,7 @@ from api.auth import Identity
 from api.bodies import BodyError
 from api.errors import OrjsonResponse
 from api.progress import ProgressResponse, Report
+from api.remarks import remarks_of
 from api.services import Caller, ForTenant, Have, Services
 from api.uploads import Uploads, pack_in
 from engine import ExtensionInfo, GitSource, check_source, parse_pin, parse_source
@@ -74,6 +76,10 @@ async def add_extension(request: Request, services: Have, caller: Caller) -> Res
         await form.close()
         raise
     uploads = _uploads(request)
+    remarks = remarks_of(request.scope)
+    remarks.extension = name
+    if policy is not None:
+        remarks.details["policy"] = f"sha256:{hashlib.sha256(policy).hexdigest()}"
 
     async def work(report: Report) -> Any:
         try:

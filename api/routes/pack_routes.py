@@ -21,6 +21,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from api.errors import OrjsonResponse, comfy_error, error_body, status_of
+from api.remarks import remarks_of
 from api.services import ForTenant, identity_of, services_of
 from engine import Engine
 from policies import ExtensionName, RingfenceError, TenantId, parse_extension_name
@@ -131,6 +132,8 @@ class PackAnswer(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it; when the client leaves, the route is given up."""
+        remarks = remarks_of(scope)
+        remarks.extension, remarks.is_route = self._extension, True
         body_read = anyio.Event()
         failure: Exception | None = None
         async with anyio.create_task_group() as group:

@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from api import audit_trail
 from api.bodies import BodyError, read_json, read_object, string_list
 from api.errors import OrjsonResponse, comfy_error
 from api.services import ForTenant, Have
@@ -30,7 +31,9 @@ async def post_prompt(request: Request, services: Have, tenant: ForTenant) -> Re
         return OrjsonResponse(comfy_error("invalid_json", error.message, error.hint), 400)
     body = await services.engine.hook_prompt(tenant, body)
     usage = request.headers.get("comfy-usage-source")
-    submitted = await services.engine.submit(tenant, parse_prompt(body, usage_source=usage))
+    wanted = parse_prompt(body, usage_source=usage)
+    submitted = await services.engine.submit(tenant, wanted)
+    await audit_trail.queued(request, services, submitted.prompt_id, wanted.prompt)
     return OrjsonResponse(
         {
             "prompt_id": submitted.prompt_id,

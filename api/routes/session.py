@@ -9,6 +9,7 @@ from urllib.parse import parse_qs
 from fastapi import APIRouter, Request
 from starlette.responses import RedirectResponse, Response
 
+from api import audit_trail
 from api.attempts import Attempts, TooManyAttemptsError
 from api.auth import is_operators
 from api.bodies import BodyError
@@ -62,12 +63,15 @@ async def log_in(request: Request, services: Have) -> Response:
     token = await services.tenants.authenticate(secret)
     if token is None and not is_operators(secret, services.operator_token):
         attempts.failed(peer.group)
+        audit_trail.logged_in(services, "", "", str(peer.address), failed=True)
         log.warning("a log-in from %s failed", peer.address)
         return login_page(wanted, problem=_NOT_VALID, status=401)
     before = cookie_of(request.headers, peer)
     if before is not None:
         await services.sessions.end(before)
     opened = await services.sessions.start(token, request.headers.get(_AGENT, ""))
+    name = "operator" if token is None else f"token {token.name}"
+    audit_trail.logged_in(services, name, "" if token is None else token.tenant, str(peer.address))
     log.info("%s logged in from %s", "the operator" if token is None else token.tenant, peer.address)
     answer = RedirectResponse(wanted, 303, headers=HEADERS)
     give_cookie(answer, opened, peer, max_age_s=services.settings.session_max_s)

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from api.auth import ForbiddenError
 from api.bodies import BodyError, read_object
 from api.errors import OrjsonResponse
+from api.remarks import remarks_of
 from api.services import Caller, Have, Operator
 from api.usage import usage_of
 from api.websocket import Connections
@@ -51,6 +52,7 @@ async def create_tenant(request: Request, services: Have, _operator: Operator) -
     if not isinstance(name, str):
         raise BodyError("name must be a string")
     was_single_user = await services.tenants.is_single_user()
+    remarks_of(request.scope).details["name"] = name
     tenant, token = await services.tenants.create(name)
     answer = {"tenant": _shown(tenant), "token": token}
     if was_single_user:
@@ -100,6 +102,7 @@ async def create_token(request: Request, services: Have, caller: Caller) -> Resp
         not isinstance(life_s, int) or isinstance(life_s, bool) or not 1 <= life_s <= _LONGEST_S
     ):
         raise BodyError(f"expires_s must be a whole number of seconds, 1 to {_LONGEST_S}")
+    remarks_of(request.scope).details.update(name=name, scopes=", ".join(names))
     scopes = parse_scopes(names)
     if not scopes <= caller.scopes:
         missing = ", ".join(sorted(scopes - caller.scopes))

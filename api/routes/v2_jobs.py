@@ -13,9 +13,10 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from api import audit_trail
 from api.bodies import BodyError, read_object
 from api.errors import OrjsonResponse, v2_error
-from api.services import ForTenant
+from api.services import ForTenant, services_of
 from api.v2 import references
 from api.v2.dependencies import Base, HaveJobs
 from api.v2.events import EventSource, JobEvents
@@ -131,6 +132,7 @@ async def create_job(request: Request, jobs: HaveJobs, tenant: ForTenant, base: 
             extra_data=_handled(changed.get("extra_data"), extra_data),
         )
         submitted = await jobs.engine.submit(tenant, wanted)
+        await audit_trail.queued(request, services_of(request), submitted.prompt_id, wanted.prompt)
     except RingfenceError:
         await jobs.submissions.release(tenant, job_id)  # nothing was queued: the key is free again
         raise

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import anyio
@@ -17,6 +17,7 @@ import anyio.abc
 import anyio.to_thread
 
 from policies import PolicyStore, RingfenceError
+from sandbox.audit import AuditLimits, AuditWriter
 from sandbox.launcher.build import DockerBuilder
 from sandbox.launcher.build_verb import BuildSettings, IndexSettings
 from sandbox.launcher.child import Tie
@@ -40,6 +41,7 @@ class LauncherProgram:
     builds: BuildSettings
     index: IndexSettings
     limits: ServiceLimits
+    audit: AuditLimits = field(default_factory=AuditLimits)
 
     async def run(self, environment: Mapping[str, str]) -> None:
         """Serve until SIGTERM, SIGINT, or the end of the host that started it.
@@ -59,11 +61,16 @@ class LauncherProgram:
         await anyio.to_thread.run_sync(make_own_directory, places)
         gate = Gate(places, self.policies, self.launch.trusted_sources)
         builder = StagedBuilder(places, DockerBuilder(self.builds, self.index), self.builds, self.index)
+        async with AuditWriter(places.audit / "launcher", "launcher", self.audit) as audit:
+            await self._serve_with(tie, gate, builder, audit)
+
+    async def _serve_with(self, tie: Tie, gate: Gate, builder: StagedBuilder, audit: AuditWriter) -> None:
+        places = self.places
         async with (
             DockerLauncher(places, self.policies, self.launch) as launcher,
             anyio.create_task_group() as group,
         ):
-            service = LauncherService(places.launcher_socket, launcher, builder, gate, self.limits)
+            service = LauncherService(places.launcher_socket, launcher, builder, gate, self.limits, audit)
             await group.start(service.run)
             log.info("the launcher listens at %s for uid %d", places.launcher_socket, self.limits.host_uid)
             tie.ready()

@@ -25,10 +25,12 @@ from anyio.abc import TaskStatus, UNIXSocketStream
 
 from policies import ExtensionName, PolicyError, RingfenceError, SandboxId, TenantId, safe_text
 from runtime.wire import FrameError
+from sandbox.audit import AuditWriter
 from sandbox.errors import RuntimeRefusedError, StartError
 from sandbox.launcher import build_verb as verb
 from sandbox.launcher import channel
 from sandbox.launcher.gate import Gate
+from sandbox.launcher.notes import Notes
 from sandbox.launcher.verbs import LaunchedSandbox, Launcher
 from sandbox.rates import Allowance
 
@@ -82,7 +84,9 @@ class LauncherService:
         builder: verb.EnvironmentBuilder,
         gate: Gate,
         limits: ServiceLimits | None = None,
+        audit: AuditWriter | None = None,
     ) -> None:
+        self._notes = Notes(audit or AuditWriter(None, "launcher"))
         self._path = path
         self._launcher = launcher
         self._builder = builder
@@ -201,6 +205,7 @@ class LauncherService:
             more = f" ({self._unsaid} more such lines were left out)" if self._unsaid else ""
             self._unsaid = 0
             log.warning("launcher channel: %s%s", safe_text(text, 300), more)
+            self._notes.complaint(text + more)
         else:
             self._unsaid += 1
 
@@ -215,6 +220,7 @@ class LauncherService:
                     before.gone.set()
                     await self._end_all(before)
                 host = self._host = _Host(asked.session)
+                self._notes.attached()
                 await self._builder.sweep()
             else:
                 host = before
@@ -292,7 +298,7 @@ class LauncherService:
     async def _end(self, host: _Host, sandbox: SandboxId) -> None:
         try:
             with anyio.fail_after(_STOPPED_S, shield=True):
-                await self._launcher.stop(sandbox)
+                self._notes.ended(sandbox, await self._launcher.stop(sandbox))
             host.live.discard(sandbox)
         except (StartError, TimeoutError) as error:
             log.error("sandbox %s may still run: %s", sandbox, error)  # noqa: TRY400
@@ -355,9 +361,11 @@ class LauncherService:
             return await self._launcher.ensure(await anyio.to_thread.run_sync(self._gate.sandbox, asked))
 
         try:
-            started = await self._while_wanted(stream, start)
+            with self._notes.start(asked):
+                started = await self._while_wanted(stream, start)
             if started is None:
                 return
+            self._notes.started(asked, started)
             stdio = started.stdio
             if stdio is not None and stdio.fileno() < 0:
                 raise StartError(f"the stream of sandbox '{sandbox}' was handed over already")
@@ -379,6 +387,7 @@ class LauncherService:
         sandbox = SandboxId(asked.sandbox)
         with anyio.CancelScope(shield=True):
             ending = await self._launcher.stop(sandbox, grace_s=asked.grace_s)
+            self._notes.ended(sandbox, ending)
             host.live.discard(sandbox)
         answer = channel.Ended(
             exit_code=ending.exit_code,
@@ -430,11 +439,13 @@ class LauncherService:
             return outcome
 
         try:
-            outcome = await self._while_wanted(stream, build)
+            with self._notes.build(asked):
+                outcome = await self._while_wanted(stream, build)
         finally:
             host.builds -= 1
             host.jobs.discard(asked.job)
         if outcome is not None:
+            self._notes.built(asked, outcome)
             answer = channel.Outcome(
                 exit_code=outcome.exit_code,
                 lines=list(outcome.lines),

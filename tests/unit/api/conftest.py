@@ -13,10 +13,12 @@ from blockbuster import blockbuster_ctx
 from fastapi import FastAPI
 
 from api.app import create_app
+from api.launching import audit_limits_of
 from api.services import Services
 from api.settings import Settings
 from engine import Database, QuotaBook, SqlStorage, TenantRegistry
 from policies import PolicyStore
+from sandbox import AuditWriter
 from tests.unit.api.fakes import FakeEngine, FakeMedia
 from tests.unit.prepared_database import prepared_databases
 
@@ -61,12 +63,14 @@ def make_settings(tmp_path: Path, **more: Any) -> Settings:
 
 @asynccontextmanager
 async def fake_wiring(settings: Settings) -> AsyncIterator[Services]:
-    async with Database(settings.database) as database:
+    async with Database(settings.database) as database, AsyncExitStack() as closing:
         tenants = TenantRegistry(database)
         engine = FakeEngine(SqlStorage(database), settings)
         token = settings.operator_token
         assert token is not None
         policies = PolicyStore(settings.policies_path)
+        writer = AuditWriter(settings.data_dir / "audit" / "host", "host", audit_limits_of(settings))
+        audit = await closing.enter_async_context(writer)
         yield Services(
             settings=settings,
             database=database,
@@ -76,6 +80,7 @@ async def fake_wiring(settings: Settings) -> AsyncIterator[Services]:
             engine=engine,  # type: ignore[arg-type]
             media=FakeMedia(),  # type: ignore[arg-type]
             operator_token=token.get_secret_value(),
+            audit=audit,
         )
 
 

@@ -64,8 +64,12 @@ class FakeExtensions:
         self.files: dict[str, bytes] = {}
         self.policies: list[bytes] = []
         self.by_operator: list[bool] = []
+        self.types: dict[str, Any] = {}
         self.fails_with: BaseException | None = None
         self.packs: list[PackFiles] = []
+
+    async def node_types(self, tenant: TenantId) -> dict[str, Any]:
+        return self.types
 
     async def add(
         self,
