@@ -95,7 +95,7 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Services:
     places = places_of(settings)
     policies = policies_of(settings)
     audit = await stack.enter_async_context(
-        AuditWriter(places.audit / "host", "host", audit_limits_of(settings))
+        AuditWriter(places.audit("host"), "host", audit_limits_of(settings))
     )
     database = await stack.enter_async_context(Database(settings.database))
     quotas = await stack.enter_async_context(QuotaBook(policies, settings.data_dir, _maxima(settings)).open())

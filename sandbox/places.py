@@ -50,10 +50,9 @@ class Places:
         """What is the launcher's alone and outlives a restart: uids, caches of builds. The host does not see it."""
         return self.data / "launcher"
 
-    @property
-    def audit(self) -> Path:
-        """The audit logs: ``host`` and ``launcher``, each written by the one it is named for."""
-        return self.data / "audit"
+    def audit(self, writer: str) -> Path:
+        """The audit log of ``host`` or ``launcher``. Not in a directory of both: the host could rename that one."""
+        return self.data / f"audit-{writer}"
 
     @property
     def launcher_socket(self) -> Path:

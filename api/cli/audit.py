@@ -94,8 +94,8 @@ def verify(
     from api.cli.serve import settings_from_environment
     from sandbox import AuditReader
 
-    directory = (data_dir or settings_from_environment({}).data_dir) / "audit"
-    if not directory.is_dir():
+    directory = data_dir or settings_from_environment({}).data_dir
+    if not (directory / "audit-host").is_dir():
         raise Failure(Status.USAGE, f"there is no audit log in {directory}", "name another with --data-dir")
     verdicts = AuditReader(directory).verify(head)
     broken = [place for verdict in verdicts for place in verdict.broken]

@@ -42,7 +42,7 @@ async def read_audit(
     ``next`` is where to go on, ``more`` whether there is anything by now. Without either: the last day.
     """
     wanted = _filter(caller, tenant, extension, event, since, denied=denied, has_cursor=bool(after))
-    reader = AuditReader(services.settings.data_dir / "audit")
+    reader = AuditReader(services.settings.data_dir)
     cursor = _cursor(after)
     found, following, more = await anyio.to_thread.run_sync(
         lambda: reader.read(wanted, after=cursor, limit=limit)
@@ -67,7 +67,7 @@ async def follow_audit(
 ) -> Response:
     """Records as they come, one JSON object a line, until either side hangs up; an empty line is a sign of life."""
     wanted = _filter(caller, tenant, extension, event, None, denied=denied, has_cursor=True)
-    reader = AuditReader(services.settings.data_dir / "audit")
+    reader = AuditReader(services.settings.data_dir)
     cursor = _cursor(after) or await anyio.to_thread.run_sync(reader.end)
     if _open >= _FOLLOWERS:
         raise BodyError(f"{_FOLLOWERS} readers follow the audit log already", hint="try again later")

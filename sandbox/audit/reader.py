@@ -81,7 +81,7 @@ class Verdict:
 
 
 class AuditReader:
-    """Reads the logs below one directory."""
+    """Reads the logs in ``audit-host`` and ``audit-launcher`` below one directory."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -114,7 +114,7 @@ class AuditReader:
         cursor = {}
         try:
             for writer in WRITERS:
-                for file in reversed(log_files(self._directory / writer)):
+                for file in reversed(log_files(self._directory / f"audit-{writer}")):
                     if record := _last(file):
                         cursor[writer] = record.seq
                         break
@@ -136,7 +136,7 @@ class AuditReader:
         verdict = Verdict(writer, has_head=False if head else None)
         previous: Record | None = None
         lost_link = False
-        files = log_files(self._directory / writer)
+        files = log_files(self._directory / f"audit-{writer}")
         for file in files:
             for number, line, whole in _lines(file):
                 try:
@@ -162,7 +162,7 @@ class AuditReader:
         return verdict
 
     def _records(self, writer: str, after: int, floor: str) -> Iterator[Record]:
-        files = log_files(self._directory / writer)
+        files = log_files(self._directory / f"audit-{writer}")
         for index, file in enumerate(files):
             following = files[index + 1] if index + 1 < len(files) else None
             if following is not None and int(following.stem) <= after + 1:
@@ -184,7 +184,7 @@ class AuditReader:
 
     def _unreadable(self, error: OSError) -> AuditUnreadableError:
         return AuditUnreadableError(
-            f"the audit log in {self._directory} cannot be read: {error.strerror or type(error).__name__}",
+            f"the audit log below {self._directory} cannot be read: {error.strerror or type(error).__name__}",
             hint="read it as the user who runs Ringfence, or ask its server: ringfence audit --url ...",
         )
 

@@ -61,7 +61,7 @@ class LauncherProgram:
         await anyio.to_thread.run_sync(make_own_directory, places)
         gate = Gate(places, self.policies, self.launch.trusted_sources)
         builder = StagedBuilder(places, DockerBuilder(self.builds, self.index), self.builds, self.index)
-        async with AuditWriter(places.audit / "launcher", "launcher", self.audit) as audit:
+        async with AuditWriter(places.audit("launcher"), "launcher", self.audit) as audit:
             await self._serve_with(tie, gate, builder, audit)
 
     async def _serve_with(self, tie: Tie, gate: Gate, builder: StagedBuilder, audit: AuditWriter) -> None:

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +56,10 @@ def test_what_a_sandbox_met_is_in_the_log_with_both_lines_and_its_end_by_both_wr
 
 def test_verify_finds_a_changed_byte_in_a_copy_of_the_log(stack: Stack, comfy: Comfy, tmp_path: Path) -> None:
     assert comfy.get("/queue") is not None
-    shutil.copytree(stack.data_dir / "audit", tmp_path / "audit")
+    for writer in ("host", "launcher"):
+        shutil.copytree(stack.data_dir / f"audit-{writer}", tmp_path / f"audit-{writer}")
     assert "launcher" in stack.ringfence("audit", "verify", "--data-dir", str(tmp_path))
-    (file, *_) = sorted((tmp_path / "audit" / "launcher").glob("*.jsonl"))
+    (file, *_) = sorted((tmp_path / "audit-launcher").glob("*.jsonl"))
     content = bytearray(file.read_bytes())
     content[content.index(b'"event":"') + 10] ^= 1
     file.write_bytes(content)
@@ -66,7 +68,7 @@ def test_verify_finds_a_changed_byte_in_a_copy_of_the_log(stack: Stack, comfy: C
 
 
 def test_the_host_reads_the_launchers_log_and_cannot_change_it(stack: Stack) -> None:
-    place = f"{stack.data_dir}/audit/launcher"
+    place = f"{stack.data_dir}/audit-launcher"
     tried = subprocess.run(
         ["docker", "exec", stack.host_container, "python", "-c",
          f"import os; print(len(os.listdir({place!r}))); open({place!r} + '/planted', 'w')"],
@@ -74,3 +76,41 @@ def test_the_host_reads_the_launchers_log_and_cannot_change_it(stack: Stack) -> 
     )  # fmt: skip
     assert int(tried.stdout) >= 1
     assert "Read-only file system" in tried.stderr
+    moved = subprocess.run(
+        ["docker", "exec", stack.host_container, "python", "-c",
+         f"import os; os.rename({place!r}, {place!r} + '.away')"],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert "busy" in moved.stderr
+
+
+def test_who_follows_hears_of_a_change_as_it_comes(stack: Stack, comfy: Comfy) -> None:
+    command = [sys.executable, "-c", "from api.cli import main; main()"]
+    options = ["audit", "--follow", "--json", "--event", "changed", "--since", "7d"]
+    comfy.http.post("/interrupt", json={})
+    with subprocess.Popen(
+        [*command, *options],
+        cwd=ROOT,
+        env={**os.environ, "RINGFENCE_URL": stack.url},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as follower:
+        watch = threading.Timer(60, follower.kill)
+        watch.start()
+        try:
+            assert follower.stdout is not None
+            first = json.loads(follower.stdout.readline())  # what there was: from here on it follows
+            comfy.http.post("/ringfence/v1/tokens", json={"name": "followed", "scopes": ["run"]})
+            comfy.http.post("/interrupt", json={})
+            newest = first["seq"]
+            for line in follower.stdout:
+                record = json.loads(line)
+                assert record["seq"] > newest
+                newest = record["seq"]
+                if record["text"].startswith("token made"):
+                    break
+            else:
+                raise AssertionError("the follower ended")
+        finally:
+            watch.cancel()
+            follower.kill()

@@ -69,7 +69,7 @@ async def fake_wiring(settings: Settings) -> AsyncIterator[Services]:
         token = settings.operator_token
         assert token is not None
         policies = PolicyStore(settings.policies_path)
-        writer = AuditWriter(settings.data_dir / "audit" / "host", "host", audit_limits_of(settings))
+        writer = AuditWriter(settings.data_dir / "audit-host", "host", audit_limits_of(settings))
         audit = await closing.enter_async_context(writer)
         yield Services(
             settings=settings,

@@ -60,7 +60,7 @@ async def test_no_secret_is_in_the_log(app: FastAPI, studio: Pair, operator: htt
     async with client_for(app, headers={"Authorization": f"Bearer {secret}x"}) as stranger:
         await stranger.get("/queue")
     await records(app, operator)
-    directory = app.state.services.settings.data_dir / "audit" / "host"
+    directory = app.state.services.settings.data_dir / "audit-host"
 
     def content() -> bytes:
         return b"".join(path.read_bytes() for path in directory.glob("*.jsonl"))

@@ -25,7 +25,7 @@ from sandbox.audit.record import MAX_LINE, read_line
 
 
 def write(root: Path, *entries: Entry, limits: AuditLimits | None = None, who: str = "host") -> None:
-    with AuditWriter(root / who, who, limits) as writer:  # type: ignore[arg-type]
+    with AuditWriter(root / f"audit-{who}", who, limits) as writer:  # type: ignore[arg-type]
         for entry in entries:
             writer.note(entry)
         assert writer.flush()
@@ -36,7 +36,7 @@ def changed(text: str, **more: object) -> Entry:
 
 
 def files(root: Path, who: str = "host") -> list[Path]:
-    return sorted((root / who).glob("*.jsonl"))
+    return sorted((root / f"audit-{who}").glob("*.jsonl"))
 
 
 def everything(root: Path, wanted: Filter | None = None) -> list[str]:
@@ -109,7 +109,7 @@ def test_a_tail_that_was_cut_off_is_found_by_the_hash_that_was_kept_elsewhere(tm
 
 def test_it_is_rotated_by_size_and_the_chain_goes_on(tmp_path: Path) -> None:
     limits = AuditLimits(file_bytes=4096, files=100)
-    with AuditWriter(tmp_path / "host", "host", limits) as writer:
+    with AuditWriter(tmp_path / "audit-host", "host", limits) as writer:
         for number in range(60):
             writer.note(changed(f"number {number}"))
             assert writer.flush()
@@ -121,7 +121,7 @@ def test_it_is_rotated_by_size_and_the_chain_goes_on(tmp_path: Path) -> None:
 
 
 def test_the_oldest_files_go_and_what_is_left_still_verifies(tmp_path: Path) -> None:
-    with AuditWriter(tmp_path / "host", "host", AuditLimits(file_bytes=2048, files=3)) as writer:
+    with AuditWriter(tmp_path / "audit-host", "host", AuditLimits(file_bytes=2048, files=3)) as writer:
         for number in range(60):
             writer.note(changed(f"number {number}"))
             assert writer.flush()
@@ -193,7 +193,7 @@ def test_a_full_disk_is_said_and_required_refuses_new_work_until_there_is_room(
         return real(descriptor, data)
 
     monkeypatch.setattr("sandbox.audit.writer.os.write", write_unless_full)
-    with AuditWriter(tmp_path / "host", "host", AuditLimits(required=True)) as writer:
+    with AuditWriter(tmp_path / "audit-host", "host", AuditLimits(required=True)) as writer:
         assert writer.flush()
         writer.check()
         is_full.set()
@@ -211,7 +211,7 @@ def test_a_full_disk_is_said_and_required_refuses_new_work_until_there_is_room(
 
 def test_what_does_not_fit_the_queue_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sandbox.audit.writer._QUEUE", 5)
-    writer = AuditWriter(tmp_path / "host", "host")
+    writer = AuditWriter(tmp_path / "audit-host", "host")
     for number in range(12):
         writer.note(changed(str(number)))
     with writer:
@@ -222,9 +222,9 @@ def test_what_does_not_fit_the_queue_is_counted(tmp_path: Path, monkeypatch: pyt
 
 
 def test_two_processes_never_write_one_log(tmp_path: Path) -> None:
-    with AuditWriter(tmp_path / "host", "host") as first:
+    with AuditWriter(tmp_path / "audit-host", "host") as first:
         assert first.flush()
-        with AuditWriter(tmp_path / "host", "host") as second:
+        with AuditWriter(tmp_path / "audit-host", "host") as second:
             second.note(changed("too early"))
             assert not second.flush(0.3)
             assert "another process" in second.failure
