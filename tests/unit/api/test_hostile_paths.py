@@ -44,7 +44,9 @@ HOSTILE: Final = (
     "%2fproc%2fself%2fenviron",
     "file:%2f%2f%2fetc%2fpasswd",
     "planted.txt",
+    "planteddir",
     "planteddir%2fsecret.txt",
+    "planteddir%2fmade%2fa.txt",
     "planteddir%2fsub%2f..%2fsecret.txt",
     "secret.txt%00.png",
     "a%0d%0aX-Injected:%20yes",
@@ -86,8 +88,8 @@ async def trees(client: httpx2.AsyncClient, settings: Settings) -> Path:
     home = settings.data_dir / "tenants" / "local"
     for place in (home, home.parent, settings.data_dir, settings.data_dir.parent):
         (place / "secret.txt").write_text(SENTINEL)
-    for tree in ("input", "output", "temp", "user"):
-        (home / tree).mkdir(exist_ok=True)
+    for tree in ("input", "output", "temp", "user", "user/default", "models/loras"):
+        (home / tree).mkdir(parents=True, exist_ok=True)
         (home / tree / "planted.txt").symlink_to(home / "secret.txt")
         (home / tree / "planteddir").symlink_to(home)
         (home / tree / "hard.png").write_bytes(b"\x89PNG")
