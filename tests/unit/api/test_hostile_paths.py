@@ -220,3 +220,25 @@ async def raw(app: FastAPI, method: str, target: str, content: bytes = b"") -> h
         headers=answer["headers"],  # type: ignore[arg-type]
         content=bytes(body),
     )
+
+
+@pytest.mark.parametrize(
+    "suffix",
+    ["html", "HTM", "xhtml", "svg", "svgz", "xml", "xsl", "pdf", "js", "mjs", "css", "mht", "wasm", "png"],
+)
+async def test_nothing_that_a_tenant_or_a_pack_wrote_runs_as_a_page_of_this_server(
+    client: httpx2.AsyncClient, trees: Path, suffix: str
+) -> None:
+    polyglot = b"\x89PNG\r\n<html><script>alert(document.cookie)</script>"
+    name = f"evil.{suffix}"
+    (trees / "output" / name).write_bytes(polyglot)
+    await client.post(f"/userdata/{name}", content=polyglot)
+    asset = (await client.post("/api/v2/assets", files={"file": (name, polyglot, "text/html")})).json()["id"]
+    for url in (f"/view?filename={name}", f"/userdata/{name}", f"/api/v2/assets/{asset}/content"):
+        answer = await client.get(url)
+        assert (answer.status_code, answer.content) == (200, polyglot), url
+        assert answer.headers["x-content-type-options"] == "nosniff", url
+        assert answer.headers["content-security-policy"].startswith("sandbox;"), url
+        if suffix != "png":
+            assert answer.headers["content-type"].startswith(("application/octet-stream", "text/plain")), url
+            assert answer.headers["content-disposition"].startswith("attachment"), url
