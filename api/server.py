@@ -21,6 +21,7 @@ from api.app import create_app
 from api.doctor import OPEN_FILES_ADVICE, OPEN_FILES_NEEDED
 from api.logging import configure
 from api.settings import Settings
+from api.slow_clients import bounded_by
 from api.v2.jobs import Jobs
 from policies import RingfenceError
 
@@ -78,7 +79,7 @@ def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         loop="none",
-        http="h11",
+        http=bounded_by(settings),
         ws="websockets-sansio",
         ws_max_size=_WEBSOCKET_MESSAGE,
         ws_per_message_deflate=False,

@@ -106,6 +106,10 @@ class Settings(BaseSettings):
     """All request headers together."""
     max_connections: int = Field(default=1024, ge=16)
     """Open connections, idle ones and WebSockets among them; beyond, requests are answered with 503."""
+    request_head_s: float = Field(default=20.0, gt=0, le=3600)
+    """How long the head of a request may take, from its first byte or the connection on; then 408."""
+    slow_client_s: float = Field(default=30.0, gt=0, le=3600)
+    """Over this time a body must come, and an answer be read, with 500 bytes a second; else 408, or it is cut."""
     max_websockets: int = Field(default=64, ge=1)
     """Open WebSockets per tenant."""
     max_extension_bytes: int = Field(default=1024 * MIB, ge=1024)
