@@ -73,6 +73,7 @@ STATUS_BY_CODE: dict[str, int] = {
     "blob-not-found": 404,
     "hash-mismatch": 409,
     "storage-full": 507,
+    "too-many-readers": 429,
     "too-many-streams": 429,
     "quota-rate": 429,
     "quota-size": 413,

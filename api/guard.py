@@ -178,7 +178,8 @@ class Guard:
         identity = await self._identify(scope, headers, services, is_friend=is_friend)
         permissions: Permissions = scope["app"].state.permissions
         permissions.check(scope, identity)
-        if is_single_user or not identity.is_operator:  # whoever puts a flood right must get through it
+        # Whoever puts a flood right must get through it; a page that is opened is no flood.
+        if (is_single_user or not identity.is_operator) and not permissions.is_page(scope):
             await services.quotas.take_request(identity.tenant, _announced(scope))
         if identity.tenant not in services.prepared:
             await anyio.to_thread.run_sync(

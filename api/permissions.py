@@ -211,6 +211,12 @@ class Permissions:
             return NEEDS[self._frontend.path]["GET"]
         return _AT_A_PACKS_OWN_PATH
 
+    def is_page(self, scope: AsgiScope) -> bool:
+        """Whether this is a file of the web page itself: hundreds at each visit, cheap, and the same for everybody."""
+        if self._frontend is None or self._frontend.matches(scope)[0] is not Match.FULL:
+            return False
+        return not any("GET" in rule.methods and rule.pattern.match(scope["path"]) for rule in self._rules)
+
 
 def routes_of(app: FastAPI) -> list[tuple[str, frozenset[str], re.Pattern[str] | None]]:
     """Every route: its path as it was declared, its methods, and what it matches (None: it decides by itself)."""

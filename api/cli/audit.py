@@ -139,11 +139,9 @@ def verify(
 
 
 def _following(target: Server, wanted: dict[str, Any], cursor: str) -> Iterator[dict[str, Any]]:
-    seen = dict(part.split(":", 1) for part in cursor.split(",") if part)
     with target.translated(), target.client(timeout_s=60.0) as client:
         while True:
-            after = ",".join(f"{writer}:{number}" for writer, number in seen.items())
-            params = {**wanted, "after": after}
+            params = {**wanted, "after": cursor}
             with client.stream("GET", "/ringfence/v1/audit/events", params=params) as response:
                 if response.status_code >= 400:
                     raise failure_of(response.status_code, response.read())
@@ -151,7 +149,7 @@ def _following(target: Server, wanted: dict[str, Any], cursor: str) -> Iterator[
                     if not line.strip():
                         continue
                     record = json.loads(line)
-                    seen[record["writer"]] = str(record["seq"])
+                    cursor = record.pop("next")
                     yield record
             time.sleep(_RETRY_S)  # the server ended it; it may be stopping
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import httpx2
 import pytest
 from fastapi import FastAPI
 
+from api.audit_cursors import AuditCursors
+from api.auth import Identity
 from api.permissions import NEEDS, Need
+from api.routes import audit as routes
+from policies import TenantId
 from tests.unit.api.conftest import Start, client_for, make_settings
 from tests.unit.api.fakes import PROMPT
 
@@ -162,3 +169,60 @@ async def test_pages_join_without_a_gap(app: FastAPI, client: httpx2.AsyncClient
         cursor, more = answer["next"], answer["more"]
     assert seen == sorted(set(seen))
     assert len(seen) == 8
+
+
+async def test_a_tenants_admin_learns_nothing_of_how_busy_the_others_are(
+    app: FastAPI, studio: Pair, operator: httpx2.AsyncClient
+) -> None:
+    first, second = studio
+    for client in (first, second, first, second, first):
+        await client.post("/prompt", json={"prompt": PROMPT})
+    assert await anyio.to_thread.run_sync(app.state.services.audit.flush)
+    whole = (await first.get(AUDIT)).json()["records"]
+    seen: list[dict[str, object]] = []
+    place, more = "", True
+    while more:
+        answer = (await first.get(AUDIT, params={"after": place, "limit": 1})).json()
+        seen += answer["records"]
+        place, more = answer["next"], answer["more"]
+        assert ":" not in place
+    assert seen == whole
+    assert len(whole) >= 3
+    assert not {"seq", "prev", "hash"} & {key for record in whole for key in record}
+    assert (await first.get(AUDIT)).json()["next"] != place  # sealed anew each time
+    for other in (second, operator):
+        refused = await other.get(AUDIT, params={"after": place})
+        assert refused.status_code == 400
+    assert {"seq", "prev", "hash"} <= set((await records(app, operator))[0])
+
+
+async def test_a_place_that_was_changed_is_none() -> None:
+    a = AuditCursors("an operator's token", Identity(TenantId("a"), is_operator=False))
+    place = a.write({"host": 12, "launcher": 3})
+    assert a.read(place) == {"host": 12, "launcher": 3}
+    for changed in (
+        place[:-4],
+        "A" + place[1:],
+        place[:30] + "AAAA" + place[34:],
+        "host:1",
+        "\u00e9",
+        "=" * 40,
+    ):
+        with pytest.raises(ValueError, match="no place"):
+            a.read(changed)
+
+
+async def test_a_tenant_that_follows_as_often_as_it_may_keeps_nobody_else_out(
+    studio: Pair, operator: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routes, "_open", Counter({"a": 2}))
+    refused = await studio[0].get(f"{AUDIT}/events")
+    assert refused.status_code == 429
+    for client, whose in ((studio[1], "b"), (operator, "")):
+        async with anyio.create_task_group() as group:
+            group.start_soon(client.get, f"{AUDIT}/events")
+            with anyio.fail_after(5):
+                while not routes._open[whose]:
+                    await anyio.lowlevel.checkpoint()
+            group.cancel_scope.cancel()
+        assert routes._open[whose] == 0

@@ -219,3 +219,15 @@ async def test_licences_name_what_is_served_and_where_its_source_is(tmp_path: Pa
         if app.state.frontend.is_there:
             assert parts[PACKAGE]["licence"] == "GPL-3.0-only"
             assert parts[PACKAGE]["source"].startswith("https://")
+
+
+@pytest.mark.anyio
+async def test_opening_the_page_again_and_again_is_no_flood_of_requests(
+    tmp_path: Path, build: Path, start: Start
+) -> None:
+    settings = make_settings(tmp_path, frontend_dir=str(build))
+    settings.policies_path.mkdir(parents=True)
+    (settings.policies_path / "default.yaml").write_text("quotas: {requests: 1, burst: 2}\n")
+    async with start(settings) as app, client_for(app) as client:
+        assert {(await client.get("/")).status_code for _ in range(8)} == {200}
+        assert 429 in [(await client.get("/queue")).status_code for _ in range(8)]
