@@ -1,8 +1,8 @@
 """The way of builds to the package index and to nothing else: one gate for all of them, as sandboxes have one each.
 
 Where the operator chose it (``RINGFENCE_BUILD_NETWORK=index``), build containers have no network but loopback; what
-they reach is what the operator's own index settings name. An index that the operator names may stand in a private
-network, so its addresses are not refused; the public index' are looked at like everybody's.
+they reach is what the operator's own index settings name, and nothing where these name none. An index that the operator
+names may stand in a private network, so its addresses are not refused.
 """
 
 from __future__ import annotations
@@ -21,23 +21,22 @@ from sandbox.egress.connect import Connector
 from sandbox.egress.decision import Rules
 from sandbox.egress.gate import EgressGate, EgressOffice
 from sandbox.egress.limits import EgressLimits
+from sandbox.errors import StartError
 from sandbox.launcher.build_verb import BUILDS, BuildSettings, IndexSettings
 from sandbox.launcher.verbs import SandboxRequest
 from sandbox.places import Places
 
-_PUBLIC: Final = (Destination("pypi.org", 443), Destination("files.pythonhosted.org", 443))
 _VARIABLES: Final = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL")
 _NAMED: Final = re.compile(r"[A-Za-z0-9_.-]+=(?=[a-z]+://)")
 _MIB: Final = 1024 * 1024
 
 
 def index_rules(environment: Mapping[str, str], more: Iterable[Destination] = ()) -> Rules:
-    """What builds may reach: the hosts of the operator's indexes (the public one where none is named), and ``more``."""
+    """What builds may reach: the hosts of the operator's indexes, and ``more``."""
     urls = [url for name in _VARIABLES for url in environment.get(name, "").split()]
     named = [place for url in urls if (place := _destination(_NAMED.sub("", url, count=1))) is not None]
-    first = any(environment.get(name) for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL"))
-    found = dict.fromkeys((*named, *(() if first else _PUBLIC), *more))
-    return Rules(tuple(found), "the operator's package index", private=frozenset((*named, *more)))
+    found = dict.fromkeys((*named, *more))
+    return Rules(tuple(found), "the operator's package index", private=frozenset(found))
 
 
 def _destination(url: str) -> Destination | None:
@@ -58,7 +57,11 @@ async def serve_builds(
     more: Iterable[Destination] = (),
     connector: Connector | None = None,
 ) -> AsyncIterator[Rules]:
-    """Let builds reach the index while this is open."""
+    """Let builds reach the index while this is open.
+
+    Raises:
+        StartError: no index is named.
+    """
     # Whole environments come through here, and a resolver asks for hundreds of packages at once.
     limits = replace(
         EgressLimits(),
@@ -73,6 +76,12 @@ async def serve_builds(
         bytes_per_s=512 * _MIB,
     )
     rules = index_rules(index.environment, more)
+    if not rules.allowed:
+        raise StartError(
+            "builds may reach the package index only, and no setting names it",
+            "set UV_DEFAULT_INDEX to its URL, and RINGFENCE_BUILD_HOSTS to the host of its files if that is another; "
+            "or set RINGFENCE_BUILD_NETWORK to 'bridge'",
+        )
     office = EgressOffice(places, limits=limits, connector=connector)
     request = SandboxRequest(SandboxId(BUILDS), TenantId(BUILDS), (), policy_digest="")
     gate = EgressGate(office, request, rules, (), lambda _: None)

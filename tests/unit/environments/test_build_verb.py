@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from policies import LOCAL_TENANT
-from sandbox.egress import index_rules
+from sandbox.egress import index_rules, serve_builds
+from sandbox.errors import StartError
 from sandbox.launcher import build_verb
 from sandbox.launcher.build_verb import (
     INDEX_ONLY,
@@ -19,6 +20,7 @@ from sandbox.launcher.build_verb import (
     command,
     container_options,
 )
+from sandbox.places import Places
 
 JOB = BuildJob(
     id="abc",
@@ -141,11 +143,11 @@ def test_a_policy_without_build_network_has_no_proxy_either() -> None:
 @pytest.mark.parametrize(
     ("environment", "allowed", "private"),
     [
-        ({}, {"pypi.org:443", "files.pythonhosted.org:443"}, set()),
+        ({}, set(), set()),
         ({"UV_DEFAULT_INDEX": "http://u:p@10.0.0.7:3141/root/pypi"}, {"10.0.0.7:3141"}, {"10.0.0.7:3141"}),
         (
             {"UV_INDEX": "studio=https://Index.example/simple https://b.example:8443/"},
-            {"index.example:443", "b.example:8443", "pypi.org:443", "files.pythonhosted.org:443"},
+            {"index.example:443", "b.example:8443"},
             {"index.example:443", "b.example:8443"},
         ),
         ({"UV_DEFAULT_INDEX": "file:///srv/wheels"}, set(), set()),
@@ -158,3 +160,12 @@ def test_builds_reach_the_indexes_that_the_operator_names_and_no_other_host(
     rules = index_rules(environment)
     assert {str(each) for each in rules.allowed} == allowed
     assert {str(each) for each in rules.private} == private
+
+
+@pytest.mark.anyio
+async def test_builds_that_may_reach_the_index_only_need_one_that_is_named(tmp_path: Path) -> None:
+    places = Places("test", tmp_path / "data", tmp_path / "shm", tmp_path / "run")
+    with pytest.raises(StartError, match="no setting names it") as caught:
+        async with serve_builds(places, SETTINGS, IndexSettings()):
+            pass
+    assert "UV_DEFAULT_INDEX" in caught.value.hint
