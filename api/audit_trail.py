@@ -64,7 +64,9 @@ _ALWAYS: Final = re.compile(
     r"(/api)?/(queue|interrupt|free|history)\Z|/api(/v2)?/jobs/.*cancel\Z|/ringfence/logout\Z"
 )
 _READS: Final = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
-_TURNED_AWAY: Final = frozenset({"audit-unavailable", "queue-full", "too-many-attempts", "too-many-streams"})
+_TURNED_AWAY: Final = frozenset(
+    {"audit-unavailable", "queue-full", "too-many-attempts", "too-many-sockets", "too-many-streams"}
+)
 
 
 class Trail:

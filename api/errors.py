@@ -75,6 +75,7 @@ STATUS_BY_CODE: dict[str, int] = {
     "storage-full": 507,
     "too-many-readers": 429,
     "too-many-streams": 429,
+    "too-many-sockets": 429,
     "quota-rate": 429,
     "quota-size": 413,
     "quota-space": 507,

@@ -58,7 +58,7 @@ NEEDS: dict[str, dict[str, Need]] = {
     "/node_replacements": {"GET": _N.RUN},
     "/ringfence/v1/prompts/{prompt_id}": {"GET": _N.RUN},
     "/ringfence/v1/extensions/{name}/routes/{path:path}": dict.fromkeys(
-        ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"), _N.RUN
+        ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", WEBSOCKET), _N.RUN
     ),
     # -- files that a tenant brings
     "/upload/image": {"POST": _N.UPLOAD},

@@ -23,9 +23,12 @@ from api.logging import configure
 from api.settings import Settings
 from api.slow_clients import bounded_by
 from api.v2.jobs import Jobs
+from api.wide_sockets import WideSocketProtocol
 from policies import RingfenceError
 
-_WEBSOCKET_MESSAGE = 64 * 1024  # a client's feature flags are small, and nothing else is expected of it
+_WEBSOCKET_MESSAGE = (
+    64 * 1024
+)  # a client's feature flags are small; routes of packs ask for more (wide_sockets.py)
 _OPEN_FILES_MOST = 1024 * 1024  # where there is no hard limit
 
 
@@ -80,7 +83,7 @@ def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         app,
         loop="none",
         http=bounded_by(settings),
-        ws="websockets-sansio",
+        ws=WideSocketProtocol,
         ws_max_size=_WEBSOCKET_MESSAGE,
         ws_per_message_deflate=False,
         h11_max_incomplete_event_size=settings.max_header_bytes + settings.max_url_bytes + 4096,

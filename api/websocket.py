@@ -88,17 +88,28 @@ class Connections:
 
         ``most``: the tenant's own quota, where it has one.
         """
-        count = self._open.get(connection.tenant, 0)
-        if count >= (self._limit if most is None else min(most, self._limit)):
+        if not self.reserve(connection.tenant, most):
             return False
-        self._open[connection.tenant] = count + 1
         key = (connection.tenant, connection.sid)
         replaced = self._current.get(key)
         if replaced is not None:
             replaced.is_current = False
         self._current[key] = connection
+        return True
+
+    def reserve(self, tenant: TenantId, most: int | None = None) -> bool:
+        """Count one more open socket of a tenant; False when it has too many."""
+        count = self._open.get(tenant, 0)
+        if count >= (self._limit if most is None else min(most, self._limit)):
+            return False
+        self._open[tenant] = count + 1
         WEBSOCKETS.inc()
         return True
+
+    def free(self, tenant: TenantId) -> None:
+        """Count one fewer."""
+        self._open[tenant] -= 1
+        WEBSOCKETS.dec()
 
     def want_logs(self, tenant: TenantId, sid: str, *, enabled: bool) -> None:
         """A client wants to hear what the tenant's packs print, or no longer."""
@@ -110,11 +121,10 @@ class Connections:
 
     def remove(self, connection: Connection) -> None:
         """Forget a socket, but never the newer one that replaced it."""
-        self._open[connection.tenant] -= 1
+        self.free(connection.tenant)
         key = (connection.tenant, connection.sid)
         if self._current.get(key) is connection:
             del self._current[key]
-        WEBSOCKETS.dec()
 
 
 @router.get("/ws", include_in_schema=False)

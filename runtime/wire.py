@@ -26,6 +26,12 @@ HTTP_PIECE: Final = 512 * 1024
 #: Most headers of one HTTP message, and characters in all of them together.
 HTTP_HEADERS: Final = 100
 HTTP_HEADER_CHARACTERS: Final = 16 * 1024
+#: Most bytes of one message on a WebSocket of a route: to the pack (aiohttp's own default) and from it.
+SOCKET_TO_PACK: Final = 4 * 1024 * 1024
+SOCKET_FROM_PACK: Final = 16 * 1024 * 1024
+#: Most subprotocols that a client may offer, and most bytes of the reason in a close frame (RFC 6455).
+SOCKET_PROTOCOLS: Final = 16
+SOCKET_REASON: Final = 123
 MAX_DEPTH: Final = 64
 #: Bytes of node descriptions in one answer, and of one extension in all its answers together.
 MAX_PAGE: Final = MAX_FRAME - 512 * 1024
@@ -52,6 +58,10 @@ HTTP_REQUEST: Final = "http/request"
 HTTP_SEND: Final = "http/send"
 HTTP_READ: Final = "http/read"
 HTTP_CLOSE: Final = "http/close"  # notification
+SOCKET_OPEN: Final = "socket/open"
+SOCKET_SEND: Final = "socket/send"
+SOCKET_RECEIVE: Final = "socket/receive"
+SOCKET_CLOSE: Final = "socket/close"  # notification
 PROMPT_HOOK: Final = "prompt/hook"
 
 # -- methods: worker -> host -----------------------------------------------------------------------------------
@@ -83,6 +93,10 @@ HOST_METHODS: Final = frozenset(
         HTTP_SEND,
         HTTP_READ,
         HTTP_CLOSE,
+        SOCKET_OPEN,
+        SOCKET_SEND,
+        SOCKET_RECEIVE,
+        SOCKET_CLOSE,
         PROMPT_HOOK,
     }
 )

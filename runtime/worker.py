@@ -91,6 +91,9 @@ class Worker:
             wire.HTTP_REQUEST: self._on_site(self._site.request),
             wire.HTTP_SEND: self._on_site(self._site.send),
             wire.HTTP_READ: self._on_site(self._site.read),
+            wire.SOCKET_OPEN: self._on_site(self._site.sockets.open),
+            wire.SOCKET_SEND: self._on_site(self._site.sockets.send),
+            wire.SOCKET_RECEIVE: self._on_site(self._site.sockets.receive),
         }
         host.connect(self)
         host.lend_loop(self._loop.loop)
@@ -154,6 +157,8 @@ class Worker:
             self._bury(self._nodes.instances.drop(params.get("instances") or []))
         elif method == wire.HTTP_CLOSE:
             self._loop.submit(self._site.close(params))
+        elif method == wire.SOCKET_CLOSE:
+            self._loop.submit(self._site.sockets.close(params))
 
     def _bury(self, objects: list[Any]) -> None:
         """Let objects go at once, but their destructors run elsewhere: they are the pack's code."""

@@ -36,9 +36,12 @@ from sandbox.calls import (
     NodeReplacement,
     NodeResult,
     PackEvent,
+    PackSocket,
     Progress,
     ProgressSink,
     Session,
+    SocketClosed,
+    SocketRequest,
     Validator,
     Value,
 )
@@ -65,6 +68,7 @@ from sandbox.errors import (
     QuarantinedError,
     QuotaError,
     RouteBusyError,
+    RouteRefusedError,
     RouteTimeoutError,
     RuntimeRefusedError,
     SandboxError,
@@ -86,6 +90,7 @@ from sandbox.pack_toml import parse_toml
 from sandbox.places import Places
 from sandbox.rates import Allowance
 from sandbox.shares import Share
+from sandbox.sockets import MESSAGE_TO_PACK
 from sandbox.tensors import TensorStore
 from sandbox.trees import tree_stamp
 
@@ -95,6 +100,7 @@ __all__ = [
     "INDEX_ONLY",
     "MAX_STATE",
     "MAX_STATE_NAMES",
+    "MESSAGE_TO_PACK",
     "SELF_TEST_FILE",
     "AdvisoryDatabase",
     "AdvisoryDatabaseError",
@@ -144,6 +150,7 @@ __all__ = [
     "NodeStates",
     "Outcome",
     "PackEvent",
+    "PackSocket",
     "Places",
     "Progress",
     "ProgressSink",
@@ -152,6 +159,7 @@ __all__ = [
     "QuotaError",
     "Record",
     "RouteBusyError",
+    "RouteRefusedError",
     "RouteTimeoutError",
     "RuntimeRefusedError",
     "SandboxError",
@@ -160,6 +168,8 @@ __all__ = [
     "SandboxState",
     "Session",
     "Share",
+    "SocketClosed",
+    "SocketRequest",
     "StartError",
     "StateHolder",
     "StoreLimits",

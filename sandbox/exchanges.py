@@ -51,7 +51,7 @@ class Exchanges:
     @asynccontextmanager
     async def open(self, request: HttpRequest, body: AsyncIterator[bytes]) -> AsyncIterator[HttpResponse]:
         """See ``calls.Session.http``."""
-        limit = self._piece_limit()
+        limit = self.piece_limit()
         self._refuse_crowds()
         self._open += 1
         number = next(self._numbers)
@@ -65,7 +65,7 @@ class Exchanges:
             with self._sandbox.busy(), anyio.move_on_after(deadline - anyio.current_time()) as time:
                 yield await exchange.start(self._extension, request, body)
             if time.cancelled_caught:
-                raise self._too_slow(what)
+                raise self.too_slow(what)
         finally:
             self._open -= 1
             self._sandbox.services.unlisten(call)
@@ -102,7 +102,7 @@ class Exchanges:
             with anyio.fail_after(deadline - anyio.current_time()):
                 return await self._sandbox.peer.start(method, params)
         except TimeoutError:
-            raise self._too_slow(what) from None
+            raise self.too_slow(what) from None
         except ConversationEndedError:
             raise ended_copy(await self._sandbox.final_error(), call_started=False) from None
         except wire.FrameTooLargeError as error:
@@ -114,7 +114,7 @@ class Exchanges:
             with anyio.fail_after(deadline - anyio.current_time()):
                 return await pending.wait()
         except TimeoutError:
-            raise self._too_slow(what) from None
+            raise self.too_slow(what) from None
         except ConversationEndedError:
             raise ended_copy(await self._sandbox.final_error(), call_started=True) from None
         except RemoteCallError as error:
@@ -136,7 +136,8 @@ class Exchanges:
             self._sandbox.end(error)
             raise await self._sandbox.final_error() from error
 
-    def _too_slow(self, what: str) -> RouteTimeoutError:
+    def too_slow(self, what: str) -> RouteTimeoutError:
+        """The error of an exchange that has used up its time."""
         limit = self._sandbox.policy.timeouts.call_s
         return RouteTimeoutError(
             f"{what} of extension '{self._extension}' did not answer in time",
@@ -157,15 +158,24 @@ class Exchanges:
             except ConversationEndedError:
                 return
 
-    def _refuse_crowds(self) -> None:
+    def unanswered(self) -> int:
+        """How many messages nobody waits for that the worker still owes an answer to."""
         self._unanswered = [call for call in self._unanswered if not call.is_answered]
-        if self._open + len(self._unanswered) >= MAX_OPEN:
+        return len(self._unanswered)
+
+    def _refuse_crowds(self) -> None:
+        if self._open + self.unanswered() >= MAX_OPEN:
             raise RouteBusyError(
                 f"{MAX_OPEN} requests for routes of extension '{self._extension}' are open",
                 "try again when they are answered",
             )
 
-    def _piece_limit(self) -> int:
+    def piece_limit(self) -> int:
+        """How many bytes go into one message of an exchange.
+
+        Raises:
+            QuotaError: the policy's messages are too small for any.
+        """
         allowed = self._sandbox.policy.limits.message_bytes
         limit = min(wire.HTTP_PIECE, (min(allowed, wire.MAX_FRAME) - _HEAD_ROOM) * 3 // 4)
         if limit < 1024:

@@ -106,6 +106,8 @@ class Sandbox:
         self._quiet = anyio.Event()
         self.on_quiet: Callable[[], None] = lambda: None
         """Called when its last call has ended."""
+        self.leaving = anyio.Event()
+        """Set when it shall end as soon as its calls are done; what stays open for long does not wait for its end."""
         self.turn = anyio.Lock(fast_acquire=True)
         """Held by the one synchronous node function that runs."""
         self.ended_by: SandboxError | None = None
@@ -186,6 +188,7 @@ class Sandbox:
         self._reason = reason
         self.is_deliberate = deliberate
         self._closing.set()
+        self.leaving.set()
         self._starting.cancel()
         if self._peer is not None:
             self._peer.hang_up()
@@ -265,6 +268,7 @@ class Sandbox:
             self.end(SandboxError(f"the sandbox of {self.names.who} failed: {type(error).__name__}"))
         finally:
             self._closing.set()
+            self.leaving.set()
             with anyio.CancelScope(shield=True):
                 await self._tear_down(door, hung_up=hung_up)
 

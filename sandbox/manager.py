@@ -394,6 +394,7 @@ class SandboxManager:
         sandbox = tenancy.sandbox
         if self._current.get(tenancy.key) is tenancy:
             del self._current[tenancy.key]
+        sandbox.leaving.set()
         await sandbox.quiet()
         reason = failure.stopped(sandbox.names, "its code or policy has changed")
         sandbox.end(reason, deliberate=True)

@@ -32,7 +32,9 @@ from sandbox.calls import (
     NodeCall,
     NodeDescription,
     NodeResult,
+    PackSocket,
     ProgressSink,
+    SocketRequest,
 )
 from sandbox.declarations import MAX_PAGES, Registration
 from sandbox.errors import (
@@ -50,6 +52,7 @@ from sandbox.launcher.verbs import Launcher
 from sandbox.lifecycle import Sandbox, ended_copy
 from sandbox.outputs import Outputs
 from sandbox.peer import ConversationEndedError, PendingCall, RemoteCallError
+from sandbox.sockets import Sockets
 from sandbox.tensors import TensorStore
 
 T = TypeVar("T")
@@ -76,6 +79,7 @@ class ExtensionSession:
         self._on_success = on_success
         self._outputs = Outputs(store, sandbox.id, sandbox.policy)
         self._exchanges = Exchanges(sandbox, extension, calls)
+        self._sockets = Sockets(sandbox, extension, calls)
         self._loaded: LoadedExtension | None = None
         self._async_nodes: frozenset[str] | None = None
         self._loading = anyio.Lock()
@@ -216,6 +220,10 @@ class ExtensionSession:
     ) -> AbstractAsyncContextManager[HttpResponse]:
         """See ``calls.Session``."""
         return self._exchanges.open(request, body)
+
+    def socket(self, request: SocketRequest) -> AbstractAsyncContextManager[PackSocket]:
+        """See ``calls.Session``."""
+        return self._sockets.open(request)
 
     async def hook_prompt(self, body: Mapping[str, Any], limit_s: float) -> Any:
         """See ``calls.Session``."""

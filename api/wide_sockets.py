@@ -1,0 +1,31 @@
+"""WebSocket connections that take larger messages once their route asks for it, and tell when a message has left.
+
+Every connection begins with room for a small message, whoever is at the other end. A route that has checked its client
+accepts with ``WIDE`` in the message and so raises the limit for this connection alone; from then on ``send`` returns
+only when the client has taken most of what was sent, so that at most one message waits in this process's memory.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+WIDE: Final = "ringfence.max_message_bytes"
+"""Key of an ASGI ``websocket.accept``: the bytes of the largest message that the client may send."""
+
+
+class WideSocketProtocol(WebSocketsSansIOProtocol):
+    """uvicorn's WebSocket; see the module's text."""
+
+    _is_wide = False
+
+    async def send(self, message: Any) -> None:
+        """Send, and wait for the client where the route asked for that."""
+        most = message.get(WIDE) if message["type"] == "websocket.accept" else None
+        if most is not None:
+            self.conn.max_message_size = most
+            self._is_wide = True
+        await super().send(message)
+        if self._is_wide:
+            await self.writable.wait()
