@@ -47,6 +47,7 @@ from sandbox import (
     SandboxInfo,
     SandboxState,
 )
+from tests.unit.api.fake_sockets import FakeSockets
 
 PROMPT = {"1": {"class_type": "Blur", "inputs": {}, "_meta": {"title": "Blur it"}}}
 
@@ -283,6 +284,8 @@ class FakeEngine:
         self.asked: list[tuple[TenantId, ExtensionName, HttpRequest, bytes]] = []
         self.route_answer: Any = (200, (("content-type", "application/json"),), [b"{}"])
         self.on_submit: Callable[[TenantId, str], Any] | None = None
+        self.sockets = FakeSockets()
+        self.open_socket = self.sockets.open
 
     async def hook_prompt(self, tenant: TenantId, body: Any) -> Any:
         return body if self.on_prompt is None else self.on_prompt(body)
