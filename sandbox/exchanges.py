@@ -9,7 +9,6 @@ one that the worker never answers counts as open until it does.
 from __future__ import annotations
 
 import base64
-import itertools
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -44,7 +43,6 @@ class Exchanges:
         self._sandbox = sandbox
         self._extension = extension
         self._calls = calls
-        self._numbers = itertools.count(1)
         self._open = 0
         self._unanswered: list[PendingCall] = []
 
@@ -54,12 +52,11 @@ class Exchanges:
         limit = self.piece_limit()
         self._refuse_crowds()
         self._open += 1
-        number = next(self._numbers)
         deadline = anyio.current_time() + self._sandbox.policy.timeouts.call_s
         what = f"route {request.method} {safe_text(request.target.partition('?')[0], 120)!r}"
         call = self._calls.open(self._extension)
         self._sandbox.services.listen(call, _nobody)  # so that its events are put down to this extension
-        exchange = _Exchange(self, number, what, deadline, limit)
+        exchange = _Exchange(self, call, what, deadline, limit)
         try:
             # Around whoever reads the response too: a client that sends or reads slowly has no longer than a worker.
             with self._sandbox.busy(), anyio.move_on_after(deadline - anyio.current_time()) as time:
@@ -72,7 +69,7 @@ class Exchanges:
             self._calls.close(call)
             if not exchange.is_complete:
                 with anyio.CancelScope(shield=True):
-                    await self._close(number)
+                    await self._close(call)
 
     async def hook_prompt(self, body: Mapping[str, Any], limit_s: float) -> Any:
         """See ``calls.Session.hook_prompt``."""

@@ -102,6 +102,8 @@ class Sandbox:
         """What its worker was asked and has not answered yet."""
         self.calls = 0
         """Calls that run or wait for their turn; not idle while there are any."""
+        self.kept = 0
+        """WebSockets on which something is said: not idle either, but no call whose disk is counted."""
         self.used_at = time.monotonic()
         self._quiet = anyio.Event()
         self.on_quiet: Callable[[], None] = lambda: None
@@ -202,9 +204,14 @@ class Sandbox:
         await self._gone.wait()
         return self.ended_by or failure.stopped(self.names, "it ended")
 
+    @property
+    def in_use(self) -> bool:
+        """Whether anybody works with it: neither idle nor retired then."""
+        return self.calls > 0 or self.kept > 0
+
     @contextmanager
     def busy(self) -> Iterator[None]:
-        """Counts as used meanwhile: neither idle nor retired."""
+        """A call: in use meanwhile."""
         self.calls += 1
         if self.calls == 1 and self._disk is not None:
             self._disk.begin_call()
@@ -212,15 +219,28 @@ class Sandbox:
             yield
         finally:
             self.calls -= 1
-            self.used_at = time.monotonic()
-            if not self.calls:
-                self._quiet.set()
-                self._quiet = anyio.Event()
-                self.on_quiet()
+            self._used()
+
+    @contextmanager
+    def keep(self) -> Iterator[None]:
+        """In use meanwhile, for however long; each call beside it is still counted by itself."""
+        self.kept += 1
+        try:
+            yield
+        finally:
+            self.kept -= 1
+            self._used()
+
+    def _used(self) -> None:
+        self.used_at = time.monotonic()
+        if not self.in_use:
+            self._quiet.set()
+            self._quiet = anyio.Event()
+            self.on_quiet()
 
     async def quiet(self) -> None:
-        """Wait until no call runs or waits."""
-        while self.calls:
+        """Wait until it is not in use."""
+        while self.in_use:
             await self._quiet.wait()
 
     def never_started(self, error: SandboxError) -> None:
@@ -421,7 +441,7 @@ class Sandbox:
             if reason is not None:
                 self.end(reason)
                 return
-            pause = BUSY_LOOK_S if self.calls else IDLE_LOOK_S
+            pause = BUSY_LOOK_S if self.in_use else IDLE_LOOK_S
             with anyio.move_on_after(max(pause, LOOK_SHARE * took)):
                 await watch.called.wait()  # a call after a pause: look from its beginning on
 
@@ -445,7 +465,7 @@ class Sandbox:
     async def _end_when_idle(self) -> None:
         idle_s = self.policy.timeouts.idle_s
         while True:
-            left = self.used_at + idle_s - time.monotonic() if not self.calls else idle_s
+            left = self.used_at + idle_s - time.monotonic() if not self.in_use else idle_s
             if left <= 0:
                 self.end(failure.stopped(self.names, f"it was idle for {idle_s:.0f} s"), deliberate=True)
                 return

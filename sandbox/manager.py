@@ -426,7 +426,7 @@ class SandboxManager:
                 if sandbox.launched is None or sandbox.is_ending:
                     continue
                 over = await sandbox.meter(metering, time.monotonic() - before)
-                if over and sandbox.calls and not sandbox.is_ending:
+                if over and sandbox.in_use and not sandbox.is_ending:
                     sandbox.end(failure.over_quota(sandbox.names, over), deliberate=True)
 
     def _on_lease_break(self, sandbox: SandboxId) -> None:
@@ -507,7 +507,7 @@ class SandboxManager:
 
 def _place(tenancy: _Tenancy) -> Place:
     sandbox = tenancy.sandbox
-    is_idle = not (sandbox.calls or sandbox.is_starting or sandbox.is_ending)
+    is_idle = not (sandbox.in_use or sandbox.is_starting or sandbox.is_ending)
     return Place(sandbox.id, sandbox.tenant, sandbox.policy.memory, is_idle, sandbox.used_at)
 
 
@@ -516,7 +516,7 @@ def _state(sandbox: Sandbox) -> SandboxState:
         return SandboxState.ENDING
     if sandbox.is_starting:
         return SandboxState.STARTING
-    return SandboxState.BUSY if sandbox.calls else SandboxState.WARM
+    return SandboxState.BUSY if sandbox.in_use else SandboxState.WARM
 
 
 def _new_id(tenant: TenantId, name: str) -> SandboxId:

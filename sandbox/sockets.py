@@ -10,7 +10,6 @@ WebSocket with it. At most ``MAX_SOCKETS`` of an extension are open, and one tha
 from __future__ import annotations
 
 import base64
-import itertools
 import math
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
@@ -53,7 +52,6 @@ class Sockets:
         self._extension = extension
         self._calls = calls
         self._asker = Exchanges(sandbox, extension, calls)
-        self._numbers = itertools.count(1)
         self._open = 0
         self._large = anyio.Semaphore(LARGE_AT_ONCE)
 
@@ -70,9 +68,10 @@ class Sockets:
         call = self._calls.open(self._extension)
         self._sandbox.services.listen(call, _nobody)  # so that its events are put down to this extension
         what = f"WebSocket {safe_text(request.target.partition('?')[0], 120)!r}"
-        socket = _Socket(self._asker, self._sandbox, next(self._numbers), what, limit, self._large)
+        socket = _Socket(self._asker, self._sandbox, call, what, limit, self._large)
         try:
-            socket.protocol = await self._ask(request, socket)
+            with self._sandbox.busy():
+                socket.protocol = await self._ask(request, socket)
             yield socket
         finally:
             self._open -= 1
@@ -244,7 +243,7 @@ class _Socket:
         self._used_at = anyio.current_time()
         if not self._is_in_use:
             self._is_in_use = True
-            self._in_use.enter_context(self._sandbox.busy())
+            self._in_use.enter_context(self._sandbox.keep())
 
     def _rest_now(self) -> None:
         self._is_in_use = False

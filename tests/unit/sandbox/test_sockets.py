@@ -14,6 +14,7 @@ import pytest
 from runtime import wire
 from sandbox import (
     EndedError,
+    HttpRequest,
     NodeRaisedError,
     PackSocket,
     ProtocolViolationError,
@@ -318,14 +319,44 @@ async def test_a_socket_on_which_nothing_is_said_lets_go_of_its_sandbox_until_so
             sandbox.policy.model_copy(update={"timeouts": timeouts.model_copy(update={"idle_s": 0.1})}),
         )
         async with session.socket(ASK) as socket, anyio.create_task_group() as group:
-            assert sandbox.calls == 1
+            assert sandbox.in_use
             group.start_soon(socket.watch)
             await sandbox.quiet()
             await _say(socket, sandbox)
             group.cancel_scope.cancel()
-        assert sandbox.calls == 0
+        assert not sandbox.in_use
 
 
 async def _say(socket: PackSocket, sandbox: Any) -> None:
     await socket.send("x")
-    assert sandbox.calls == 1
+    assert (sandbox.in_use, sandbox.calls) == (True, 0)  # its disk is that of the calls beside it
+
+
+async def test_members_of_a_group_share_a_worker_and_no_number(tmp_path: Path) -> None:
+    numbers: list[int] = []
+
+    def opened(params: dict[str, Any]) -> dict[str, Any]:
+        numbers.append(params["socket"])
+        return OPENED
+
+    def requested(params: dict[str, Any]) -> dict[str, Any]:
+        numbers.append(params["exchange"])
+        return {"status": 200, "headers": [], "data": "", "more": False}
+
+    policies = {"one": "group: g\n", "two": "group: g\n"}
+
+    async def both(worker: FakeWorker) -> None:
+        await worker.serve({wire.SOCKET_OPEN: opened, wire.HTTP_REQUEST: requested})
+
+    async with world(tmp_path, lambda places, _: FakeLauncher(places, both), policies=policies) as made:
+        made.shelf.groups["g"] = (made.shelf.write("one", ""), made.shelf.write("two", ""))
+        for name in ("one", "two"):
+            session = await made.session(name)
+            async with session.socket(ASK), session.http(HttpRequest("GET", "/x", ()), _nothing()):
+                pass
+    assert len(set(numbers)) == len(numbers) == 4
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    return
+    yield b""
