@@ -17,6 +17,7 @@ import anyio
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from api.audit_trail import Trail
+from api.bodies import BodyError
 from api.errors import OrjsonResponse, comfy_error, error_body, status_of
 from api.metrics import WEBSOCKETS_DROPPED
 from api.remarks import remarks_of
@@ -111,27 +112,30 @@ class _End:
 
 async def serve(socket: WebSocket, extension: ExtensionName, request: SocketRequest) -> None:
     """Carry a WebSocket to a route of an extension, from before its acceptance to its end."""
-    services, tenant = services_of(socket), identity_of(socket).tenant
     remarks = remarks_of(socket.scope)
     remarks.extension = extension
-    sockets = cast("PackSockets", socket.app.state.pack_sockets)
-    carrier = _Carrier(socket, sockets, services, tenant, extension)
+    carrier = _Carrier(socket, extension)
     end: SocketClosed | None = None
-    try:
-        services.audit.check()
-        with sockets.place(services, tenant):
-            async with services.engine.open_socket(tenant, extension, request) as theirs:
-                if await carrier.accept(theirs.protocol):
-                    end = await carrier.carry(theirs)
-                else:
-                    theirs.leave(SocketClosed(_LOST))
-    except RingfenceError as error:
-        log.warning("a WebSocket of extension %s failed: %s", extension, error)
+    failure: RingfenceError | None = None
+    await socket.receive()  # its "connect"
+    async with anyio.create_task_group() as group:
+        group.start_soon(carrier.give_up_if_it_leaves, group.cancel_scope)
+        try:
+            end = await carrier.run(request)
+        except RingfenceError as error:
+            failure = error
+        group.cancel_scope.cancel()
+    if carrier.spoke_early:
+        failure = BodyError(
+            "something was sent before the WebSocket was accepted", hint="wait for the answer"
+        )
+    if failure is not None:
+        log.warning("a WebSocket of extension %s failed: %s", extension, failure)
         if carrier.is_accepted:
-            end = _failure(error)
+            end = _failure(failure)
         else:
-            remarks.error = error
-            await refuse(socket, error)
+            remarks.error = failure
+            await refuse(socket, failure)
     if end is not None:
         await _close(socket, end)
 
@@ -154,26 +158,41 @@ async def refuse(socket: WebSocket, error: RingfenceError) -> None:
 class _Carrier:
     """One WebSocket between its two ends."""
 
-    def __init__(
-        self,
-        socket: WebSocket,
-        sockets: PackSockets,
-        services: Services,
-        tenant: TenantId,
-        extension: ExtensionName,
-    ) -> None:
+    def __init__(self, socket: WebSocket, extension: ExtensionName) -> None:
         self._socket = socket
-        self._sockets = sockets
-        self._services = services
-        self._tenant = tenant
         self._extension = extension
+        self._tenant = identity_of(socket).tenant
+        self._services = services_of(socket)
+        self._sockets = cast("PackSockets", socket.app.state.pack_sockets)
         self._end: _End | None = None
+        self._waiting = anyio.CancelScope()
+        self._no_longer_waiting = anyio.Event()
         self.is_accepted = False
+        self.spoke_early = False
 
-    async def accept(self, protocol: str | None) -> bool:
+    async def run(self, request: SocketRequest) -> SocketClosed | None:
+        """From the route's acceptance to the end; what to tell the client, None when it has left."""
+        self._services.audit.check()
+        with self._sockets.place(self._services, self._tenant):
+            opened = self._services.engine.open_socket(self._tenant, self._extension, request)
+            async with opened as theirs:
+                if await self._accept(theirs.protocol):
+                    return await self._carry(theirs)
+                theirs.leave(SocketClosed(_LOST))
+                return None
+
+    async def give_up_if_it_leaves(self, all_of_it: anyio.CancelScope) -> None:
+        """Until it is accepted: a client that leaves, or speaks too early, is waited for no longer."""
+        with self._waiting:
+            self.spoke_early = (await self._socket.receive())["type"] != "websocket.disconnect"
+            all_of_it.cancel()
+        self._no_longer_waiting.set()
+
+    async def _accept(self, protocol: str | None) -> bool:
         """Complete the client's handshake; False when it has left meanwhile."""
+        self._waiting.cancel()
+        await self._no_longer_waiting.wait()
         try:
-            await self._socket.receive()  # its "connect"
             await self._socket.send(
                 {
                     "type": "websocket.accept",
@@ -192,8 +211,8 @@ class _Carrier:
         remarks.is_route = False
         return True
 
-    async def carry(self, theirs: PackSocket) -> SocketClosed | None:
-        """Pass messages on until one side ends; what to tell the client, None when it has left."""
+    async def _carry(self, theirs: PackSocket) -> SocketClosed | None:
+        """Pass messages on until one side ends."""
         async with anyio.create_task_group() as group:
 
             async def run(part: Callable[[PackSocket], Awaitable[_End]]) -> None:

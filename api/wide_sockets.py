@@ -20,6 +20,13 @@ class WideSocketProtocol(WebSocketsSansIOProtocol):
 
     _is_wide = False
 
+    def handle_parser_exception(self) -> None:
+        """Hang up; before the handshake there is no close frame to send, which uvicorn takes for granted."""
+        if self.conn.close_sent is None:
+            self.transport.close()
+        else:
+            super().handle_parser_exception()
+
     async def send(self, message: Any) -> None:
         """Send, and wait for the client where the route asked for that."""
         most = message.get(WIDE) if message["type"] == "websocket.accept" else None

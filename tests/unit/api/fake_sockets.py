@@ -68,6 +68,9 @@ class FakeSockets:
         self.asked: list[tuple[TenantId, ExtensionName, SocketRequest]] = []
         self.sockets: list[FakePackSocket] = []
         self.refusal: BaseException | None = None
+        self.door = anyio.Event()
+        """Set: sockets are opened at once. Else they wait for it."""
+        self.door.set()
         self.protocol: str | None = None
 
     @asynccontextmanager
@@ -75,6 +78,7 @@ class FakeSockets:
         self, tenant: TenantId, extension: ExtensionName, request: SocketRequest
     ) -> AsyncIterator[FakePackSocket]:
         self.asked.append((tenant, extension, request))
+        await self.door.wait()
         if self.refusal is not None:
             raise self.refusal
         socket = FakePackSocket(self.protocol)

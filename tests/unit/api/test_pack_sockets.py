@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -285,23 +286,71 @@ async def test_a_message_without_an_end_is_cut_off_at_the_limit(url: str, blur: 
     assert blur.sockets[0].heard == []
 
 
+HANDSHAKE = (
+    b"GET /blur/live HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+@asynccontextmanager
+async def raw(url: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection that has asked for a WebSocket and does as a test pleases."""
+    host, port = url.removeprefix("ws://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port), limit=1024)
+    try:
+        writer.write(HANDSHAKE)
+        yield reader, writer
+    finally:
+        writer.close()
+
+
 async def test_a_client_that_does_not_read_is_dropped(
     url: str, blur: FakeSockets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pack_sockets, "SEND_S", 0.2)
-    host, port = url.removeprefix("ws://").split(":")
-    reader, writer = await asyncio.open_connection(host, int(port), limit=1024)
-    writer.write(
-        b"GET /blur/live HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-    )
-    assert b"101" in await reader.readline()
+    async with raw(url) as (reader, _):
+        assert b"101" in await reader.readline()
+        blur.sockets[0].say(b"x" * 16_000_000)  # one is enough: nothing is left lying in the server
+        assert await left(blur.sockets[0]) == SocketClosed(1006)
+
+
+async def test_a_client_that_leaves_before_it_is_accepted_is_not_waited_for(
+    url: str, blur: FakeSockets, app: FastAPI
+) -> None:
+    blur.door = anyio.Event()
+    async with raw(url):
+        await opening(blur)
+    await given_up(app)
+    blur.door.set()
+    async with opened(url):
+        assert len(blur.sockets) == 1  # the first was never opened
+
+
+async def opening(blur: FakeSockets) -> None:
     with anyio.fail_after(10):
-        while not blur.sockets:  # noqa: ASYNC110 - the fake has no event for it
+        while not blur.asked:  # noqa: ASYNC110 - the fake has no event for it
             await anyio.sleep(0.01)
-    blur.sockets[0].say(b"x" * 16_000_000)  # one is enough: nothing is left lying in the server
-    assert await left(blur.sockets[0]) == SocketClosed(1006)
-    writer.close()
+
+
+async def given_up(app: FastAPI) -> None:
+    with anyio.fail_after(10):
+        while app.state.connections.open_of(TenantId("local")):  # noqa: ASYNC110 - nothing says so
+            await anyio.sleep(0.01)
+
+
+async def test_before_it_is_accepted_a_client_may_send_little_and_had_better_not(
+    url: str, blur: FakeSockets, app: FastAPI
+) -> None:
+    blur.door = anyio.Event()
+    for size, answer in ((10, b"HTTP/1.1 400"), (100_000, b"")):
+        async with raw(url) as (reader, writer):
+            await opening(blur)
+            writer.write(b"\x82\xff" + size.to_bytes(8, "big") + bytes(4) + bytes(size))
+            await given_up(app)
+            with contextlib.suppress(ConnectionResetError):
+                assert (await reader.read(12)) == answer
+        blur.asked.clear()
+    assert blur.sockets == []
 
 
 async def test_a_tenant_has_so_many_sockets_and_no_more_with_its_others(
