@@ -26,9 +26,8 @@ from api.v2.jobs import Jobs
 from api.wide_sockets import WideSocketProtocol
 from policies import RingfenceError
 
-_WEBSOCKET_MESSAGE = (
-    64 * 1024
-)  # a client's feature flags are small; routes of packs ask for more (wide_sockets.py)
+# A client's feature flags are small; routes of packs ask for more (wide_sockets.py).
+_WEBSOCKET_MESSAGE = 64 * 1024
 _OPEN_FILES_MOST = 1024 * 1024  # where there is no hard limit
 
 

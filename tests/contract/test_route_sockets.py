@@ -13,6 +13,7 @@ import pytest
 from runtime import wire
 from sandbox import (
     EndedError,
+    HttpRequest,
     PackSocket,
     QuotaError,
     RouteBusyError,
@@ -246,6 +247,28 @@ async def test_a_client_that_sends_faster_than_the_handler_reads_has_to_wait(
             await pour(socket)
         assert sent < 20
     assert session.is_alive
+
+
+async def test_routes_that_come_later_are_served_beside_the_sockets_that_are_open(session: Session) -> None:
+    async def late() -> bytes:
+        async with session.http(HttpRequest("GET", "/rf/late", ()), _nothing()) as response:
+            return b"".join([piece async for piece in response.body])
+
+    with anyio.fail_after(30):
+        assert await late() == b"everything"
+        async with opened(session) as before:
+            await greeting(before)
+            assert await asked(before, "late") == "registered"
+            assert b"hello" in await late()
+            assert await asked(before, "still here") == "STILL HERE"
+            async with opened(session) as after:
+                await greeting(after)
+                assert await asked(after, "new here") == "NEW HERE"
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    return
+    yield b""
 
 
 async def test_a_sandbox_that_dies_ends_its_sockets_with_the_reason(at: World) -> None:

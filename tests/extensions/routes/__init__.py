@@ -83,6 +83,9 @@ async def socket(request):
         elif message.data == "sleep":
             tell("asleep")
             await waiting.wait()
+        elif message.data == "late":
+            routes.get("/rf/late")(hello)
+            await ws.send_str("registered")
         elif message.data == "ask":
             await ws.send_str("which?")
             await ws.send_json({"json": await ws.receive_json(), "text": await ws.receive_str()})
