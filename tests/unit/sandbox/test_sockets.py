@@ -31,7 +31,6 @@ from tests.contract.kit import World, world
 
 pytestmark = pytest.mark.anyio
 ASK = SocketRequest("/x?y=1", (("accept", "*/*"),), ("one", "two"))
-POLICY = {"pack": "timeouts: {call: 1s, grace: 250ms}\n"}
 OPENED = {"status": 101, "protocol": None}
 
 
@@ -65,11 +64,12 @@ def saying(*answers: Any) -> Callable[[Any], Any]:
 
 
 @asynccontextmanager
-async def at(tmp_path: Path, script: Script) -> AsyncIterator[Session]:
+async def at(tmp_path: Path, script: Script, *, call: str = "60s") -> AsyncIterator[Session]:
     made: World
-    async with world(tmp_path, lambda places, _: FakeLauncher(places, script), policies=POLICY) as made:
+    policies = {"pack": f"timeouts: {{call: {call}, grace: 250ms}}\n"}
+    async with world(tmp_path, lambda places, _: FakeLauncher(places, script), policies=policies) as made:
         made.shelf.write("pack", "")
-        with anyio.fail_after(20):
+        with anyio.fail_after(50):
             yield await made.session("pack")
 
 
@@ -196,12 +196,12 @@ async def test_a_message_without_end_stops_at_the_size_that_it_announced(tmp_pat
     def receive(_: Any) -> dict[str, Any]:
         nonlocal asked
         asked += 1
-        return piece(b"x" * wire.HTTP_PIECE, wire.SOCKET_FROM_PACK, more=True)
+        return piece(b"x" * wire.HTTP_PIECE, 4 * wire.HTTP_PIECE, more=True)
 
     async with at(tmp_path, serving(receive=receive)) as session:
         with pytest.raises(ProtocolViolationError, match="do not make up its size"):
             await first(session)
-        assert asked == wire.SOCKET_FROM_PACK // wire.HTTP_PIECE
+        assert asked == 4
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ async def test_a_worker_that_never_opens_costs_its_time_and_counts_until_it_answ
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sockets_module, "MAX_SOCKETS", 1)
-    async with at(tmp_path, serving(open=lambda _params: None)) as session:
+    async with at(tmp_path, serving(open=lambda _params: None), call="1s") as session:
         with pytest.raises(RouteTimeoutError, match="WebSocket '/x' of extension 'pack'"):
             await first(session)
         assert session.is_alive
@@ -273,7 +273,7 @@ async def test_a_worker_that_leaves_a_large_message_unfinished_holds_up_nobody_f
 ) -> None:
     monkeypatch.setattr(sockets_module, "LARGE_AT_ONCE", 1)
     begun = piece(b"x", 9, more=True)
-    async with at(tmp_path, serving(receive=saying(begun, None, begun, None))) as session:
+    async with at(tmp_path, serving(receive=saying(begun, None, begun, None)), call="1s") as session:
         for _ in range(2):  # the second finds the place for a large message free again
             with pytest.raises(RouteTimeoutError, match="did not answer in time"):
                 await first(session)
