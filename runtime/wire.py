@@ -65,6 +65,7 @@ STATE_GET: Final = "state/get"
 STATE_SET: Final = "state/set"
 STATE_DELETE: Final = "state/delete"
 RESOURCE_GET: Final = "resource/get"
+SEEN: Final = "watch/seen"  # notification, from a watched worker only
 
 HOST_METHODS: Final = frozenset(
     {
@@ -98,6 +99,7 @@ WORKER_METHODS: Final = frozenset(
         STATE_SET,
         STATE_DELETE,
         RESOURCE_GET,
+        SEEN,
     }
 )
 

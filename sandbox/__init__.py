@@ -69,6 +69,7 @@ from sandbox.errors import (
     RuntimeRefusedError,
     SandboxError,
     StartError,
+    WatchedError,
 )
 from sandbox.extension_source import ExtensionFiles, ExtensionSource
 from sandbox.inventory import Inventory
@@ -88,6 +89,7 @@ from sandbox.rates import Allowance
 from sandbox.shares import Share
 from sandbox.tensors import TensorStore
 from sandbox.trees import tree_stamp
+from sandbox.watching import Watch
 
 __all__ = [
     "BILL_MEDIA_TYPE",
@@ -171,6 +173,8 @@ __all__ = [
     "Value",
     "Vault",
     "Verdict",
+    "Watch",
+    "WatchedError",
     "cursor_text",
     "denial",
     "launcher_child",
