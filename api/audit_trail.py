@@ -46,6 +46,7 @@ _CHANGES: Final = tuple(
         ("POST", rf"{_V1}/extensions", "extension added"),
         ("DELETE", rf"{_V1}/extensions/(?P<name>[^/]+)", "extension removed"),
         ("POST", rf"{_V1}/extensions/(?P<name>[^/]+)/reload", "extension reloaded"),
+        ("POST", rf"{_V1}/policies/(?P<name>[^/]+)/learn", "extension watched to learn its policy"),
         ("DELETE", rf"{_V1}/sandboxes/(?P<name>[^/]+)", "sandbox stopped"),
         ("POST", rf"{_V1}/tokens", "token made"),
         ("DELETE", rf"{_V1}/tokens/(?P<name>[^/]+)", "token revoked"),

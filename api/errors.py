@@ -86,6 +86,8 @@ STATUS_BY_CODE: dict[str, int] = {
     "extension-unknown": 404,
     "sandbox-unknown": 404,
     "extension-exists": 409,
+    "already_watched": 409,
+    "nothing-to-learn": 409,
     "policy-reserved": 403,
     "routes-off": 403,
     "audit-unavailable": 503,

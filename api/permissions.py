@@ -135,6 +135,7 @@ NEEDS: dict[str, dict[str, Need]] = {
     "/ringfence/v1/licences": {"GET": _N.KNOWN},
     # -- the operator's
     "/ringfence/v1/policies/check": {"POST": _N.OPERATOR},
+    "/ringfence/v1/policies/{extension}/learn": {"POST": _N.OPERATOR},
     "/ringfence/v1/doctor": {"GET": _N.OPERATOR},
     "/ringfence/v1/tenants": {"GET": _N.OPERATOR, "POST": _N.OPERATOR},
     "/ringfence/v1/tenants/{name}": {"DELETE": _N.OPERATOR},

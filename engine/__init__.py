@@ -37,6 +37,7 @@ from engine.extensions import (
     PackFiles,
     parse_source,
 )
+from engine.learning import Learner, Lesson, NothingToLearnError, Trial
 from engine.media import Media, MediaBusyError, MediaRefusedError, PreviewWish
 from engine.node_state import NodeStateStore, StateLimits
 from engine.prompt import PromptLimits, PromptRequest, Submitted
@@ -94,6 +95,8 @@ __all__ = [
     "FileRef",
     "GitSource",
     "KeyReusedError",
+    "Learner",
+    "Lesson",
     "Maxima",
     "Media",
     "MediaBusyError",
@@ -106,6 +109,7 @@ __all__ = [
     "NodeStateStore",
     "NodeType",
     "NodeTypes",
+    "NothingToLearnError",
     "Origin",
     "PackFiles",
     "PreviewWish",
@@ -139,6 +143,7 @@ __all__ = [
     "TokenError",
     "TokenExistsError",
     "TokenUnknownError",
+    "Trial",
     "Verified",
     "check_source",
     "hash_secret",

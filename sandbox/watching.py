@@ -165,6 +165,10 @@ class Watch:
         reached.down += attempt.down
         reached.secrets.update(filter(None, attempt.secret.split(", ")))
 
+    def crossed(self, text: str) -> None:
+        """A live object would have had to leave its sandbox, as the engine says."""
+        _count(self.seen.crossings, safe_text(text, _TEXT))
+
     def route_called(self) -> None:
         """Somebody asked one of its routes."""
         self.seen.route_calls += 1
