@@ -81,6 +81,8 @@ class Lesson:
     extension: ExtensionName
     policy: LearnedPolicy
     outcomes: tuple[Outcome, ...]
+    has_run: bool
+    """Whether it could be loaded at all."""
     is_whole: bool
     """False when the time was up before every prompt had run."""
 
@@ -131,7 +133,7 @@ class Learner:
         policy = await anyio.to_thread.run_sync(
             lambda: learned_policy(self._policies, extension, tenant, seen, now)
         )
-        return Lesson(extension, policy, tuple(outcomes), not limit.cancelled_caught)
+        return Lesson(extension, policy, tuple(outcomes), not seen.failed_import, not limit.cancelled_caught)
 
     async def _run_all(
         self,
@@ -148,7 +150,8 @@ class Learner:
         try:
             await engine.sandboxes.acquire(tenant, extension)
         except RingfenceError as error:
-            outcomes.append(Outcome("its import", "failed", safe_text(error.message, _TEXT)))
+            watch.seen.failed_import = safe_text(error.message, _TEXT)
+            outcomes.append(Outcome("its import", "failed", watch.seen.failed_import))
             return
         await engine.sandboxes.observe(watch)
         chosen = list(trials)

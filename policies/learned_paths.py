@@ -40,7 +40,9 @@ def learned_paths(seen: Observed, now: EffectivePolicy, most: int) -> Iterator[L
             items.append(Item(_text(entry, "rw"), f"written to {once(wrote)}", Basis.CLAIMED))
         elif read or wrote:
             items.append(Item(_text(entry, "ro"), f"read {once(read or wrote)}", Basis.CLAIMED))
-        elif not seen.claims.has_spoken and entry.access == "ro":
+        elif seen.failed_import:
+            items.append(Item(_text(entry, entry.access), "kept as it was: its import failed", Basis.KEPT))
+        elif not seen.claims.has_spoken:
             items.append(Item(_text(entry, "ro"), "kept: whether it was read is not known", Basis.KEPT))
         else:
             items.append(Item(_text(entry, entry.access), _UNWANTED, Basis.CLAIMED, is_wish=True))

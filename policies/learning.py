@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -24,6 +25,7 @@ from policies.model import EffectivePolicy
 from policies.observed import Observed
 
 _MIB: Final = 1024 * 1024
+_VARIABLE: Final = re.compile(r"[A-Z][A-Z0-9_]{0,63}\Z")  # it becomes a key, which nothing quotes
 _WISHES: Final = 20
 """Of one kind; more are counted."""
 
@@ -40,6 +42,8 @@ class _Rule:
     basis: Basis
     seen: Callable[[Observed], float]
     saying: Callable[[Observed], str]
+    extra: int = 0
+    """On top, whatever the figure."""
 
 
 _RULES: Final[tuple[_Rule, ...]] = (
@@ -61,10 +65,11 @@ _RULES: Final[tuple[_Rule, ...]] = (
         "scratch", 1.5, 4 * _MIB, 4 * _MIB, Basis.CLAIMED,
         lambda seen: seen.claims.scratch,
         lambda seen: f"{size(seen.claims.scratch)} in the throwaway tree, the copy of the pack included",
+        16 * _MIB,  # the worker copies the pack only where that leaves room (runtime/throwaway.py)
     ),
     _Rule(
         "nofile", 2, 64, 32, Basis.CLAIMED,
-        lambda seen: seen.claims.nofile, lambda seen: f"{seen.claims.nofile} files open in the worker",
+        lambda seen: seen.claims.nofile, lambda seen: f"{counted(seen.claims.nofile, 'file')} open in the worker",
     ),
     _Rule(
         "shared_memory", 1.25, _MIB, _MIB, Basis.MEASURED,
@@ -76,7 +81,7 @@ _RULES: Final[tuple[_Rule, ...]] = (
     ),
     _Rule(
         "disk_files", 2, 16, 4, Basis.MEASURED,
-        lambda seen: seen.disk_files, lambda seen: f"{seen.disk_files} files added in one call",
+        lambda seen: seen.disk_files, lambda seen: f"{counted(seen.disk_files, 'file')} added in one call",
     ),
     _Rule(
         "timeouts.import", 4, 30, 10, Basis.MEASURED,
@@ -92,11 +97,11 @@ _RULES: Final[tuple[_Rule, ...]] = (
     ),
     _Rule(
         "limits.outputs", 2, 16, 8, Basis.MEASURED,
-        lambda seen: seen.outputs, lambda seen: f"{seen.outputs} values of one call",
+        lambda seen: seen.outputs, lambda seen: f"{counted(seen.outputs, 'value')} of one call",
     ),
     _Rule(
         "limits.log_rate", 2, 20, 10, Basis.MEASURED,
-        lambda seen: seen.log_rate, lambda seen: f"{seen.log_rate} lines in a second",
+        lambda seen: seen.log_rate, lambda seen: f"{counted(seen.log_rate, 'line')} in a second",
     ),
     _Rule(
         "limits.log_bytes", 2, 65_536, 65_536, Basis.MEASURED,
@@ -104,7 +109,7 @@ _RULES: Final[tuple[_Rule, ...]] = (
     ),
     _Rule(
         "limits.expansion_nodes", 2, 1, 1, Basis.MEASURED,
-        lambda seen: seen.expansion_nodes, lambda seen: f"{seen.expansion_nodes} nodes of one call",
+        lambda seen: seen.expansion_nodes, lambda seen: f"{counted(seen.expansion_nodes, 'node')} of one call",
     ),
     _Rule(
         "limits.expansion_depth", 2, 1, 1, Basis.MEASURED,
@@ -136,9 +141,12 @@ def learn(seen: Observed, now: EffectivePolicy) -> Learned:
             lines.append(_raise(rule.key, seen.met[rule.key], now))
         if rule.key == "memory":
             lines.append(_cpus(seen, now))
-    lines += _network(seen, now)
+    if seen.failed_import:
+        lines += _grants_as_now(now)
+        lines += (line for line in (*_network(seen, now), *_switches(seen, now)) if line.is_wish)
+    else:
+        lines += (*_network(seen, now), *_switches(seen, now))
     lines += learned_paths(seen, now, _WISHES)
-    lines += _switches(seen, now)
     lines += _variables(seen)
     lines += _kept(now, {line.key for line in lines if not line.is_wish})
     learned.notes += _notes(seen, now)
@@ -148,18 +156,22 @@ def learn(seen: Observed, now: EffectivePolicy) -> Learned:
 def _limit(rule: _Rule, seen: Observed, now: EffectivePolicy) -> Line:
     figure, most = rule.seen(seen), _value(now, rule.key)
     least = 64 if rule.key == "pids" and now.isolation == "gvisor" else rule.least
+    if rule.key in seen.met:
+        return _as_now(rule.key, now, f"met the limit: {seen.met[rule.key]}", Basis.MEASURED)
+    if seen.failed_import:
+        return _as_now(rule.key, now, "kept as it was: its import failed")
     if rule.basis is Basis.CLAIMED and not seen.claims.has_spoken:
         return _as_now(rule.key, now, "not observed: the sandbox said nothing of it")
     if not figure and rule.key in ("memory", "pids"):
         return _as_now(rule.key, now, "not observed: the counters of the kernel cannot be read here")
-    if rule.key in seen.met:
-        return _as_now(rule.key, now, f"met the limit: {seen.met[rule.key]}", Basis.MEASURED)
-    wanted = max(least, math.ceil(figure * rule.factor / rule.step) * rule.step)
+    wanted = max(least, math.ceil((figure * rule.factor + rule.extra) / rule.step) * rule.step)
     value = min(wanted, most)
     if value < wanted:
         how = "no room above it under today's limit"
     elif value == least:
         how = "the least that is suggested"
+    elif rule.extra:
+        how = f"times {rule.factor:g} and {size(rule.extra)}, rounded up"
     else:
         how = f"times {rule.factor:g}, rounded up"
     return Line(rule.key, (Item(written(value, rule.key), f"{rule.saying(seen)}; {how}", rule.basis),))
@@ -173,6 +185,8 @@ def _raise(key: str, text: str, now: EffectivePolicy) -> Line:
 
 
 def _cpus(seen: Observed, now: EffectivePolicy) -> Line:
+    if seen.failed_import:
+        return _as_now("cpus", now, "kept as it was: its import failed")
     if not seen.cpus:
         return _as_now("cpus", now, "not observed: the counters of the kernel cannot be read here")
     value = min(now.cpus, max(0.25, math.ceil(seen.cpus * 4) / 4))
@@ -226,6 +240,18 @@ def _network(seen: Observed, now: EffectivePolicy) -> Iterator[Line]:
             yield Line("secrets", (Item("[]", f"not used: {', '.join(gone)}", Basis.MEASURED),))
 
 
+def _grants_as_now(now: EffectivePolicy) -> Iterator[Line]:
+    said = "kept as it was: its import failed"
+    if now.network:
+        items = tuple(Item(_quoted(target), said, Basis.KEPT) for target in now.network.allow)
+        yield Line("network", items, within="allow")
+    if now.secrets:
+        secrets = (_mapping(secret.model_dump()) for secret in now.secrets)
+        yield Line("secrets", tuple(Item(text, said, Basis.KEPT) for text in secrets))
+    for key in ("routes", "web_files"):
+        yield _as_now(key, now, said)
+
+
 def _allows(entry: Any, target: str) -> bool:
     host, _, port = target.rpartition(":")
     return port.isdecimal() and bool(entry.allows(host.removeprefix("[").removesuffix("]"), int(port)))
@@ -253,6 +279,7 @@ def _variables(seen: Observed) -> Iterator[Line]:
     items = tuple(
         Item(f'{name}: ""', _looked_for(name, count), Basis.CLAIMED)
         for name, count in seen.claims.variables.most_common(_WISHES)
+        if _VARIABLE.match(name)
     )
     if items:
         yield Line("environment", items, is_wish=True)
@@ -286,7 +313,9 @@ def _own(now: EffectivePolicy) -> Mapping[str, None]:
 
 
 def _notes(seen: Observed, now: EffectivePolicy) -> Iterator[str]:
-    if not seen.calls:
+    if seen.failed_import:
+        yield f"its import failed, so nothing is taken away: {seen.failed_import}"
+    elif not seen.calls:
         yield "no node ran: only its import was seen. Give prompts (--prompt FILE) or --nodes"
     for text, count in seen.crossings.most_common(_WISHES):
         yield f"a sandbox group is needed ({once(count)}): {text}"
@@ -298,6 +327,8 @@ def _notes(seen: Observed, now: EffectivePolicy) -> Iterator[str]:
         yield f"{seen.claims.left_out} more claims were left out"
     if now.group:
         yield f"it shares its sandbox with the group '{now.group}': all figures are of all its members"
+    if seen.calls:
+        yield "all figures are of this run: larger inputs need more than smaller ones"
     yield "system calls that the seccomp profile refuses are not seen: the kernel answers EPERM and tells nobody"
     yield "files that native code or a child process opens are not seen, unless it writes"
 

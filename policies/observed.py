@@ -96,4 +96,6 @@ class Observed:
     """Limits that ended a sandbox or refused something, by key, with the error's text."""
     crossings: Counter[str] = field(default_factory=Counter)
     """Live objects that would have had to leave their sandbox, as the engine said it."""
+    failed_import: str = ""
+    """Why it could not even be loaded: nothing that it needs was seen."""
     claims: Claims = field(default_factory=Claims)

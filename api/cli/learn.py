@@ -50,20 +50,21 @@ def learn(
     """Run an extension in a watched sandbox and print the smallest policy that its run needed.
 
     Its walls stay as they are meanwhile, and what is printed never allows more than its policy of today: what it met or
-    asked for beyond that is printed as comments. Exit status 1 when the time was up before everything had run.
+    asked for beyond that is printed as comments. Exit status 1 when
+    its import failed, or the time was up before everything had run.
     """
     wanted = [{"name": Path(name).name, "body": read_prompt(name)} for name in prompts or ()]
     target = server(url, token, tenant)
     directory = _directory(target, policies) if write else None
     answer = _ask(target, extension, {"prompts": wanted, "nodes": nodes, "limit_s": limit_s})
-    if directory is not None:
+    if directory is not None and answer["has_run"]:
         answer["file"] = str(_write(directory, answer))
     if as_json:
         print_json(answer)
     else:
         print(shown(answer["policy"], 256 * 1024, newlines=True), end="")
         _say(answer)
-    return Status.OK if answer["is_whole"] else Status.FAILED
+    return Status.OK if answer["is_whole"] and answer["has_run"] else Status.FAILED
 
 
 def _ask(target: Server, extension: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -92,6 +93,8 @@ def _say(answer: dict[str, Any]) -> None:
     note(
         f"learned of {', '.join(f'{count} {state}' for state, count in counts.items() if count) or 'its import alone'}"
     )
+    if not answer["has_run"]:
+        note("its import failed, so that nothing was learned; nothing is written")
     if not answer["is_whole"]:
         note("the time was up before everything had run: more of it may be needed (--limit)")
     if "file" in answer:

@@ -114,6 +114,7 @@ def _shown(lesson: Lesson, tenant: TenantId) -> dict[str, Any]:
         "extension": lesson.extension,
         "tenant": tenant,
         "policy": learned.text,
+        "has_run": lesson.has_run,
         "is_whole": lesson.is_whole,
         "runs": [dataclasses.asdict(outcome) for outcome in lesson.outcomes],
         "notes": list(learned.notes),
