@@ -39,7 +39,8 @@ def learned_paths(seen: Observed, now: EffectivePolicy, most: int) -> Iterator[L
         elif entry.access == "rw" and wrote:
             items.append(Item(_text(entry, "rw"), f"written to {once(wrote)}", Basis.CLAIMED))
         elif read or wrote:
-            items.append(Item(_text(entry, "ro"), f"read {once(read or wrote)}", Basis.CLAIMED))
+            tried = f"; it wanted to write there too, {once(wrote)}" if wrote else ""
+            items.append(Item(_text(entry, "ro"), f"read {once(read or wrote)}{tried}", Basis.CLAIMED))
         elif seen.failed_import:
             items.append(Item(_text(entry, entry.access), "kept as it was: its import failed", Basis.KEPT))
         elif not seen.claims.has_spoken:

@@ -393,13 +393,13 @@ class SandboxManager:
         self._places_changed.set()
         self._places_changed = anyio.Event()
 
-    async def _retire(self, tenancy: _Tenancy) -> None:
-        """End a sandbox whose policy or code is no longer the current one, once its calls are done."""
+    async def _retire(self, tenancy: _Tenancy, why: str = "its code or policy has changed") -> None:
+        """End a sandbox that is no longer the current one, once its calls are done."""
         sandbox = tenancy.sandbox
         if self._current.get(tenancy.key) is tenancy:
             del self._current[tenancy.key]
         await sandbox.quiet()
-        reason = failure.stopped(sandbox.names, "its code or policy has changed")
+        reason = failure.stopped(sandbox.names, why)
         sandbox.end(reason, deliberate=True)
 
     # -- watching ----------------------------------------------------------------------------------------------------
@@ -423,14 +423,14 @@ class SandboxManager:
         watch = self._watches[unit] = Watch(tenant, [files.name for files in plan.files])
         try:
             for tenancy in self._of(unit):
-                self._group.start_soon(self._retire, tenancy)
+                self._group.start_soon(self._retire, tenancy, "a watched one takes its place")
             await anyio.lowlevel.checkpoint()
             yield watch
         finally:
             del self._watches[unit]
             watched = self._of(unit)
             for tenancy in watched:
-                self._group.start_soon(self._retire, tenancy)
+                self._group.start_soon(self._retire, tenancy, "the watch over it has ended")
             with anyio.move_on_after(
                 _SHUTDOWN_S, shield=True
             ):  # longer only while somebody else's call runs in it
