@@ -115,6 +115,7 @@ NEEDS: dict[str, dict[str, Need]] = {
     "/ringfence/v1/extensions": {"GET": _N.READ, "POST": _N.ADMIN},
     "/ringfence/v1/extensions/{name}": {"DELETE": _N.ADMIN},
     "/ringfence/v1/extensions/{name}/reload": {"POST": _N.ADMIN},
+    "/ringfence/v1/extensions/{name}/update": {"POST": _N.ADMIN},
     "/ringfence/v1/extensions/{name}/sbom": {"GET": _N.READ},
     "/ringfence/v1/extensions/{name}/audit": {"GET": _N.READ},
     "/ringfence/v1/extensions/{name}/verify": {"POST": _N.ADMIN},

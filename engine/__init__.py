@@ -27,6 +27,8 @@ from engine.errors import (
     PromptInvalidError,
     QueueFullError,
 )
+from engine.extension_asks import ANYTHING, Consent, Difference
+from engine.extension_errors import UpdateAsksMoreError
 from engine.extension_pins import check_source, parse_pin
 from engine.extension_supply import Audit, Verified
 from engine.extensions import (
@@ -73,6 +75,7 @@ from engine.tokens import (
 
 __all__ = [
     "ALL_SCOPES",
+    "ANYTHING",
     "FIRST_TOKEN",
     "Asset",
     "AssetUnknownError",
@@ -80,9 +83,11 @@ __all__ = [
     "AssetsFullError",
     "Audit",
     "CacheMode",
+    "Consent",
     "Counts",
     "Database",
     "DatabaseError",
+    "Difference",
     "DuplicatePromptError",
     "Engine",
     "EngineClosedError",
@@ -144,6 +149,7 @@ __all__ = [
     "TokenExistsError",
     "TokenUnknownError",
     "Trial",
+    "UpdateAsksMoreError",
     "Verified",
     "check_source",
     "hash_secret",

@@ -26,7 +26,7 @@ from policies import (
     PolicyStore,
     RingfenceError,
     TenantId,
-    learned_policy,
+    learn_policy,
     safe_text,
 )
 
@@ -131,7 +131,7 @@ class Learner:
                 await self._engine.sandboxes.observe(watch)
         seen = watch.seen
         policy = await anyio.to_thread.run_sync(
-            lambda: learned_policy(self._policies, extension, tenant, seen, now)
+            lambda: learn_policy(self._policies, extension, tenant, seen, now)
         )
         return Lesson(extension, policy, tuple(outcomes), not seen.failed_import, not limit.cancelled_caught)
 

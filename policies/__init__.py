@@ -17,7 +17,7 @@ from policies.errors import (
 )
 from policies.explanation import Row, explain
 from policies.learned_paths import place_of
-from policies.learned_policy import LearnedPolicy, learned_policy
+from policies.learned_policy import LearnedPolicy, learn_policy
 from policies.learned_text import Basis
 from policies.model import EffectivePolicy, Source
 from policies.names import (
@@ -87,7 +87,7 @@ __all__ = [
     "explain",
     "format_bytes",
     "format_duration",
-    "learned_policy",
+    "learn_policy",
     "open_beneath",
     "own_folder",
     "parse_destination",

@@ -27,7 +27,7 @@ class LearnedPolicy:
     """What would hold with it."""
 
 
-def learned_policy(
+def learn_policy(
     store: PolicyStore, extension: ExtensionName, tenant: TenantId, seen: Observed, now: EffectivePolicy
 ) -> LearnedPolicy:
     """The smallest policy that a run needed, checked: valid, and no more than ``now``. Blocking: it reads files.

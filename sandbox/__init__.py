@@ -82,6 +82,7 @@ from sandbox.launcher.settings import LaunchSettings
 from sandbox.launcher.verbs import Launcher
 from sandbox.logbook import LogLine
 from sandbox.manager import ManagerLimits, SandboxInfo, SandboxManager, SandboxState
+from sandbox.manifests import Declared, read_declared
 from sandbox.node_state import MAX_STATE, MAX_STATE_NAMES, NodeStates, StateHolder
 from sandbox.pack_toml import parse_toml
 from sandbox.places import Places
@@ -112,6 +113,7 @@ __all__ = [
     "BuildSettings",
     "CallTimeoutError",
     "DatabaseFacts",
+    "Declared",
     "EgressLimits",
     "EgressOffice",
     "EndedError",
@@ -182,6 +184,7 @@ __all__ = [
     "make_bill",
     "parse_cursor",
     "parse_toml",
+    "read_declared",
     "read_kept",
     "refused_flag",
     "serve_builds",

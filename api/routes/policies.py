@@ -67,7 +67,7 @@ async def learn(extension: str, request: Request, services: Have, caller: Operat
     name = parse_extension_name(extension)
     wanted = await read_object(request)
     trials, with_nodes, limit_s = _trials(wanted.get("prompts")), wanted.get("nodes"), wanted.get("limit_s")
-    if with_nodes not in (None, True, False):
+    if not isinstance(with_nodes, bool | None):
         raise BodyError("nodes must be true or false")
     if limit_s is None:
         limit_s = _LEARN_S

@@ -7,7 +7,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from policies import EffectivePolicy, ExtensionName, LearnedPolicy, asks_more, learned_policy
+from policies import EffectivePolicy, ExtensionName, LearnedPolicy, asks_more, learn_policy
 from sandbox import EndedError, NodeRaisedError, ProtocolViolationError, QuotaError, WatchedError
 from tests.contract.kit import ANSWER, TENANT, World, call, ignore, in_docker, world
 
@@ -97,7 +97,7 @@ async def learn(at: World, name: str, *classes: str) -> LearnedPolicy:
             await at.manager.observe(watch)
     assert not at.manager.list(TENANT), "nothing that was watched is left"
     return await anyio.to_thread.run_sync(
-        lambda: learned_policy(at.policies.store, ExtensionName(name), TENANT, watch.seen, now)
+        lambda: learn_policy(at.policies.store, ExtensionName(name), TENANT, watch.seen, now)
     )
 
 

@@ -15,7 +15,7 @@ from policies import (
     PolicyStore,
     Reached,
     asks_more,
-    learned_policy,
+    learn_policy,
     parse_extension_name,
 )
 
@@ -53,7 +53,7 @@ def learned(tmp_path: Path, seen: Observed, policy: str = "", defaults: str = CE
         (tmp_path / "pack.yaml").write_text(policy)
     store = PolicyStore(tmp_path)
     now = store.effective(NAME)
-    found = learned_policy(store, NAME, LOCAL_TENANT, seen, now)
+    found = learn_policy(store, NAME, LOCAL_TENANT, seen, now)
     assert not asks_more(now, found.effective)
     return found
 
