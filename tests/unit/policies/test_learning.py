@@ -10,14 +10,19 @@ from hypothesis import strategies as st
 
 from policies import (
     LOCAL_TENANT,
+    Basis,
     LearnedPolicy,
     Observed,
+    PolicyError,
     PolicyStore,
     Reached,
     asks_more,
     learn_policy,
+    learned_policy,
     parse_extension_name,
 )
+from policies.learned_text import Item, Line
+from policies.learning import Learned
 
 NAME = parse_extension_name("pack")
 MIB = 2**20
@@ -186,3 +191,13 @@ def test_a_figure_that_nobody_could_read_changes_nothing(tmp_path: Path, key: st
     found = learned(tmp_path, Observed(calls=1))
     assert getattr(found.effective, key) == getattr(PolicyStore(tmp_path).effective(NAME), key)
     assert "not observed" in line(found, f"{key}:")
+
+
+def test_a_learned_policy_that_would_allow_more_is_refused_whoever_made_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = PolicyStore(tmp_path)
+    more = Learned([Line("memory", (Item("3GiB", "a mistake", Basis.MEASURED),))])
+    monkeypatch.setattr(learned_policy, "learn", lambda *_: more)
+    with pytest.raises(PolicyError, match="would allow more than today's policy does: memory: 2GiB -> 3GiB"):
+        learn_policy(store, NAME, LOCAL_TENANT, Observed(), store.effective(NAME))
