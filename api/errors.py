@@ -35,6 +35,7 @@ from engine import (
     TokenError,
     TokenExistsError,
     TokenUnknownError,
+    UpdateAsksMoreError,
 )
 from policies import NameInvalidError, PathEscapeError, PolicyError, RingfenceError, safe_text
 
@@ -87,6 +88,9 @@ STATUS_BY_CODE: dict[str, int] = {
     "extension-unknown": 404,
     "sandbox-unknown": 404,
     "extension-exists": 409,
+    "already_watched": 409,
+    "nothing-to-learn": 409,
+    "update-asks-more": 409,
     "policy-reserved": 403,
     "routes-off": 403,
     "audit-unavailable": 503,
@@ -136,7 +140,8 @@ def status_of(error: RingfenceError) -> int:
 def error_body(error: RingfenceError) -> dict[str, Any]:
     """An error in the shape of ``/ringfence/v1``, which NDJSON streams use too."""
     where = {"file": error.file, "line": error.line} if isinstance(error, PolicyError) and error.file else {}
-    return {"error": {"code": error.code, "message": error.message, "hint": error.hint, **where}}
+    asked = {"more": error.more, "consent": error.key} if isinstance(error, UpdateAsksMoreError) else {}
+    return {"error": {"code": error.code, "message": error.message, "hint": error.hint, **where, **asked}}
 
 
 def comfy_error(

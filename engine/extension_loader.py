@@ -320,6 +320,17 @@ class Loader:
         await anyio.to_thread.run_sync(write_descriptions, entry.directory, _description_key(entry), loaded)
         self._shelf.changed(entry.tenant)
 
+    async def stored(self, entry: Entry) -> LoadedExtension | None:
+        """What its worker said of it when it was described last, as kept on disk."""
+        return await anyio.to_thread.run_sync(read_descriptions, entry.directory, _description_key(entry))
+
+    async def store_again(self, entry: Entry, loaded: LoadedExtension | None) -> None:
+        """Keep that instead of what was said of a version that did not take its place."""
+        if loaded is not None:
+            await anyio.to_thread.run_sync(
+                write_descriptions, entry.directory, _description_key(entry), loaded
+            )
+
     # -- core --------------------------------------------------------------------------------------------------
 
     async def ensure_core(self, tenant: TenantId) -> None:

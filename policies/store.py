@@ -115,6 +115,13 @@ class PolicyStore:
             self._merged(None, defaults, parse_tenant_id(name))
         return self._merged(None, defaults, tenant)
 
+    def check_text(self, text: str, name: str, tenant: TenantId = LOCAL_TENANT) -> EffectivePolicy:
+        """As ``check``, of an extension's policy that is in no file; errors call it ``name``.
+
+        Raises: PolicyError and its kinds.
+        """
+        return self._merged(load_policy(text.encode(), name), self._defaults(), tenant)
+
     def adopt(self, extension: ExtensionName, file: Path, tenant: TenantId = LOCAL_TENANT) -> EffectivePolicy:
         """Make `file` the policy of the tenant's `extension`, if it is a valid one, and say what holds from now on.
 

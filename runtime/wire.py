@@ -75,6 +75,7 @@ STATE_GET: Final = "state/get"
 STATE_SET: Final = "state/set"
 STATE_DELETE: Final = "state/delete"
 RESOURCE_GET: Final = "resource/get"
+SEEN: Final = "watch/seen"  # notification, from a watched worker only
 
 HOST_METHODS: Final = frozenset(
     {
@@ -112,6 +113,7 @@ WORKER_METHODS: Final = frozenset(
         STATE_SET,
         STATE_DELETE,
         RESOURCE_GET,
+        SEEN,
     }
 )
 

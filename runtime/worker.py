@@ -29,6 +29,7 @@ from .sdk import host, paths
 from .site import Site
 from .stdio import Capture
 from .streams import FrameStream
+from .watching import Watching
 
 _POOL = 4
 _CODEC_POOL = 2
@@ -70,6 +71,7 @@ class Worker:
         self._site = Site()
         self._calls: dict[str | int, _Call] = {}
         self._calls_lock = threading.Lock()
+        self._watching: Watching | None = None
         self._requests: dict[str, Callable[[dict[str, Any], Reply], None]] = {
             wire.HELLO: self._on_hello,
             wire.BYE: self._on_bye,
@@ -170,11 +172,14 @@ class Worker:
                 wire.INVALID_REQUEST,
                 f"the host speaks protocol {params.get('protocol')}, this worker {wire.PROTOCOL_VERSION}",
             )
-        self._on_main(reply, self._hello)
+        self._on_main(reply, lambda: self._hello(is_watched=params.get("watch") is True))
 
-    def _hello(self) -> dict[str, Any]:
+    def _hello(self, *, is_watched: bool) -> dict[str, Any]:
         self._capture.start(self._log)
         environment.prepare()
+        if is_watched:
+            self._watching = Watching(self.notify)
+            self._watching.start()
         return {
             "protocol": wire.PROTOCOL_VERSION,
             "python": platform.python_version(),
@@ -295,6 +300,8 @@ class Worker:
             del found
         self._capture.restore()
         self._capture.drain()
+        if self._watching is not None:
+            self._watching.flush()
         if call is not None:
             with self._calls_lock:
                 self._calls.pop(call.params["call"], None)

@@ -73,6 +73,7 @@ from sandbox.errors import (
     RuntimeRefusedError,
     SandboxError,
     StartError,
+    WatchedError,
 )
 from sandbox.extension_source import ExtensionFiles, ExtensionSource
 from sandbox.inventory import Inventory
@@ -85,6 +86,7 @@ from sandbox.launcher.settings import LaunchSettings
 from sandbox.launcher.verbs import Launcher
 from sandbox.logbook import LogLine
 from sandbox.manager import ManagerLimits, SandboxInfo, SandboxManager, SandboxState
+from sandbox.manifests import Declared, read_declared
 from sandbox.node_state import MAX_STATE, MAX_STATE_NAMES, NodeStates, StateHolder
 from sandbox.pack_toml import parse_toml
 from sandbox.places import Places
@@ -93,6 +95,7 @@ from sandbox.shares import Share
 from sandbox.sockets import MESSAGE_TO_PACK
 from sandbox.tensors import TensorStore
 from sandbox.trees import tree_stamp
+from sandbox.watching import Watch
 
 __all__ = [
     "BILL_MEDIA_TYPE",
@@ -116,6 +119,7 @@ __all__ = [
     "BuildSettings",
     "CallTimeoutError",
     "DatabaseFacts",
+    "Declared",
     "EgressLimits",
     "EgressOffice",
     "EndedError",
@@ -181,6 +185,8 @@ __all__ = [
     "Value",
     "Vault",
     "Verdict",
+    "Watch",
+    "WatchedError",
     "cursor_text",
     "denial",
     "launcher_child",
@@ -188,6 +194,7 @@ __all__ = [
     "make_bill",
     "parse_cursor",
     "parse_toml",
+    "read_declared",
     "read_kept",
     "refused_flag",
     "serve_builds",

@@ -9,6 +9,7 @@ RingfenceError (policies)
    │  └─ CallTimeoutError  ended because a call outlived the policy's timeout
    ├─ ProtocolViolationError  said something it may not say; it was ended
    ├─ QuarantinedError     keeps dying; ``retry_after_s``
+   ├─ WatchedError         somebody watches its sandboxes already
    ├─ QuotaError           bytes or objects in /dev/shm beyond a cap
    ├─ HandleNotPortableError  an object handle would leave its sandbox (group)
    ├─ RouteTimeoutError    a route of the pack did not answer in time; the sandbox lives on
@@ -97,6 +98,12 @@ class QuarantinedError(SandboxError):
     def __init__(self, message: str, hint: str = "", *, retry_after_s: float) -> None:
         super().__init__(message, hint)
         self.retry_after_s = retry_after_s
+
+
+class WatchedError(SandboxError):
+    """An extension's sandboxes are being watched already."""
+
+    code = "already_watched"
 
 
 class QuotaError(SandboxError):

@@ -57,6 +57,8 @@ class Exchanges:
         call = self._calls.open(self._extension)
         self._sandbox.services.listen(call, _nobody)  # so that its events are put down to this extension
         exchange = _Exchange(self, call, what, deadline, limit)
+        if self._sandbox.watch is not None:
+            self._sandbox.watch.route_called()
         try:
             # Around whoever reads the response too: a client that sends or reads slowly has no longer than a worker.
             with self._sandbox.busy(), anyio.move_on_after(deadline - anyio.current_time()) as time:

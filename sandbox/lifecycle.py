@@ -37,7 +37,7 @@ from sandbox.disk_watch import (
     disk_threads,
     writable_directories,
 )
-from sandbox.egress import EgressGate, EgressOffice
+from sandbox.egress import EgressGate, EgressOffice, unwatched
 from sandbox.errors import EndedError, ProtocolViolationError, SandboxError, StartError
 from sandbox.figures import human_bytes
 from sandbox.launcher import failure
@@ -53,6 +53,7 @@ from sandbox.resources import ResourceShelf
 from sandbox.services import Services
 from sandbox.streams import AttachedStream, ByteStream, Door, EndOfStreamError, SocketStream
 from sandbox.tensors import TensorStore
+from sandbox.watching import LOOK_S, Watch
 
 log = logging.getLogger(__name__)
 
@@ -89,8 +90,10 @@ class Sandbox:
         *,
         extension_of_call: Callable[[int], ExtensionName | None],
         node_of_call: Callable[[int], tuple[ExtensionName, str, str] | None] = lambda _: None,
+        watch: Watch | None = None,
     ) -> None:
         self.request = request
+        self.watch = watch
         self.policy = policy
         self.started_at = datetime.now(UTC)
         self.logbook = Logbook(max_bytes=policy.limits.log_bytes, lines_per_s=policy.limits.log_rate)
@@ -142,6 +145,7 @@ class Sandbox:
             node_of_call=node_of_call,
             states=around.states,
             resources=around.resources,
+            watch=watch,
         )
 
     # -- seen from outside -----------------------------------------------------------------------------------------
@@ -332,7 +336,10 @@ class Sandbox:
     def _egress_gate(self) -> EgressGate | None:
         if self._around.egress is not None:
             return self._around.egress.gate(
-                self.request, self.policy, lambda text: self.logbook.add("ringfence", text)
+                self.request,
+                self.policy,
+                lambda text: self.logbook.add("ringfence", text),
+                unwatched if self.watch is None else self.watch.reached,
             )
         if self.policy.network:
             raise StartError(
@@ -384,6 +391,9 @@ class Sandbox:
             group.start_soon(read)
             if self._gate is not None:
                 group.start_soon(self._gate.serve)
+            if self.watch is not None:
+                self.watch.began(self.id)
+                group.start_soon(self._watched, self.watch)
             try:
                 await self._greet()
             except ConversationEndedError:
@@ -401,6 +411,7 @@ class Sandbox:
             "protocol": wire.PROTOCOL_VERSION,
             "sandbox": self.id,
             "out_limit": self.policy.shared_memory,
+            **({"watch": True} if self.watch is not None else {}),
         }
         try:
             with anyio.fail_after(limit_s):
@@ -417,6 +428,26 @@ class Sandbox:
             return
         self.seconds["hello"] = time.perf_counter() - began
         self._ready.set()
+
+    async def _watched(self, watch: Watch) -> None:
+        while True:
+            watch.used(self.id, await self._around.launcher.stats(self.id))
+            await anyio.sleep(LOOK_S)
+
+    async def observe(self) -> None:
+        """Look once more, for the watch over it: what the last call used is not known otherwise."""
+        watch, disk = self.watch, self._disk
+        if watch is None or self._peer is None:
+            return
+        watch.used(self.id, await self._around.launcher.stats(self.id))
+        watch.sent(self._peer.longest)
+        if disk is not None:
+            self._note_disk(disk, await anyio.to_thread.run_sync(disk.look, limiter=disk_threads()))
+
+    def _note_disk(self, disk: DiskWatch, found: Found) -> None:
+        if self.watch is not None and disk.base is not None:
+            self.watch.grew(found.bytes - disk.base.bytes, found.files - disk.base.files)
+            self.watch.wrote(self.policy, disk.added(found))
 
     async def meter(self, metering: Metering, elapsed_s: float) -> str | None:
         """Tell who counts it what was used since the last time; why its tenant may use no more, when that is so."""
@@ -449,6 +480,7 @@ class Sandbox:
         if found.hidden:
             return failure.hides_files(self.names, found.hidden)
         nbytes, files, since_last = watch.grown(found)
+        self._note_disk(watch, found)
         if nbytes > self.policy.disk:
             return failure.over_disk(
                 self.names, "disk", human_bytes(self.policy.disk), f"{human_bytes(nbytes)} in one call"
@@ -489,6 +521,11 @@ class Sandbox:
         if self.request.group and self.at_work and not self.is_deliberate:
             # The members share one process: whose node ran is the first thing to look at.
             self.ended_by.message += f"; {', '.join(self.at_work[:4])} ran at that time"
+        if self.watch is not None:
+            if self._peer is not None:
+                self.watch.sent(self._peer.longest)
+            if not self.is_deliberate:
+                self.watch.ended(self.ended_by)
         self._ready.set()
         self._gone.set()
         self._note_end(self.ended_by)

@@ -204,6 +204,14 @@ class SentEvent(Strict):
     sid: Annotated[str, StringConstraints(max_length=128)] | None
 
 
+class Seen(Strict):
+    """``watch/seen``: a claim of a watched worker."""
+
+    kind: Literal["connect", "read", "write", "variable", "tmp", "scratch", "nofile"]
+    name: Annotated[str, StringConstraints(max_length=1024)]
+    value: Annotated[int, Field(ge=1, le=MAX_ID)]
+
+
 class StateGet(Strict):
     """``state/get``."""
 

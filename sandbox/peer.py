@@ -120,6 +120,8 @@ class Peer:
         self._frames = Allowance(FRAMES_PER_S, 2 * FRAMES_PER_S)
         self._ended = False
         self._does_not_read = False
+        self.longest = 0
+        """Bytes of the longest frame that came."""
 
     async def run(self) -> None:
         """Read until the conversation ends.
@@ -200,6 +202,7 @@ class Peer:
                 await self._stream.read_exactly(wire.HEADER.size), limit=self._frame_limit
             )
             body = await self._stream.read_exactly(length)
+            self.longest = max(self.longest, length)
         except wire.FrameError as error:
             raise ProtocolViolationError(f"it broke the framing: {error}") from error
         except EndOfStreamError:

@@ -157,6 +157,8 @@ class ExtensionSession:
                 text = f"extension '{self._extension}' could not be loaded: {error.message}"
                 raise LoadFailedError(text, error.hint) from error
             self._sandbox.seconds["load"] = time.perf_counter() - began
+            if self._sandbox.watch is not None:
+                self._sandbox.watch.loaded(self._loaded)
             self._sandbox.usage = await self._launcher.stats(self._sandbox.id)
 
     # -- calls -------------------------------------------------------------------------------------------------------
@@ -260,11 +262,17 @@ class ExtensionSession:
                     )
                 )
                 result = await self._adopted(parsed)
+                if self._sandbox.watch is not None:
+                    self._sandbox.watch.returned(parsed, call.depth)
                 self._check_depth(call, result, what)
                 self._on_success()
                 return result
             except NodeRaisedError:
                 self._on_success()  # the pack's error, not the sandbox's
+                raise
+            except QuotaError as error:
+                if self._sandbox.watch is not None:
+                    self._sandbox.watch.refused(error)
                 raise
             finally:
                 self._sandbox.services.unlisten(number)
@@ -314,7 +322,7 @@ class ExtensionSession:
         *,
         number: int | None = None,
     ) -> Any:
-        with self._sandbox.busy(), self._at_work(what):
+        with self._sandbox.busy(), self._at_work(what), self._timed(key, what):
             try:
                 pending = await self._sandbox.peer.start(method, params)
             except ConversationEndedError:
@@ -337,6 +345,16 @@ class ExtensionSession:
                 raise
             finally:
                 pending.close()
+
+    @contextmanager
+    def _timed(self, key: str, what: str) -> Iterator[None]:
+        watch = self._sandbox.watch
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            if watch is not None:
+                watch.took(key, time.perf_counter() - began, what)
 
     @contextmanager
     def _at_work(self, what: str) -> Iterator[None]:
@@ -394,6 +412,8 @@ class ExtensionSession:
     def _note_wall(self, error: NodeRaisedError) -> None:
         """A pack met a wall of its policy, as far as its own error tells: its word, so marked as such."""
         sandbox = self._sandbox
+        if sandbox.watch is not None:
+            sandbox.watch.hit_wall(error)
         denied = at_wall(error.hint, error.message, sandbox.policy, (self._extension,))
         if not denied or not sandbox.may_note():
             return

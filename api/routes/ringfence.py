@@ -36,7 +36,14 @@ async def status(services: Have, caller: Caller) -> Response:
             "extensions": dict(Counter(str(info.state) for info in extensions)),
             "sandboxes": dict(Counter(str(info.state) for info in sandboxes)),
             # So that the command can name files on this very machine; a tenant learns no path of it.
-            **({"data_dir": str(services.settings.data_dir)} if caller.is_operator else {}),
+            **(
+                {
+                    "data_dir": str(services.settings.data_dir),
+                    "policies_dir": str(services.policies.directory),
+                }
+                if caller.is_operator
+                else {}
+            ),
         }
     )
 

@@ -4,7 +4,7 @@
 its connections; ``exchange.py`` and ``tunnel.py`` carry bytes. What was decided goes through ``attempts.py``.
 """
 
-from sandbox.egress.attempts import Attempt, AttemptSink, Verdict, log_attempt
+from sandbox.egress.attempts import Attempt, AttemptSink, Verdict, log_attempt, unwatched
 from sandbox.egress.builds import index_rules, serve_builds
 from sandbox.egress.connect import Connector, DirectConnector, Resolver, SystemResolver
 from sandbox.egress.gate import EgressGate, EgressOffice, egress_rules
@@ -30,4 +30,5 @@ __all__ = [
     "index_rules",
     "log_attempt",
     "serve_builds",
+    "unwatched",
 ]

@@ -26,7 +26,7 @@ from anyio.streams.tls import TLSStream
 from policies import EffectivePolicy, safe_text
 from policies import Secret as SecretEntry
 from runtime import wire
-from sandbox.egress.attempts import Attempt, AttemptSink, Verdict, log_attempt
+from sandbox.egress.attempts import Attempt, AttemptSink, Verdict, log_attempt, unwatched
 from sandbox.egress.authority import Authority, make_authority, usual_bundle
 from sandbox.egress.connect import Connector, DirectConnector, Resolver, SystemResolver, reach
 from sandbox.egress.decision import (
@@ -114,12 +114,18 @@ class EgressOffice:
         self._tls = tls
         self._tenants: dict[str, TenantMeter] = {}
 
-    def gate(self, request: SandboxRequest, policy: EffectivePolicy, remark: Remark) -> EgressGate | None:
+    def gate(
+        self,
+        request: SandboxRequest,
+        policy: EffectivePolicy,
+        remark: Remark,
+        witness: AttemptSink = unwatched,
+    ) -> EgressGate | None:
         """The gate of a sandbox whose policy allows anything; None for all others."""
         rules = egress_rules(policy)
         if rules is None:
             return None
-        return EgressGate(self, request, rules, policy.secrets, remark)
+        return EgressGate(self, request, rules, policy.secrets, remark, witness)
 
     def meter(self, tenant: str) -> Meter:
         """A fresh meter of one sandbox."""
@@ -146,8 +152,10 @@ class EgressGate:
         rules: Rules,
         secrets: tuple[SecretEntry, ...],
         remark: Remark,
+        witness: AttemptSink = unwatched,
     ) -> None:
         self._office = office
+        self._witness = witness
         self._request = request
         self._rules = rules
         self._entries = secrets
@@ -464,23 +472,23 @@ class EgressGate:
 
     def _record(self, visit: _Visit) -> None:
         unrecorded, self._unrecorded = self._unrecorded, 0
-        self._office.sink(
-            Attempt(
-                tenant=self._request.tenant,
-                extensions=self._request.names,
-                sandbox=self._request.sandbox,
-                target=visit.target,
-                verdict=visit.verdict,
-                reason=safe_text(visit.reason, 500),
-                address=visit.address,
-                method=visit.method,
-                secret=visit.secret,
-                up=visit.up,
-                down=visit.down,
-                seconds=time.monotonic() - visit.began,
-                unrecorded=unrecorded,
-            )
+        attempt = Attempt(
+            tenant=self._request.tenant,
+            extensions=self._request.names,
+            sandbox=self._request.sandbox,
+            target=visit.target,
+            verdict=visit.verdict,
+            reason=safe_text(visit.reason, 500),
+            address=visit.address,
+            method=visit.method,
+            secret=visit.secret,
+            up=visit.up,
+            down=visit.down,
+            seconds=time.monotonic() - visit.began,
+            unrecorded=unrecorded,
         )
+        self._office.sink(attempt)
+        self._witness(attempt)
         if visit.verdict is not Verdict.ALLOWED:
             self._remark(f"network: {visit.target or 'a connection'} {visit.verdict.value}: {visit.reason}")
 

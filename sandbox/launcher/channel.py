@@ -201,6 +201,9 @@ class Used(Strict):
     oom_kills: int | None
     pids_refused: int | None
     cpu_s: float | None
+    memory_peak: int | None = None
+    file_cache: int | None = None
+    pids_peak: int | None = None
 
 
 class Text(Strict):

@@ -330,6 +330,7 @@ class LauncherService:
                 used = channel.Used(
                     memory=usage.memory, pids=usage.pids,
                     oom_kills=usage.oom_kills, pids_refused=usage.pids_refused, cpu_s=usage.cpu_s,
+                    memory_peak=usage.memory_peak, file_cache=usage.file_cache, pids_peak=usage.pids_peak,
                 )  # fmt: skip
                 await self._send(stream, {"result": used.model_dump()})
             case channel.Logs():

@@ -15,7 +15,9 @@ import anyio.to_thread
 
 from api.settings import Settings
 from engine import (
+    Consent,
     Counts,
+    Difference,
     GitSource,
     MediaRefusedError,
     NewPrompt,
@@ -68,6 +70,8 @@ class FakeExtensions:
         self.types: dict[str, Any] = {}
         self.fails_with: BaseException | None = None
         self.packs: list[PackFiles] = []
+        self.differences: list[Difference] = []
+        """What an update differs in."""
 
     async def node_types(self, tenant: TenantId) -> dict[str, Any]:
         return self.types
@@ -102,10 +106,14 @@ class FakeExtensions:
         by_operator: bool = True,
         pin: str | None = None,
         upgrade: bool = False,
+        consent: Consent | None = None,
     ) -> ExtensionInfo:
         self.by_operator.append(by_operator)
         self.asked_for.append((pin, upgrade))
         progress("reading again")
+        if consent is not None:
+            await self.get(tenant, name)
+            consent.check(name, "x", self.differences)
         location = (await self.get(tenant, name)).source.location
         return await anyio.to_thread.run_sync(self._take, tenant, Path(location), name)
 
