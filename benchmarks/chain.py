@@ -136,8 +136,8 @@ class Client:
         return Figure(what, nodes, wall, cpu, int(frames), int(size))
 
     def _cpu_s(self) -> float:
-        times = self._process.cpu_times()
-        return float(times.user + times.system)
+        # The kernel's clock of another process's CPU time, as clock_getcpuclockid(3) names it: exact to the nanosecond.
+        return time.clock_gettime((~self._process.pid << 3) | 2)
 
 
 def _until_success(events: ClientConnection, prompt_id: str) -> tuple[int, int]:
