@@ -19,6 +19,7 @@ from fastapi import FastAPI
 
 from api.app import create_app
 from api.doctor import OPEN_FILES_ADVICE, OPEN_FILES_NEEDED
+from api.gathered import GatheringProtocol
 from api.logging import configure
 from api.settings import Settings
 from api.slow_clients import bounded_by
@@ -80,7 +81,7 @@ def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         app,
         loop="none",
         http=bounded_by(settings),
-        ws="websockets-sansio",
+        ws=GatheringProtocol,
         ws_max_size=_WEBSOCKET_MESSAGE,
         ws_per_message_deflate=False,
         h11_max_incomplete_event_size=settings.max_header_bytes + settings.max_url_bytes + 4096,
