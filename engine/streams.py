@@ -15,6 +15,7 @@ from typing import Final, Self
 from engine.events import (
     Event,
     NodeExecuted,
+    NodeStarted,
     PackMessage,
     ProgressChanged,
     PromptEnded,
@@ -186,6 +187,8 @@ class EventHub:
 def _size(event: Event) -> int:
     """About what it takes to keep an event."""
     content: object = None
+    if isinstance(event, NodeStarted):
+        return _EVENT_BYTES
     if isinstance(event, ProgressChanged):
         return _EVENT_BYTES + (len(event.preview[1]) if event.preview else 0)
     if isinstance(event, NodeExecuted):

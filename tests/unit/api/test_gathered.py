@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any, cast
 
+import pytest
+
 from api.gathered import MOST, GatheringTransport
+
+pytestmark = pytest.mark.anyio
 
 
 class Wire:
