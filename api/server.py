@@ -29,17 +29,15 @@ from policies import RingfenceError
 
 _WEBSOCKET_MESSAGE = 64 * 1024  # a client's feature flags are small, and nothing else is expected of it
 _OPEN_FILES_MOST = 1024 * 1024  # where there is no hard limit
+_GARBAGE = (20_000, 20, 50)
+"""Objects, and rounds, after which the collector looks for cycles. With Python's own (700, 10, 10) a prompt of 10,000
+nodes spends a fifth of its time on looking through nodes that are all in use."""
 
 
 class ListenError(RingfenceError):
     """The address cannot be listened on."""
 
     code = "listen-failed"
-
-
-_GARBAGE = (20_000, 20, 50)
-"""Objects, and rounds, after which the collector looks for cycles. With Python's own (700, 10, 10) a prompt of 10,000
-nodes spends a fifth of its time on looking through nodes that are all in use."""
 
 
 class OpenFilesError(RingfenceError):
