@@ -32,6 +32,8 @@ router = APIRouter()
 
 CLIENT_ID_LIMIT = 256
 _SEND_S = 30.0
+_TOGETHER = 64
+_COLLECT_S = 0.005
 _CLOSE_SLOW = 1013  # "try again later"
 _CLOSE_LEAVING = 1001  # the server is stopping
 
@@ -184,18 +186,22 @@ async def websocket(socket: WebSocket) -> None:
 async def _tell_events(connection: Connection, events: EventStream) -> None:
     """What happens, in order; of progress that comes faster than anybody looks, the latest."""
     pace = Pace()
+    pause_s = 0.0
     while True:
-        told: list[Event] = []
+        new: list[Event] = []
+        is_over = False
         with anyio.move_on_after(pace.due_s()):
-            try:
-                event = await anext(events)
-            except StopAsyncIteration:
-                break
-            told = pace.pass_on(event) if connection.hears(event) else []
-        for each in (*told, *pace.overdue()):
-            await connection.send(messages.messages_for(each, connection.abilities))
-    for each in pace.rest():
-        await connection.send(messages.messages_for(each, connection.abilities))
+            new = await events.some(_TOGETHER, pause_s=pause_s)
+            is_over = not new
+        told = [each for event in new if connection.hears(event) for each in pace.pass_on(event)]
+        told += pace.rest() if is_over else pace.overdue()
+        frames = [frame for each in told for frame in messages.messages_for(each, connection.abilities)]
+        if frames:
+            await connection.send(frames)
+        if is_over:
+            break
+        # The first is told at once; what follows it closely, together.
+        pause_s = _COLLECT_S if new else 0.0
 
 
 async def _listen(connection: Connection, max_upload_bytes: int, scope: anyio.CancelScope) -> None:

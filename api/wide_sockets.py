@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from api.gathered import GatheringProtocol
 
 WIDE: Final = "ringfence.max_message_bytes"
 """Key of an ASGI ``websocket.accept``: the bytes of the largest message that the client may send."""
 
 
-class WideSocketProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's WebSocket; see the module's text."""
+class WideSocketProtocol(GatheringProtocol):
+    """See the module's text."""
 
     _is_wide = False
 
@@ -35,4 +35,5 @@ class WideSocketProtocol(WebSocketsSansIOProtocol):
             self._is_wide = True
         await super().send(message)
         if self._is_wide:
+            self.flush()
             await self.writable.wait()

@@ -202,6 +202,9 @@ class TruncatedFrameError(FrameError):
     """The stream ended inside a frame."""
 
 
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
 def encode_frame(message: dict[str, Any], *, limit: int = MAX_FRAME) -> bytes:
     """Return the bytes of one frame.
 
@@ -209,7 +212,7 @@ def encode_frame(message: dict[str, Any], *, limit: int = MAX_FRAME) -> bytes:
         FrameTooLargeError: the encoded message is longer than ``limit``.
         ValueError: the message holds NaN or infinity (they need TAG_FLOAT).
     """
-    body = json.dumps(message, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode(
+    body = _ENCODER.encode(message).encode(
         "utf-8",
         "backslashreplace",  # only a lone surrogate cannot be encoded; \udXXX is how JSON writes it
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,12 +80,21 @@ class DiskWatch:
     first: Found | None = None
     """What was there when the sandbox began."""
     called: anyio.Event = field(default_factory=anyio.Event)
-    """Set when a call begins after a pause."""
+    """Set when a call begins."""
 
     def begin_call(self) -> None:
         """From here on it counts anew, against what was there when somebody last looked."""
         self.base = self.last
-        self.called.set()
+        if not self.called.is_set():
+            self.called.set()
+
+    async def pause(self, soonest: float, latest: float) -> None:
+        """Wait until ``latest`` (seconds of the monotonic clock), or until a call begins, but to ``soonest`` at least:
+        calls that follow each other without a pause are looked at as often as one that lasts, not once each."""
+        await anyio.sleep(max(0.0, soonest - time.monotonic()))
+        if not self.called.is_set():
+            with anyio.move_on_after(max(0.0, latest - time.monotonic())):
+                await self.called.wait()
         self.called = anyio.Event()
 
     def look(self) -> Found:

@@ -10,6 +10,7 @@ knows better (a worker that hung up because it was killed over its memory cap).
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -101,19 +102,20 @@ class Sandbox:
         self.launched: LaunchedSandbox | None = None
         self.hello: messages.Hello | None = None
         self.usage = Usage()
-        self.at_work: list[str] = []
-        """What its worker was asked and has not answered yet."""
+        self.at_work: list[tuple[object, ExtensionName]] = []
+        """What its worker was asked, of which extension, and has not answered yet."""
         self.calls = 0
         """Calls that run or wait for their turn; not idle while there are any."""
         self.kept = 0
         """WebSockets on which something is said: not idle either, but no call whose disk is counted."""
         self.used_at = time.monotonic()
-        self._quiet = anyio.Event()
+        self._quiet: anyio.Event | None = None
+        """Set when no call runs any more; there while somebody waits for that."""
         self.on_quiet: Callable[[], None] = lambda: None
         """Called when its last call has ended."""
         self.leaving = anyio.Event()
         """Set when it shall end as soon as its calls are done; what stays open for long does not wait for its end."""
-        self.turn = anyio.Lock(fast_acquire=True)
+        self.turn = asyncio.Lock()
         """Held by the one synchronous node function that runs."""
         self.ended_by: SandboxError | None = None
         self.is_deliberate = False
@@ -216,14 +218,22 @@ class Sandbox:
     @contextmanager
     def busy(self) -> Iterator[None]:
         """A call: in use meanwhile."""
-        self.calls += 1
-        if self.calls == 1 and self._disk is not None:
-            self._disk.begin_call()
+        self.begin()
         try:
             yield
         finally:
-            self.calls -= 1
-            self._used()
+            self.done()
+
+    def begin(self) -> None:
+        """It is in use until ``done``, which whoever calls this calls once."""
+        self.calls += 1
+        if self.calls == 1 and self._disk is not None:
+            self._disk.begin_call()
+
+    def done(self) -> None:
+        """One call less."""
+        self.calls -= 1
+        self._used()
 
     @contextmanager
     def keep(self) -> Iterator[None]:
@@ -238,13 +248,16 @@ class Sandbox:
     def _used(self) -> None:
         self.used_at = time.monotonic()
         if not self.in_use:
-            self._quiet.set()
-            self._quiet = anyio.Event()
+            if self._quiet is not None:
+                self._quiet.set()
+                self._quiet = None
             self.on_quiet()
 
     async def quiet(self) -> None:
         """Wait until it is not in use."""
         while self.in_use:
+            if self._quiet is None:
+                self._quiet = anyio.Event()
             await self._quiet.wait()
 
     def never_started(self, error: SandboxError) -> None:
@@ -472,9 +485,10 @@ class Sandbox:
             if reason is not None:
                 self.end(reason)
                 return
-            pause = BUSY_LOOK_S if self.in_use else IDLE_LOOK_S
-            with anyio.move_on_after(max(pause, LOOK_SHARE * took)):
-                await watch.called.wait()  # a call after a pause: look from its beginning on
+            now = time.monotonic()
+            soonest = now + max(BUSY_LOOK_S, LOOK_SHARE * took)
+            # A call after a pause: look from its beginning on.
+            await watch.pause(soonest, soonest if self.in_use else max(soonest, now + IDLE_LOOK_S))
 
     def _disk_reason(self, watch: DiskWatch, found: Found) -> EndedError | None:
         if found.hidden:
@@ -520,7 +534,8 @@ class Sandbox:
         self.ended_by = self._final(ending)
         if self.request.group and self.at_work and not self.is_deliberate:
             # The members share one process: whose node ran is the first thing to look at.
-            self.ended_by.message += f"; {', '.join(self.at_work[:4])} ran at that time"
+            running = [f"{what} of extension '{extension}'" for what, extension in self.at_work[:4]]
+            self.ended_by.message += f"; {', '.join(running)} ran at that time"
         if self.watch is not None:
             if self._peer is not None:
                 self.watch.sent(self._peer.longest)

@@ -390,6 +390,8 @@ class SandboxManager:
 
     def _change_places(self) -> None:
         """A place became free, or a sandbox idle: whoever waits looks again."""
+        if len(self._admitted) == len(self._all):
+            return  # nobody waits
         self._places_changed.set()
         self._places_changed = anyio.Event()
 

@@ -19,7 +19,7 @@ from pydantic import Field, StringConstraints, ValidationError
 from policies import ExtensionName, SandboxId, safe_text
 from runtime import wire
 from sandbox import hostile_json
-from sandbox.calls import ForeignHandle, LoadedExtension, SocketClosed, measure
+from sandbox.calls import PART_BYTES, ForeignHandle, LoadedExtension, SocketClosed, measure
 from sandbox.declarations import MAX_NODES, Registration
 from sandbox.errors import (
     LoadFailedError,
@@ -35,6 +35,11 @@ from sandbox.values import MAX_FILE_BYTES, Parsed, Reader
 MAX_ID: Final = 2**53
 MAX_RESULT_PARTS: Final = 200_000
 """JSON values in the frame of one node result, all values and ``ui`` together; larger data travels in files."""
+PLAIN_SLOTS: Final = 16
+PLAIN_TEXT: Final = 200
+"""Outputs and characters of what ``executed_plainly`` reads."""
+_PLAIN: Final = frozenset({int, float, bool, type(None)})
+_EXECUTED: Final = frozenset({"slots", "ui", "calls", "blocked"})
 LOG_LIMIT: Final = 64 * 1024
 PREVIEW_LIMIT: Final = 8 * 1024 * 1024
 TRACEBACK_LINES: Final = 200
@@ -593,6 +598,28 @@ def executed(
         ui=None if said.ui is None else hostile_json.plain(said.ui),
         blocked=tuple((item.index, safe_text(item.message, newlines=True)) for item in said.blocked),
     )
+
+
+def executed_plainly(result: Any, *, max_values: int) -> ParsedResult | None:
+    """``executed`` for the plainest results: of each output one number, truth or short text. None: not that plain."""
+    if not isinstance(result, dict) or result.keys() != _EXECUTED:
+        return None
+    slots = result["slots"]
+    rest = (result["ui"], result["calls"], result["blocked"])
+    if rest != (None, None, []) or not isinstance(slots, list) or len(slots) > min(max_values, PLAIN_SLOTS):
+        return None
+    read: list[list[Parsed]] = []
+    for slot in slots:
+        if not isinstance(slot, list) or len(slot) != 1:
+            return None
+        (value,) = slot
+        if type(value) is str and len(value) <= PLAIN_TEXT and value.isascii():
+            read.append([Parsed(value, weight=PART_BYTES + len(value))])
+        elif type(value) in _PLAIN:
+            read.append([Parsed(value, weight=PART_BYTES)])
+        else:
+            return None
+    return ParsedResult(read, None, None, ())
 
 
 def _call(call: _Call, read: Callable[[Any], Parsed]) -> ParsedCall:
