@@ -17,7 +17,7 @@ import orjson
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from api.archives import ArchiveError
 from api.auth import AuthError, ForbiddenError
@@ -115,7 +115,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-class OrjsonResponse(Response):
+class OrjsonResponse(JSONResponse):
     """JSON with the content type ComfyUI's clients expect; NaN and infinity become null."""
 
     media_type = "application/json; charset=utf-8"
@@ -234,6 +234,8 @@ async def _http(request: Request, error: Exception) -> Response:
     if is_v2(request.url.path):
         code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
         body = v2_error(code, safe_text(str(error.detail), 300))
+    elif request.url.path.startswith("/ringfence/"):
+        body = {"error": {"code": "http-error", "message": safe_text(str(error.detail), 300), "hint": ""}}
     elif error.status_code == 404:
         body = comfy_error("not_found", "there is nothing here")
     else:
