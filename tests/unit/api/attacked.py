@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from anyio.from_thread import start_blocking_portal
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from api.app import create_app
 from api.settings import Settings
@@ -39,10 +39,17 @@ class Attacked:
 
 @contextmanager
 def attacked(directory: Path) -> Iterator[Attacked]:
-    """One server with one tenant; requests are not counted, for this is a flood."""
+    """As ``attacked_from``, for who asks over the network only."""
+    with attacked_from(directory) as (made, _):
+        yield made
+
+
+@contextmanager
+def attacked_from(directory: Path) -> Iterator[tuple[Attacked, BlockingPortal]]:
+    """One server with one tenant, and a way into its loop; requests are not counted, for this is a flood."""
     settings = make_settings(directory, request_head_s=5, slow_client_s=5)
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(_served(settings)) as made:
-        yield made
+        yield made, portal
 
 
 @asynccontextmanager
