@@ -48,6 +48,8 @@ _CORS = {
     "Access-Control-Max-Age": "600",
 }
 _DRAIN_BYTES = 512 * 1024 * 1024
+_DRAIN_REFUSED_BYTES = 256 * 1024
+"""What is still taken of the body of a request that was refused for another reason than its size."""
 _DRAIN_S = 10.0
 
 
@@ -66,8 +68,9 @@ class Guard:
         trail: Trail = scope["app"].state.trail
         remarks_of(scope)
         started = time.monotonic()
-        body = _Body(receive)
-        answer = _Answer(send, _friendly_origin(scope, services.settings))
+        # Whoever waits to be told to go on sends no body that would have to be taken.
+        body = _Body(receive, is_coming=Headers(scope=scope).get("expect") is None)
+        answer = _Answer(send, _friendly_origin(scope, services.settings), body)
         try:
             limit = _check_form(scope, services.settings)
             identity = await self._admit(scope, services)
@@ -336,8 +339,9 @@ class _LimitReachedError(Exception):
 class _Body:
     """The incoming body, counted."""
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, *, is_coming: bool) -> None:
         self.receive = receive
+        self._is_coming = is_coming
         self.limit = 0
         self.ended = False
         self.too_large: RingfenceError | None = None
@@ -359,7 +363,7 @@ class _Body:
     async def drain(self, left: int) -> None:
         """Throw away what still arrives, within reason: a client cut off while it sends may never read the answer."""
         with anyio.move_on_after(_DRAIN_S):
-            while not self.ended and left > 0:
+            while self._is_coming and not self.ended and left > 0:
                 message = await self.receive()
                 left -= len(message.get("body", b""))
                 self.ended = message["type"] != "http.request" or not message.get("more_body", False)
@@ -368,10 +372,12 @@ class _Body:
 class _Answer:
     """The outgoing answer: remembers its status, and adds what every answer carries."""
 
-    def __init__(self, send: Send, origin: str | None) -> None:
+    def __init__(self, send: Send, origin: str | None, body: _Body) -> None:
         self._send = send
         self._is_hung_up = False
         self._origin = origin
+        self._body = body
+        self._has_begun = False
         self.status = 0
         self.is_bodiless = False
 
@@ -398,8 +404,17 @@ class _Answer:
             if self._origin is not None:
                 headers.update({**_CORS, "Access-Control-Allow-Origin": self._origin})
                 headers.add_vary_header("Origin")
-        elif self.is_bodiless:
-            message = {**message, "body": b""}
+        else:
+            if self.is_bodiless:
+                message = {**message, "body": b""}
+            is_whole = not self._has_begun and not message.get("more_body", False)
+            self._has_begun = True
+            if is_whole and self.status >= 400 and not self._body.ended:
+                # An error said before all of the body was read: the server below would hang up with the rest of it
+                # unread, and the client would see a connection reset in place of the answer.
+                await self.send_raw({**message, "more_body": True})
+                await self._body.drain(_DRAIN_REFUSED_BYTES)
+                message = {"type": "http.response.body", "body": b""}
         await self.send_raw(message)
 
 
@@ -414,8 +429,9 @@ async def _refuse(scope: Scope, body: _Body, answer: _Answer, error: RingfenceEr
     await answer.send({"type": "http.response.start", "status": response.status_code, "headers": headers})
     # The answer's bytes first, its end only after the rest of the body: see drain.
     await answer.send({"type": "http.response.body", "body": response.body, "more_body": True})
-    if isinstance(error, BodyTooLargeError | SizeQuotaError) and Headers(scope=scope).get("expect") is None:
-        # A body of announced length is let run out; one without an end in sight is hung up on.
-        announced = _announced(scope)
-        await body.drain(min(announced, _DRAIN_BYTES) if announced else body.limit)
+    # A body of announced length is let run out; one without an end in sight is hung up on. Whoever was refused for
+    # another reason than its size gets to send what a form or a prompt has: cut off, it would see no answer.
+    is_size = isinstance(error, BodyTooLargeError | SizeQuotaError)
+    most = _DRAIN_BYTES if is_size else _DRAIN_REFUSED_BYTES
+    await body.drain(min(_announced(scope) or (body.limit if is_size else most), most))
     await answer.send({"type": "http.response.body", "body": b""})
