@@ -83,6 +83,7 @@ from sandbox.logbook import LogLine
 from sandbox.manager import ManagerLimits, SandboxInfo, SandboxManager, SandboxState
 from sandbox.node_state import MAX_STATE, MAX_STATE_NAMES, NodeStates, StateHolder
 from sandbox.pack_toml import parse_toml
+from sandbox.patience import patiently, remove_tree
 from sandbox.places import Places
 from sandbox.rates import Allowance
 from sandbox.shares import Share
@@ -178,8 +179,10 @@ __all__ = [
     "make_bill",
     "parse_cursor",
     "parse_toml",
+    "patiently",
     "read_kept",
     "refused_flag",
+    "remove_tree",
     "serve_builds",
     "tree_stamp",
 ]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 import socket
 import ssl
 import struct
@@ -45,6 +44,7 @@ from sandbox.egress.limits import EgressLimits, Meter, TenantMeter
 from sandbox.egress.streams import PIECE, CountedStream, LocalStream, ReturnedStream, relay
 from sandbox.egress.vault import Secret, Vault
 from sandbox.launcher.verbs import SandboxRequest
+from sandbox.patience import remove_tree
 from sandbox.places import Places
 from sandbox.rates import Allowance
 
@@ -221,7 +221,7 @@ class EgressGate:
         """Stop listening and remove the directory."""
         if self._listener is not None:
             self._listener.close()
-        await anyio.to_thread.run_sync(lambda: shutil.rmtree(self._directory, ignore_errors=True))
+        await anyio.to_thread.run_sync(remove_tree, self._directory)
 
     # -- one connection ----------------------------------------------------------------------------------------------
 

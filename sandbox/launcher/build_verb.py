@@ -229,7 +229,8 @@ _THROUGH_PROXY: Final = "; ".join(
 )
 
 
-def _through_proxy(settings: BuildSettings, job: BuildJob) -> bool:
+def through_proxy(settings: BuildSettings, job: BuildJob) -> bool:
+    """Whether this build reaches the index by the host's proxy."""
     return job.network and settings.network_mode == INDEX_ONLY
 
 
@@ -245,7 +246,7 @@ def container_options(
 ) -> dict[str, Any]:
     """The container of a step, in the words of the docker SDK; pure, so that one test shows every flag."""
     uid, gid = settings.user
-    through = _through_proxy(settings, job)
+    through = through_proxy(settings, job)
     exit_ = {}
     if through:
         if settings.proxy is None:
