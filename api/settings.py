@@ -104,14 +104,25 @@ class Settings(BaseSettings):
     """Longest path with query."""
     max_header_bytes: int = Field(default=32 * 1024, ge=1024)
     """All request headers together."""
+    max_headers: int = Field(default=128, ge=16)
+    """Number of request headers."""
     max_connections: int = Field(default=1024, ge=16)
-    """Open connections, idle ones and WebSockets among them; beyond, requests are answered with 503."""
+    """Open connections, idle ones and WebSockets among them; beyond, new ones are turned away with 503."""
+    max_address_connections: int | None = Field(default=None, ge=1)
+    """Open connections of one address (IPv6: of one network of 64 bits), but of trusted proxies; beyond, 503. Default:
+    half of max_connections."""
+    max_tenant_requests: int | None = Field(default=None, ge=1)
+    """Requests of one tenant that are being answered at the same time, WebSockets and event streams among them; beyond,
+    429. Default: half of max_connections."""
     request_head_s: float = Field(default=20.0, gt=0, le=3600)
     """How long the head of a request may take, from its first byte or the connection on; then 408."""
     slow_client_s: float = Field(default=30.0, gt=0, le=3600)
     """Over this time a body must come, and an answer be read, with 500 bytes a second; else 408, or it is cut."""
     max_websockets: int = Field(default=64, ge=1)
     """Open WebSockets per tenant."""
+    max_websocket_messages: int = Field(default=20, ge=1)
+    """Messages, their parts and pings that one WebSocket may send in a second, five times as many at once; a client
+    that sends more is cut off."""
     max_extension_bytes: int = Field(default=1024 * MIB, ge=1024)
     """Largest extension, unpacked."""
     max_extension_files: int = Field(default=20_000, ge=1)
