@@ -172,12 +172,13 @@ class Settings(BaseSettings):
     """Image of the sandboxes."""
     launcher: Literal["child", "service"] = "child"
     """Where the process is that talks to the container engine: child of this one, or a service of its own (compose)."""
-    build_network: str = "bridge"
-    """Container network for building environments: bridge; host where the engine's bridge reaches nothing; or index: no
-    network, and a proxy of the host that lets builds reach the package index and nothing else. Sandboxes never have a
-    network."""
+    build_network: str = "auto"
+    """Container network for building environments. index: none, and a proxy of the host that lets builds reach the
+    package index and nothing else; bridge: the engine's; host: the machine's, where the bridge reaches nothing; auto:
+    index where a setting or pip's own files name the index, else bridge, which the log and doctor tell. Sandboxes never
+    have a network."""
     build_hosts: tuple[str, ...] = ()
-    """Further places that builds reach with RINGFENCE_BUILD_NETWORK=index, such as where the index keeps its files.
+    """Further places that builds reach where they reach the index only, such as where the index keeps its files.
     Written as JSON: ["files.example.org:443"]."""
     ca_bundle: Path | None = None
     """PEM file with a private CA that environment builds shall trust. How they reach the package index is said by the

@@ -50,6 +50,7 @@ from sandbox import (
     ManagerLimits,
     PackEvent,
     Places,
+    RefusedPlaces,
     SandboxManager,
     StoreLimits,
     TensorStore,
@@ -103,9 +104,10 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Services:
         TensorStore(places, StoreLimits(tenant_bytes=settings.shm_quota_bytes, bytes_of=quotas.shared_memory))
     )
     launcher = await stack.enter_async_context(launcher_of(settings))
-    environments = Environments(places.environments, launcher, settings=builds_of(settings))
+    refused = RefusedPlaces()
+    environments = Environments(places.environments, launcher, settings=builds_of(settings), refused=refused)
     await environments.sweep()
-    await stack.enter_async_context(way_to_the_index(settings, _upstream(settings)))
+    await stack.enter_async_context(way_to_the_index(settings, _upstream(settings), refused))
     states = NodeStateStore(database)
     extensions = await stack.enter_async_context(
         ExtensionRegistry(

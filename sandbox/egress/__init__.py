@@ -5,7 +5,7 @@ its connections; ``exchange.py`` and ``tunnel.py`` carry bytes. What was decided
 """
 
 from sandbox.egress.attempts import Attempt, AttemptSink, Verdict, log_attempt
-from sandbox.egress.builds import index_rules, serve_builds
+from sandbox.egress.builds import RefusedPlaces, index_rules, serve_builds
 from sandbox.egress.connect import Connector, DirectConnector, Resolver, SystemResolver
 from sandbox.egress.gate import EgressGate, EgressOffice, egress_rules
 from sandbox.egress.limits import EgressLimits
@@ -20,6 +20,7 @@ __all__ = [
     "EgressGate",
     "EgressLimits",
     "EgressOffice",
+    "RefusedPlaces",
     "Resolver",
     "Secret",
     "SystemResolver",

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
-from policies import ExtensionName, TenantId
+from policies import ExtensionName, TenantId, seccomp_profile
 from runtime import wire
 
 Step = Literal["resolve", "install"]
@@ -247,6 +247,8 @@ def container_options(
     """The container of a step, in the words of the docker SDK; pure, so that one test shows every flag."""
     uid, gid = settings.user
     through = through_proxy(settings, job)
+    # A package's build is as much a stranger's code as a node is.
+    profile = seccomp_profile(network=through, outside=job.network and not through)
     exit_ = {}
     if through:
         if settings.proxy is None:
@@ -273,7 +275,7 @@ def container_options(
         "user": f"{uid}:{gid}",
         "read_only": True,
         "cap_drop": ["ALL"],
-        "security_opt": ["no-new-privileges:true"],
+        "security_opt": ["no-new-privileges:true", f"seccomp={profile}"],
         "network_mode": settings.network_mode if job.network and not through else "none",
         "ipc_mode": "private",
         "init": True,  # a build that leaves processes behind still ends
