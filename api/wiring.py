@@ -39,6 +39,7 @@ from engine import (
     QuotaBook,
     SqlStorage,
     TenantRegistry,
+    UsageKeeper,
 )
 from policies import RingfenceError, TenantId
 from sandbox import (
@@ -119,6 +120,8 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Services:
             advisories=_advisories(settings),
         )
     )
+    egress = _egress(settings, places, audit)
+    await stack.enter_async_context(UsageKeeper(database, quotas, egress).open())
     engines: list[Engine] = []
 
     def hear_pack(tenant: TenantId, extension: str, event: PackEvent) -> None:
@@ -137,7 +140,7 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Services:
             limits=ManagerLimits(
                 max_sandboxes=settings.max_sandboxes, share_of=quotas.share, metering=quotas
             ),
-            egress=_egress(settings, places, audit),
+            egress=egress,
             audit=audit.note,
         )
     )

@@ -69,6 +69,7 @@ from engine.tokens import (
     parse_scopes,
     parse_token_name,
 )
+from engine.usage_keeper import UsageKeeper
 
 __all__ = [
     "ALL_SCOPES",
@@ -139,6 +140,7 @@ __all__ = [
     "TokenError",
     "TokenExistsError",
     "TokenUnknownError",
+    "UsageKeeper",
     "Verified",
     "check_source",
     "hash_secret",
