@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import time
+from contextlib import ExitStack
 from urllib.parse import urlsplit
 
 import anyio
@@ -20,7 +21,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.audit_trail import Trail
 from api.auth import NOBODY, TENANT_HEADER, AuthError, ForbiddenError, Identity, identify, of_session
-from api.bodies import BodyError, BodyTooLargeError
+from api.bodies import BodyError, BodyTooLargeError, HeadersTooLargeError, UrlTooLongError
+from api.connections import TenantRequests
 from api.errors import response_to, unforeseen
 from api.logging import request_context
 from api.login_page import login_page
@@ -58,6 +60,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
+        self._under_way: TenantRequests | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check, then pass on."""
@@ -84,8 +87,10 @@ class Guard:
         else:
             body.limit = limit
             scope["ringfence_identity"] = identity
-            with request_context(tenant=identity.tenant):
+            with request_context(tenant=identity.tenant), ExitStack() as under_way:
                 try:
+                    if self._is_counted(scope, identity):
+                        under_way.enter_context(self._requests(services).one(identity.tenant))
                     trail.check(scope, services)
                     body.limit, body.too_large = await allowed_size(
                         scope, services.quotas, identity.tenant, limit
@@ -104,6 +109,18 @@ class Guard:
                     services.quotas.charge_disk(identity.tenant, body.seen)
         if scope["type"] == "http":
             observe_request(scope, answer.status, time.monotonic() - started)
+
+    def _is_counted(self, scope: Scope, identity: Identity) -> bool:
+        """Whoever puts a flood right must get through it, and so must whoever asks whether we live."""
+        is_operator = identity.is_operator and bool(identity.token_sha256)
+        return not is_operator and scope["path"] not in OPEN_PATHS
+
+    def _requests(self, services: Services) -> TenantRequests:
+        if self._under_way is None:
+            settings = services.settings
+            most = settings.max_tenant_requests or settings.max_connections // 2
+            self._under_way = TenantRequests(most, "RINGFENCE_MAX_TENANT_REQUESTS")
+        return self._under_way
 
     async def _pass_on(self, scope: Scope, body: _Body, answer: _Answer) -> None:
         if scope["type"] == "websocket":
@@ -313,13 +330,26 @@ def _has_route(scope: Scope) -> bool:
 
 def _check_form(scope: Scope, settings: Settings) -> int:
     """The body limit for this request; refuses oversized URLs and headers."""
+    if scope["http_version"] not in ("1.0", "1.1"):
+        raise BodyError("this server speaks HTTP/1.1", hint="send HTTP/1.1")
     url = len(scope.get("raw_path") or b"") + len(scope.get("query_string", b""))
     if url > settings.max_url_bytes:
-        raise BodyError(f"the URL is longer than {format_bytes(settings.max_url_bytes)}")
+        raise UrlTooLongError(
+            f"the URL is longer than {format_bytes(settings.max_url_bytes)} (RINGFENCE_MAX_URL_BYTES)"
+        )
     if "\0" in scope["path"]:
         raise BodyError("the URL has a NUL character in it")
-    if sum(len(key) + len(value) for key, value in scope["headers"]) > settings.max_header_bytes:
-        raise BodyError(f"the headers are longer than {format_bytes(settings.max_header_bytes)}")
+    headers = scope["headers"]
+    if len(headers) > settings.max_headers:
+        raise HeadersTooLargeError(
+            f"there are {len(headers)} headers, at most {settings.max_headers} (RINGFENCE_MAX_HEADERS)"
+        )
+    if sum(len(key) + len(value) for key, value in headers) > settings.max_header_bytes:
+        most = format_bytes(settings.max_header_bytes)
+        raise HeadersTooLargeError(f"the headers are longer than {most} (RINGFENCE_MAX_HEADER_BYTES)")
+    if {b"content-length", b"transfer-encoding"} <= {key for key, _ in headers}:
+        # A proxy in front may go by the one and we by the other: then one's body is the next one's request.
+        raise BodyError("a request says Content-Length and Transfer-Encoding", hint="send one of them")
     return settings.max_upload_bytes if is_upload(scope) else settings.max_json_bytes
 
 

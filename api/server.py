@@ -24,6 +24,7 @@ from api.logging import configure
 from api.settings import Settings
 from api.slow_clients import bounded_by
 from api.v2.jobs import Jobs
+from api.websocket_pace import paced_by
 from api.wide_sockets import WideSocketProtocol
 from policies import RingfenceError
 
@@ -87,11 +88,10 @@ def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         app,
         loop="none",
         http=bounded_by(settings),
-        ws=WideSocketProtocol,
+        ws=paced_by(settings, WideSocketProtocol),
         ws_max_size=_WEBSOCKET_MESSAGE,
         ws_per_message_deflate=False,
         h11_max_incomplete_event_size=settings.max_header_bytes + settings.max_url_bytes + 4096,
-        limit_concurrency=settings.max_connections,
         timeout_keep_alive=30,
         timeout_graceful_shutdown=max(1, int(settings.shutdown_s / 4)),
         log_config=None,

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from api.gathered import GatheringProtocol
+from api.websocket_pace import PacedWebSocket
+from sandbox import Allowance
 
 WIDE: Final = "ringfence.max_message_bytes"
 """Key of an ASGI ``websocket.accept``: the bytes of the largest message that the client may send."""
+PARTS_PER_S: Final = 2_000
+"""Messages, their parts and pings of such a connection, five times as many at once. Who sends messages faster than the
+route reads them is not cut off, since nothing is read from it meanwhile."""
 
 
-class WideSocketProtocol(GatheringProtocol):
+class WideSocketProtocol(PacedWebSocket):
     """See the module's text."""
 
     _is_wide = False
@@ -33,6 +37,7 @@ class WideSocketProtocol(GatheringProtocol):
         if most is not None:
             self.conn.max_message_size = most
             self._is_wide = True
+            self._allowance = Allowance(float(PARTS_PER_S), 5.0 * PARTS_PER_S)
         await super().send(message)
         if self._is_wide:
             self.flush()

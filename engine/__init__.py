@@ -72,6 +72,7 @@ from engine.tokens import (
     parse_scopes,
     parse_token_name,
 )
+from engine.usage_keeper import UsageKeeper
 
 __all__ = [
     "ALL_SCOPES",
@@ -150,6 +151,7 @@ __all__ = [
     "TokenUnknownError",
     "Trial",
     "UpdateAsksMoreError",
+    "UsageKeeper",
     "Verified",
     "check_source",
     "hash_secret",

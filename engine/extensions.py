@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import builtins
 import logging
-import shutil
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
@@ -51,7 +50,7 @@ from policies import (
     parse_extension_name,
     suggest_extension_name,
 )
-from sandbox import AdvisoryDatabase, ExtensionFiles, Places
+from sandbox import AdvisoryDatabase, ExtensionFiles, Places, remove_tree
 from sandbox.errors import StartError
 
 __all__ = [
@@ -251,7 +250,7 @@ class ExtensionRegistry:
             del self._shelf.entries[tenant, name]
             self._loader.forget_group(entry)
             self._shelf.changed(tenant)
-            await anyio.to_thread.run_sync(lambda: shutil.rmtree(entry.directory, ignore_errors=True))
+            await anyio.to_thread.run_sync(remove_tree, entry.directory)
             # A stranger's pack that gets this name later must not inherit what was granted to this one.
             if entry.record.policy_adopted:
                 await anyio.to_thread.run_sync(self._policies.remove, name, tenant)

@@ -49,9 +49,12 @@ from sandbox.egress import (
     Attempt,
     EgressLimits,
     EgressOffice,
+    EgressUsed,
+    RefusedPlaces,
     UpstreamProxyConnector,
     Vault,
     Verdict,
+    index_rules,
     log_attempt,
     serve_builds,
 )
@@ -89,6 +92,7 @@ from sandbox.manager import ManagerLimits, SandboxInfo, SandboxManager, SandboxS
 from sandbox.manifests import Declared, read_declared
 from sandbox.node_state import MAX_STATE, MAX_STATE_NAMES, NodeStates, StateHolder
 from sandbox.pack_toml import parse_toml
+from sandbox.patience import patiently, remove_tree
 from sandbox.places import Places
 from sandbox.rates import Allowance
 from sandbox.shares import Share
@@ -122,6 +126,7 @@ __all__ = [
     "Declared",
     "EgressLimits",
     "EgressOffice",
+    "EgressUsed",
     "EndedError",
     "Entry",
     "Environments",
@@ -162,6 +167,7 @@ __all__ = [
     "QuarantinedError",
     "QuotaError",
     "Record",
+    "RefusedPlaces",
     "RouteBusyError",
     "RouteRefusedError",
     "RouteTimeoutError",
@@ -189,14 +195,17 @@ __all__ = [
     "WatchedError",
     "cursor_text",
     "denial",
+    "index_rules",
     "launcher_child",
     "log_attempt",
     "make_bill",
     "parse_cursor",
     "parse_toml",
+    "patiently",
     "read_declared",
     "read_kept",
     "refused_flag",
+    "remove_tree",
     "serve_builds",
     "tree_stamp",
 ]

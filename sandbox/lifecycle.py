@@ -328,7 +328,7 @@ class Sandbox:
             await self._gate.open()
         self.launched = await self._around.launcher.ensure(self.request)
         if self._gate is not None:
-            self._gate.uid = self.launched.uid
+            self._gate.uid = _who_connects(policy, self.launched)
         self.seconds.update(self.launched.seconds)
         connecting = time.perf_counter()
         with anyio.move_on_after(policy.timeouts.import_s) as limit:
@@ -609,9 +609,9 @@ class Sandbox:
 
 
 def _who_connects(policy: EffectivePolicy, launched: LaunchedSandbox) -> int:
-    """The uid that the kernel names for the worker's connection.
+    """The uid that the kernel names for connections of the sandbox: its worker's, and those to its proxy.
 
-    Under gVisor the worker's ``connect`` is made by its gofer, which is the engine's root; that the connection comes
+    Under gVisor ``connect`` is made by its gofer, which is the engine's root; that the connection comes
     from this sandbox then rests on its directory, which is mounted into no other.
     """
     return _GOFER_UID if policy.isolation == "gvisor" else launched.uid

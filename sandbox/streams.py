@@ -20,6 +20,7 @@ import anyio
 from runtime.wire import TruncatedFrameError
 from sandbox.errors import ProtocolViolationError
 from sandbox.launcher.attachment import HEADER, STDOUT
+from sandbox.patience import patiently
 
 _BUFFER: Final = 1024 * 1024
 _CREDENTIALS: Final = struct.Struct("3i")
@@ -317,6 +318,6 @@ class Door:
     def _remove(self) -> None:
         self._path.unlink(missing_ok=True)
         try:
-            os.rmdir(self._path.parent)  # noqa: PTH106
+            patiently(lambda: os.rmdir(self._path.parent))  # noqa: PTH106
         except OSError:
             pass

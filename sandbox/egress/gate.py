@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 import socket
 import ssl
 import struct
@@ -41,10 +40,11 @@ from sandbox.egress.decision import (
 )
 from sandbox.egress.exchange import GONE, Filling, answer, forward, host_header, read_request
 from sandbox.egress.hello import HelloReader, NoHelloError
-from sandbox.egress.limits import EgressLimits, Meter, TenantMeter
+from sandbox.egress.limits import EgressLimits, EgressUsed, Meter, TenantMeter
 from sandbox.egress.streams import PIECE, CountedStream, LocalStream, ReturnedStream, relay
 from sandbox.egress.vault import Secret, Vault
 from sandbox.launcher.verbs import SandboxRequest
+from sandbox.patience import remove_tree
 from sandbox.places import Places
 from sandbox.rates import Allowance
 
@@ -129,9 +129,21 @@ class EgressOffice:
 
     def meter(self, tenant: str) -> Meter:
         """A fresh meter of one sandbox."""
+        return Meter(self.limits, self._meter_of(tenant))
+
+    def used(self) -> dict[str, EgressUsed]:
+        """What each tenant's sandboxes sent and fetched within its day; nothing of those that did neither."""
+        found = {tenant: meter.bytes.used() for tenant, meter in self._tenants.items()}
+        return {tenant: used for tenant, used in found.items() if used.up or used.down}
+
+    def restore(self, tenant: str, used: EgressUsed) -> None:
+        """What was counted before a restart of the host."""
+        self._meter_of(tenant).bytes.restore(used)
+
+    def _meter_of(self, tenant: str) -> TenantMeter:
         if tenant not in self._tenants:
             self._tenants[tenant] = TenantMeter(tenant, self.limits)
-        return Meter(self.limits, self._tenants[tenant])
+        return self._tenants[tenant]
 
     def client_tls(self) -> ssl.SSLContext:
         """How we look at other people's certificates: the machine's trust, the name checked. Blocking."""
@@ -229,7 +241,7 @@ class EgressGate:
         """Stop listening and remove the directory."""
         if self._listener is not None:
             self._listener.close()
-        await anyio.to_thread.run_sync(lambda: shutil.rmtree(self._directory, ignore_errors=True))
+        await anyio.to_thread.run_sync(remove_tree, self._directory)
 
     # -- one connection ----------------------------------------------------------------------------------------------
 

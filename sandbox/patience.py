@@ -1,0 +1,45 @@
+"""Changing names in a directory that the launcher holds still for the moment of a sandbox's start.
+
+Meanwhile (a fraction of a second) the kernel answers EPERM to whoever would rename or remove what is not their own
+there, see ``launcher/holding.py``. So whoever does that for a user tries again for a while.
+"""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, TypeVar
+
+T = TypeVar("T")
+_PATIENCE_S: Final = 5.0
+
+
+def patiently(change: Callable[[], T], *, patience_s: float = _PATIENCE_S) -> T:
+    """The result of ``change``, tried again while it is not permitted. Blocking.
+
+    Raises:
+        PermissionError: it still is not after ``patience_s``.
+    """
+    deadline = time.monotonic() + patience_s
+    pause = 0.002
+    while True:
+        try:
+            return change()
+        except PermissionError as error:
+            # EACCES is a mode that will not change by waiting.
+            if error.errno != errno.EPERM or time.monotonic() > deadline:
+                raise
+        time.sleep(pause)
+        pause = min(0.1, pause * 2)
+
+
+def remove_tree(directory: Path) -> None:
+    """Remove a directory with all in it, as far as that can be; patiently. Blocking."""
+    try:
+        patiently(lambda: shutil.rmtree(directory))
+    except OSError:
+        # What is in the way of one entry is not in the way of the others; what stays is swept at the next start.
+        shutil.rmtree(directory, ignore_errors=True)
