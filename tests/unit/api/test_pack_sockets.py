@@ -21,6 +21,7 @@ from api import pack_sockets
 from api.pack_sockets import PackSockets
 from api.settings import Settings
 from api.websocket import Connections
+from engine import Scope
 from policies import ExtensionName, TenantId
 from sandbox import (
     MESSAGE_TO_PACK,
@@ -370,6 +371,22 @@ async def test_a_tenant_has_so_many_sockets_and_no_more_with_its_others(
     monkeypatch.setattr(connections, "_limit", 64)
     async with opened(url), connect(f"{url}/ws"):
         assert connections.open_of(TenantId("local")) == 2
+
+
+async def test_a_token_without_the_scope_opens_none(url: str, app: FastAPI, engine: FakeEngine) -> None:
+    tenants = app.state.services.tenants
+    await tenants.create("a")
+    engine.extensions.sites.add("blur", "GET", "/blur/live", tenant="a")
+    for scope, may in ((Scope.RUN, True), (Scope.UPLOAD, False), (Scope.ADMIN, False)):
+        _, token = await tenants.create_token(TenantId("a"), str(scope), frozenset((scope,)))
+        headers = {"Authorization": f"Bearer {token}"}
+        for path in ("/blur/live", "/api/blur/live", LIVE):
+            if may:
+                async with opened(url, path, additional_headers=headers):
+                    pass
+            else:
+                assert (await refusal(url, path, additional_headers=headers))[0] == 403
+    assert len(engine.sockets.asked) == 3
 
 
 async def test_a_socket_ends_with_the_token_that_opened_it(
