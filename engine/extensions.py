@@ -465,6 +465,13 @@ class ExtensionRegistry:
                 progress(str(difference))
             if consent is not None:
                 consent.check(old.name, taken.content_hash, found)
+        except RingfenceError as error:
+            if consent is None:
+                logger.info("extension %s: its versions cannot be compared: %s", old.name, error)
+                return ()  # what stands in the way stands in the way of bringing it up, too, and is said there
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(self._drop_others, old.directory, old.record.content_hash)
+            raise
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(self._drop_others, old.directory, old.record.content_hash)

@@ -51,20 +51,26 @@ def learn(
 
     Its walls stay as they are meanwhile, and what is printed never allows more than its policy of today: what it met or
     asked for beyond that is printed as comments. Exit status 1 when
-    its import failed, or the time was up before everything had run.
+    its import failed, the time was up before everything had run, or nothing could be written.
     """
     wanted = [{"name": Path(name).name, "body": read_prompt(name)} for name in prompts or ()]
     target = server(url, token, tenant)
     directory = _directory(target, policies) if write else None
     answer = _ask(target, extension, {"prompts": wanted, "nodes": nodes, "limit_s": limit_s})
-    if directory is not None and answer["has_run"]:
+    group = next((value["value"] for value in answer["values"] if value["key"] == "group"), None)
+    if directory is not None and answer["has_run"] and group is None:
         answer["file"] = str(_write(directory, answer))
+    elif directory is not None and group is not None:
+        note(
+            f"not written: the members of sandbox group '{group}' need equal policies; write it for each of them"
+        )
     if as_json:
         print_json(answer)
     else:
         print(shown(answer["policy"], 256 * 1024, newlines=True), end="")
         _say(answer)
-    return Status.OK if answer["is_whole"] and answer["has_run"] else Status.FAILED
+    is_written = directory is None or "file" in answer
+    return Status.OK if answer["is_whole"] and answer["has_run"] and is_written else Status.FAILED
 
 
 def _ask(target: Server, extension: str, body: dict[str, Any]) -> dict[str, Any]:
