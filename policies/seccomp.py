@@ -28,7 +28,7 @@ def seccomp_profile(
     profile = json.loads(PROFILE.read_text("utf-8"))
     if gpus:
         profile["syscalls"] += json.loads(GPU_ENTRIES.read_text("utf-8"))["syscalls"]
-    if network:
+    if network or outside:
         more = json.loads(NETWORK_ENTRIES.read_text("utf-8"))
         for entry in profile["syscalls"]:
             entry["names"] = [name for name in entry["names"] if name not in more["narrowed"]]

@@ -42,6 +42,10 @@ class PolicyStore:
         self.directory = self._files.directory
         self._protected = (self.directory, self._files.adopted, *protected)
 
+    def fingerprint(self) -> str:
+        """A digest of every policy file as it lies on the disk: who has the same one goes by the same files."""
+        return self._files.fingerprint()
+
     def effective(self, extension: ExtensionName, tenant: TenantId = LOCAL_TENANT) -> EffectivePolicy:
         """What `extension` may use for `tenant`, from the files as they are now.
 

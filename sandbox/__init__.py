@@ -80,6 +80,7 @@ from sandbox.errors import (
 )
 from sandbox.extension_source import ExtensionFiles, ExtensionSource
 from sandbox.inventory import Inventory
+from sandbox.launcher.about import LauncherFacts, ask_launcher
 from sandbox.launcher.build_verb import BUILDS, INDEX_ONLY, BuildSettings, IndexSettings
 from sandbox.launcher.child import child as launcher_child
 from sandbox.launcher.client import LauncherClient
@@ -146,6 +147,7 @@ __all__ = [
     "LaunchSettings",
     "Launcher",
     "LauncherClient",
+    "LauncherFacts",
     "LoadFailedError",
     "LoadedExtension",
     "LogLine",
@@ -193,6 +195,7 @@ __all__ = [
     "Verdict",
     "Watch",
     "WatchedError",
+    "ask_launcher",
     "cursor_text",
     "denial",
     "index_rules",

@@ -7,6 +7,7 @@ there, see ``launcher/holding.py``. So whoever does that for a user tries again 
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -17,8 +18,15 @@ T = TypeVar("T")
 _PATIENCE_S: Final = 5.0
 
 
-def patiently(change: Callable[[], T], *, patience_s: float = _PATIENCE_S) -> T:
+HOLDING_UID: Final = 199_998
+"""Whose a directory is that the launcher holds; nobody runs as it."""
+
+
+def patiently(change: Callable[[], T], *where: int, patience_s: float = _PATIENCE_S) -> T:
     """The result of ``change``, tried again while it is not permitted. Blocking.
+
+    ``where`` are descriptors of the directories in question: nobody waits unless one is held at this moment. A sandbox
+    can make sticky directories of its own, in which what it wrote is nobody else's to remove.
 
     Raises:
         PermissionError: it still is not after ``patience_s``.
@@ -32,6 +40,8 @@ def patiently(change: Callable[[], T], *, patience_s: float = _PATIENCE_S) -> T:
             # EACCES is a mode that will not change by waiting.
             if error.errno != errno.EPERM or time.monotonic() > deadline:
                 raise
+            if where and all(os.fstat(fd).st_uid != HOLDING_UID for fd in where):
+                return change()  # given back just now, or never held
         time.sleep(pause)
         pause = min(0.1, pause * 2)
 

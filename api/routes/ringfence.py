@@ -9,7 +9,7 @@ import anyio
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from api import doctor, jobs
+from api import doctor, doctor_running, jobs
 from api.errors import OrjsonResponse
 from api.routes.system import ringfence_version
 from api.services import Caller, ForTenant, Have, Operator
@@ -81,7 +81,10 @@ async def prompt_details(prompt_id: str, services: Have, tenant: ForTenant) -> R
 @router.get("/doctor")
 async def run_doctor(services: Have, _operator: Operator) -> Response:
     """What is missing on the server's machine."""
-    checks = await anyio.to_thread.run_sync(doctor.examine, services.settings)
+    settings = services.settings
+    checks = await anyio.to_thread.run_sync(
+        lambda: [*doctor.examine(settings), *doctor_running.examine(settings)]
+    )
     return OrjsonResponse(doctor.report(checks))
 
 

@@ -40,6 +40,8 @@ class Gate:
     policies: PolicyStore
     trusted_sources: tuple[Path, ...] = ()
     """Directories of the built-in nodes."""
+    build_network: str = ""
+    """Of builds; for who asks."""
 
     def sandbox(self, asked: channel.Ensure) -> SandboxRequest:
         """The request that ``asked`` stands for.

@@ -60,7 +60,7 @@ class LauncherProgram:
     async def _serve(self, tie: Tie) -> None:
         places = self.places
         await anyio.to_thread.run_sync(make_own_directory, places)
-        gate = Gate(places, self.policies, self.launch.trusted_sources)
+        gate = Gate(places, self.policies, self.launch.trusted_sources, self.builds.network_mode)
         holder = Holder(places, self.launch.holding_uid, self.launch.trusted_sources)
         inner = DockerBuilder(self.builds, self.index, holder=holder)
         builder = StagedBuilder(places, inner, self.builds, self.index)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from sandbox.patience import HOLDING_UID
+
 
 @dataclass(frozen=True, slots=True)
 class LaunchSettings:
@@ -18,7 +20,7 @@ class LaunchSettings:
     """Sandboxes run as this uid and the following; no account of the machine may lie in the range."""
     uids: int = 65_536
     """How many uids there are."""
-    holding_uid: int = 199_998
+    holding_uid: int = HOLDING_UID
     """Whose the directories are that are being mounted; nobody runs as it."""
     trusted_sources: tuple[Path, ...] = ()
     """Roots of extensions that belong to no tenant (the built-in nodes)."""

@@ -234,8 +234,23 @@ def test_who_removes_a_file_for_a_user_waits_out_a_start(here: Places) -> None:
         assert process.stdout.readline() == b"gone\n"
         again.join()
     assert not (place / "picture").exists()
-    with pytest.raises(PermissionError):
-        patiently(lambda: (_ for _ in ()).throw(PermissionError(13, "a mode")))
+
+
+@pytest.mark.parametrize("number", [1, 13])
+def test_nobody_waits_where_nothing_is_held(here: Places, number: int) -> None:
+    tried = []
+
+    def refused() -> None:
+        tried.append(1)
+        raise PermissionError(number, "no")
+
+    fd = os.open(here.data, os.O_RDONLY)
+    try:
+        with pytest.raises(PermissionError):
+            patiently(refused, fd)
+    finally:
+        os.close(fd)
+    assert len(tried) <= 2
 
 
 # -- with a real engine --------------------------------------------------------------------------------------------
