@@ -9,7 +9,7 @@ from textwrap import dedent
 
 import pytest
 
-from tests.unit.runtime.workerhost import WorkerError, WorkerHost
+from tests.contract.worker.workerhost import WorkerError, WorkerHost
 
 NODE = """
 class Node:

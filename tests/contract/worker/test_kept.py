@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from runtime import wire
-from tests.unit.runtime.workerhost import WorkerError, WorkerHost
+from tests.contract.worker.workerhost import WorkerError, WorkerHost
 
 
 @pytest.fixture

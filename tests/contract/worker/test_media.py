@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from tests.unit.runtime.workerhost import ROOT, WorkerError, WorkerHost
+from tests.contract.worker.workerhost import ROOT, WorkerError, WorkerHost
 
 CORE = ROOT / "extensions" / "core"
 

@@ -19,7 +19,7 @@ from runtime import wire
 
 ROOT = Path(__file__).resolve().parents[3]
 PACKS = ROOT / "tests" / "extensions"
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 class WorkerError(Exception):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.runtime.workerhost import WorkerHost
+from tests.contract.worker.workerhost import WorkerHost
 
 TRANSPORTS = ("socket", "stdio")
 

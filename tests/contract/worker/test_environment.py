@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.unit.runtime.test_life import node, pack
-from tests.unit.runtime.workerhost import PACKS, WorkerHost
+from tests.contract.worker.test_life import node, pack
+from tests.contract.worker.workerhost import PACKS, WorkerHost
 
 
 def test_the_extensions_environment_wins_over_the_image_but_not_over_the_standard_library(

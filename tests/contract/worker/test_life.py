@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from runtime import wire
-from tests.unit.runtime.conftest import TRANSPORTS
-from tests.unit.runtime.workerhost import PATIENCE_S, ROOT, WorkerError, WorkerHost
+from tests.contract.worker.conftest import TRANSPORTS
+from tests.contract.worker.workerhost import PATIENCE_S, ROOT, WorkerError, WorkerHost
 
 StartWorker = Callable[..., WorkerHost]
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from runtime import wire
-from tests.unit.runtime.conftest import TRANSPORTS
-from tests.unit.runtime.workerhost import Items, WorkerError, WorkerHost
+from tests.contract.worker.conftest import TRANSPORTS
+from tests.contract.worker.workerhost import Items, WorkerError, WorkerHost
 
 _names = itertools.count()
 
