@@ -47,6 +47,8 @@ BODIES: dict[tuple[str, str], dict[str, JSON]] = {
 KINDS: dict[tuple[str, str], str] = {
     ("post", "/ringfence/v1/extensions"): "application/x-ndjson",
     ("post", "/ringfence/v1/extensions/{name}/reload"): "application/x-ndjson",
+    ("post", "/ringfence/v1/extensions/{name}/update"): "application/x-ndjson",
+    ("post", "/ringfence/v1/policies/{extension}/learn"): "application/x-ndjson",
     ("get", "/ringfence/v1/extensions/{name}/sbom"): "application/vnd.cyclonedx+json",
     ("get", "/ringfence/v1/audit/events"): "application/x-ndjson",
     ("get", "/metrics"): "text/plain",

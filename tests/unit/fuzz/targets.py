@@ -74,6 +74,14 @@ class _Bytes:
     def __init__(self, data: bytes) -> None:
         self._data = io.BytesIO(data)
 
+    def take(self, count: int) -> bytes | None:
+        at = self._data.tell()
+        piece = self._data.read(count)
+        if len(piece) == count:
+            return piece
+        self._data.seek(at)
+        return None
+
     async def read_exactly(self, count: int) -> bytes:
         piece = self._data.read(count)
         if len(piece) == count:
