@@ -536,6 +536,9 @@ async def until_ended(engine: Engine, tenant: TenantId, prompt_id: str, *, timeo
         async with engine.subscribe(tenant) as events:
             entry = await engine.history_entry(tenant, prompt_id)
             while entry is None:
-                await anext(events, None)
+                if await anext(events, None) is None:
+                    await anyio.sleep(
+                        0.02
+                    )  # dropped, for it lags behind a long prompt: ask again now and then
                 entry = await engine.history_entry(tenant, prompt_id)
             return entry
