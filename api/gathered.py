@@ -60,6 +60,7 @@ class GatheringProtocol(WebSocketsSansIOProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See ``asyncio.Protocol``."""
         self._gathering = GatheringTransport(transport, self.loop)
+        # A transport in all that uvicorn asks of one; a subclass would hide the real one's methods, not pass them on.
         super().connection_made(self._gathering)  # type: ignore[arg-type]
 
     def flush(self) -> None:

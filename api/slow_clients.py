@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import h11
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
@@ -33,7 +33,7 @@ class PatientProtocol(H11Protocol):
     head_s: float
     slow_s: float
     book: ConnectionBook
-    turned_away: set[PatientProtocol]
+    turned_away: ClassVar[set[PatientProtocol]]
     """Those that had no place and are told so; they are few, and soon gone."""
 
     _place: Place | None = None
@@ -104,7 +104,8 @@ class PatientProtocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """In the shape of every other error."""
-        if len(self.conn.trailing_data[0]) > self.config.h11_max_incomplete_event_size:  # type: ignore[operator]
+        most = self.config.h11_max_incomplete_event_size
+        if most is not None and len(self.conn.trailing_data[0]) > most:
             self._answer(431, "headers_too_large", "the head of the request is too long", "send less")
             return
         self._answer(400, "invalid_request", msg, "send HTTP/1.1")
@@ -225,7 +226,7 @@ def bounded_by(settings: Settings) -> type[PatientProtocol]:
             settings.max_address_connections or settings.max_connections // 2,
             settings.trusted_proxies,
         )
-        turned_away: set[PatientProtocol] = set()  # noqa: RUF012 - one set for one server
+        turned_away: ClassVar[set[PatientProtocol]] = set()
 
     return Bounded
 

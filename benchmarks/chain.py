@@ -19,6 +19,7 @@ import tempfile
 import time
 import uuid
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -189,9 +190,7 @@ def measure(lengths: tuple[int, ...], repeat: int, *, most: int, only_chain: boo
             for packs, length in ((packs, length) for packs in (1, 2) for length in lengths):
                 what = "one sandbox" if packs == 1 else "two sandboxes in turn"
                 times = max(repeat if length <= 1_000 else min(repeat, 3), 1)
-                figures.append(
-                    client.figure(what, lambda seed: chain(length, seed, packs), length, times)  # noqa: B023
-                )
+                figures.append(client.figure(what, partial(chain, length, packs=packs), length, times))
                 print(_line(figures[-1]), flush=True)
             if most:
                 before = host.memory_info().rss

@@ -186,9 +186,8 @@ class Learner:
 
     async def _run(self, watch: Watch, trial: Trial, submit: Submit) -> Outcome:
         tenant = watch.tenant
-        request = replace(trial.request, prompt_id=str(uuid.uuid4()))
-        prompt_id = request.prompt_id
-        assert prompt_id is not None  # noqa: S101 - just made
+        prompt_id = str(uuid.uuid4())
+        request = replace(trial.request, prompt_id=prompt_id)
         try:
             async with self._engine.subscribe(tenant) as events:
                 await submit(request)

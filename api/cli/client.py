@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import urlsplit
 
 import typer
 
 from api.cli.failure import Failure, Status
+from api.cli.screen import note
 
 if TYPE_CHECKING:
     import httpx2
 
 DEFAULT_URL = "http://127.0.0.1:8188"
+
+_NONE: Final[Mapping[str, Callable[[dict[str, Any]], Failure]]] = MappingProxyType({})
 
 UrlOption = Annotated[
     str, typer.Option("--url", envvar="RINGFENCE_URL", help="Where the server is.", show_default=True)
@@ -134,6 +138,35 @@ class Server:
                         yield json.loads(line)
                     except ValueError:
                         raise _not_ringfence(self.url) from None
+
+    def work(
+        self,
+        path: str,
+        *,
+        data: dict[str, str] | None = None,
+        files: dict[str, Any] | None = None,
+        body: Any = None,
+        failures: Mapping[str, Callable[[dict[str, Any]], Failure]] = _NONE,
+    ) -> dict[str, Any]:
+        """POST for long work, as ``stream``: notes its progress, and returns the result.
+
+        ``failures``: what is raised for an error with one of these codes.
+
+        Raises:
+            Failure: as ``call``; or the work failed, or broke off.
+        """
+        for line in self.stream("POST", path, data=data, files=files, body=body):
+            if "progress" in line:
+                note(str(line["progress"]))
+            elif "result" in line:
+                return dict(line["result"])
+            elif "error" in line:
+                error = line["error"]
+                if (make := failures.get(str(error.get("code")))) is not None:
+                    raise make(error)
+                where = f"{error['file']}:{error.get('line', 0)}: " if error.get("file") else ""
+                raise Failure(Status.FAILED, f"{where}{error['message']}", str(error.get("hint", "")))
+        raise Failure(Status.FAILED, "the server stopped in the middle of it", "see its log")
 
     def translated(self) -> _Translated:
         """Turns a transport's errors into failures, inside ``with``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,6 +49,9 @@ class AsksMoreError(Failure):
         self.key = str(error.get("consent", ""))
 
 
+_FAILURES = {"update-asks-more": AsksMoreError}
+
+
 @app.command("add")
 def add(
     source: Annotated[
@@ -72,13 +76,13 @@ def add(
     if policy is not None:
         files["policy"] = (policy.name, _read(policy))
     if _GIT_URL.match(source):
-        info = _long(target, _PATH, {**data, "git": source}, files)
+        info = target.work(_PATH, data={**data, "git": source}, files=files)
     else:
         directory = Path(source).absolute()
         with packed(directory) as archive:
             called = directory.resolve().name.removesuffix(".py")
             files["archive"] = (f"{called}.tar.gz", archive)
-            info = _long(target, _PATH, {**data, "origin": _origin(directory)}, files)
+            info = target.work(_PATH, data={**data, "origin": _origin(directory)}, files=files)
     _print_one(info, "added", as_json=as_json)
 
 
@@ -152,17 +156,8 @@ def reload(
 ) -> None:
     """Read an extension's source again, build what changed, and replace its sandbox."""
     target = server(url, token, tenant)
-    path = f"{_PATH}/{_segment(name)}/reload"
     directory = source.absolute() if source else _added_from(target, name)
-    data = {"pin": pin} if pin else {}
-    if upgrade:
-        data["upgrade"] = "true"
-    if directory is None:
-        info = _long(target, path, data, {})
-    else:
-        with packed(directory) as archive:
-            files = {"archive": ("extension.tar.gz", archive)}
-            info = _long(target, path, {**data, "origin": _origin(directory)}, files)
+    info = _send_version(target, f"{_PATH}/{_segment(name)}/reload", directory, pin, upgrade=upgrade)
     _print_one(info, "reloaded", as_json=as_json)
 
 
@@ -192,11 +187,12 @@ def update(
     --yes. The old version goes on until then. What a version asks for is never granted by this.
     """
     target = server(url, token, tenant)
+    path = f"{_PATH}/{_segment(name)}/update"
     directory = source.absolute() if source else _added_from(target, name)
     consent = ["anything"] if yes else []
     for _ in range(_QUESTIONS):
         try:
-            info = _send_update(target, name, directory, pin, consent, upgrade=upgrade)
+            info = _send_version(target, path, directory, pin, upgrade=upgrade, consent=consent)
         except AsksMoreError as refusal:
             consent.append(_agree(refusal, may_ask=not as_json and sys.stdin.isatty()))
             continue
@@ -205,26 +201,27 @@ def update(
     raise Failure(Status.REJECTED, f"{name}: each time that it is asked for, it asks for something else")
 
 
-def _send_update(
+def _send_version(
     target: Server,
-    name: str,
+    path: str,
     directory: Path | None,
     pin: str | None,
-    consent: list[str],
     *,
     upgrade: bool,
+    consent: Sequence[str] = (),
 ) -> dict[str, Any]:
-    path = f"{_PATH}/{_segment(name)}/update"
+    """Have the server take a version, from here or, without ``directory``, from where it takes it itself."""
     data = {"consent": ",".join(consent)} if consent else {}
     if pin:
         data["pin"] = pin
     if upgrade:
         data["upgrade"] = "true"
     if directory is None:
-        return _long(target, path, data, {})
+        return target.work(path, data=data, failures=_FAILURES)
     with packed(directory) as archive:
         files = {"archive": ("extension.tar.gz", archive)}
-        return _long(target, path, {**data, "origin": _origin(directory)}, files)
+        data["origin"] = _origin(directory)
+        return target.work(path, data=data, files=files, failures=_FAILURES)
 
 
 def _agree(refusal: AsksMoreError, *, may_ask: bool) -> str:
@@ -237,22 +234,6 @@ def _agree(refusal: AsksMoreError, *, may_ask: bool) -> str:
     if not typer.confirm("take it all the same?", err=True):
         raise Failure(Status.REJECTED, "the old version goes on", refusal.hint)
     return refusal.key
-
-
-def _long(target: Server, path: str, data: dict[str, str], files: dict[str, Any]) -> dict[str, Any]:
-    """Ask for long work and note its progress; returns the result."""
-    for line in target.stream("POST", path, data=data, files=files):
-        if "progress" in line:
-            note(str(line["progress"]))
-        elif "result" in line:
-            return dict(line["result"])
-        elif "error" in line:
-            error = line["error"]
-            if error.get("code") == "update-asks-more":
-                raise AsksMoreError(error)
-            where = f"{error['file']}:{error.get('line', 0)}: " if error.get("file") else ""
-            raise Failure(Status.FAILED, f"{where}{error['message']}", str(error.get("hint", "")))
-    raise Failure(Status.FAILED, "the server stopped in the middle of it", "see its log")
 
 
 def _print_one(info: dict[str, Any], what: str, *, as_json: bool) -> None:

@@ -77,16 +77,7 @@ def _ask(target: Server, extension: str, body: dict[str, Any]) -> dict[str, Any]
     from urllib.parse import quote
 
     path = f"/ringfence/v1/policies/{quote(extension, safe='')}/learn"
-    for line in target.stream("POST", path, body=body):
-        if "progress" in line:
-            note(str(line["progress"]))
-        elif "result" in line:
-            return dict(line["result"])
-        elif "error" in line:
-            error = line["error"]
-            where = f"{error['file']}:{error.get('line', 0)}: " if error.get("file") else ""
-            raise Failure(Status.FAILED, f"{where}{error['message']}", str(error.get("hint", "")))
-    raise Failure(Status.FAILED, "the server stopped in the middle of it", "see its log")
+    return target.work(path, body=body)
 
 
 def _say(answer: dict[str, Any]) -> None:

@@ -133,12 +133,8 @@ async def reload_extension(name: str, request: Request, services: Have, caller: 
 
     async def work(report: Report) -> Any:
         try:
-            if isinstance(form.get("archive"), UploadFile):
-                await services.engine.extensions.get(tenant, extension)  # unknown names keep no upload
-                staged = await _stage(uploads, tenant, extension, form, report)
-                if pin is not None:
-                    # Before it takes the place of the original that is there.
-                    await _check_pin(uploads, staged, extension, pin)
+            staged = await _stage_version(services, uploads, tenant, extension, form, pin, report)
+            if staged is not None:
                 await anyio.to_thread.run_sync(uploads.keep, tenant, extension, staged)
             info = await services.engine.extensions.reload(
                 tenant, extension, report, by_operator=caller.is_operator, pin=pin, upgrade=upgrade
@@ -185,11 +181,8 @@ async def update_extension(name: str, request: Request, services: Have, caller: 
 
     async def work(report: Report) -> Any:
         try:
-            if isinstance(form.get("archive"), UploadFile):
-                await services.engine.extensions.get(tenant, extension)  # unknown names keep no upload
-                staged = await _stage(uploads, tenant, extension, form, report)
-                if pin is not None:
-                    await _check_pin(uploads, staged, extension, pin)
+            staged = await _stage_version(services, uploads, tenant, extension, form, pin, report)
+            if staged is not None:
                 async with _original(uploads, tenant, extension, staged):
                     info = await update(report)
             else:
@@ -269,6 +262,26 @@ async def _stage(
     report("unpacking")
     archive, origin = cast("UploadFile", form["archive"]), _text(form, "origin") or ""
     return await anyio.to_thread.run_sync(lambda: uploads.stage(tenant, name, archive.file, origin=origin))
+
+
+async def _stage_version(
+    services: Services,
+    uploads: Uploads,
+    tenant: TenantId,
+    name: ExtensionName,
+    form: FormData,
+    pin: str | None,
+    report: Report,
+) -> Path | None:
+    """The upload that may become the original of an extension that is there; None where none was sent."""
+    if not isinstance(form.get("archive"), UploadFile):
+        return None
+    await services.engine.extensions.get(tenant, name)  # unknown names keep no upload
+    staged = await _stage(uploads, tenant, name, form, report)
+    if pin is not None:
+        # Before it takes the place of the original that is there.
+        await _check_pin(uploads, staged, name, pin)
+    return staged
 
 
 @asynccontextmanager

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import anyio
+from anyio.abc import SocketStream
 from fastapi import FastAPI
 
 from api.server import Server, server_config
@@ -29,3 +30,19 @@ async def serving(app: FastAPI, settings: Settings) -> AsyncIterator[str]:
                 yield f"http://127.0.0.1:{listener.getsockname()[1]}"
             finally:
                 server.should_exit = True
+
+
+async def connected(url: str) -> SocketStream:
+    """A client that says what it likes to the server at ``url``."""
+    return await anyio.connect_tcp("127.0.0.1", int(url.rpartition(":")[2]))
+
+
+async def to_the_end(stream: SocketStream) -> bytes:
+    """All that the server says until it hangs up."""
+    said = bytearray()
+    with anyio.fail_after(30):
+        try:
+            while True:
+                said += await stream.receive()
+        except (anyio.EndOfStream, anyio.BrokenResourceError):
+            return bytes(said)

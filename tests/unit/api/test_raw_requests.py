@@ -10,12 +10,11 @@ from pathlib import Path
 import anyio
 import httpx2
 import pytest
-from anyio.abc import SocketStream
 
 from api.connections import ConnectionBook, Place, TenantRequests, TooManyRequestsError
 from policies import TenantId
 from tests.unit.api.conftest import Start, make_settings
-from tests.unit.api.live import serving
+from tests.unit.api.live import connected, serving, to_the_end
 
 pytestmark = pytest.mark.anyio
 
@@ -25,20 +24,6 @@ UPGRADE = (
     b"GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
-
-
-async def connected(url: str) -> SocketStream:
-    return await anyio.connect_tcp("127.0.0.1", int(url.rpartition(":")[2]))
-
-
-async def to_the_end(stream: SocketStream) -> bytes:
-    said = bytearray()
-    with anyio.fail_after(30):
-        try:
-            while True:
-                said += await stream.receive()
-        except (anyio.EndOfStream, anyio.BrokenResourceError):
-            return bytes(said)
 
 
 async def said_to(url: str, raw: bytes) -> bytes:

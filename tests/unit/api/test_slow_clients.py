@@ -10,13 +10,12 @@ import anyio
 import anyio.lowlevel
 import httpx2
 import pytest
-from anyio.abc import SocketStream
 from fastapi import FastAPI
 from starlette.responses import StreamingResponse
 
 from api.settings import Settings
 from tests.unit.api.conftest import Start, make_settings
-from tests.unit.api.live import serving
+from tests.unit.api.live import connected, serving, to_the_end
 
 pytestmark = pytest.mark.anyio
 
@@ -28,21 +27,6 @@ QUICK_S = 0.4
 def hasty(tmp_path: Path) -> Settings:
     """Deadlines that a test can wait for."""
     return make_settings(tmp_path, request_head_s=QUICK_S, slow_client_s=QUICK_S)
-
-
-async def connected(url: str) -> SocketStream:
-    return await anyio.connect_tcp("127.0.0.1", int(url.rpartition(":")[2]))
-
-
-async def to_the_end(stream: SocketStream) -> bytes:
-    """All that the server says until it hangs up."""
-    said = bytearray()
-    with anyio.fail_after(30):
-        try:
-            while True:
-                said += await stream.receive()
-        except (anyio.EndOfStream, anyio.BrokenResourceError):
-            return bytes(said)
 
 
 @pytest.mark.parametrize(
