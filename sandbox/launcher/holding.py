@@ -113,8 +113,11 @@ class Holder:
                 f"{path} cannot be held while it is mounted: {error.strerror}",
                 "keep it on a file system with owners, such as ext4 or xfs, and give the launcher CAP_CHOWN",
             ) from None
-        # Until a moment ago the name could be given to another directory; from here on it cannot.
+        # Until a moment ago the name could be given to another directory; from here on it cannot. But a rename that
+        # was allowed before may still be under way, and a look at the name does not wait for it. A change of the
+        # parent, even to what it is, does: both take the kernel's lock of that directory.
         if parent is not None:
+            os.fchown(parent, -1, -1)
             try:
                 now = os.stat(name, dir_fd=parent, follow_symlinks=False)
             except OSError as error:
