@@ -28,11 +28,11 @@ from ._unet_keys import (
 __all__ = [
     "PROGRESS_BAR_ENABLED",
     "PROGRESS_BAR_HOOK",
-    "ProgressBar",
     "TRANSFORMER_BLOCKS",
     "UNET_MAP_ATTENTIONS",
     "UNET_MAP_BASIC",
     "UNET_MAP_RESNET",
+    "ProgressBar",
     "bislerp",
     "calculate_parameters",
     "common_upscale",

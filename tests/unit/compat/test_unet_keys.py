@@ -27,10 +27,11 @@ def test_a_models_names_in_the_form_of_diffusers_lead_to_the_originals() -> None
             "transformer_depth_middle": 1,
         }
     )
-    assert len(names) == 704  # the same number, and the same names, that ComfyUI has for this shape
+    assert len(names) == 714  # the same number, and the same names, that ComfyUI has for this shape
     for theirs, ours in {
         "conv_in.weight": "input_blocks.0.0.weight",
-        "down_blocks.1.attentions.1.transformer_blocks.0.ff.net.2.bias": "input_blocks.5.1.transformer_blocks.0.ff.net.2.bias",
+        "down_blocks.1.attentions.1.proj_in.bias": "input_blocks.5.1.proj_in.bias",
+        "mid_block.attentions.0.transformer_blocks.0.norm1.bias": "middle_block.1.transformer_blocks.0.norm1.bias",
         "down_blocks.3.resnets.0.conv1.weight": "input_blocks.10.0.in_layers.2.weight",
         "mid_block.resnets.1.norm2.bias": "middle_block.2.out_layers.0.bias",
         "up_blocks.0.upsamplers.0.conv.weight": "output_blocks.2.1.conv.weight",
