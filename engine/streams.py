@@ -6,20 +6,32 @@ prompt.
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
 
-import anyio
-
-from engine.events import Event, NodeExecuted, PackMessage, ProgressChanged, PromptFailed
+from engine.events import (
+    Event,
+    NodeExecuted,
+    NodeStarted,
+    PackMessage,
+    ProgressChanged,
+    PromptEnded,
+    PromptFailed,
+    PromptInterrupted,
+    PromptSucceeded,
+)
 from policies import TenantId
 from sandbox.calls import measure
 
 BUFFERED_EVENTS: Final = 4_096
 BUFFERED_BYTES: Final = 32 * 1024 * 1024
+COLLECTED: Final = 64
+"""Events that are passed on before the pause of a reader who collects them is over."""
 _EVENT_BYTES: Final = 500
+_URGENT: Final = (PromptSucceeded, PromptFailed, PromptInterrupted, PromptEnded)
 
 
 class EventStream:
@@ -32,7 +44,9 @@ class EventStream:
         self._byte_limit = byte_limit
         self._buffer: deque[tuple[Event, int]] = deque()
         self._bytes = 0
-        self._wake = anyio.Event()
+        self._wake: asyncio.Future[None] | None = None
+        self._urgent = 0
+        self._is_collecting = False
         self._is_closed = False
         self.is_dropped = False
 
@@ -53,10 +67,45 @@ class EventStream:
         while not self._buffer:
             if self._is_closed or self.is_dropped:
                 raise StopAsyncIteration
-            self._wake = anyio.Event()
-            await self._wake.wait()
+            await self._woken()
+        return self._pop()
+
+    async def some(self, most: int, *, pause_s: float = 0.0) -> list[Event]:
+        """The next events, ``most`` at once; none when iteration has ended.
+
+        ``pause_s``: for so long they are collected first, unless one of them is the end of a prompt.
+        """
+        if pause_s > 0 and not self._urgent and len(self._buffer) < most:
+            self._is_collecting = True
+            timer = asyncio.get_running_loop().call_later(pause_s, self._rouse)
+            try:
+                await self._woken()
+            finally:
+                self._is_collecting = False
+                timer.cancel()
+        while not self._buffer:
+            if self._is_closed or self.is_dropped:
+                return []
+            await self._woken()
+        return [self._pop() for _ in range(min(most, len(self._buffer)))]
+
+    async def _woken(self) -> None:
+        if self._is_closed or self.is_dropped:
+            return
+        self._wake = asyncio.get_running_loop().create_future()
+        try:
+            await self._wake
+        finally:
+            self._wake = None
+
+    def _rouse(self) -> None:
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    def _pop(self) -> Event:
         event, nbytes = self._buffer.popleft()
         self._bytes -= nbytes
+        self._urgent -= isinstance(event, _URGENT)
         return event
 
     @property
@@ -75,12 +124,16 @@ class EventStream:
         else:
             self._buffer.append((event, nbytes))
             self._bytes += nbytes
-        self._wake.set()
+            is_urgent = isinstance(event, _URGENT)
+            self._urgent += is_urgent
+            if self._is_collecting and not is_urgent and len(self._buffer) < COLLECTED:
+                return
+        self._rouse()
 
     def close(self) -> None:
         """End the iteration once what is buffered was read."""
         self._is_closed = True
-        self._wake.set()
+        self._rouse()
 
 
 class EventHub:
@@ -134,6 +187,8 @@ class EventHub:
 def _size(event: Event) -> int:
     """About what it takes to keep an event."""
     content: object = None
+    if isinstance(event, NodeStarted):
+        return _EVENT_BYTES
     if isinstance(event, ProgressChanged):
         return _EVENT_BYTES + (len(event.preview[1]) if event.preview else 0)
     if isinstance(event, NodeExecuted):

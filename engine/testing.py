@@ -10,7 +10,7 @@ import functools
 import inspect
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -35,13 +35,21 @@ from sandbox.calls import (
     NodeCall,
     NodeDescription,
     NodeResult,
+    PackSocket,
     Progress,
     ProgressSink,
     Session,
+    SocketRequest,
     Validator,
     Value,
 )
-from sandbox.errors import EndedError, HandleNotPortableError, NodeRaisedError, SandboxError
+from sandbox.errors import (
+    EndedError,
+    HandleNotPortableError,
+    NodeRaisedError,
+    RouteRefusedError,
+    SandboxError,
+)
 
 __all__ = [
     "Blocker",
@@ -305,6 +313,10 @@ class FakeSession:
 
         yield HttpResponse(200, (("content-type", "text/plain"),), answer())
 
+    def socket(self, request: SocketRequest) -> AbstractAsyncContextManager[PackSocket]:
+        """As a route that accepts no WebSocket."""
+        raise RouteRefusedError(f"{request.target} answered 404", status=404)
+
     async def hook_prompt(self, body: Mapping[str, JSON], limit_s: float) -> JSON:
         """As a pack whose handlers change nothing."""
         del limit_s
@@ -524,6 +536,9 @@ async def until_ended(engine: Engine, tenant: TenantId, prompt_id: str, *, timeo
         async with engine.subscribe(tenant) as events:
             entry = await engine.history_entry(tenant, prompt_id)
             while entry is None:
-                await anext(events, None)
+                if await anext(events, None) is None:
+                    await anyio.sleep(
+                        0.02
+                    )  # dropped, for it lags behind a long prompt: ask again now and then
                 entry = await engine.history_entry(tenant, prompt_id)
             return entry

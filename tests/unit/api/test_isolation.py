@@ -77,6 +77,7 @@ ASKS: Final[tuple[Ask, ...]] = (
     ("GET", "/ringfence/v1/extensions/{name}/audit", "/ringfence/v1/extensions/{pack}/audit", None),
     ("POST", "/ringfence/v1/extensions/{name}/verify", "/ringfence/v1/extensions/{pack}/verify", {}),
     ("POST", "/ringfence/v1/extensions/{name}/reload", "/ringfence/v1/extensions/{pack}/reload", None),
+    ("POST", "/ringfence/v1/extensions/{name}/update", "/ringfence/v1/extensions/{pack}/update", None),
     ("GET", "/ringfence/v1/extensions/{name}/routes/{path:path}", "/ringfence/v1/extensions/{pack}/routes/x", None),
     ("POST", "/ringfence/v1/extensions/{name}/routes/{path:path}", "/ringfence/v1/extensions/{pack}/routes/x", {}),
     ("GET", "", "/{pack}/hello", None),  # the path that the pack itself asked for
