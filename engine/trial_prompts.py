@@ -60,10 +60,12 @@ class Maker:
                 if isinstance(declared, str):
                     self.producers[declared].append((class_type, slot))
 
-    def prompt(self, class_type: str) -> dict[str, JSON]:
+    def prompt(self, class_type: str, *, all_inputs: bool = False) -> dict[str, JSON]:
         """A prompt that runs one node. Raises: UnfillableError."""
         graph: dict[str, JSON] = {}
         target = self._node(class_type, graph, 0)
+        if all_inputs:
+            graph[target]["inputs"] |= self._optional(class_type, graph)
         graph[TARGET] = graph.pop(target)
         info = self.catalogue[class_type]
         if not info["output_node"]:
@@ -82,6 +84,24 @@ class Maker:
         node_id = f"n{len(graph)}"
         graph[node_id] = {"class_type": class_type, "inputs": inputs}
         return node_id
+
+    def _optional(self, class_type: str, graph: dict[str, JSON]) -> dict[str, JSON]:
+        """The optional inputs that can be filled; their nodes are added to the graph.
+
+        Raises: UnfillableError: none can.
+        """
+        info = self.catalogue[class_type]
+        found: dict[str, JSON] = {}
+        for name, declared in (info["input"].get("optional") or {}).items():
+            trial = dict(graph)
+            try:
+                found[name] = self._value(name, declared, info, trial, 0)
+            except UnfillableError:
+                continue
+            graph.update(trial)
+        if not found:
+            raise UnfillableError("no optional input that can be filled")
+        return found
 
     def _value(
         self, name: str, declared: JSON, info: Mapping[str, JSON], graph: dict[str, JSON], depth: int

@@ -27,6 +27,9 @@ from policies import TenantId
 router = APIRouter()
 
 _SPOOL = 1024 * 1024
+# Where ComfyUI's page keeps files of its own. They come with the first file, and are empty until then: a 404 for each
+# at every start would be an error in the page's console that nobody can mend.
+_OF_THE_PAGE = ("workflows", "subgraphs", "keybindings")
 
 
 def user_tree(settings: Settings, tenant: TenantId) -> Tree:
@@ -48,7 +51,12 @@ async def list_userdata(
     if not dir:
         return Response("a directory is needed: ?dir=", 400, media_type="text/plain")
     tree = user_tree(services.settings, tenant)
-    entries = await file_work(lambda: tree.entries(dir, recurse=recurse.lower() == "true"))
+    try:
+        entries = await file_work(lambda: tree.entries(dir, recurse=recurse.lower() == "true"))
+    except FileUnknownError:
+        if dir.strip("/") not in _OF_THE_PAGE:
+            raise
+        entries = []
     files = sorted((entry for entry in entries if not entry.is_directory), key=lambda entry: entry.path)
     if full_info.lower() == "true":
         return OrjsonResponse([_info(entry) for entry in files])

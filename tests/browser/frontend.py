@@ -20,7 +20,6 @@ _READY = """() => Boolean(
 # What may go wrong in a page that is well. Each is what ComfyUI's own server gives, too, or what we refuse on purpose.
 TOLERATED = {
     r"/api/userdata/(user\.css|comfy\.templates\.json|workflows%2F\.index\.json)\b": "nobody has made this file yet",
-    r"/api/userdata\?dir=(workflows|subgraphs)&": "nobody has made this directory yet",
     r"user\.css.*MIME type": "the same: the answer is a 404, not a style sheet",
     r"//api\.comfy\.org/": "the page asks its makers for news; it may talk to this server only",
     # Somebody's container came or went on this machine, and Chromium drops what it was loading; ``open`` loads again.

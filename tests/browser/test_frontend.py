@@ -219,6 +219,65 @@ def test_results_stand_in_the_list_of_assets(frontend: Frontend) -> None:
     frontend.shot("assets")
 
 
+def test_nothing_fails_in_the_page_wherever_a_user_looks(frontend: Frontend, comfy: Comfy) -> None:
+    """Each panel and dialog once; what the server may answer with an error stands in ``TOLERATED``."""
+    page = frontend.page
+    frontend.load(
+        {
+            "1": node("EmptyImage", width=48, height=32, batch_size=1, color=0x8855AA),
+            "2": node("SaveImage", images=["1", 0], filename_prefix="looked"),
+        },
+        "looked",
+    )
+    frontend.run()
+    frontend.picture("2")
+    frontend.wait_for_idle()
+    for panel in ("node-library", "model-library", "workflows", "apps"):
+        page.get_by_test_id(f"{panel}-tab-button").click()
+        expect(page.get_by_test_id("error-boundary")).to_have_count(0)
+    page.get_by_test_id("assets-tab-button").click()
+    page.locator("img[src*='looked_']").first.click(button="right")
+    expect(page.get_by_role("menuitem", name="Inspect asset")).to_be_visible()
+    page.keyboard.press("Escape")
+    for tab in ("Imported", "Generated"):
+        page.get_by_role("tab", name=tab).click()
+    page.get_by_label("Close sidebar").click()
+    page.get_by_test_id("queue-overlay-toggle").click()
+    expect(page.get_by_label("Filter jobs")).to_be_visible()
+    page.get_by_test_id("queue-overlay-toggle").click()
+    with page.expect_response("**/internal/logs/raw"):
+        page.get_by_label("Toggle Bottom Panel").click()
+    page.get_by_label("Toggle Bottom Panel").click()
+    with page.expect_response("**/templates/index.json"):
+        page.get_by_role("button", name="Templates").first.click()
+    page.get_by_role("button", name="Close dialog").click()
+    page.keyboard.press("Control+,")
+    settings = page.get_by_test_id("settings-dialog")
+    sections = ("Lite Graph", "Appearance", "Mask Editor", "Keybinding", "Extension", "About")
+    for section in sections:
+        settings.locator("nav").get_by_text(section, exact=True).click()
+    page.keyboard.press("Escape")
+    expect(settings).to_be_hidden()
+    # A workflow is saved, renamed and thrown away.
+    page.keyboard.press("Control+s")
+    page.get_by_role("dialog").get_by_label("Enter the filename").fill("before")
+    with page.expect_response(lambda answer: "/api/userdata/workflows%2Fbefore" in answer.url):
+        page.keyboard.press("Enter")
+    page.get_by_test_id("workflows-tab-button").click()
+    page.get_by_test_id("tree-node-root/before.json").click(button="right")
+    page.get_by_text("Rename", exact=True).first.click()
+    with page.expect_response(lambda answer: "/move/" in answer.url) as moved:
+        page.keyboard.type("after")
+        page.keyboard.press("Enter")
+    assert moved.value.status == 200
+    page.get_by_test_id("tree-node-root/after.json").click(button="right")
+    page.get_by_text("Delete", exact=True).first.click()
+    with page.expect_response(lambda answer: answer.request.method == "DELETE") as gone:
+        page.get_by_role("dialog").get_by_text("Delete", exact=True).last.click()
+    assert gone.value.status == 204
+    assert "after.json" not in comfy.get("/api/userdata", dir="workflows", recurse="true")
+
+
 def test_the_users_own_style_sheet_is_applied(frontend: Frontend, comfy: Comfy) -> None:
     comfy.http.post("/api/userdata/user.css", content=b":root { --of-the-user: 42px }")
     try:

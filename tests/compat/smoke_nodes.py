@@ -4,7 +4,8 @@
 
 Each node of the catalogue gets a prompt of its own: constants from its declaration (defaults, the first option of a
 list, short texts), pictures, masks and latents from core nodes, values of a pack's own types from another node of the
-same pack. Its outputs go to PreviewAny, so that they also cross a border. What became of it is one of
+same pack. A node with optional inputs runs twice, first without them and then with each that can be filled
+("CLASS (all inputs)"). Its outputs go to PreviewAny, so that they also cross a border. What became of it is one of
 
     ok          it ran
     complaint   it raised an error of its own, as it may for made-up values
@@ -30,6 +31,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -106,17 +108,24 @@ class Smoke:
         self._catalogue = catalogue
         self._timeout = timeout
 
-    def run(self, class_type: str) -> Outcome:
-        """One node."""
+    def run(self, class_type: str) -> list[Outcome]:
+        """One node: without its optional inputs, and with them."""
+        outcomes = [self._run(class_type, all_inputs=False)]
+        if self._catalogue[class_type]["input"].get("optional") and outcomes[0].kind != "skipped":
+            outcomes.append(self._run(class_type, all_inputs=True))
+        return outcomes
+
+    def _run(self, class_type: str, *, all_inputs: bool) -> Outcome:
         extension = module(self._catalogue[class_type])
+        name = f"{class_type} (all inputs)" if all_inputs else class_type
         try:
-            graph = self._maker.prompt(class_type)
+            graph = self._maker.prompt(class_type, all_inputs=all_inputs)
         except UnfillableError as error:
-            return Outcome(extension, class_type, "skipped", str(error))
+            return Outcome(extension, name, "skipped", str(error))
         try:
-            return Outcome(extension, class_type, *self._outcome(graph))
+            return Outcome(extension, name, *self._outcome(graph))
         except (httpx2.HTTPError, KeyError, ValueError) as error:
-            return Outcome(extension, class_type, "SUSPICIOUS", f"the API: {type(error).__name__}: {error}")
+            return Outcome(extension, name, "SUSPICIOUS", f"the API: {type(error).__name__}: {error}")
 
     def _outcome(self, graph: dict[str, JSON]) -> tuple[str, str, Sequence[str]]:
         answer = self._client.post("/prompt", json={"prompt": graph, "client_id": uuid.uuid4().hex})
@@ -194,7 +203,7 @@ def main() -> int:
         smoke = Smoke(client, catalogue, options.timeout)
         outcomes: list[Outcome] = []
         with ThreadPoolExecutor(3) as pool:
-            for outcome in pool.map(smoke.run, chosen):
+            for outcome in chain.from_iterable(pool.map(smoke.run, chosen)):
                 outcomes.append(outcome)
                 if outcome.kind not in ("ok", "skipped"):
                     print(

@@ -1,6 +1,6 @@
 """``comfy.utils``: progress bars, image scaling, tiling, weight files, small helpers.
 
-All real, except the functions that rename the keys of particular models' weights (``MODEL_NAMES``), which are names
+All real, except most functions that rename the keys of particular models' weights (``MODEL_NAMES``), which are names
 only. Weight files are read as data: safetensors, or pickles restricted to tensors; nothing else is unpickled.
 """
 
@@ -17,10 +17,21 @@ from .. import _previews
 from .._standins import names_only
 from ._scaling import bislerp, common_upscale, lanczos
 from ._tiling import get_tiled_scale_steps, tiled_scale, tiled_scale_multidim
+from ._unet_keys import (
+    TRANSFORMER_BLOCKS,
+    UNET_MAP_ATTENTIONS,
+    UNET_MAP_BASIC,
+    UNET_MAP_RESNET,
+    unet_to_diffusers,
+)
 
 __all__ = [
     "PROGRESS_BAR_ENABLED",
     "PROGRESS_BAR_HOOK",
+    "TRANSFORMER_BLOCKS",
+    "UNET_MAP_ATTENTIONS",
+    "UNET_MAP_BASIC",
+    "UNET_MAP_RESNET",
     "ProgressBar",
     "bislerp",
     "calculate_parameters",
@@ -49,6 +60,7 @@ __all__ = [
     "string_to_seed",
     "tiled_scale",
     "tiled_scale_multidim",
+    "unet_to_diffusers",
     "unpack_latents",
     "weight_dtype",
 ]
@@ -59,10 +71,6 @@ MODEL_NAMES = [
     "MMDIT_MAP_BLOCK",
     "PIXART_MAP_BASIC",
     "PIXART_MAP_BLOCK",
-    "TRANSFORMER_BLOCKS",
-    "UNET_MAP_ATTENTIONS",
-    "UNET_MAP_BASIC",
-    "UNET_MAP_RESNET",
     "auraflow_to_diffusers",
     "clip_text_transformers_convert",
     "convert_old_quants",
@@ -73,7 +81,6 @@ MODEL_NAMES = [
     "pixart_to_diffusers",
     "swap_scale_shift",
     "transformers_convert",
-    "unet_to_diffusers",
     "upscale_dit_mask",
     "z_image_to_diffusers",
 ]

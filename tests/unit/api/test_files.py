@@ -312,7 +312,14 @@ async def test_settings_merge_and_are_a_user_file(client: httpx2.AsyncClient, ho
 
 
 async def test_userdata_is_stored_listed_moved_and_deleted(client: httpx2.AsyncClient, home: Path) -> None:
-    assert (await client.get("/api/userdata?dir=workflows&recurse=true&full_info=true")).status_code == 404
+    for empty in (
+        "workflows",
+        "subgraphs%2F",
+        "keybindings",
+    ):  # ComfyUI's page asks for these before it writes there
+        answer = await client.get(f"/api/userdata?dir={empty}&recurse=true&full_info=true")
+        assert (answer.status_code, answer.json()) == (200, [])
+    assert (await client.get("/api/userdata?dir=mine&recurse=true&full_info=true")).status_code == 404
     assert (await client.get("/userdata")).status_code == 400
     saved = await client.post("/api/userdata/workflows%2Fa.json?full_info=true", content=b"{}")
     assert {key: saved.json()[key] for key in ("path", "size")} == {"path": "workflows/a.json", "size": 2}

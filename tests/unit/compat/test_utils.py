@@ -73,8 +73,8 @@ def test_latents_are_packed_and_unpacked():
 
 
 def test_renaming_for_particular_models_is_by_name_only():
-    with pytest.raises(NotProvidedError, match=r"comfy\.utils\.unet_to_diffusers"):
-        utils.unet_to_diffusers({})
+    with pytest.raises(NotProvidedError, match=r"comfy\.utils\.flux_to_diffusers"):
+        utils.flux_to_diffusers({})
     with pytest.raises(AttributeError, match="no_such_function"):
         utils.no_such_function  # noqa: B018
 
