@@ -12,7 +12,7 @@ import os
 import socket
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from types import TracebackType
@@ -32,6 +32,7 @@ from sandbox.launcher.attachment import Tail, read_tail
 from sandbox.launcher.cgroups import Cgroup, find
 from sandbox.launcher.engine_events import EventThread
 from sandbox.launcher.mounts import sandbox_mounts
+from sandbox.launcher.parents import ENGINES_OWN, parent_for
 from sandbox.launcher.refusals import Refusals
 from sandbox.launcher.self_test import KEPT_AS, SelfTest
 from sandbox.launcher.settings import LaunchSettings, TestOverride
@@ -107,6 +108,7 @@ class DockerLauncher:
         """
         self._client = await self._engine("reach it", self._connect)
         self._api: Any = self._client.api
+        self._info: Mapping[str, Any] = await self._engine("ask it what it is", self._api.info)
         self._self_test = SelfTest(
             self._api, self._settings.image, self._places.instance, self._places.launcher_data / KEPT_AS
         )
@@ -187,7 +189,10 @@ class DockerLauncher:
             )
             settings = self._settings
             image = settings.gpu_image if policy.gpus and settings.gpu_image else settings.image
-            spec = await self._in_thread(lambda: container_spec(identity, policy, mounts, image=image))
+            parent = self._parent(request.tenant)
+            spec = await self._in_thread(
+                lambda: container_spec(identity, policy, mounts, image=image, cgroup_parent=parent)
+            )
             clock.step("prepare")
             container = await self._engine("create a sandbox", lambda: self._create(spec))
             clock.step("create")
@@ -279,7 +284,10 @@ class DockerLauncher:
         if record.cgroup is None:
             container = record.launched.container
             state = await self._engine("inspect a sandbox", lambda: self._state(container))
-            record.cgroup = await self._in_thread(lambda: find(container, int(state.get("Pid") or 0)))
+            parent = self._parent(record.launched.tenant)
+            record.cgroup = await self._in_thread(
+                lambda: find(container, int(state.get("Pid") or 0), parent=parent)
+            )
         return record.cgroup
 
     async def logs(self, sandbox: SandboxId, *, limit: int = 64 * 1024) -> str:
@@ -334,6 +342,11 @@ class DockerLauncher:
                 log.warning("a listener missed the event %s of sandbox %s", event.kind, event.sandbox)
 
     # -- the engine, blocking ----------------------------------------------------------------------------------------
+
+    def _parent(self, tenant: TenantId) -> str:
+        if not self._settings.tenant_cgroups:
+            return ENGINES_OWN
+        return parent_for(self._info, self._places.instance, tenant)
 
     def _policy(self, request: SandboxRequest) -> EffectivePolicy:
         if request.group:
