@@ -2,7 +2,8 @@
 
 A client hears every change until they come faster than anybody looks; from there on the latest state is sent so
 many times a second. Nothing final is lost: what is held back goes out before the prompt's end is said, and a node's
-own progress before it is said that a node began or has something to show.
+own progress before it is said that a node began or has something to show. A tenant with many sockets hears less often
+on each: what is sent to all of them together has a bound, too.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from sandbox import Allowance
 
 PER_S: Final = 10.0
 BURST: Final = 100.0
+SOCKETS: Final = 10
 _ENDS: Final = (PromptSucceeded, PromptFailed, PromptInterrupted, PromptEnded)
 _HELD: Final = 256
 _QUEUE: Final = ""  # no prompt has this id
@@ -39,15 +41,23 @@ _Key = tuple[str, str | None]
 class Pace:
     """What one socket is told now, and what a little later."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, *, company: Callable[[], int] = lambda: 1
+    ) -> None:
         self._clock = clock
+        self._company = company
         self._allowance = Allowance(PER_S, BURST)
         self._held: dict[_Key, Event] = {}
         self._since = math.inf
 
     def due_s(self) -> float:
         """How long it may wait for the next event until something held back is due."""
-        return max(0.0, self._since + 1 / PER_S - self._clock()) if self._held else math.inf
+        return max(0.0, self._since + self._turns() / PER_S - self._clock()) if self._held else math.inf
+
+    @property
+    def is_holding(self) -> bool:
+        """True while something is held back."""
+        return bool(self._held)
 
     def pass_on(self, event: Event) -> list[Event]:
         """What to tell now that this happened."""
@@ -57,7 +67,7 @@ class Pace:
         before = self._held.pop(key, None)
         if isinstance(event, ProgressChanged) and isinstance(before, ProgressChanged):
             event = replace(event, preview=event.preview or before.preview)
-        if self._allowance.take():
+        if self._allowance.take(self._turns()):
             return [event]
         if not self._held:
             self._since = self._clock()
@@ -76,6 +86,10 @@ class Pace:
         held = list(self._held.values())
         self._held.clear()
         return list(held)
+
+    def _turns(self) -> float:
+        """How many of its own turns one message takes: sockets beyond ``SOCKETS`` share what those would hear."""
+        return max(1.0, self._company() / SOCKETS)
 
     def _before(self, event: Event) -> list[Event]:
         if not self._held or not isinstance(event, PromptEvent):

@@ -75,6 +75,7 @@ class Connections:
     """The open sockets of this server, by tenant and client id; a client id means nothing across tenants."""
 
     def __init__(self, limit_per_tenant: int) -> None:
+        self.frames = messages.Frames()
         self._limit = limit_per_tenant
         self._current: dict[tuple[TenantId, str], Connection] = {}
         self._open: dict[TenantId, int] = {}
@@ -144,6 +145,7 @@ async def websocket(socket: WebSocket) -> None:
     try:
         await socket.accept()
         async with services.engine.subscribe(connection.tenant) as events:
+            pace = _gated(connection, connections, events)
             # Subscribed before the first frame is made: what happens meanwhile waits in the subscription.
             snapshot = await services.engine.queue(connection.tenant)
             first: list[Message] = [messages.status(snapshot.remaining, sid)]
@@ -154,7 +156,7 @@ async def websocket(socket: WebSocket) -> None:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(_tell_logs, connection, services.engine)
                 tasks.start_soon(_listen, connection, services.settings.max_upload_bytes, tasks.cancel_scope)
-                await _tell_events(connection, events)
+                await _tell_events(connection, connections, events, pace)
                 if events.is_dropped:
                     WEBSOCKETS_DROPPED.inc()
                     log.warning("websocket client dropped: it reads too slowly")
@@ -171,21 +173,46 @@ async def websocket(socket: WebSocket) -> None:
         await _close(socket, code)
 
 
-async def _tell_events(connection: Connection, events: EventStream) -> None:
-    """What happens, in order; of progress that comes faster than anybody looks, the latest."""
-    pace = Pace()
+def _gated(connection: Connection, connections: Connections, events: EventStream) -> Pace:
+    """What the stream keeps for this socket: what it hears, and of fast progress the latest."""
+    pace = Pace(company=lambda: connections.open_of(connection.tenant))
+
+    def gate(event: Event) -> list[Event]:
+        """Asked as it happens, so that this task sleeps through what its client does not hear now."""
+        if not connection.hears(event):
+            return []
+        was_holding = pace.is_holding
+        told = pace.pass_on(event)
+        if pace.is_holding and not was_holding:
+            events.nudge()
+        return told
+
+    events.gate = gate
+    return pace
+
+
+async def _tell_events(
+    connection: Connection, connections: Connections, events: EventStream, pace: Pace
+) -> None:
+    """What happens, in order."""
     while True:
         told: list[Event] = []
         with anyio.move_on_after(pace.due_s()):
             try:
-                event = await anext(events)
+                told = await events.batch()
             except StopAsyncIteration:
                 break
-            told = pace.pass_on(event) if connection.hears(event) else []
-        for each in (*told, *pace.overdue()):
-            await connection.send(messages.messages_for(each, connection.abilities))
-    for each in pace.rest():
-        await connection.send(messages.messages_for(each, connection.abilities))
+        if events.is_empty:
+            told += pace.overdue()
+        await _tell(connection, connections, told)
+    await _tell(connection, connections, pace.rest())
+
+
+async def _tell(connection: Connection, connections: Connections, told: list[Event]) -> None:
+    if told and connection.is_current:
+        await connection.send(
+            [frame for event in told for frame in connections.frames.of(event, connection.abilities)]
+        )
 
 
 async def _listen(connection: Connection, max_upload_bytes: int, scope: anyio.CancelScope) -> None:

@@ -12,6 +12,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -204,7 +205,7 @@ class Database:
         await anyio.to_thread.run_sync(_migrate_in_thread, self._url)
         self._engine = _create_engine(self._url)
         if self._writer is not None:
-            self._grouped = GroupCommit(_create_plain_engine(self._url), self._writer)
+            self._grouped = GroupCommit(partial(_create_plain_engine, self._url), self._writer)
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:

@@ -38,8 +38,9 @@ class _Failed:
 class GroupCommit:
     """The one writer; open until ``close``."""
 
-    def __init__(self, engine: sa.Engine, turn: asyncio.Lock) -> None:
-        self._engine = engine
+    def __init__(self, engine: Callable[[], sa.Engine], turn: asyncio.Lock) -> None:
+        self._make = engine
+        self._engine: sa.Engine | None = None
         self._turn = turn
         self._jobs: deque[_Job] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="database-writer")
@@ -65,7 +66,7 @@ class GroupCommit:
         if self._pump is not None:
             await self._pump
         await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
-        self._thread.shutdown()
+        self._thread.shutdown(wait=False)  # it has just done the last thing that it was asked for
 
     async def _run_all(self) -> None:
         loop = asyncio.get_running_loop()
@@ -95,6 +96,7 @@ class GroupCommit:
 
     def _connected(self, *, durable: bool) -> sa.Connection:
         if self._connection is None:
+            self._engine = self._engine or self._make()
             self._connection = self._engine.connect().execution_options(ringfence_write=True)
             self._is_durable = True
         if durable is not self._is_durable:
@@ -107,7 +109,8 @@ class GroupCommit:
     def _disconnect(self) -> None:
         if self._connection is not None:
             self._connection.close()
-        self._engine.dispose()
+        if self._engine is not None:
+            self._engine.dispose()
 
 
 class _AloneError(Exception):

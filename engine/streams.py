@@ -7,7 +7,7 @@ prompt.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Final, Self
 
@@ -19,6 +19,7 @@ from sandbox.calls import measure
 
 BUFFERED_EVENTS: Final = 4_096
 BUFFERED_BYTES: Final = 32 * 1024 * 1024
+BATCH: Final = 64
 _EVENT_BYTES: Final = 500
 
 
@@ -34,7 +35,10 @@ class EventStream:
         self._bytes = 0
         self._wake = anyio.Event()
         self._is_closed = False
+        self._is_nudged = False
         self.is_dropped = False
+        self.gate: Callable[[Event], Sequence[Event]] | None = None
+        """What to keep for this reader of each event, asked when it happens: who hears nothing is not woken."""
 
     async def __aenter__(self) -> Self:
         self._hub.add(self._tenant, self)
@@ -59,6 +63,35 @@ class EventStream:
         self._bytes -= nbytes
         return event
 
+    async def batch(self) -> list[Event]:
+        """What waits, at most ``BATCH``; waits for the first. Empty after a nudge.
+
+        Raises:
+            StopAsyncIteration: there is nothing more to come.
+        """
+        while not self._buffer:
+            if self._is_closed or self.is_dropped:
+                raise StopAsyncIteration
+            if self._is_nudged:
+                self._is_nudged = False
+                return []
+            self._wake = anyio.Event()
+            await self._wake.wait()
+        self._is_nudged = False
+        taken = [self._buffer.popleft() for _ in range(min(BATCH, len(self._buffer)))]
+        self._bytes -= sum(nbytes for _, nbytes in taken)
+        return [event for event, _ in taken]
+
+    def nudge(self) -> None:
+        """Let ``batch`` return, though nothing may be there."""
+        self._is_nudged = True
+        self._wake.set()
+
+    @property
+    def is_empty(self) -> bool:
+        """True when nothing waits to be read."""
+        return not self._buffer
+
     @property
     def is_over(self) -> bool:
         """True when iteration has nothing more to give, now or later."""
@@ -68,6 +101,13 @@ class EventStream:
         """Add an event of about ``nbytes``; drops the reader when its buffer is full. One event always fits."""
         if self.is_dropped or self._is_closed:
             return
+        if self.gate is None:
+            self._keep(event, nbytes)
+            return
+        for each in self.gate(event):
+            self._keep(each, nbytes if each is event else _size(each))
+
+    def _keep(self, event: Event, nbytes: int) -> None:
         is_too_much = self._bytes + nbytes > self._byte_limit and self._buffer
         if len(self._buffer) >= self._limit or is_too_much:
             self.is_dropped = True
