@@ -10,6 +10,7 @@ import asyncio
 import resource
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -26,6 +27,9 @@ from api.v2.jobs import Jobs
 from policies import RingfenceError
 
 _WEBSOCKET_MESSAGE = 64 * 1024  # a client's feature flags are small, and nothing else is expected of it
+_SWITCH_S = 0.0005
+"""For how long a thread computes while another wants to. Python's 5 ms, at every hop to a thread and back, is what a
+small prompt waits for most while others keep this process busy."""
 _OPEN_FILES_MOST = 1024 * 1024  # where there is no hard limit
 
 
@@ -49,6 +53,7 @@ def run_server(settings: Settings) -> None:
     """
     configure(settings.log_level, settings.log_format)
     raise_open_files()
+    sys.setswitchinterval(_SWITCH_S)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_run(settings))
 
