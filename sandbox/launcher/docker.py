@@ -29,10 +29,10 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from policies import EffectivePolicy, ExtensionName, PolicyStore, SandboxGroup, SandboxId, TenantId, safe_text
 from sandbox.errors import StartError
 from sandbox.launcher.attachment import Tail, read_tail
-from sandbox.launcher.cgroups import Cgroup, find
+from sandbox.launcher.cgroups import ROOT, Cgroup, find
 from sandbox.launcher.engine_events import EventThread
 from sandbox.launcher.mounts import sandbox_mounts
-from sandbox.launcher.parents import ENGINES_OWN, parent_for
+from sandbox.launcher.parents import ENGINES_OWN, parent_for, remove_empty
 from sandbox.launcher.refusals import Refusals
 from sandbox.launcher.self_test import KEPT_AS, SelfTest
 from sandbox.launcher.settings import LaunchSettings, TestOverride
@@ -134,6 +134,7 @@ class DockerLauncher:
                 for sandbox in list(self._records):
                     group.start_soon(self._stop_quietly, sandbox)
             await self._events.close()
+            await self._in_thread(lambda: remove_empty(self._places.instance, ROOT))
             await anyio.to_thread.run_sync(self._client.close, limiter=self._threads)
         self._group.cancel_scope.cancel()
         await self._stack.__aexit__(None, None, None)

@@ -8,8 +8,10 @@ of a tenant's own is none of their business, each sandbox has its caps.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from policies import TenantId
@@ -39,6 +41,18 @@ def places_of(container: str, parent: str) -> list[str]:
     if parent:
         return [f"{parent}/{container}"]
     return [f"/docker/{container}", f"/system.slice/docker-{container}.scope"]
+
+
+def remove_empty(instance: str, root: Path) -> None:
+    """Remove an instance's cgroups that nothing runs in, where this process may: the engine makes and leaves them.
+
+    (systemd removes slices by itself.) The kernel refuses for every one that is not empty. Blocking.
+    """
+    for controller in {root, *root.iterdir()} if root.is_dir() else ():
+        whole = controller / "docker" / f"ringfence-{instance}"
+        for directory in [*whole.glob("*/"), whole]:
+            with contextlib.suppress(OSError):
+                directory.rmdir()
 
 
 def slice_path(name: str) -> str:

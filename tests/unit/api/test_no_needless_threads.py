@@ -1,4 +1,4 @@
-"""A plain function as a dependency would cost every request a thread, and the wait for two turns of a busy event loop."""
+"""A plain function as a dependency would cost each request a thread, and the wait for two turns of a busy loop."""
 
 from __future__ import annotations
 

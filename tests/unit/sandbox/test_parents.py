@@ -8,7 +8,7 @@ import pytest
 
 from policies import TenantId
 from sandbox.launcher.cgroups import find
-from sandbox.launcher.parents import parent_for, places_of, slice_path
+from sandbox.launcher.parents import parent_for, places_of, remove_empty, slice_path
 
 ACME, OTHER = TenantId("acme"), TenantId("other")
 CGROUPFS, SYSTEMD = {"CgroupDriver": "cgroupfs"}, {"CgroupDriver": "systemd"}
@@ -59,3 +59,19 @@ def test_the_counters_of_a_sandbox_are_found_without_seeing_its_processes(
     found = find("c0ffee", 0, root=root, proc=tmp_path / "proc", parent=parent)
     assert found.unified is unified
     assert found.usage().pids == 7
+
+
+def test_only_this_instances_empty_cgroups_are_removed(tmp_path: Path) -> None:
+    docker = tmp_path / "cpu" / "docker"
+    for path in ("ringfence-local/acme", "ringfence-local/busy/c0ffee", "ringfence-local-2/acme", "c0ffee"):
+        (docker / path).mkdir(parents=True)
+    remove_empty("local", tmp_path)
+    left = {str(path.relative_to(docker)) for path in docker.rglob("*")}
+    assert left == {
+        "ringfence-local",
+        "ringfence-local/busy",
+        "ringfence-local/busy/c0ffee",
+        "ringfence-local-2",
+        "ringfence-local-2/acme",
+        "c0ffee",
+    }
