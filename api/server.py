@@ -7,6 +7,7 @@ traceback, and the port is known to be ours before anything is built.
 from __future__ import annotations
 
 import asyncio
+import gc
 import resource
 import signal
 import socket
@@ -79,6 +80,16 @@ def raise_open_files() -> None:
         )
 
 
+def spare_the_collector() -> None:
+    """Take what is here to stay out of the garbage collector's sight.
+
+    A full collection looks at every object, and nobody is served meanwhile: 100 to 200 ms over the imported modules,
+    which never go; a few ms over what requests made.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     """How the application is served; its lifespan is the caller's."""
     return uvicorn.Config(
@@ -121,6 +132,7 @@ async def _run(settings: Settings) -> None:
         server = Server(server_config(app, settings))
         with _stopped_by_signals(server):
             async with app.router.lifespan_context(app):
+                spare_the_collector()
                 await server.serve(sockets=[listener])
 
 
