@@ -26,7 +26,10 @@ build() {
     local dockerfile=$1 tag=$2
     shift 2
     # The proxy settings are arguments that BuildKit knows and keeps out of the image's history.
-    docker buildx build --progress plain --load --network "${RINGFENCE_BUILD_NETWORK:-default}" \
+    # The setting says how environments are built, too; of its words BuildKit knows "host".
+    local network=default
+    [ "${RINGFENCE_BUILD_NETWORK:-}" != host ] || network=host
+    docker buildx build --progress plain --load --network "$network" \
         --secret "id=ca,src=$secrets/ca" --secret "id=index,src=$secrets/index" \
         --secret "id=apt,src=$secrets/apt" \
         --build-arg http_proxy --build-arg https_proxy --build-arg no_proxy \

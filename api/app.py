@@ -18,6 +18,7 @@ from api.attempts import Attempts
 from api.audit_trail import Trail
 from api.frontend import find_frontend
 from api.guard import Guard
+from api.pack_sockets import PackSockets
 from api.pack_web import PackTexts
 from api.permissions import Permissions
 from api.previews import Previews
@@ -70,6 +71,7 @@ def create_app(settings: Settings, *, wiring: Wiring | None = None) -> FastAPI:
     )
     app.state.pack_texts = PackTexts()
     app.state.connections = Connections(settings.max_websockets)
+    app.state.pack_sockets = PackSockets(app.state.connections)
     app.state.uploads = Uploads(
         settings.data_dir, max_bytes=settings.max_extension_bytes, max_files=settings.max_extension_files
     )

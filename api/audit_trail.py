@@ -46,6 +46,8 @@ _CHANGES: Final = tuple(
         ("POST", rf"{_V1}/extensions", "extension added"),
         ("DELETE", rf"{_V1}/extensions/(?P<name>[^/]+)", "extension removed"),
         ("POST", rf"{_V1}/extensions/(?P<name>[^/]+)/reload", "extension reloaded"),
+        ("POST", rf"{_V1}/extensions/(?P<name>[^/]+)/update", "extension updated"),
+        ("POST", rf"{_V1}/policies/(?P<name>[^/]+)/learn", "extension watched to learn its policy"),
         ("DELETE", rf"{_V1}/sandboxes/(?P<name>[^/]+)", "sandbox stopped"),
         ("POST", rf"{_V1}/tokens", "token made"),
         ("DELETE", rf"{_V1}/tokens/(?P<name>[^/]+)", "token revoked"),
@@ -64,7 +66,16 @@ _ALWAYS: Final = re.compile(
     r"(/api)?/(queue|interrupt|free|history)\Z|/api(/v2)?/jobs/.*cancel\Z|/ringfence/logout\Z"
 )
 _READS: Final = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
-_TURNED_AWAY: Final = frozenset({"audit-unavailable", "queue-full", "too-many-attempts", "too-many-streams"})
+_TURNED_AWAY: Final = frozenset(
+    {
+        "audit-unavailable",
+        "queue-full",
+        "too-many-attempts",
+        "too-many-sockets",
+        "too-many-streams",
+        "update-asks-more",
+    }
+)
 
 
 class Trail:

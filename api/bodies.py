@@ -37,6 +37,18 @@ class BodyTooLargeError(BodyError):
     code = "too-large"
 
 
+class UrlTooLongError(BodyError):
+    """The path with its query is over its limit."""
+
+    code = "url-too-long"
+
+
+class HeadersTooLargeError(BodyError):
+    """There are too many headers, or they are too long."""
+
+    code = "headers-too-large"
+
+
 async def read_json(request: Request, *, empty: Any = None) -> Any:
     """The request's JSON; ``empty`` when there is no body and a default was given.
 

@@ -1,8 +1,9 @@
 """What this machine lacks for running Ringfence, and what to do about each.
 
-Works without a server: ``ringfence doctor`` calls ``examine`` itself, and so does the server's own route. Uses the
-docker *command*, because the checks must also explain a machine on which the engine does not answer. Nothing here
-starts a container; that limits really hold is proved by the launcher's self-test when the server starts.
+Works without a server: ``ringfence doctor`` calls ``examine`` itself, and so does the server's own route. What runs,
+and what runtimes cost, is ``doctor_running.py``'s to look at. Uses the docker *command*, because the checks must also
+explain a machine on which the engine does not answer. Nothing here starts a container; that limits really hold is
+proved by the launcher's self-test when the server starts.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ Run = Callable[[Sequence[str]], Ran]
 
 def examine(settings: Wanted, *, run: Run | None = None) -> list[Check]:
     """Look at everything. Blocks for a few seconds at most."""
-    run = run or _run
+    run = run or run_command
     info = _engine_info(run)
     checks = [_python(), _client(), _engine(info)]
     if isinstance(info, dict):
@@ -403,7 +404,8 @@ def _dotted(version: tuple[int, ...]) -> str:
     return ".".join(map(str, version))
 
 
-def _run(command: Sequence[str]) -> Ran:
+def run_command(command: Sequence[str]) -> Ran:
+    """Run it, whatever comes of it."""
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, errors="replace", timeout=_TIMEOUT_S, check=False

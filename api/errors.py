@@ -17,7 +17,7 @@ import orjson
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from api.archives import ArchiveError
 from api.auth import AuthError, ForbiddenError
@@ -35,6 +35,7 @@ from engine import (
     TokenError,
     TokenExistsError,
     TokenUnknownError,
+    UpdateAsksMoreError,
 )
 from policies import NameInvalidError, PathEscapeError, PolicyError, RingfenceError, safe_text
 
@@ -75,6 +76,10 @@ STATUS_BY_CODE: dict[str, int] = {
     "storage-full": 507,
     "too-many-readers": 429,
     "too-many-streams": 429,
+    "too-many-sockets": 429,
+    "too-many-requests": 429,
+    "url-too-long": 414,
+    "headers-too-large": 431,
     "quota-rate": 429,
     "quota-size": 413,
     "quota-space": 507,
@@ -86,6 +91,9 @@ STATUS_BY_CODE: dict[str, int] = {
     "extension-unknown": 404,
     "sandbox-unknown": 404,
     "extension-exists": 409,
+    "already_watched": 409,
+    "nothing-to-learn": 409,
+    "update-asks-more": 409,
     "policy-reserved": 403,
     "routes-off": 403,
     "audit-unavailable": 503,
@@ -93,21 +101,34 @@ STATUS_BY_CODE: dict[str, int] = {
 }
 
 
+_DEEPEST = 200
+"""Levels of nesting that are written: the encoder takes 254, and an answer has a few around what a pack said."""
+_TOO_DEEP = f"(nested deeper than {_DEEPEST} levels)"
+
+
 def dump_json(value: Any) -> bytes:
-    """JSON bytes that every browser reads: NaN and infinity become null."""
+    """JSON bytes that every browser reads, whatever a pack had a hand in: NaN and infinity become null, what is nested
+    beyond measure a text that says so. A key that script may take for an object's own workings is left out."""
     try:
-        return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)
-    except TypeError:  # integers over 64 bits, lone surrogates
-        return orjson.dumps(_plain(value), option=orjson.OPT_NON_STR_KEYS)
+        raw = orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)
+    except TypeError:  # integers over 64 bits, lone surrogates, too deep
+        raw = orjson.dumps(_plain(value), option=orjson.OPT_NON_STR_KEYS)
+    if b'"__proto__"' in raw or (b'"constructor"' in raw and b'"prototype"' in raw):
+        # A page that merges such an object into another changes every object that it has.
+        raw = orjson.dumps(_without_prototypes(orjson.loads(raw)))
+    return raw
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, depth: int = 0) -> Any:
+    if isinstance(value, dict | list | tuple) and depth >= _DEEPEST:
+        return _TOO_DEEP
     if isinstance(value, dict):
         return {
-            _plain(key) if isinstance(key, str) else str(key): _plain(item) for key, item in value.items()
+            _plain(key) if isinstance(key, str) else str(key): _plain(item, depth + 1)
+            for key, item in value.items()
         }
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [_plain(item, depth + 1) for item in value]
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()
     if isinstance(value, int) and not -(2**63) <= value < 2**64:
@@ -115,7 +136,19 @@ def _plain(value: Any) -> Any:
     return value
 
 
-class OrjsonResponse(Response):
+def _without_prototypes(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_prototypes(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {key: _without_prototypes(item) for key, item in value.items() if not _is_a_prototype(key, item)}
+
+
+def _is_a_prototype(key: str, item: Any) -> bool:
+    return key == "__proto__" or (key == "constructor" and isinstance(item, dict) and "prototype" in item)
+
+
+class OrjsonResponse(JSONResponse):
     """JSON with the content type ComfyUI's clients expect; NaN and infinity become null."""
 
     media_type = "application/json; charset=utf-8"
@@ -135,7 +168,8 @@ def status_of(error: RingfenceError) -> int:
 def error_body(error: RingfenceError) -> dict[str, Any]:
     """An error in the shape of ``/ringfence/v1``, which NDJSON streams use too."""
     where = {"file": error.file, "line": error.line} if isinstance(error, PolicyError) and error.file else {}
-    return {"error": {"code": error.code, "message": error.message, "hint": error.hint, **where}}
+    asked = {"more": error.more, "consent": error.key} if isinstance(error, UpdateAsksMoreError) else {}
+    return {"error": {"code": error.code, "message": error.message, "hint": error.hint, **where, **asked}}
 
 
 def comfy_error(
@@ -234,6 +268,8 @@ async def _http(request: Request, error: Exception) -> Response:
     if is_v2(request.url.path):
         code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
         body = v2_error(code, safe_text(str(error.detail), 300))
+    elif request.url.path.startswith("/ringfence/"):
+        body = {"error": {"code": "http-error", "message": safe_text(str(error.detail), 300), "hint": ""}}
     elif error.status_code == 404:
         body = comfy_error("not_found", "there is nothing here")
     else:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import time
+from contextlib import ExitStack
 from urllib.parse import urlsplit
 
 import anyio
@@ -20,7 +21,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.audit_trail import Trail
 from api.auth import NOBODY, TENANT_HEADER, AuthError, ForbiddenError, Identity, identify, of_session
-from api.bodies import BodyError, BodyTooLargeError
+from api.bodies import BodyError, BodyTooLargeError, HeadersTooLargeError, UrlTooLongError
+from api.connections import TenantRequests
 from api.errors import response_to, unforeseen
 from api.logging import request_context
 from api.login_page import login_page
@@ -48,6 +50,8 @@ _CORS = {
     "Access-Control-Max-Age": "600",
 }
 _DRAIN_BYTES = 512 * 1024 * 1024
+_DRAIN_REFUSED_BYTES = 256 * 1024
+"""What is still taken of the body of a request that was refused for another reason than its size."""
 _DRAIN_S = 10.0
 
 
@@ -56,6 +60,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
+        self._under_way: TenantRequests | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check, then pass on."""
@@ -66,8 +71,9 @@ class Guard:
         trail: Trail = scope["app"].state.trail
         remarks_of(scope)
         started = time.monotonic()
-        body = _Body(receive)
-        answer = _Answer(send, _friendly_origin(scope, services.settings))
+        # Whoever waits to be told to go on sends no body that would have to be taken.
+        body = _Body(receive, is_coming=Headers(scope=scope).get("expect") is None)
+        answer = _Answer(send, _friendly_origin(scope, services.settings), body)
         try:
             limit = _check_form(scope, services.settings)
             identity = await self._admit(scope, services)
@@ -81,8 +87,10 @@ class Guard:
         else:
             body.limit = limit
             scope["ringfence_identity"] = identity
-            with request_context(tenant=identity.tenant):
+            with request_context(tenant=identity.tenant), ExitStack() as under_way:
                 try:
+                    if self._is_counted(scope, identity):
+                        under_way.enter_context(self._requests(services).one(identity.tenant))
                     trail.check(scope, services)
                     body.limit, body.too_large = await allowed_size(
                         scope, services.quotas, identity.tenant, limit
@@ -101,6 +109,18 @@ class Guard:
                     services.quotas.charge_disk(identity.tenant, body.seen)
         if scope["type"] == "http":
             observe_request(scope, answer.status, time.monotonic() - started)
+
+    def _is_counted(self, scope: Scope, identity: Identity) -> bool:
+        """Whoever puts a flood right must get through it, and so must whoever asks whether we live."""
+        is_operator = identity.is_operator and bool(identity.token_sha256)
+        return not is_operator and scope["path"] not in OPEN_PATHS
+
+    def _requests(self, services: Services) -> TenantRequests:
+        if self._under_way is None:
+            settings = services.settings
+            most = settings.max_tenant_requests or settings.max_connections // 2
+            self._under_way = TenantRequests(most, "RINGFENCE_MAX_TENANT_REQUESTS")
+        return self._under_way
 
     async def _pass_on(self, scope: Scope, body: _Body, answer: _Answer) -> None:
         if scope["type"] == "websocket":
@@ -310,13 +330,26 @@ def _has_route(scope: Scope) -> bool:
 
 def _check_form(scope: Scope, settings: Settings) -> int:
     """The body limit for this request; refuses oversized URLs and headers."""
+    if scope["http_version"] not in ("1.0", "1.1"):
+        raise BodyError("this server speaks HTTP/1.1", hint="send HTTP/1.1")
     url = len(scope.get("raw_path") or b"") + len(scope.get("query_string", b""))
     if url > settings.max_url_bytes:
-        raise BodyError(f"the URL is longer than {format_bytes(settings.max_url_bytes)}")
+        raise UrlTooLongError(
+            f"the URL is longer than {format_bytes(settings.max_url_bytes)} (RINGFENCE_MAX_URL_BYTES)"
+        )
     if "\0" in scope["path"]:
         raise BodyError("the URL has a NUL character in it")
-    if sum(len(key) + len(value) for key, value in scope["headers"]) > settings.max_header_bytes:
-        raise BodyError(f"the headers are longer than {format_bytes(settings.max_header_bytes)}")
+    headers = scope["headers"]
+    if len(headers) > settings.max_headers:
+        raise HeadersTooLargeError(
+            f"there are {len(headers)} headers, at most {settings.max_headers} (RINGFENCE_MAX_HEADERS)"
+        )
+    if sum(len(key) + len(value) for key, value in headers) > settings.max_header_bytes:
+        most = format_bytes(settings.max_header_bytes)
+        raise HeadersTooLargeError(f"the headers are longer than {most} (RINGFENCE_MAX_HEADER_BYTES)")
+    if {b"content-length", b"transfer-encoding"} <= {key for key, _ in headers}:
+        # A proxy in front may go by the one and we by the other: then one's body is the next one's request.
+        raise BodyError("a request says Content-Length and Transfer-Encoding", hint="send one of them")
     return settings.max_upload_bytes if is_upload(scope) else settings.max_json_bytes
 
 
@@ -336,8 +369,9 @@ class _LimitReachedError(Exception):
 class _Body:
     """The incoming body, counted."""
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, *, is_coming: bool) -> None:
         self.receive = receive
+        self._is_coming = is_coming
         self.limit = 0
         self.ended = False
         self.too_large: RingfenceError | None = None
@@ -359,7 +393,7 @@ class _Body:
     async def drain(self, left: int) -> None:
         """Throw away what still arrives, within reason: a client cut off while it sends may never read the answer."""
         with anyio.move_on_after(_DRAIN_S):
-            while not self.ended and left > 0:
+            while self._is_coming and not self.ended and left > 0:
                 message = await self.receive()
                 left -= len(message.get("body", b""))
                 self.ended = message["type"] != "http.request" or not message.get("more_body", False)
@@ -368,10 +402,12 @@ class _Body:
 class _Answer:
     """The outgoing answer: remembers its status, and adds what every answer carries."""
 
-    def __init__(self, send: Send, origin: str | None) -> None:
+    def __init__(self, send: Send, origin: str | None, body: _Body) -> None:
         self._send = send
         self._is_hung_up = False
         self._origin = origin
+        self._body = body
+        self._has_begun = False
         self.status = 0
         self.is_bodiless = False
 
@@ -398,8 +434,17 @@ class _Answer:
             if self._origin is not None:
                 headers.update({**_CORS, "Access-Control-Allow-Origin": self._origin})
                 headers.add_vary_header("Origin")
-        elif self.is_bodiless:
-            message = {**message, "body": b""}
+        else:
+            if self.is_bodiless:
+                message = {**message, "body": b""}
+            is_whole = not self._has_begun and not message.get("more_body", False)
+            self._has_begun = True
+            if is_whole and self.status >= 400 and not self._body.ended:
+                # An error said before all of the body was read: the server below would hang up with the rest of it
+                # unread, and the client would see a connection reset in place of the answer.
+                await self.send_raw({**message, "more_body": True})
+                await self._body.drain(_DRAIN_REFUSED_BYTES)
+                message = {"type": "http.response.body", "body": b""}
         await self.send_raw(message)
 
 
@@ -414,8 +459,9 @@ async def _refuse(scope: Scope, body: _Body, answer: _Answer, error: RingfenceEr
     await answer.send({"type": "http.response.start", "status": response.status_code, "headers": headers})
     # The answer's bytes first, its end only after the rest of the body: see drain.
     await answer.send({"type": "http.response.body", "body": response.body, "more_body": True})
-    if isinstance(error, BodyTooLargeError | SizeQuotaError) and Headers(scope=scope).get("expect") is None:
-        # A body of announced length is let run out; one without an end in sight is hung up on.
-        announced = _announced(scope)
-        await body.drain(min(announced, _DRAIN_BYTES) if announced else body.limit)
+    # A body of announced length is let run out; one without an end in sight is hung up on. Whoever was refused for
+    # another reason than its size gets to send what a form or a prompt has: cut off, it would see no answer.
+    is_size = isinstance(error, BodyTooLargeError | SizeQuotaError)
+    most = _DRAIN_BYTES if is_size else _DRAIN_REFUSED_BYTES
+    await body.drain(min(_announced(scope) or (body.limit if is_size else most), most))
     await answer.send({"type": "http.response.body", "body": b""})

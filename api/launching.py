@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from api.package_index import Reach, reach_of, with_pip_settings
 from api.settings import Settings
 from policies import PolicyStore, SandboxId, parse_destination
 from sandbox import (
@@ -24,6 +25,7 @@ from sandbox import (
     IndexSettings,
     LauncherClient,
     Places,
+    RefusedPlaces,
     UpstreamProxyConnector,
     launcher_child,
     serve_builds,
@@ -56,22 +58,39 @@ def builds_of(settings: Settings) -> BuildSettings:
     return BuildSettings(
         image=settings.node_image,
         instance=settings.instance,
-        network_mode=settings.build_network,
+        network_mode=build_reach(settings).network,
         proxy=places_of(settings).egress_directory(SandboxId(BUILDS)),
     )
 
 
+def build_reach(settings: Settings) -> Reach:
+    """The network of builds, and why it is no narrower one. Host and launcher come to the same."""
+    return reach_of(settings.build_network, with_pip_settings(os.environ))
+
+
 @asynccontextmanager
 async def way_to_the_index(
-    settings: Settings, connector: UpstreamProxyConnector | None
+    settings: Settings, connector: UpstreamProxyConnector | None, refused: RefusedPlaces
 ) -> AsyncIterator[None]:
-    """The proxy of builds, where the operator chose that they reach the package index only."""
-    if settings.build_network != INDEX_ONLY:
+    """The proxy of builds, where they reach the package index only; ``refused`` hears of what else they asked for."""
+    reach = build_reach(settings)
+    if reach.because:
+        log.warning(
+            "builds of environments reach all that the engine's network '%s' reaches: %s",
+            reach.network,
+            reach.because,
+        )
+    if reach.network != INDEX_ONLY:
         yield
         return
     more = [parse_destination(host) for host in settings.build_hosts]
     async with serve_builds(
-        places_of(settings), builds_of(settings), _index(settings, os.environ), more=more, connector=connector
+        places_of(settings),
+        builds_of(settings),
+        _index(settings, os.environ),
+        more=more,
+        connector=connector,
+        refused=refused,
     ) as rules:
         log.info("builds reach %s and nothing else", ", ".join(str(entry) for entry in rules.allowed))
         yield
@@ -132,7 +151,7 @@ def _for_child(settings: Settings, environment: Mapping[str, str]) -> dict[str, 
         "RINGFENCE_CORE_DIR": settings.core_dir,
         "RINGFENCE_INSTANCE": settings.instance,
         "RINGFENCE_NODE_IMAGE": settings.node_image,
-        "RINGFENCE_BUILD_NETWORK": settings.build_network,
+        "RINGFENCE_BUILD_NETWORK": build_reach(settings).network,
         "RINGFENCE_MAX_SANDBOXES": settings.max_sandboxes,
         "RINGFENCE_TENANT_CGROUPS": settings.tenant_cgroups,
         "RINGFENCE_AUDIT": settings.audit,
@@ -154,7 +173,7 @@ def _for_child(settings: Settings, environment: Mapping[str, str]) -> dict[str, 
 
 def _index(settings: Settings, environment: Mapping[str, str]) -> IndexSettings:
     """How environment builds reach the package index: the usual variables, and the private CA if there is one."""
-    found = dict(environment)
+    found = with_pip_settings(environment)
     for bundle in (settings.ca_bundle, _CA_IN_IMAGE):
         if bundle is not None and bundle.is_file() and bundle.stat().st_size > 0:
             found["SSL_CERT_FILE"] = str(bundle)

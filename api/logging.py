@@ -99,5 +99,7 @@ def configure(level: str, form: str) -> None:
         logging.getLogger(name).propagate = True
     # Metrics count requests; paths may be private, and a client id is as good as a key to a client's events.
     quiet = ("uvicorn", "uvicorn.error", "uvicorn.access")
-    for name in (*quiet, "docker", "urllib3", "aiosqlite", "alembic", "websockets", "multipart"):
+    for name in (*quiet, "docker", "urllib3", "aiosqlite", "alembic", "websockets"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # It warns of every odd byte in a form, which is the client's matter: a line each would be its way to fill our log.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+import orjson
+
 from api.errors import dump_json
 from engine.events import (
     Event,
@@ -194,7 +196,7 @@ def client_abilities(frame: str) -> Abilities | None:
 
 
 def _progress(event: ProgressChanged, abilities: Abilities) -> list[Message]:
-    nodes = {node_id: _node_state(node, event.prompt_id) for node_id, node in event.nodes.items()}
+    nodes = {node.node_id: _node_state(node, event.prompt_id) for node in event.nodes.values()}
     frames: list[Message] = [_text("progress_state", {"prompt_id": event.prompt_id, "nodes": nodes})]
     changed = event.nodes[event.changed]
     image = _IMAGE_TYPES.get(event.preview[0].upper()) if event.preview else None
@@ -222,17 +224,25 @@ def _progress(event: ProgressChanged, abilities: Abilities) -> list[Message]:
     return frames
 
 
-def _node_state(node: NodeProgress, prompt_id: str) -> dict[str, Any]:
-    return {
-        "value": _number(node.value),
-        "max": _number(node.max),
-        "state": node.state,
-        "node_id": node.node_id,
-        "prompt_id": prompt_id,
-        "display_node_id": node.display_id,
-        "parent_node_id": node.parent_id,
-        "real_node_id": node.real_id,
-    }
+def _node_state(node: NodeProgress, prompt_id: str) -> orjson.Fragment:
+    """One node's part of the map; written once and kept with it, since each map holds all nodes that ever moved."""
+    known: orjson.Fragment | None = node.memo.get("progress_state")
+    if known is None:
+        known = node.memo["progress_state"] = orjson.Fragment(
+            dump_json(
+                {
+                    "value": _number(node.value),
+                    "max": _number(node.max),
+                    "state": node.state,
+                    "node_id": node.node_id,
+                    "prompt_id": prompt_id,
+                    "display_node_id": node.display_id,
+                    "parent_node_id": node.parent_id,
+                    "real_node_id": node.real_id,
+                }
+            )
+        )
+    return known
 
 
 def _number(value: float) -> float | int:

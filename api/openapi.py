@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from api import openapi_answers
 from api import schemas as s
 
 JSON = Any
@@ -26,7 +27,8 @@ class Doc:
     summary: str
     answer: type[BaseModel] | str = s.AnyObject
     body: type[BaseModel] | dict[str, JSON] | None = None
-    errors: Mapping[int, tuple[str, type[BaseModel]]] = field(default_factory=dict)
+    errors: Mapping[int, tuple[str, type[BaseModel] | None]] = field(default_factory=dict)
+    """Which may happen; without a model the body is empty."""
     status: int = 200
 
 
@@ -41,6 +43,7 @@ def _form(file: str, **texts: str) -> dict[str, JSON]:
 _EMPTY = "Done; the body is empty"
 _BAD = {400: ("The request cannot be understood", s.ComfyError)}
 _MISSING = {404: ("There is nothing of that name", s.ComfyError)}
+_NOTHING = {404: ("There is nothing of that name; the body is empty", None)}
 _PLACE = {403: ("The path leads out of its directory", s.ComfyError), **_BAD, **_MISSING}
 _TAKEN = {409: ("Something of that name is there", s.ComfyError)}
 _UPLOAD = {**_BAD, 413: ("Too large", s.ComfyError), 507: ("No room left", s.ComfyError)}
@@ -107,9 +110,9 @@ COMFYUI: dict[tuple[str, str], Doc] = {
     ("get", "/experiment/models"): Doc("Folders of models, with virtual paths", s.Anything),
     ("get", "/experiment/models/{folder}"): Doc("Models in a folder, with sizes", s.Anything, None, _MISSING),
     ("get", "/experiment/models/preview/{folder}/{path_index}/{filename}"): Doc(
-        "A model's picture", "The picture as WebP", None, _MISSING
+        "A model's picture", "The picture as WebP", None, _NOTHING
     ),
-    ("get", "/view_metadata/{folder}"): Doc("Metadata of a safetensors file", s.AnyObject, None, _MISSING),
+    ("get", "/view_metadata/{folder}"): Doc("Metadata of a safetensors file", s.AnyObject, None, _NOTHING),
     ("get", "/system_stats"): Doc("The machine and the version", s.SystemStats),
     ("get", "/features"): Doc("Feature flags", s.Features),
     ("get", "/extensions"): Doc("Scripts that the web page loads", s.Strings),
@@ -185,6 +188,7 @@ def _completed(document: dict[str, JSON]) -> dict[str, JSON]:
     for operations in document["paths"].values():
         for operation in operations.values():
             _without_default_errors(operation)
+    openapi_answers.complete(document)
     return document
 
 
@@ -194,8 +198,7 @@ def _describe(operation: dict[str, JSON], doc: Doc) -> None:
     if "206" in operation["responses"]:
         responses["206"] = operation["responses"]["206"]
     for status, (text, model) in sorted(doc.errors.items()):
-        responses[str(status)] = {"description": text, "content": _json(model)}
-    responses["401"] = {"description": "With tenants: no valid token", "content": _json(s.ComfyError)}
+        responses[str(status)] = {"description": text, **({"content": _json(model)} if model else {})}
     operation["responses"] = dict(sorted(responses.items()))
     if isinstance(doc.body, dict):
         kind = "multipart/form-data" if doc.body.get("type") == "object" else "application/octet-stream"
@@ -226,5 +229,11 @@ def _json(model: type[BaseModel]) -> dict[str, JSON]:
 
 
 def _models(doc: Doc) -> list[type[BaseModel]]:
-    parts = (*(model for _, model in doc.errors.values()), s.ComfyError, doc.answer, doc.body)
+    parts = (
+        *(model for _, model in doc.errors.values() if model),
+        s.ComfyError,
+        s.Refusal,
+        doc.answer,
+        doc.body,
+    )
     return [part for part in parts if isinstance(part, type)]

@@ -31,6 +31,11 @@ from sandbox import Allowance
 PER_S: Final = 10.0
 BURST: Final = 100.0
 SOCKETS: Final = 10
+"""What more than so many sockets of one tenant hear together is no more than these would."""
+MAP: Final = 64
+"""Nodes of a prompt's map that are told for the price of one change; a larger one is told more seldom."""
+MOST: Final = 10.0
+"""The price of the largest map, so that it is told once a second still."""
 _ENDS: Final = (PromptSucceeded, PromptFailed, PromptInterrupted, PromptEnded)
 _HELD: Final = 256
 _QUEUE: Final = ""  # no prompt has this id
@@ -49,10 +54,11 @@ class Pace:
         self._allowance = Allowance(PER_S, BURST)
         self._held: dict[_Key, Event] = {}
         self._since = math.inf
+        self._price = 1.0
 
     def due_s(self) -> float:
         """How long it may wait for the next event until something held back is due."""
-        return max(0.0, self._since + self._turns() / PER_S - self._clock()) if self._held else math.inf
+        return max(0.0, self._since + self._price / PER_S - self._clock()) if self._held else math.inf
 
     @property
     def is_holding(self) -> bool:
@@ -67,10 +73,12 @@ class Pace:
         before = self._held.pop(key, None)
         if isinstance(event, ProgressChanged) and isinstance(before, ProgressChanged):
             event = replace(event, preview=event.preview or before.preview)
-        if self._allowance.take(self._turns()):
+        price = _price(event) * max(1.0, self._company() / SOCKETS)
+        if self._allowance.take(price):
             return [event]
         if not self._held:
-            self._since = self._clock()
+            self._since, self._price = self._clock(), 1.0
+        self._price = max(self._price, price)
         self._held[key] = event
         # Many nodes of one prompt at once: whoever has been held longest goes, so that nothing grows.
         return [self._held.pop(next(iter(self._held)))] if len(self._held) > _HELD else []
@@ -86,10 +94,6 @@ class Pace:
         held = list(self._held.values())
         self._held.clear()
         return list(held)
-
-    def _turns(self) -> float:
-        """How many of its own turns one message takes: sockets beyond ``SOCKETS`` share what those would hear."""
-        return max(1.0, self._company() / SOCKETS)
 
     def _before(self, event: Event) -> list[Event]:
         if not self._held or not isinstance(event, PromptEvent):
@@ -108,3 +112,7 @@ def _key(event: ProgressChanged | QueueChanged) -> _Key:
         return _QUEUE, None
     has_own = event.legacy or event.preview is not None
     return event.prompt_id, event.changed if has_own else None
+
+
+def _price(event: ProgressChanged | QueueChanged) -> float:
+    return min(MOST, max(1.0, len(event.nodes) / MAP)) if isinstance(event, ProgressChanged) else 1.0

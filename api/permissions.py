@@ -58,7 +58,7 @@ NEEDS: dict[str, dict[str, Need]] = {
     "/node_replacements": {"GET": _N.RUN},
     "/ringfence/v1/prompts/{prompt_id}": {"GET": _N.RUN},
     "/ringfence/v1/extensions/{name}/routes/{path:path}": dict.fromkeys(
-        ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"), _N.RUN
+        ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", WEBSOCKET), _N.RUN
     ),
     # -- files that a tenant brings
     "/upload/image": {"POST": _N.UPLOAD},
@@ -115,6 +115,7 @@ NEEDS: dict[str, dict[str, Need]] = {
     "/ringfence/v1/extensions": {"GET": _N.READ, "POST": _N.ADMIN},
     "/ringfence/v1/extensions/{name}": {"DELETE": _N.ADMIN},
     "/ringfence/v1/extensions/{name}/reload": {"POST": _N.ADMIN},
+    "/ringfence/v1/extensions/{name}/update": {"POST": _N.ADMIN},
     "/ringfence/v1/extensions/{name}/sbom": {"GET": _N.READ},
     "/ringfence/v1/extensions/{name}/audit": {"GET": _N.READ},
     "/ringfence/v1/extensions/{name}/verify": {"POST": _N.ADMIN},
@@ -135,6 +136,7 @@ NEEDS: dict[str, dict[str, Need]] = {
     "/ringfence/v1/licences": {"GET": _N.KNOWN},
     # -- the operator's
     "/ringfence/v1/policies/check": {"POST": _N.OPERATOR},
+    "/ringfence/v1/policies/{extension}/learn": {"POST": _N.OPERATOR},
     "/ringfence/v1/doctor": {"GET": _N.OPERATOR},
     "/ringfence/v1/tenants": {"GET": _N.OPERATOR, "POST": _N.OPERATOR},
     "/ringfence/v1/tenants/{name}": {"DELETE": _N.OPERATOR},

@@ -36,6 +36,23 @@ class ComfyError(_Said):
     """By node id: what is wrong with each node."""
 
 
+class RefusalInfo(_Said):
+    """What was refused, and what to do."""
+
+    code: str
+    """For programs."""
+    message: str
+    """For people."""
+    hint: str
+    """What to do next; may be empty."""
+
+
+class Refusal(_Said):
+    """Ringfence's own form of an error."""
+
+    error: RefusalInfo
+
+
 class TextError(_Said):
     """An error of the jobs routes."""
 

@@ -104,14 +104,25 @@ class Settings(BaseSettings):
     """Longest path with query."""
     max_header_bytes: int = Field(default=32 * 1024, ge=1024)
     """All request headers together."""
+    max_headers: int = Field(default=128, ge=16)
+    """Number of request headers."""
     max_connections: int = Field(default=1024, ge=16)
-    """Open connections, idle ones and WebSockets among them; beyond, requests are answered with 503."""
+    """Open connections, idle ones and WebSockets among them; beyond, new ones are turned away with 503."""
+    max_address_connections: int | None = Field(default=None, ge=1)
+    """Open connections of one address (IPv6: of one network of 64 bits), but of trusted proxies; beyond, 503. Default:
+    half of max_connections."""
+    max_tenant_requests: int | None = Field(default=None, ge=1)
+    """Requests of one tenant that are being answered at the same time, WebSockets and event streams among them; beyond,
+    429. Default: half of max_connections."""
     request_head_s: float = Field(default=20.0, gt=0, le=3600)
     """How long the head of a request may take, from its first byte or the connection on; then 408."""
     slow_client_s: float = Field(default=30.0, gt=0, le=3600)
     """Over this time a body must come, and an answer be read, with 500 bytes a second; else 408, or it is cut."""
     max_websockets: int = Field(default=64, ge=1)
     """Open WebSockets per tenant."""
+    max_websocket_messages: int = Field(default=20, ge=1)
+    """Messages, their parts and pings that one WebSocket may send in a second, five times as many at once; a client
+    that sends more is cut off."""
     max_extension_bytes: int = Field(default=1024 * MIB, ge=1024)
     """Largest extension, unpacked."""
     max_extension_files: int = Field(default=20_000, ge=1)
@@ -161,12 +172,13 @@ class Settings(BaseSettings):
     """Image of the sandboxes."""
     launcher: Literal["child", "service"] = "child"
     """Where the process is that talks to the container engine: child of this one, or a service of its own (compose)."""
-    build_network: str = "bridge"
-    """Container network for building environments: bridge; host where the engine's bridge reaches nothing; or index: no
-    network, and a proxy of the host that lets builds reach the package index and nothing else. Sandboxes never have a
-    network."""
+    build_network: str = "auto"
+    """Container network for building environments. index: none, and a proxy of the host that lets builds reach the
+    package index and nothing else; bridge: the engine's; host: the machine's, where the bridge reaches nothing; auto:
+    index where a setting or pip's own files name the index, else bridge, which the log and doctor tell. Sandboxes never
+    have a network."""
     build_hosts: tuple[str, ...] = ()
-    """Further places that builds reach with RINGFENCE_BUILD_NETWORK=index, such as where the index keeps its files.
+    """Further places that builds reach where they reach the index only, such as where the index keeps its files.
     Written as JSON: ["files.example.org:443"]."""
     ca_bundle: Path | None = None
     """PEM file with a private CA that environment builds shall trust. How they reach the package index is said by the

@@ -1,7 +1,8 @@
 """HTTP connections whose clients have a deadline: for the head of a request, and a least speed for bodies and answers.
 
-A connection costs a place among a bounded number. uvicorn waits for the rest of a head, of a body and for a reader of
-an answer as long as the client likes; this protocol does not. A WebSocket's pace is its handler's (``websocket.py``).
+A connection costs a place among a bounded number (``connections.py``). uvicorn waits for the rest of a head, of a body
+and for a reader of an answer as long as the client likes; this protocol does not. A WebSocket's pace is
+``websocket_pace.py``'s and its handler's.
 """
 
 from __future__ import annotations
@@ -13,11 +14,15 @@ from typing import Any, Final
 import h11
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
+from api.connections import ConnectionBook, Place, Refusal
 from api.errors import comfy_error, dump_json
 from api.settings import Settings
+from api.websocket_pace import PacedWebSocket
 
 log = logging.getLogger(__name__)
 
+_TURNED_AWAY: Final = 64
+_TURNED_AWAY_S: Final = 1.0
 LEAST_BYTES_PER_S: Final = 500
 """What a body must bring, and a reader take, on average over ``slow_client_s``."""
 
@@ -27,6 +32,12 @@ class PatientProtocol(H11Protocol):
 
     head_s: float
     slow_s: float
+    book: ConnectionBook
+    turned_away: set[PatientProtocol]
+    """Those that had no place and are told so; they are few, and soon gone."""
+
+    _place: Place | None = None
+    _turned_away: asyncio.TimerHandle | None = None
 
     _head: asyncio.TimerHandle | None = None
     _body: asyncio.TimerHandle | None = None
@@ -37,15 +48,27 @@ class PatientProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Whoever connects has something to say."""
         super().connection_made(transport)
+        place = self.book.enter(self.client)
+        if isinstance(place, str):
+            self._turn_away(place)
+            return
+        self._place = place
         self._head = self.loop.call_later(self.head_s, self._head_is_late)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is waited for any more."""
         self._forget()
+        if self._turned_away is not None:
+            self.turned_away.discard(self)
+            self._turned_away.cancel()
+        if self._place is not None:
+            self._place.leave()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Pass on, then see what is waited for now."""
+        if self._turned_away is not None:
+            return
         self._received += len(data)
         super().data_received(data)
         self._look()
@@ -54,6 +77,9 @@ class PatientProtocol(H11Protocol):
         """The transport is another protocol's from here on."""
         self._forget()
         super().handle_websocket_upgrade(event)
+        socket = self.transport.get_protocol()
+        if isinstance(socket, PacedWebSocket):
+            socket.place, self._place = self._place, None
 
     def on_response_complete(self) -> None:
         """What is left to send must still go, and the next head has its own time."""
@@ -78,7 +104,24 @@ class PatientProtocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """In the shape of every other error."""
+        if len(self.conn.trailing_data[0]) > self.config.h11_max_incomplete_event_size:  # type: ignore[operator]
+            self._answer(431, "headers_too_large", "the head of the request is too long", "send less")
+            return
         self._answer(400, "invalid_request", msg, "send HTTP/1.1")
+
+    def _turn_away(self, refusal: Refusal) -> None:
+        """Say why there is no place, and take no more from there."""
+        whose = "this address has" if refusal == "address" else "this server has"
+        if len(self.turned_away) >= _TURNED_AWAY:
+            self.transport.abort()
+            return
+        log.warning("a connection is turned away: %s too many", whose)
+        self.turned_away.add(self)
+        self._turned_away = self.loop.call_later(_TURNED_AWAY_S, self.transport.abort)
+        self.transport.write(_no_place(whose))
+        if self.transport.can_write_eof():
+            # Only its half: a connection that is closed while a request arrives is reset, and the answer lost.
+            self.transport.write_eof()
 
     def _look(self) -> None:
         state = self.conn.their_state
@@ -177,8 +220,29 @@ def bounded_by(settings: Settings) -> type[PatientProtocol]:
     class Bounded(PatientProtocol):
         head_s = settings.request_head_s
         slow_s = settings.slow_client_s
+        book = ConnectionBook(
+            settings.max_connections,
+            settings.max_address_connections or settings.max_connections // 2,
+            settings.trusted_proxies,
+        )
+        turned_away: set[PatientProtocol] = set()  # noqa: RUF012 - one set for one server
 
     return Bounded
+
+
+def _no_place(whose: str) -> bytes:
+    body = dump_json(
+        comfy_error("too_many_connections", f"{whose} too many connections open", "try again later")
+    )
+    head = (
+        "HTTP/1.1 503 Service Unavailable",
+        "Content-Type: application/json; charset=utf-8",
+        f"Content-Length: {len(body)}",
+        "Retry-After: 1",
+        "X-Content-Type-Options: nosniff",
+        "Connection: close",
+    )
+    return "\r\n".join((*head, "", "")).encode() + body
 
 
 def _cancel(timer: asyncio.TimerHandle | None) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from policies import PathEscapeError, RingfenceError, open_beneath, safe_text
+from sandbox import patiently
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 _LIST_LIMIT = 50_000
@@ -160,7 +161,7 @@ class Tree:
         folder, name = _split(path)
         with self._directory(folder) as parent:
             try:
-                os.unlink(name, dir_fd=parent)
+                patiently(lambda: os.unlink(name, dir_fd=parent), parent)
             except FileNotFoundError:
                 raise _unknown(path) from None
             except (IsADirectoryError, PermissionError):
@@ -178,16 +179,20 @@ class Tree:
             try:
                 if not overwrite:
                     os.link(name, to_name, src_dir_fd=parent, dst_dir_fd=to_parent, follow_symlinks=False)
-                    os.unlink(name, dir_fd=parent)
+                    patiently(lambda: os.unlink(name, dir_fd=parent), parent)
                 else:
-                    os.replace(name, to_name, src_dir_fd=parent, dst_dir_fd=to_parent)
+                    patiently(
+                        lambda: os.replace(name, to_name, src_dir_fd=parent, dst_dir_fd=to_parent),
+                        parent,
+                        to_parent,
+                    )
             except (FileExistsError, IsADirectoryError):
                 raise FileExistsInTheWayError("something of that name exists") from None
         return self.entry(target)
 
     def _replace(self, parent: int, temporary: str, name: str) -> None:
         try:
-            os.replace(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
+            patiently(lambda: os.replace(temporary, name, src_dir_fd=parent, dst_dir_fd=parent), parent)
         except IsADirectoryError:
             raise FileExistsInTheWayError("a directory of that name exists") from None
 

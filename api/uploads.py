@@ -61,6 +61,22 @@ class Uploads:
         self.discard(aside)
         return pack_in(target, name)
 
+    def put(self, tenant: TenantId, name: ExtensionName, staging: Path) -> Path | None:
+        """As ``keep``, and the original that was there before is returned: ``put_back`` or ``discard`` it."""
+        target = self.root / tenant / name
+        aside = self.root / tenant / f"{_STAGING}{secrets.token_hex(8)}"
+        was_there = target.exists()
+        if was_there:
+            target.rename(aside)
+        staging.rename(target)
+        return aside if was_there else None
+
+    def put_back(self, tenant: TenantId, name: ExtensionName, aside: Path | None) -> None:
+        """Make what ``put`` returned the original again."""
+        self.remove(tenant, name)
+        if aside is not None:
+            aside.rename(self.root / tenant / name)
+
     def discard(self, staging: Path) -> None:
         """Remove a staged upload."""
         shutil.rmtree(staging, ignore_errors=True)

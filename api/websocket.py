@@ -7,6 +7,7 @@ that reads too slowly is dropped, never waited for.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ router = APIRouter()
 
 CLIENT_ID_LIMIT = 256
 _SEND_S = 30.0
+_TOGETHER = 64
+_COLLECT_S = 0.005
 _CLOSE_SLOW = 1013  # "try again later"
 _CLOSE_LEAVING = 1001  # the server is stopping
 
@@ -89,17 +92,28 @@ class Connections:
 
         ``most``: the tenant's own quota, where it has one.
         """
-        count = self._open.get(connection.tenant, 0)
-        if count >= (self._limit if most is None else min(most, self._limit)):
+        if not self.reserve(connection.tenant, most):
             return False
-        self._open[connection.tenant] = count + 1
         key = (connection.tenant, connection.sid)
         replaced = self._current.get(key)
         if replaced is not None:
             replaced.is_current = False
         self._current[key] = connection
+        return True
+
+    def reserve(self, tenant: TenantId, most: int | None = None) -> bool:
+        """Count one more open socket of a tenant; False when it has too many."""
+        count = self._open.get(tenant, 0)
+        if count >= (self._limit if most is None else min(most, self._limit)):
+            return False
+        self._open[tenant] = count + 1
         WEBSOCKETS.inc()
         return True
+
+    def free(self, tenant: TenantId) -> None:
+        """Count one fewer."""
+        self._open[tenant] -= 1
+        WEBSOCKETS.dec()
 
     def want_logs(self, tenant: TenantId, sid: str, *, enabled: bool) -> None:
         """A client wants to hear what the tenant's packs print, or no longer."""
@@ -111,11 +125,10 @@ class Connections:
 
     def remove(self, connection: Connection) -> None:
         """Forget a socket, but never the newer one that replaced it."""
-        self._open[connection.tenant] -= 1
+        self.free(connection.tenant)
         key = (connection.tenant, connection.sid)
         if self._current.get(key) is connection:
             del self._current[key]
-        WEBSOCKETS.dec()
 
 
 @router.get("/ws", include_in_schema=False)
@@ -145,7 +158,7 @@ async def websocket(socket: WebSocket) -> None:
     try:
         await socket.accept()
         async with services.engine.subscribe(connection.tenant) as events:
-            pace = _gated(connection, connections, events)
+            gate = _Gate(connection, connections, events)
             # Subscribed before the first frame is made: what happens meanwhile waits in the subscription.
             snapshot = await services.engine.queue(connection.tenant)
             first: list[Message] = [messages.status(snapshot.remaining, sid)]
@@ -156,7 +169,7 @@ async def websocket(socket: WebSocket) -> None:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(_tell_logs, connection, services.engine)
                 tasks.start_soon(_listen, connection, services.settings.max_upload_bytes, tasks.cancel_scope)
-                await _tell_events(connection, connections, events, pace)
+                await _tell_events(connection, events, gate, connections.frames)
                 if events.is_dropped:
                     WEBSOCKETS_DROPPED.inc()
                     log.warning("websocket client dropped: it reads too slowly")
@@ -173,46 +186,61 @@ async def websocket(socket: WebSocket) -> None:
         await _close(socket, code)
 
 
-def _gated(connection: Connection, connections: Connections, events: EventStream) -> Pace:
-    """What the stream keeps for this socket: what it hears, and of fast progress the latest."""
-    pace = Pace(company=lambda: connections.open_of(connection.tenant))
+class _Gate:
+    """What is kept for a socket of what happens; asked at that time, so that its task sleeps through the rest."""
 
-    def gate(event: Event) -> list[Event]:
-        """Asked as it happens, so that this task sleeps through what its client does not hear now."""
-        if not connection.hears(event):
+    def __init__(self, connection: Connection, connections: Connections, events: EventStream) -> None:
+        self._connection = connection
+        self._events = events
+        self._pace = Pace(company=lambda: connections.open_of(connection.tenant))
+        self._timer: asyncio.TimerHandle | None = None
+        events.gate = self
+
+    def __call__(self, event: Event) -> list[Event]:
+        """Of what the client hears, everything but progress that comes faster than anybody looks."""
+        if not self._connection.hears(event):
             return []
-        was_holding = pace.is_holding
-        told = pace.pass_on(event)
-        if pace.is_holding and not was_holding:
-            events.nudge()
+        told = self._pace.pass_on(event)
+        if self._pace.is_holding and self._timer is None:
+            self._wait()
         return told
 
-    events.gate = gate
-    return pace
+    def rest(self) -> list[Event]:
+        """The end: what was held back."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        return self._pace.rest()
+
+    def _wait(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._pace.due_s(), self._let_go)
+
+    def _let_go(self) -> None:
+        self._timer = None
+        for event in self._pace.overdue():
+            self._events.keep(event)
+        if self._pace.is_holding:
+            self._wait()
 
 
 async def _tell_events(
-    connection: Connection, connections: Connections, events: EventStream, pace: Pace
+    connection: Connection, events: EventStream, gate: _Gate, frames: messages.Frames
 ) -> None:
     """What happens, in order."""
-    while True:
-        told: list[Event] = []
-        with anyio.move_on_after(pace.due_s()):
-            try:
-                told = await events.batch()
-            except StopAsyncIteration:
-                break
-        if events.is_empty:
-            told += pace.overdue()
-        await _tell(connection, connections, told)
-    await _tell(connection, connections, pace.rest())
-
-
-async def _tell(connection: Connection, connections: Connections, told: list[Event]) -> None:
-    if told and connection.is_current:
-        await connection.send(
-            [frame for event in told for frame in connections.frames.of(event, connection.abilities)]
-        )
+    pause_s, is_over = 0.0, False
+    try:
+        while not is_over:
+            told = await events.some(_TOGETHER, pause_s=pause_s)
+            is_over = not told
+            if is_over and not events.is_dropped:
+                told = gate.rest()
+            said = [frame for each in told for frame in frames.of(each, connection.abilities)]
+            if said and connection.is_current:
+                await connection.send(said)
+            # The first is told at once; what follows it closely, together.
+            pause_s = _COLLECT_S
+    finally:
+        gate.rest()
 
 
 async def _listen(connection: Connection, max_upload_bytes: int, scope: anyio.CancelScope) -> None:

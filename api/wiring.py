@@ -39,6 +39,7 @@ from engine import (
     QuotaBook,
     SqlStorage,
     TenantRegistry,
+    UsageKeeper,
 )
 from policies import RingfenceError, TenantId
 from sandbox import (
@@ -50,6 +51,7 @@ from sandbox import (
     ManagerLimits,
     PackEvent,
     Places,
+    RefusedPlaces,
     SandboxManager,
     StoreLimits,
     TensorStore,
@@ -103,9 +105,10 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Services:
         TensorStore(places, StoreLimits(tenant_bytes=settings.shm_quota_bytes, bytes_of=quotas.shared_memory))
     )
     launcher = await stack.enter_async_context(launcher_of(settings))
-    environments = Environments(places.environments, launcher, settings=builds_of(settings))
+    refused = RefusedPlaces()
+    environments = Environments(places.environments, launcher, settings=builds_of(settings), refused=refused)
     await environments.sweep()
-    await stack.enter_async_context(way_to_the_index(settings, _upstream(settings)))
+    await stack.enter_async_context(way_to_the_index(settings, _upstream(settings), refused))
     states = NodeStateStore(database)
     extensions = await stack.enter_async_context(
         ExtensionRegistry(
@@ -117,6 +120,8 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Services:
             advisories=_advisories(settings),
         )
     )
+    egress = _egress(settings, places, audit)
+    await stack.enter_async_context(UsageKeeper(database, quotas, egress).open())
     engines: list[Engine] = []
 
     def hear_pack(tenant: TenantId, extension: str, event: PackEvent) -> None:
@@ -135,7 +140,7 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Services:
             limits=ManagerLimits(
                 max_sandboxes=settings.max_sandboxes, share_of=quotas.share, metering=quotas
             ),
-            egress=_egress(settings, places, audit),
+            egress=egress,
             audit=audit.note,
         )
     )

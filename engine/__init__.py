@@ -27,6 +27,8 @@ from engine.errors import (
     PromptInvalidError,
     QueueFullError,
 )
+from engine.extension_asks import ANYTHING, Consent, Difference
+from engine.extension_errors import UpdateAsksMoreError
 from engine.extension_pins import check_source, parse_pin
 from engine.extension_supply import Audit, Verified
 from engine.extensions import (
@@ -37,6 +39,7 @@ from engine.extensions import (
     PackFiles,
     parse_source,
 )
+from engine.learning import Learner, Lesson, NothingToLearnError, Trial
 from engine.media import Media, MediaBusyError, MediaRefusedError, PreviewWish
 from engine.node_state import NodeStateStore, StateLimits
 from engine.prompt import PromptLimits, PromptRequest, Submitted
@@ -69,9 +72,11 @@ from engine.tokens import (
     parse_scopes,
     parse_token_name,
 )
+from engine.usage_keeper import UsageKeeper
 
 __all__ = [
     "ALL_SCOPES",
+    "ANYTHING",
     "FIRST_TOKEN",
     "Asset",
     "AssetUnknownError",
@@ -79,9 +84,11 @@ __all__ = [
     "AssetsFullError",
     "Audit",
     "CacheMode",
+    "Consent",
     "Counts",
     "Database",
     "DatabaseError",
+    "Difference",
     "DuplicatePromptError",
     "Engine",
     "EngineClosedError",
@@ -94,6 +101,8 @@ __all__ = [
     "FileRef",
     "GitSource",
     "KeyReusedError",
+    "Learner",
+    "Lesson",
     "Maxima",
     "Media",
     "MediaBusyError",
@@ -106,6 +115,7 @@ __all__ = [
     "NodeStateStore",
     "NodeType",
     "NodeTypes",
+    "NothingToLearnError",
     "Origin",
     "PackFiles",
     "PreviewWish",
@@ -139,6 +149,9 @@ __all__ = [
     "TokenError",
     "TokenExistsError",
     "TokenUnknownError",
+    "Trial",
+    "UpdateAsksMoreError",
+    "UsageKeeper",
     "Verified",
     "check_source",
     "hash_secret",

@@ -65,9 +65,13 @@ class Result:
         self._holders = 1
         self.slots = slots
         self.ui = ui
-        self.stored = sum(value.nbytes for slot in slots for value in slot)
+        self.stored = 0
         """Bytes in the store."""
-        weight = sum(value.weight for slot in slots for value in slot) + (measure(ui)[1] if ui else 0)
+        weight = measure(ui)[1] if ui else 0
+        for slot in slots:
+            for value in slot:
+                self.stored += value.nbytes
+                weight += value.weight
         self.nbytes = self.stored + weight
         """The same with what the trees take of our own memory."""
 

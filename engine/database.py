@@ -175,6 +175,15 @@ node_state_table = sa.Table(
 )
 """What node instances keep (``node_state.py``): all attributes of one node are one document."""
 
+quota_usage_table = sa.Table(
+    "quota_usage",
+    metadata,
+    sa.Column("tenant", sa.String(64), primary_key=True),
+    sa.Column("changed_ms", sa.BigInteger, nullable=False),
+    sa.Column("document", _Document, nullable=False),
+)
+"""What tenants used within the windows of their quotas (``usage_keeper.py``)."""
+
 
 class DatabaseError(RingfenceError):
     """The database cannot be opened, migrated or written."""

@@ -31,7 +31,7 @@ from engine.streams import EventHub, EventStream
 from engine.validators import validate
 from engine.values import Ledger, ValueStore
 from policies import ExtensionName, TenantId
-from sandbox.calls import HttpRequest, HttpResponse, PackEvent
+from sandbox.calls import HttpRequest, HttpResponse, PackEvent, PackSocket, SocketRequest
 
 if TYPE_CHECKING:  # tests build engines without these
     from engine.extensions import ExtensionRegistry
@@ -256,6 +256,19 @@ class Engine:
         session = await self.sandboxes.acquire(tenant, extension)
         async with session.http(request, body) as response:
             yield response
+
+    @asynccontextmanager
+    async def open_socket(
+        self, tenant: TenantId, extension: ExtensionName, request: SocketRequest
+    ) -> AsyncIterator[PackSocket]:
+        """Open a WebSocket on a route of an extension; its sandbox is started when it does not run.
+
+        Raises:
+            SandboxError, NodeRaisedError: see ``Session.socket``.
+        """
+        session = await self.sandboxes.acquire(tenant, extension)
+        async with session.socket(request) as socket:
+            yield socket
 
     # -- nodes, memory, events ---------------------------------------------------------------------------------------
 

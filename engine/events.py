@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from policies import TenantId
@@ -63,6 +63,8 @@ class NodeProgress:
     display_id: str
     parent_id: str | None
     real_id: str
+    memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """For whoever puts it into words, which is done again with every map that it is part of."""
 
 
 @dataclass(frozen=True, slots=True)

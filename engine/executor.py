@@ -6,9 +6,11 @@ Here is the I/O of a run (sessions, events, the clock); what runs when is ``plan
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 from collections import deque
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -35,7 +37,7 @@ from engine.splice import links_of, splice
 from engine.storage import QueuedPrompt
 from engine.ui_files import with_private_folders
 from engine.values import Ledger, ValueStore, as_json, encode
-from policies import RingfenceError, SandboxId
+from policies import ExtensionName, RingfenceError, SandboxId
 from sandbox.calls import NodeResult, Progress, Session
 from sandbox.errors import EndedError, NodeInterruptedError
 
@@ -48,6 +50,8 @@ MAX_RECOMPUTED: Final = 3
 MAX_REPEATED: Final = 2
 MAX_FINGERPRINTS: Final = 16  # IS_CHANGED calls at the same time
 THREAD_NODES: Final = 500  # a larger graph is computed on in a thread
+SAME_SESSION_S: Final = 0.05
+"""For so long a run calls a session again before it asks for it anew, and hears of changed code or policies."""
 NEVER: Final = {"$float": "nan"}
 
 _log = logging.getLogger(__name__)
@@ -63,14 +67,14 @@ class Workbench:
     publish: Callable[[ev.Event], None]
     now_ms: Callable[[], int]
     expansion_nodes: int = 10_000
-    lanes: dict[Hashable, anyio.Lock] = field(default_factory=dict)
+    lanes: dict[Hashable, asyncio.Lock] = field(default_factory=dict)
     live: LiveTypes = field(default_factory=LiveTypes)
 
-    def lane(self, lane: Hashable) -> anyio.Lock:
+    def lane(self, lane: Hashable) -> asyncio.Lock:
         """The lock of one sandbox: it runs one synchronous node at a time, over all prompts."""
         known = self.lanes.get(lane)
         if known is None:
-            known = self.lanes[lane] = anyio.Lock(fast_acquire=True)
+            known = self.lanes[lane] = asyncio.Lock()
         return known
 
 
@@ -96,8 +100,12 @@ class PromptRun:
         self._graph = Graph(self.prompt, types, row.prompt_id if cache.mode.kind == "none" else "")
         self._signatures = Signatures(self._graph, row.prompt_id, sub_caches=cache.mode.kind == "classic")
         self._invocations = Invocations(row, self.prompt, self._graph, bench.store, bench.ledger)
+        self._plan: pl.Plan | None = None
+        self._tasks: anyio.abc.TaskGroup
         self._inbox: deque[pl.Event] = deque()
-        self._wake = anyio.Event()
+        self._finish: pl.FinishPrompt | None = None
+        self._defect: Exception | None = None
+        self._over = anyio.Event()
         self._is_stopping = False
         self._is_interrupted = False
         self._preparing: anyio.CancelScope | None = None
@@ -106,6 +114,7 @@ class PromptRun:
         self._recomputed: dict[str, int] = {}
         self._failures: dict[str, RingfenceError] = {}
         self._started: dict[str, None] = {}
+        self._sessions: dict[ExtensionName, tuple[float, Session]] = {}
         self._say = Announcer(row, bench.publish, bench.now_ms, self.client_id)
 
     # -- for the engine ----------------------------------------------------------------------------------------------
@@ -152,25 +161,18 @@ class PromptRun:
             lambda: pl.Plan(map(self._plan_node, self._graph.nodes.values()), self._row.outputs),
             len(self.prompt),
         )
-        finish: pl.FinishPrompt | None = None
-        async with anyio.create_task_group() as tasks:
+        async with anyio.create_task_group() as self._tasks:
             if not self._is_interrupted:
-                self._inbox.append(pl.Started(frozenset(cached)))
-            while finish is None:
-                while self._inbox and finish is None:
-                    event = self._inbox.popleft()
-                    is_large = isinstance(event, pl.Started) and len(self.prompt)
-                    for action in await self._compute(partial(plan.handle, event), int(is_large)):
-                        if isinstance(action, pl.FinishPrompt):
-                            finish = action
-                        else:
-                            self._perform(action, tasks)
-                if finish is None:
-                    await self._wake.wait()
-                    self._wake = anyio.Event()
+                started = partial(plan.handle, pl.Started(frozenset(cached)))
+                self._perform_all(await self._compute(started, len(self.prompt)), wants_heir=False)
+            self._plan = plan  # from here on it is told at once what happens
+            self._advance()
+            await self._over.wait()
             self._is_stopping = True
-            tasks.cancel_scope.cancel()
-        return self._end(finish or pl.FinishPrompt("cancelled"), plan.running)
+            self._tasks.cancel_scope.cancel()
+        if self._defect is not None:
+            raise self._defect
+        return self._end(self._finish or pl.FinishPrompt("cancelled"), plan.running)
 
     # -- before the first node -----------------------------------------------------------------------------------------
 
@@ -233,34 +235,67 @@ class PromptRun:
 
     # -- actions -------------------------------------------------------------------------------------------------------
 
-    def _tell(self, event: pl.Event) -> None:
-        self._inbox.append(event)
-        self._wake.set()
+    def _tell(self, event: pl.Event, *, wants_heir: bool = False) -> GraphNode | None:
+        """Tell the plan what happened, and do what it says.
 
-    def _perform(self, action: pl.Action, tasks: anyio.abc.TaskGroup) -> None:
-        match action:
-            case pl.RunNode(node_id):
-                node = self._graph[node_id]
-                self._started.pop(node_id, None)
-                self._started[node_id] = None
-                self._say.node_started(node)
-                tasks.start_soon(self._guard, node, self._run_node)
-            case pl.ResolveExpansion(node_id):
-                tasks.start_soon(self._guard, self._graph[node_id], self._resolve)
-            case pl.EmitCached(node_id, twin):
-                self._emit_cached(self._graph[node_id], twin)
-            case _:
-                raise AssertionError(action)
+        ``wants_heir``: the caller is a task that is done with its node, and runs the one that is returned, if any: a
+        chain of nodes is one task.
+        """
+        self._inbox.append(event)
+        return None if self._plan is None else self._advance(wants_heir=wants_heir)
+
+    def _advance(self, *, wants_heir: bool = False) -> GraphNode | None:
+        heir: GraphNode | None = None
+        plan = self._plan
+        try:
+            while self._inbox and plan is not None and self._finish is None:
+                actions = plan.handle(self._inbox.popleft())
+                heir = self._perform_all(actions, wants_heir=wants_heir and heir is None) or heir
+        except Exception as error:  # noqa: BLE001 - a defect of ours, and whoever told us is not to blame
+            self._defect = error
+            self._over.set()
+        return heir
+
+    def _perform_all(self, actions: Sequence[pl.Action], *, wants_heir: bool) -> GraphNode | None:
+        heir: GraphNode | None = None
+        # Work of our own comes before another call.
+        wants_heir = wants_heir and not any(isinstance(action, pl.ResolveExpansion) for action in actions)
+        for action in actions:
+            match action:
+                case pl.RunNode(node_id):
+                    node = self._graph[node_id]
+                    self._started.pop(node_id, None)
+                    self._started[node_id] = None
+                    self._say.node_started(node)
+                    if wants_heir and heir is None:
+                        heir = node
+                    else:
+                        self._tasks.start_soon(self._work, node)
+                case pl.ResolveExpansion(node_id):
+                    self._tasks.start_soon(self._guard, self._graph[node_id], self._resolve)
+                case pl.EmitCached(node_id, twin):
+                    self._emit_cached(self._graph[node_id], twin)
+                case pl.FinishPrompt():
+                    self._finish = action
+                    self._is_stopping = True
+                    self._over.set()
+        return heir
+
+    async def _work(self, first: GraphNode) -> None:
+        """Run a node, and then, one after the other, those that became ready by it and that no other task runs."""
+        node: GraphNode | None = first
+        while node is not None:
+            node = await self._guard(node, self._run_node)
 
     def _emit_cached(self, node: GraphNode, twin: str | None) -> None:
         if twin is not None:
             self._results.share(node.node_id, twin)
         self._say.node_cached(node, self._results[node.node_id].ui)
 
-    async def _guard(self, node: GraphNode, work: Callable[[GraphNode], Any]) -> None:
+    async def _guard(self, node: GraphNode, work: Callable[[GraphNode], Awaitable[T]]) -> T | None:
         """Turn whatever a node's work raises into an event of the plan."""
         try:
-            await work(node)
+            return await work(node)
         except NodeInterruptedError:
             self._tell(pl.Cancelled(node.node_id))
         except RingfenceError as error:
@@ -273,39 +308,44 @@ class PromptRun:
                 node.node_id, EngineError("internal error of the engine; see the host's log")
             )
             self._tell(pl.NodeFailed(node.node_id))
+        return None
 
     async def _acquire(self, node: GraphNode) -> Session:
-        session = await self._bench.sessions.acquire(self._row.tenant, node.node_type.extension)
+        extension, now = node.node_type.extension, time.monotonic()
+        known = self._sessions.get(extension)
+        if known is not None and now - known[0] < SAME_SESSION_S and known[1].is_alive:
+            return known[1]
+        session = await self._bench.sessions.acquire(self._row.tenant, extension)
         self._bench.ledger.note_owner(session)
+        self._sessions[extension] = (now, session)
         return session
 
-    async def _run_node(self, node: GraphNode) -> None:
+    async def _run_node(self, node: GraphNode) -> GraphNode | None:
         if node.node_type.description.is_async:
-            await self._call_node(node)
-            return
+            return await self._call_node(node)
         lane = (self._row.tenant, node.node_type.group or node.node_type.extension)
         async with self._bench.lane(lane):
-            await self._call_node(node)
+            return await self._call_node(node)
 
-    async def _call_node(self, node: GraphNode) -> None:
-        for times in range(MAX_REPEATED + 1):
+    async def _call_node(self, node: GraphNode) -> GraphNode | None:
+        for _ in range(MAX_REPEATED):
             session = await self._acquire(node)
             try:
-                await self._call_in(session, node)
+                return await self._call_in(session, node)
             except EndedError as error:
                 # Somebody else's node ended the sandbox while this one waited for its turn: nothing of it has run.
-                if error.call_started or times == MAX_REPEATED:
+                if error.call_started:
                     raise
-            else:
-                return
+                del self._sessions[node.node_type.extension]
+        return await self._call_in(await self._acquire(node), node)
 
-    async def _call_in(self, session: Session, node: GraphNode) -> None:
+    async def _call_in(self, session: Session, node: GraphNode) -> GraphNode | None:
         inputs = await self._invocations.gather(
             node, session, self._results.of, self._bench.sessions.is_alive
         )
         if inputs.lost:
             self._lose(node, inputs.lost)
-            return
+            return None
         self._gathered[node.node_id] = inputs
         self._instances.note(session, node)
         call = await self._invocations.call(node, session, inputs.values)
@@ -313,7 +353,7 @@ class PromptRun:
             wanted = wanted_links(node, await session.lazy(call), inputs)
             if wanted:
                 self._tell(pl.LazyRequested(node.node_id, wanted))
-                return
+                return None
         began = self._bench.now_ms()
         try:
             outcome = await session.execute(call, lambda progress: self._hear_progress(node, progress))
@@ -322,14 +362,15 @@ class PromptRun:
         self._results.adopt(outcome)
         if self._is_stopping:
             self._results.release(outcome)
-            return
+            return None
         try:
             check_outcome(node, inputs.values, outcome)
         except NodeOutputError:
             self._results.release(outcome)
             raise
-        await self._take_outcome(node, outcome, session.sandbox)
+        heir = await self._take_outcome(node, outcome, session.sandbox)
         del self._gathered[node.node_id]
+        return heir
 
     def _lose(self, node: GraphNode, lost: Sequence[str]) -> None:
         """These results cannot be used any more: have them made anew, but not without end."""
@@ -348,7 +389,9 @@ class PromptRun:
 
     # -- results -------------------------------------------------------------------------------------------------------
 
-    async def _take_outcome(self, node: GraphNode, outcome: NodeResult, sandbox: SandboxId) -> None:
+    async def _take_outcome(
+        self, node: GraphNode, outcome: NodeResult, sandbox: SandboxId
+    ) -> GraphNode | None:
         for _, message in outcome.blocked:
             self._say.node_blocked(node, message)
         ui = None if outcome.ui is None else with_private_folders(outcome.ui, node.node_type)
@@ -357,8 +400,8 @@ class PromptRun:
         if outcome.calls is not None:
             self._results.put_aside(node.node_id, outcome)
             await self._expand(node, outcome)
-        else:
-            self._keep(node, Result(self._bench.ledger, outcome.slots or (), ui), made_in=sandbox)
+            return None
+        return self._keep(node, Result(self._bench.ledger, outcome.slots or (), ui), made_in=sandbox)
 
     async def _expand(self, node: GraphNode, outcome: NodeResult) -> None:
         calls = outcome.calls or ()
@@ -397,11 +440,11 @@ class PromptRun:
         ui = None if outcome.ui is None else with_private_folders(outcome.ui, node.node_type)
         self._keep(node, Result(self._bench.ledger, slots, ui), made_in=None)
 
-    def _keep(self, node: GraphNode, result: Result, *, made_in: SandboxId | None) -> None:
+    def _keep(self, node: GraphNode, result: Result, *, made_in: SandboxId | None) -> GraphNode | None:
         self._bench.live.note(self._row.tenant, node.node_type, result.slots, made_in=made_in)
         self._results.keep(node, result)
         self._say.node_finished(node)
-        self._tell(pl.NodeFinished(node.node_id))
+        return self._tell(pl.NodeFinished(node.node_id), wants_heir=made_in is not None)
 
     def _let_go(self) -> None:
         self._cache.end(self._row.prompt_id)

@@ -10,6 +10,7 @@ EngineError (engine.errors)
    ├─ ContentChangedError      what lies on the disk is not what was pinned
    ├─ NoNodesError             the pack loaded and offers no node
    ├─ RoutesOffError           its HTTP routes are not served
+   ├─ UpdateAsksMoreError      a new version asks for more, and nobody said yes to it
    └─ UpdateFailedError        it could not follow a change of the image or of its policy
 
 What goes wrong later has the class of where it went wrong: ``PolicyError`` for the policy file,
@@ -73,6 +74,24 @@ class RoutesOffError(ExtensionError):
     """The extension has no HTTP routes, or its policy does not allow them."""
 
     code = "routes-off"
+
+
+class UpdateAsksMoreError(ExtensionError):
+    """A new version asks for more than the one that is there; nothing changed."""
+
+    code = "update-asks-more"
+
+    def __init__(self, name: str, more: tuple[str, ...], key: str) -> None:
+        count = len(more)
+        super().__init__(
+            f"the new version of '{name}' asks for more than the one that is there, in {count} "
+            f"{'respect' if count == 1 else 'respects'}: {'; '.join(more[:10])}"
+            + (f"; and {count - 10} more" if count > 10 else ""),
+            hint=f"the old one goes on; if all of it is well: ringfence extension update {name} --yes",
+        )
+        self.more = more
+        self.key = key
+        """Names exactly this list, of exactly this content; whoever sends it back says yes to it."""
 
 
 class UpdateFailedError(ExtensionError):

@@ -22,6 +22,7 @@ from engine.extension_git import GitLimits, GitSource, checked, clone
 from engine.extension_pins import check_content, refuse_other
 from engine.extension_records import Origin
 from policies import safe_text
+from sandbox import patiently, remove_tree
 
 STAGING = ".staging-"
 
@@ -89,7 +90,7 @@ def drop_copies(directory: Path, *, keep: str) -> None:
     """Delete older copies and what an interrupted intake left behind."""
     for entry in directory.iterdir():
         if entry.is_dir() and entry.name != keep:
-            shutil.rmtree(entry, ignore_errors=True)
+            remove_tree(entry)
 
 
 def _place(staging: Path, target: Path, content_hash: str) -> None:
@@ -98,7 +99,9 @@ def _place(staging: Path, target: Path, content_hash: str) -> None:
         try:
             check_content(target.parent.name, target, content_hash)
         except (ContentChangedError, OSError):
-            target.rename(staging / "damaged")  # what still runs from it keeps what it mounted
+            patiently(
+                lambda: target.rename(staging / "damaged")
+            )  # what still runs from it keeps what it mounted
         else:
             return  # the same content is there already
     copy.chmod(0o755)

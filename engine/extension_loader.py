@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import re
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -29,7 +28,7 @@ from engine.extension_records import (
 )
 from engine.extension_shelf import Entry, GroupEnvironment, Shelf
 from policies import CORE_EXTENSION, EffectivePolicy, ExtensionName, RingfenceError, SandboxId, TenantId
-from sandbox import Inventory, KeptLock
+from sandbox import Inventory, KeptLock, remove_tree
 from sandbox.calls import LoadedExtension, Session
 from sandbox.errors import LoadFailedError, StartError
 
@@ -320,6 +319,17 @@ class Loader:
         await anyio.to_thread.run_sync(write_descriptions, entry.directory, _description_key(entry), loaded)
         self._shelf.changed(entry.tenant)
 
+    async def stored(self, entry: Entry) -> LoadedExtension | None:
+        """What its worker said of it when it was described last, as kept on disk."""
+        return await anyio.to_thread.run_sync(read_descriptions, entry.directory, _description_key(entry))
+
+    async def store_again(self, entry: Entry, loaded: LoadedExtension | None) -> None:
+        """Keep that instead of what was said of a version that did not take its place."""
+        if loaded is not None:
+            await anyio.to_thread.run_sync(
+                write_descriptions, entry.directory, _description_key(entry), loaded
+            )
+
     # -- core --------------------------------------------------------------------------------------------------
 
     async def ensure_core(self, tenant: TenantId) -> None:
@@ -337,7 +347,7 @@ class Loader:
         async with self._shelf.lock(tenant, CORE_EXTENSION):
             entry = self._shelf.core_entry(tenant)
             await self.stop(entry, self.live(entry), "is loaded anew")
-            await anyio.to_thread.run_sync(lambda: shutil.rmtree(entry.directory, ignore_errors=True))
+            await anyio.to_thread.run_sync(remove_tree, entry.directory)
             await self._load_core(tenant)
 
     def _core_failed_recently(self, tenant: TenantId) -> bool:

@@ -28,6 +28,7 @@ from policies import (
     TenantId,
     parse_extension_name,
     parse_tenant_id,
+    safe_text,
 )
 from sandbox import KeptLock, Places
 from sandbox.calls import LoadedExtension, NodeDescription, NodeReplacement
@@ -56,6 +57,8 @@ class Entry:
     """HTTP routes that can be reached at ComfyUI's path."""
     route_count: int = 0
     """All HTTP routes."""
+    route_names: frozenset[str] = frozenset()
+    """Each as ``GET /path``."""
     prompt_handlers: int = 0
     may_serve: bool = False
     """Whether its policy allowed routes and prompt handlers when it was read last."""
@@ -75,6 +78,10 @@ class Entry:
         self.web_directory = None if loaded is None else loaded.web_directory
         self.routes = () if loaded is None else read_routes(loaded.routes)
         self.route_count = 0 if loaded is None else len(loaded.routes)
+        self.route_names = frozenset(
+            f"{safe_text(method, 16)} {safe_text(path, 200)}"
+            for method, path in (loaded.routes if loaded else ())
+        )
         self.prompt_handlers = 0 if loaded is None else loaded.prompt_handlers
         self.node_replacements = () if loaded is None else loaded.node_replacements
 

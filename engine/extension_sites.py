@@ -2,7 +2,7 @@
 
 Everything here is what workers said when they loaded a pack; the policies say whether it is used (``routes: true``),
 and are read anew for each request that a pack would answer. Among packs that registered the same path the one that was
-added first answers, as in ComfyUI.
+added first answers, as in ComfyUI; routes whose first part is a variable come after all others.
 """
 
 from __future__ import annotations
@@ -33,13 +33,15 @@ class Sites:
         ``path`` is percent-decoded. As in ComfyUI every path is there a second time below ``/api``.
         """
         forms = [path, path.removeprefix("/api")] if path.startswith("/api/") else [path]
-        for entry in self._entries(tenant):
-            for form in forms:
-                parts = path_parts(form)
-                if any(route.answers(method, parts) for route in entry.routes) and await self._may_serve(
-                    entry
-                ):
-                    return entry.name, form
+        ways = [(form, path_parts(form)) for form in forms]
+        for is_last in (False, True):
+            for entry in self._entries(tenant):
+                for form, parts in ways:
+                    answers = any(
+                        route.is_last is is_last and route.answers(method, parts) for route in entry.routes
+                    )
+                    if answers and await self._may_serve(entry):
+                        return entry.name, form
         return None
 
     async def check(self, tenant: TenantId, extension: ExtensionName) -> None:

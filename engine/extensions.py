@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import builtins
 import logging
-import shutil
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
@@ -21,12 +20,14 @@ from typing import Self
 import anyio
 import anyio.to_thread
 
+from engine.extension_asks import Consent, Difference, compare_files, compare_loaded
 from engine.extension_errors import (
     ContentChangedError,
     ExtensionExistsError,
     ExtensionProtectedError,
     PolicyReservedError,
     SourceRefusedError,
+    UpdateAsksMoreError,
     UpdateFailedError,
 )
 from engine.extension_files import SourceLimits
@@ -49,7 +50,7 @@ from policies import (
     parse_extension_name,
     suggest_extension_name,
 )
-from sandbox import AdvisoryDatabase, ExtensionFiles, Places
+from sandbox import AdvisoryDatabase, ExtensionFiles, Places, remove_tree
 from sandbox.errors import StartError
 
 __all__ = [
@@ -174,13 +175,16 @@ class ExtensionRegistry:
         by_operator: bool = True,
         pin: str | None = None,
         upgrade: bool = False,
+        consent: Consent | None = None,
     ) -> ExtensionInfo:
         """Read the original again, build what changed, and replace the sandbox.
 
         Its packages stay as they are locked, unless ``upgrade`` says to resolve them anew. ``pin`` as in ``add``.
         A reload that fails leaves the version that was ready as it is, and its ``error`` says what failed.
+        What the new version asks for beyond the old one is said; with ``consent`` (an update) it has to be agreed to:
+        what its files say before anything of it is built or run, what it registers before it replaces the old one.
 
-        Raises: as ``add``, and ExtensionUnknownError.
+        Raises: as ``add``, ExtensionUnknownError, UpdateAsksMoreError.
         """
         if name == CORE_EXTENSION:
             await self._loader.reload_core(tenant)
@@ -201,6 +205,7 @@ class ExtensionRegistry:
             else:
                 taken = await self._take(source, old.directory, progress, pin)
                 await self._tell_changes(old, taken, progress)
+            found = await self._compare_files(old, taken, progress, consent)
             changes = {"origin": taken.origin, "content_hash": taken.content_hash, "failure": None}
             record = old.record.model_copy(update=changes)
             code = old.directory / taken.content_hash
@@ -208,6 +213,7 @@ class ExtensionRegistry:
             entry.upgrade = upgrade
             was_ready = old.record.state == "ready"
             before = self._loader.live(old)
+            stored = await self._loader.stored(old) if was_ready and consent is not None else None
             await self._tell_group(old, progress)
             if not was_ready or not await self._differs(old, taken):
                 # It would be the same sandbox again: end it, so that the pack is really loaded anew.
@@ -216,10 +222,16 @@ class ExtensionRegistry:
             self._shelf.entries[tenant, name] = entry
             try:
                 await self._loader.bring_up(entry, progress, spare=before)
+                if was_ready:
+                    await self._compare_loaded(old, entry, found, progress, consent)
             except BaseException as error:
                 if was_ready:
                     with anyio.CancelScope(shield=True):
+                        if isinstance(error, UpdateAsksMoreError):
+                            new = [sandbox for sandbox in self._loader.live(entry) if sandbox not in before]
+                            await self._loader.stop(entry, new, "asks for more than was agreed to")
                         await self._go_back(old, entry, error)
+                        await self._loader.store_again(old, stored)
                 raise
             await self._loader.stop(old, before, "was reloaded")
             await anyio.to_thread.run_sync(self._drop_others, old.directory, taken.content_hash)
@@ -238,7 +250,7 @@ class ExtensionRegistry:
             del self._shelf.entries[tenant, name]
             self._loader.forget_group(entry)
             self._shelf.changed(tenant)
-            await anyio.to_thread.run_sync(lambda: shutil.rmtree(entry.directory, ignore_errors=True))
+            await anyio.to_thread.run_sync(remove_tree, entry.directory)
             # A stranger's pack that gets this name later must not inherit what was granted to this one.
             if entry.record.policy_adopted:
                 await anyio.to_thread.run_sync(self._policies.remove, name, tenant)
@@ -439,11 +451,63 @@ class ExtensionRegistry:
         except RingfenceError:
             return False
 
+    async def _compare_files(
+        self, old: Entry, taken: Taken, progress: Progress, consent: Consent | None
+    ) -> tuple[Difference, ...]:
+        new_code = old.directory / taken.content_hash
+        if old.record.content_hash == taken.content_hash:
+            return ()
+        try:
+            found = await anyio.to_thread.run_sync(
+                compare_files, self._policies, old.name, old.tenant, old.code, new_code
+            )
+            for difference in found:
+                progress(str(difference))
+            if consent is not None:
+                consent.check(old.name, taken.content_hash, found)
+        except RingfenceError as error:
+            if consent is None:
+                logger.info("extension %s: its versions cannot be compared: %s", old.name, error)
+                return ()  # what stands in the way stands in the way of bringing it up, too, and is said there
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(self._drop_others, old.directory, old.record.content_hash)
+            raise
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(self._drop_others, old.directory, old.record.content_hash)
+            raise
+        return found
+
+    async def _compare_loaded(
+        self,
+        old: Entry,
+        entry: Entry,
+        files: tuple[Difference, ...],
+        progress: Progress,
+        consent: Consent | None,
+    ) -> None:
+        if old.record.content_hash == entry.record.content_hash:
+            return
+        others = {
+            class_type: other.name
+            for other in self._shelf.of(old.tenant)
+            if other.name != old.name
+            for class_type in other.nodes
+        }
+        policy = await self._shelf.read_policy(entry)
+        found = compare_loaded(old, entry, policy, others)
+        for difference in found:
+            progress(str(difference))
+        if consent is not None and any(each.is_more for each in found):
+            consent.check(old.name, entry.record.content_hash, (*files, *found))
+
     async def _go_back(self, old: Entry, entry: Entry, error: BaseException) -> None:
         """The new version failed and the old one was fine: it goes on, and says that it is not the newest."""
-        failure = failure_of(error)
-        old.record.failure = failure.model_copy(update={"message": f"reload failed: {failure.message}"})
+        if not isinstance(error, UpdateAsksMoreError):
+            failure = failure_of(error)
+            old.record.failure = failure.model_copy(update={"message": f"reload failed: {failure.message}"})
         self._shelf.entries[old.tenant, old.name] = old
+        self._shelf.changed(old.tenant)
         await self._shelf.save(old)
         await anyio.to_thread.run_sync(self._drop_others, old.directory, old.record.content_hash)
         await self._loader.drop_environment(entry.record.environment_key)

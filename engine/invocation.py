@@ -75,6 +75,8 @@ class Invocations:
         self._graph = graph
         self._store = store
         self._ledger = ledger
+        client = row.extra_data.get("client_id")
+        self._client_id = client if isinstance(client, str) else None
         self._passages = Passages(ledger)
         self._owned: list[Value] = []
         self._constants: dict[tuple[str, str], Value] = {}  # large ones, by node and input
@@ -119,11 +121,14 @@ class Invocations:
             else:
                 inputs.values[name] = (NONE,)
         for name, values in inputs.values.items():
-            if any(value.handles or value.objects for value in values or ()):
-                inputs.values[name] = [
-                    self._route(node, name, value, session, is_alive, inputs) for value in values or ()
-                ]
-        inputs.lost = list(dict.fromkeys(inputs.lost))
+            for item in values or ():
+                if item.handles or item.objects:
+                    inputs.values[name] = [
+                        self._route(node, name, value, session, is_alive, inputs) for value in values or ()
+                    ]
+                    break
+        if inputs.lost:
+            inputs.lost = list(dict.fromkeys(inputs.lost))
         return inputs
 
     def _route(
@@ -185,9 +190,10 @@ class Invocations:
         fingerprint: bool = False,
     ) -> NodeCall:
         """The call itself; hidden values are those the class asks for."""
-        tokens = set(node.node_type.description.hidden.values())
+        asked = node.node_type.description.hidden
+        tokens = set(asked.values()) if asked else _NO_TOKENS
         hidden: dict[str, JSON] = {}
-        for token in tokens - {DYNPROMPT}:
+        for token in tokens - {DYNPROMPT} if tokens else ():
             if token == _UNIQUE_ID:
                 hidden["unique_id"] = node.node_id
             elif fingerprint and token == _PROMPT:
@@ -200,12 +206,12 @@ class Invocations:
             node_id=node.node_id,
             class_type=node.class_type,
             inputs=inputs,
-            hidden={name: value for name, value in hidden.items() if value is not _UNKNOWN},
+            hidden={name: value for name, value in hidden.items() if value is not _UNKNOWN} if hidden else {},
             dynprompt=snapshot,
             instance=node.instance,
             depth=node.depth,
             links=tuple(node.links),
-            client_id=client if isinstance(client := self._row.extra_data.get("client_id"), str) else None,
+            client_id=self._client_id,
             foreign=self._passages.granted(session.sandbox),
         )
 
@@ -228,6 +234,8 @@ class Invocations:
     async def _constant(self, node: GraphNode, name: str, value: JSON | Value) -> Value:
         if isinstance(value, Value):
             return value
+        if type(value) in _SMALL:
+            return Value(value)  # in no need of an encoding
         if not isinstance(value, str | dict | list):
             return await constant_value(value, self._row.tenant, self._store)
         known = self._constants.get((node.node_id, name))
@@ -240,6 +248,8 @@ class Invocations:
 
 
 _UNKNOWN: Final = object()
+_SMALL: Final = frozenset({int, bool, type(None)})
+_NO_TOKENS: Final[frozenset[str]] = frozenset()
 
 
 def wanted_links(node: GraphNode, names: Sequence[str], inputs: Inputs) -> list[str]:
@@ -265,7 +275,7 @@ def wanted_links(node: GraphNode, names: Sequence[str], inputs: Inputs) -> list[
 def _undeclared(node: GraphNode) -> frozenset[str]:
     """Constants of which the class knows nothing."""
     description = node.node_type.description
-    if description.accepts_any_name:
+    if description.accepts_any_name or not node.constants:
         return frozenset()
     sections = description.info.get("input")
     found = sections.values() if isinstance(sections, Mapping) else ()

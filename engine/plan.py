@@ -272,9 +272,10 @@ class Plan:
             return 0
         if node.node_id in self._feeds_output:
             return 1
-        return (
-            2 if any(after in self._feeds_output for after in self._dependants.get(node.node_id, ())) else 3
-        )
+        for after in self._dependants.get(node.node_id, ()):
+            if after in self._feeds_output:
+                return 2
+        return 3
 
     def _is_available(self, node_id: str) -> bool:
         if node_id in self._done or node_id in self._cached:

@@ -7,7 +7,7 @@ only when enough others have piled up to pay for the map.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, ValuesView
 from itertools import islice
 from typing import Final
 
@@ -32,15 +32,34 @@ class ProgressView(Mapping[str, NodeProgress]):
         states = self._log.states[node_id]
         if states.position >= self._length:
             raise KeyError(node_id)
-        return next(
-            (state for version, state in reversed(states.entries) if version <= self._version), states.first
-        )
+        return self._state(states)
 
     def __iter__(self) -> Iterator[str]:
         return islice(iter(self._log.states), self._length)
 
     def __len__(self) -> int:
         return self._length
+
+    def values(self) -> ValuesView[NodeProgress]:
+        """The states, in the order in which nodes left pending."""
+        return _StatesView(self)
+
+    def states(self) -> Iterator[NodeProgress]:
+        """The same without looking each of them up."""
+        return map(self._state, islice(self._log.states.values(), self._length))
+
+    def _state(self, states: _States) -> NodeProgress:
+        for version, state in reversed(states.entries):
+            if version <= self._version:  # nearly always the last: a view is looked at soon
+                return state
+        return states.first
+
+
+class _StatesView(ValuesView[NodeProgress]):
+    _mapping: ProgressView
+
+    def __iter__(self) -> Iterator[NodeProgress]:
+        return self._mapping.states()
 
 
 class _States:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -221,6 +221,19 @@ class QuotaBook:
             account.gpu.add(gpu_s, window)
         error = self.over_time(tenant)
         return None if error is None else error.message
+
+    def used_time(self) -> Iterator[tuple[TenantId, str, list[tuple[float, float]]]]:
+        """What each tenant used within its window: ``cpu`` or ``gpu``, and the slots of its sum."""
+        for tenant, account in list(self._accounts.items()):
+            for kind, used in (("cpu", account.cpu), ("gpu", account.gpu)):
+                if slots := used.slots():
+                    yield tenant, kind, slots
+
+    def restore_time(self, tenant: TenantId, kind: str, slots: Sequence[tuple[float, float]]) -> None:
+        """What was used before a restart, as ``used_time`` told it."""
+        account = self._accounts.get(tenant) or self._keep(tenant, self.known(tenant))
+        account.used_at = self._clock()
+        (account.cpu if kind == "cpu" else account.gpu).restore(slots)
 
     def over_time(self, tenant: TenantId) -> RateQuotaError | None:
         """Why a tenant may use no more CPU or GPU time now."""

@@ -70,6 +70,12 @@ class RunResults:
 
     def adopt(self, outcome: NodeResult) -> None:
         """Enter everything that a session just returned."""
+        if outcome.calls is None:
+            for slot in outcome.slots or ():
+                for value in slot:
+                    if value.handles:
+                        self._ledger.adopt(value)
+            return
         for value in _all_values(outcome):
             self._ledger.adopt(value)
 

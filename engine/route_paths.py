@@ -2,8 +2,8 @@
 
 A pack writes paths as aiohttp reads them: ``/a/{name}``, ``/a/{name:regex}``, or a folder. A regex of a stranger is
 never compiled here: such a route takes every path that begins with what stands before it, and the sandbox, which does
-know its routes, answers 404 where it has none. A route that would take paths of everybody (its first part is a
-variable) is no route at ComfyUI's path.
+know its routes, answers 404 where it has none. A route whose first part is a variable is asked after all others and
+gets no path of this server's; one that names nothing of its own would take everybody's, and is none at ComfyUI's path.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ class RoutePath:
     is_open: bool
     """The path may go on after these parts, in any way."""
     text: str
+    is_last: bool = False
+    """Its first part is a variable: asked only where no other route answers."""
 
     def answers(self, method: str, parts: tuple[str, ...]) -> bool:
         """Whether a request may be for this route."""
@@ -41,6 +43,8 @@ class RoutePath:
             if len(parts) < len(self.parts):
                 return False
         elif len(parts) != len(self.parts):
+            return False
+        if self.is_last and (parts[0] in OWN_PARTS or parts[0] == "api"):
             return False
         *before, last = zip(self.parts, parts, strict=False)
         if any(mine not in (None, theirs) or not theirs for mine, theirs in before):
@@ -65,6 +69,10 @@ def read_route(method: str, path: str) -> RoutePath | None:
         bare, is_open = head, True
     parts = tuple(None if "{}" in part else unquote(part) for part in bare.split("/")[1:])
     own = parts[1:] if parts[:1] == ("api",) else parts
+    if parts[:1] == (None,):
+        named = parts[1:-1] if is_open else parts[1:]
+        is_somebodys = method != "STATIC" and any(named)
+        return RoutePath(method, parts, is_open, path, is_last=True) if is_somebodys else None
     if not own or not own[0] or own[0] in OWN_PARTS or (is_open and len(own) < 2 and method != "STATIC"):
         return None
     return RoutePath(method, parts, is_open, path)

@@ -6,21 +6,32 @@ prompt.
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Final, Self
 
-import anyio
-
-from engine.events import Event, NodeExecuted, PackMessage, ProgressChanged, PromptFailed
+from engine.events import (
+    Event,
+    NodeExecuted,
+    NodeStarted,
+    PackMessage,
+    ProgressChanged,
+    PromptEnded,
+    PromptFailed,
+    PromptInterrupted,
+    PromptSucceeded,
+)
 from policies import TenantId
 from sandbox.calls import measure
 
 BUFFERED_EVENTS: Final = 4_096
 BUFFERED_BYTES: Final = 32 * 1024 * 1024
-BATCH: Final = 64
+COLLECTED: Final = 64
+"""Events that are passed on before the pause of a reader who collects them is over."""
 _EVENT_BYTES: Final = 500
+_URGENT: Final = (PromptSucceeded, PromptFailed, PromptInterrupted, PromptEnded)
 
 
 class EventStream:
@@ -33,9 +44,10 @@ class EventStream:
         self._byte_limit = byte_limit
         self._buffer: deque[tuple[Event, int]] = deque()
         self._bytes = 0
-        self._wake = anyio.Event()
+        self._wake: asyncio.Future[None] | None = None
+        self._urgent = 0
+        self._is_collecting = False
         self._is_closed = False
-        self._is_nudged = False
         self.is_dropped = False
         self.gate: Callable[[Event], Sequence[Event]] | None = None
         """What to keep for this reader of each event, asked when it happens: who hears nothing is not woken."""
@@ -57,40 +69,46 @@ class EventStream:
         while not self._buffer:
             if self._is_closed or self.is_dropped:
                 raise StopAsyncIteration
-            self._wake = anyio.Event()
-            await self._wake.wait()
-        event, nbytes = self._buffer.popleft()
-        self._bytes -= nbytes
-        return event
+            await self._woken()
+        return self._pop()
 
-    async def batch(self) -> list[Event]:
-        """What waits, at most ``BATCH``; waits for the first. Empty after a nudge.
+    async def some(self, most: int, *, pause_s: float = 0.0) -> list[Event]:
+        """The next events, ``most`` at once; none when iteration has ended.
 
-        Raises:
-            StopAsyncIteration: there is nothing more to come.
+        ``pause_s``: for so long they are collected first, unless one of them is the end of a prompt.
         """
+        if pause_s > 0 and not self._urgent and len(self._buffer) < most:
+            self._is_collecting = True
+            timer = asyncio.get_running_loop().call_later(pause_s, self._rouse)
+            try:
+                await self._woken()
+            finally:
+                self._is_collecting = False
+                timer.cancel()
         while not self._buffer:
             if self._is_closed or self.is_dropped:
-                raise StopAsyncIteration
-            if self._is_nudged:
-                self._is_nudged = False
                 return []
-            self._wake = anyio.Event()
-            await self._wake.wait()
-        self._is_nudged = False
-        taken = [self._buffer.popleft() for _ in range(min(BATCH, len(self._buffer)))]
-        self._bytes -= sum(nbytes for _, nbytes in taken)
-        return [event for event, _ in taken]
+            await self._woken()
+        return [self._pop() for _ in range(min(most, len(self._buffer)))]
 
-    def nudge(self) -> None:
-        """Let ``batch`` return, though nothing may be there."""
-        self._is_nudged = True
-        self._wake.set()
+    async def _woken(self) -> None:
+        if self._is_closed or self.is_dropped:
+            return
+        self._wake = asyncio.get_running_loop().create_future()
+        try:
+            await self._wake
+        finally:
+            self._wake = None
 
-    @property
-    def is_empty(self) -> bool:
-        """True when nothing waits to be read."""
-        return not self._buffer
+    def _rouse(self) -> None:
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    def _pop(self) -> Event:
+        event, nbytes = self._buffer.popleft()
+        self._bytes -= nbytes
+        self._urgent -= isinstance(event, _URGENT)
+        return event
 
     @property
     def is_over(self) -> bool:
@@ -107,7 +125,14 @@ class EventStream:
         for each in self.gate(event):
             self._keep(each, nbytes if each is event else _size(each))
 
+    def keep(self, event: Event) -> None:
+        """Add what the gate held back before."""
+        if not self._is_closed:
+            self._keep(event, _size(event))
+
     def _keep(self, event: Event, nbytes: int) -> None:
+        if self.is_dropped:
+            return
         is_too_much = self._bytes + nbytes > self._byte_limit and self._buffer
         if len(self._buffer) >= self._limit or is_too_much:
             self.is_dropped = True
@@ -115,12 +140,16 @@ class EventStream:
         else:
             self._buffer.append((event, nbytes))
             self._bytes += nbytes
-        self._wake.set()
+            is_urgent = isinstance(event, _URGENT)
+            self._urgent += is_urgent
+            if self._is_collecting and not is_urgent and len(self._buffer) < COLLECTED:
+                return
+        self._rouse()
 
     def close(self) -> None:
         """End the iteration once what is buffered was read."""
         self._is_closed = True
-        self._wake.set()
+        self._rouse()
 
 
 class EventHub:
@@ -174,6 +203,8 @@ class EventHub:
 def _size(event: Event) -> int:
     """About what it takes to keep an event."""
     content: object = None
+    if isinstance(event, NodeStarted):
+        return _EVENT_BYTES
     if isinstance(event, ProgressChanged):
         return _EVENT_BYTES + (len(event.preview[1]) if event.preview else 0)
     if isinstance(event, NodeExecuted):

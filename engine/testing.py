@@ -10,7 +10,7 @@ import functools
 import inspect
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -35,13 +35,21 @@ from sandbox.calls import (
     NodeCall,
     NodeDescription,
     NodeResult,
+    PackSocket,
     Progress,
     ProgressSink,
     Session,
+    SocketRequest,
     Validator,
     Value,
 )
-from sandbox.errors import EndedError, HandleNotPortableError, NodeRaisedError, SandboxError
+from sandbox.errors import (
+    EndedError,
+    HandleNotPortableError,
+    NodeRaisedError,
+    RouteRefusedError,
+    SandboxError,
+)
 
 __all__ = [
     "Blocker",
@@ -304,6 +312,10 @@ class FakeSession:
             yield f"{request.method} {request.target} ".encode() + sent
 
         yield HttpResponse(200, (("content-type", "text/plain"),), answer())
+
+    def socket(self, request: SocketRequest) -> AbstractAsyncContextManager[PackSocket]:
+        """As a route that accepts no WebSocket."""
+        raise RouteRefusedError(f"{request.target} answered 404", status=404)
 
     async def hook_prompt(self, body: Mapping[str, JSON], limit_s: float) -> JSON:
         """As a pack whose handlers change nothing."""

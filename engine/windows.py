@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 _SLOTS: Final = 120
@@ -44,6 +44,18 @@ class RollingSum:
             if left < limit:
                 return max(0.0, began + window_s - self._clock())
         return 0.0 if left < limit else window_s
+
+    def slots(self) -> list[tuple[float, float]]:
+        """What is remembered, oldest first: how many seconds ago it began, and how much it was."""
+        now = self._clock()
+        return [(now - began, amount) for began, amount in self._slots]
+
+    def restore(self, slots: Sequence[tuple[float, float]]) -> None:
+        """Remember what ``slots`` of an earlier sum remembered, beside what came since."""
+        now = self._clock()
+        before = sorted((now - age, amount) for age, amount in slots)
+        self._slots = deque(sorted([*before, *self._slots]))
+        self._sum = sum(amount for _, amount in self._slots)
 
     def _forget(self, before: float) -> None:
         while self._slots and self._slots[0][0] <= before:

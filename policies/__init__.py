@@ -16,6 +16,9 @@ from policies.errors import (
     RingfenceError,
 )
 from policies.explanation import Row, explain
+from policies.learned_paths import place_of
+from policies.learned_policy import LearnedPolicy, learn_policy
+from policies.learned_text import Basis
 from policies.model import EffectivePolicy, Source
 from policies.names import (
     CORE_EXTENSION,
@@ -36,6 +39,7 @@ from policies.names import (
     suggest_extension_name,
 )
 from policies.network import Destination, parse_destination, plain_host, why_not_public
+from policies.observed import Claims, Observed, Reached
 from policies.path_entries import HostPath, TenantPath
 from policies.paths import open_beneath, resolve_beneath
 from policies.quotas import QUOTA_KEYS, Quotas, built_in_quotas
@@ -48,15 +52,19 @@ __all__ = [
     "CORE_EXTENSION",
     "LOCAL_TENANT",
     "QUOTA_KEYS",
+    "Basis",
     "CeilingError",
     "Change",
+    "Claims",
     "Destination",
     "EffectivePolicy",
     "ExtensionName",
     "HostPath",
+    "LearnedPolicy",
     "NameInvalidError",
     "Network",
     "NodeId",
+    "Observed",
     "PathEscapeError",
     "PolicyError",
     "PolicyStore",
@@ -64,6 +72,7 @@ __all__ = [
     "Problem",
     "PromptId",
     "Quotas",
+    "Reached",
     "RingfenceError",
     "Row",
     "SandboxGroup",
@@ -78,6 +87,7 @@ __all__ = [
     "explain",
     "format_bytes",
     "format_duration",
+    "learn_policy",
     "open_beneath",
     "own_folder",
     "parse_destination",
@@ -87,6 +97,7 @@ __all__ = [
     "parse_sandbox_group",
     "parse_sandbox_id",
     "parse_tenant_id",
+    "place_of",
     "plain_host",
     "resolve_beneath",
     "safe_text",

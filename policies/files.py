@@ -13,7 +13,9 @@ elsewhere, such as a pack's own directory, is no policy.
 
 from __future__ import annotations
 
+import hashlib
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -36,6 +38,7 @@ SHIPPED = Path(__file__).parent
 
 TENANTS: Final = "tenants"
 _DEFAULTS: Final = "default.yaml"
+_LARGEST: Final = 4 * 1024 * 1024
 
 LoadedT = TypeVar("LoadedT", bound=Loaded[Any])
 _Stamp = tuple[int, ...]
@@ -111,6 +114,19 @@ class PolicyFiles:
                     continue
         return tuple(TenantId(name) for name in sorted(found))
 
+    def fingerprint(self) -> str:
+        """A digest of the names and contents of all files that could be a policy, the shipped ones included."""
+        whole = hashlib.sha256()
+        for root in (SHIPPED, self.directory, self.adopted):
+            folders = [root]
+            if root is not SHIPPED:
+                folders += [root / TENANTS / name for name in sorted(_names(root / TENANTS))]
+            for folder in folders:
+                for name in sorted(name for name in _names(folder) if name.endswith((".yaml", ".yml"))):
+                    whole.update(f"{folder.relative_to(root)}/{name}\0".encode("utf-8", "surrogateescape"))
+                    whole.update(_content(folder / name))
+        return whole.hexdigest()
+
     def shown(self, path: Path) -> str:
         """`policies/blur.yaml`: the directory's name, not its place, because this text reaches tenants."""
         for root in (self.directory, self.adopted):
@@ -183,3 +199,15 @@ def _names(folder: Path) -> frozenset[str]:
 def _stamp(status: os.stat_result) -> _Stamp:
     # ctime too: mtime can be set back by whoever copies files with their times.
     return (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino, status.st_dev)
+
+
+def _content(path: Path) -> bytes:
+    """A digest of a plain file's first bytes, more than any policy has; of anything else, and nothing is waited for."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return b"unreadable"
+    with os.fdopen(fd, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return b"no file"
+        return hashlib.sha256(stream.read(_LARGEST)).digest()

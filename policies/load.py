@@ -7,6 +7,7 @@ looked up in the positions of the file and said in the words of the file.
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 import stat
 from collections.abc import Iterator
@@ -86,6 +87,8 @@ def read_file(path: Path, file: str) -> tuple[bytes, os.stat_result]:
         os.close(handle)
 
 
+# The shipped files are read by everything that looks at policies, and nothing changes what was loaded.
+@functools.lru_cache(maxsize=32)
 def _load(model: type[ModelT], raw: bytes, file: str) -> Loaded[ModelT]:
     tree = parse_tree(raw, file)
     try:

@@ -42,6 +42,10 @@ class PolicyStore:
         self.directory = self._files.directory
         self._protected = (self.directory, self._files.adopted, *protected)
 
+    def fingerprint(self) -> str:
+        """A digest of every policy file as it lies on the disk: who has the same one goes by the same files."""
+        return self._files.fingerprint()
+
     def effective(self, extension: ExtensionName, tenant: TenantId = LOCAL_TENANT) -> EffectivePolicy:
         """What `extension` may use for `tenant`, from the files as they are now.
 
@@ -114,6 +118,13 @@ class PolicyStore:
         for name in defaults.value.tenants or ():
             self._merged(None, defaults, parse_tenant_id(name))
         return self._merged(None, defaults, tenant)
+
+    def check_text(self, text: str, name: str, tenant: TenantId = LOCAL_TENANT) -> EffectivePolicy:
+        """As ``check``, of an extension's policy that is in no file; errors call it ``name``.
+
+        Raises: PolicyError and its kinds.
+        """
+        return self._merged(load_policy(text.encode(), name), self._defaults(), tenant)
 
     def adopt(self, extension: ExtensionName, file: Path, tenant: TenantId = LOCAL_TENANT) -> EffectivePolicy:
         """Make `file` the policy of the tenant's `extension`, if it is a valid one, and say what holds from now on.

@@ -22,6 +22,8 @@ def safe_text(text: str, limit: int = DEFAULT_LIMIT, *, newlines: bool = False) 
     The cut is announced in the result (so it may be a few characters longer than `limit`). Newlines and tabs
     stay only when asked for: a log line or a one-line error must not be split by whoever is quoted in it.
     """
+    if len(text) <= limit and text.isascii() and text.isprintable():
+        return text  # every character is from " " to "~": nearly all names are
     # Slice first: escaping ten megabytes to show two thousand characters would be the attack.
     out: list[str] = []
     length = 0

@@ -1,7 +1,8 @@
 """JSON-RPC 2.0 in both directions over a frame stream.
 
-Knows ids, waiting calls and the two directions; knows nothing of nodes. The thread that calls ``serve`` reads;
-handlers run on it and must hand long work to other threads, because every waiting ``call`` is answered by it.
+Knows ids, waiting calls and the two directions; knows nothing of nodes. Whoever holds ``turn`` reads; handlers run on
+that thread and must hand long work to others, because every waiting ``call`` is answered by it. A ``call`` that nobody
+reads for reads its answer itself.
 """
 
 from __future__ import annotations
@@ -86,9 +87,22 @@ class Peer:
         self._waiting: dict[int, _Waiter] = {}
         self._lock = threading.Lock()
         self._gone = False
+        self._on_request: RequestHandler
+        self._on_notification: NotificationHandler
+        self.turn = threading.Lock()
+        """Held by the thread that reads."""
+        self.read_one: Callable[[], bool] = self.step
+        """What a thread does that reads for the answer to its own call."""
+        self.after_reading: Callable[[bool], None] = lambda _: None
+        """Called by such a thread when it has its answer; True when others wait for theirs."""
+
+    def listen(self, on_request: RequestHandler, on_notification: NotificationHandler) -> None:
+        """Who is told what comes; once, before the first message is read."""
+        self._on_request = on_request
+        self._on_notification = on_notification
 
     def call(self, method: str, params: dict[str, Any]) -> Any:
-        """Ask the host and wait for its answer. Not from the reading thread.
+        """Ask the host and wait for its answer. Not from a handler.
 
         Raises:
             RpcError: the host refused.
@@ -102,7 +116,7 @@ class Peer:
             self._waiting[call_id] = waiter
         try:
             self._send({"jsonrpc": "2.0", "id": call_id, "method": method, "params": params})
-            waiter.event.wait()
+            self._wait(waiter)
         finally:
             with self._lock:
                 self._waiting.pop(call_id, None)
@@ -126,21 +140,51 @@ class Peer:
         except PeerGoneError:
             pass
 
+    def step(self) -> bool:
+        """Read one message and act on it; False when the host has hung up. For the holder of ``turn``.
+
+        Raises:
+            FrameError: the stream broke (see ``FrameStream.read``).
+        """
+        try:
+            message = self._read()
+        except BaseException:
+            self._fail_all()
+            raise
+        if message is None:
+            self._fail_all()
+            return False
+        self._dispatch(message)
+        return True
+
     def serve(self, on_request: RequestHandler, on_notification: NotificationHandler) -> None:
         """Read until the host hangs up; then every waiting call fails.
 
         Raises:
             FrameError: the stream broke (see ``FrameStream.read``).
         """
+        self.listen(on_request, on_notification)
+        with self.turn:
+            while self.step():
+                pass
+
+    def _wait(self, waiter: _Waiter) -> None:
+        if not self.turn.acquire(blocking=False):
+            waiter.event.wait()
+            return
         try:
-            while (message := self._read()) is not None:
-                self._dispatch(message, on_request, on_notification)
+            while not waiter.event.is_set() and self.read_one():
+                pass
         finally:
-            with self._lock:
-                self._gone = True
-                waiting = list(self._waiting.values())
-            for waiter in waiting:
-                waiter.event.set()
+            self.turn.release()
+            self.after_reading(len(self._waiting) > 1)
+
+    def _fail_all(self) -> None:
+        with self._lock:
+            self._gone = True
+            waiting = list(self._waiting.values())
+        for waiter in waiting:
+            waiter.event.set()
 
     def _read(self) -> dict[str, Any] | None:
         try:
@@ -148,9 +192,7 @@ class Peer:
         except OSError:  # a reset counts as the host having hung up
             return None
 
-    def _dispatch(
-        self, message: dict[str, Any], on_request: RequestHandler, on_notification: NotificationHandler
-    ) -> None:
+    def _dispatch(self, message: dict[str, Any]) -> None:
         method = message.get("method")
         if method is None:
             self._settle(message)
@@ -160,14 +202,14 @@ class Peer:
         well_formed = isinstance(method, str) and isinstance(params, (dict, type(None)))
         if request_id is None:
             if well_formed:
-                on_notification(method, params or {})
+                self._on_notification(method, params or {})
             return
         reply = Reply(self._send, request_id)
         if not well_formed:
             reply.error(wire.INVALID_REQUEST, "method must be a string and params an object")
             return
         try:
-            on_request(method, params or {}, reply)
+            self._on_request(method, params or {}, reply)
         except RpcError as error:
             reply.failure(error)
         except PeerGoneError:

@@ -13,12 +13,14 @@ import base64
 import sys
 import tempfile
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from . import failures, plain, wire
 from .peer import RpcError
 from .sdk import registry
+from .site_sockets import Sockets
 
 _BODY_LIMIT = 1 << 30  # the host bounds what it sends; this only replaces aiohttp's megabyte
 _WAITING_PIECES = 2
@@ -67,10 +69,12 @@ class _Application:
     def __init__(self, handlers: list[registry.Handler]) -> None:
         self.handlers = handlers
         self._runner: Any = None
+        self._socket_path = ""
+        self._sockets = 0
+        self._is_replaced = False
         self.client: Any = None
 
     async def start(self) -> None:
-        import aiohttp
         from aiohttp import web
 
         own = registry.application
@@ -89,13 +93,37 @@ class _Application:
         self._runner = web.AppRunner(application, handle_signals=False, access_log=None)
         await self._runner.setup()
         path = Path(tempfile.mkdtemp(prefix="ringfence-site-"), "s")
-        await web.UnixSite(self._runner, str(path)).start()
-        self.client = aiohttp.ClientSession(
-            connector=aiohttp.UnixConnector(str(path), limit=0),
+        self._socket_path = str(path)
+        await web.UnixSite(self._runner, self._socket_path).start()
+        self.client = self._connect()
+
+    def _connect(self) -> Any:
+        import aiohttp
+
+        return aiohttp.ClientSession(
+            connector=aiohttp.UnixConnector(self._socket_path, limit=0),
             timeout=aiohttp.ClientTimeout(total=None),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=True,
         )
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Any]:
+        """A client for one WebSocket: closing it drops the connection, and nobody else's."""
+        self._sockets += 1
+        try:
+            async with self._connect() as client:
+                yield client
+        finally:
+            self._sockets -= 1
+            if self._is_replaced and not self._sockets:
+                await self.stop()
+
+    async def replace(self) -> None:
+        """Another serves from now on; this one goes when its last WebSocket has."""
+        self._is_replaced = True
+        if not self._sockets:
+            await self.stop()
 
     async def stop(self) -> None:
         if self.client is not None:
@@ -120,6 +148,7 @@ class Site:
         self._applications: dict[str, _Application] = {}
         self._exchanges: dict[int, _Exchange] = {}
         self._starting: asyncio.Lock | None = None
+        self.sockets = Sockets(self._application)
 
     async def request(self, params: dict[str, Any]) -> dict[str, Any]:
         """Answer ``http/request``: run the route's handler up to the head of its response.
@@ -198,7 +227,7 @@ class Site:
                 raise
             self._applications[name] = made
             if known is not None:
-                await known.stop()
+                await known.replace()
             return made
 
     @staticmethod

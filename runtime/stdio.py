@@ -14,7 +14,7 @@ import select
 import sys
 import threading
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from .rate import Budget
 
@@ -65,26 +65,43 @@ class Capture:
     def drain(self) -> None:
         """Pass on what is in the pipes now, so that a node's words arrive before its result."""
         for stream in (sys.stdout, sys.stderr):
-            try:
-                stream.flush()
-            except Exception:  # noqa: BLE001, S110 - a pack may have closed or replaced it
-                pass
+            _flush(stream)
         if self._send is not None:
             for pipe in self._pipes:
-                self._read(pipe)
-                if pipe.dropped:
-                    os.eventfd_write(self._wake, 1)  # the pump owes that figure; nothing else may wake it
+                self._drain(pipe)
 
-    def restore(self) -> None:
-        """Repair what a pack may have closed: the two descriptors, and Python's streams over them."""
+    def settle(self) -> None:
+        """After a node: repair what it may have closed, the two descriptors and Python's streams over them; ``drain``.
+
+        One system call tells whether there is anything to do, and mostly there is not.
+        """
+        poll = select.poll()
         for pipe in self._pipes:
-            try:
-                os.fstat(pipe.fd)
-            except OSError:
-                os.dup2(pipe.write_end, pipe.fd, inheritable=True)
             stream = getattr(sys, pipe.name)
             if stream is None or getattr(stream, "closed", False):
+                self._repair(pipe)
                 self._open_stream(pipe)
+            _flush(getattr(sys, pipe.name))
+            poll.register(pipe.fd, 0)
+            poll.register(pipe.read_end, select.POLLIN)
+        for fd, event in poll.poll(0):
+            for pipe in self._pipes:
+                if fd == pipe.fd and event & select.POLLNVAL:
+                    self._repair(pipe)
+                elif fd == pipe.read_end and self._send is not None:
+                    self._drain(pipe)
+
+    @staticmethod
+    def _repair(pipe: _Pipe) -> None:
+        try:
+            os.fstat(pipe.fd)
+        except OSError:
+            os.dup2(pipe.write_end, pipe.fd, inheritable=True)
+
+    def _drain(self, pipe: _Pipe) -> None:
+        self._read(pipe)
+        if pipe.dropped:
+            os.eventfd_write(self._wake, 1)  # the pump owes that figure; nothing else may wake it
 
     @staticmethod
     def _open_stream(pipe: _Pipe) -> None:
@@ -135,6 +152,13 @@ class Capture:
             if pipe.dropped and self._send is not None and self._budget.take(_OVERHEAD):
                 dropped, pipe.dropped = pipe.dropped, 0
                 self._send(pipe.name, "", dropped)
+
+
+def _flush(stream: Any) -> None:
+    try:
+        stream.flush()
+    except Exception:  # noqa: BLE001, S110 - a pack may have closed or replaced it
+        pass
 
 
 def _buffer_c_output_by_line() -> None:

@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 import os
 import threading
-from typing import Any
+from typing import Any, Final
 
 from . import wire
+
+_DECODER: Final = json.JSONDecoder()
 
 
 class FrameStream:
@@ -42,7 +44,7 @@ class FrameStream:
         if len(body) < length:
             raise wire.TruncatedFrameError(f"the stream ended after {len(body)} of {length} bytes of a frame")
         try:
-            message = json.loads(body)
+            message = _DECODER.decode(body.decode("utf-8", "surrogatepass"))
         except (ValueError, RecursionError) as error:
             raise wire.FrameError(f"a frame of {length} bytes is not JSON: {error}") from error
         if not isinstance(message, dict):

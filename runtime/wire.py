@@ -26,6 +26,12 @@ HTTP_PIECE: Final = 512 * 1024
 #: Most headers of one HTTP message, and characters in all of them together.
 HTTP_HEADERS: Final = 100
 HTTP_HEADER_CHARACTERS: Final = 16 * 1024
+#: Most bytes of one message on a WebSocket of a route: to the pack (aiohttp's own default) and from it.
+SOCKET_TO_PACK: Final = 4 * 1024 * 1024
+SOCKET_FROM_PACK: Final = 16 * 1024 * 1024
+#: Most subprotocols that a client may offer, and most bytes of the reason in a close frame (RFC 6455).
+SOCKET_PROTOCOLS: Final = 16
+SOCKET_REASON: Final = 123
 MAX_DEPTH: Final = 64
 #: Bytes of node descriptions in one answer, and of one extension in all its answers together.
 MAX_PAGE: Final = MAX_FRAME - 512 * 1024
@@ -52,6 +58,10 @@ HTTP_REQUEST: Final = "http/request"
 HTTP_SEND: Final = "http/send"
 HTTP_READ: Final = "http/read"
 HTTP_CLOSE: Final = "http/close"  # notification
+SOCKET_OPEN: Final = "socket/open"
+SOCKET_SEND: Final = "socket/send"
+SOCKET_RECEIVE: Final = "socket/receive"
+SOCKET_CLOSE: Final = "socket/close"  # notification
 PROMPT_HOOK: Final = "prompt/hook"
 
 # -- methods: worker -> host -----------------------------------------------------------------------------------
@@ -65,6 +75,7 @@ STATE_GET: Final = "state/get"
 STATE_SET: Final = "state/set"
 STATE_DELETE: Final = "state/delete"
 RESOURCE_GET: Final = "resource/get"
+SEEN: Final = "watch/seen"  # notification, from a watched worker only
 
 HOST_METHODS: Final = frozenset(
     {
@@ -83,6 +94,10 @@ HOST_METHODS: Final = frozenset(
         HTTP_SEND,
         HTTP_READ,
         HTTP_CLOSE,
+        SOCKET_OPEN,
+        SOCKET_SEND,
+        SOCKET_RECEIVE,
+        SOCKET_CLOSE,
         PROMPT_HOOK,
     }
 )
@@ -98,6 +113,7 @@ WORKER_METHODS: Final = frozenset(
         STATE_SET,
         STATE_DELETE,
         RESOURCE_GET,
+        SEEN,
     }
 )
 
@@ -186,6 +202,9 @@ class TruncatedFrameError(FrameError):
     """The stream ended inside a frame."""
 
 
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
 def encode_frame(message: dict[str, Any], *, limit: int = MAX_FRAME) -> bytes:
     """Return the bytes of one frame.
 
@@ -193,7 +212,7 @@ def encode_frame(message: dict[str, Any], *, limit: int = MAX_FRAME) -> bytes:
         FrameTooLargeError: the encoded message is longer than ``limit``.
         ValueError: the message holds NaN or infinity (they need TAG_FLOAT).
     """
-    body = json.dumps(message, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode(
+    body = _ENCODER.encode(message).encode(
         "utf-8",
         "backslashreplace",  # only a lone surrogate cannot be encoded; \udXXX is how JSON writes it
     )

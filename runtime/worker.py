@@ -1,8 +1,9 @@
 """The life of a worker: hello, load, describe and run nodes, cancel, bye.
 
-Who does what: one thread reads and never runs a pack's code; synchronous node functions run one at a time on the
-main thread; coroutine functions run together on the loop's thread; descriptions, validators, fingerprints and lazy
-questions run on a small pool, so that a long node never keeps them waiting.
+Who does what: synchronous node functions run one at a time on the main thread, which reads while it has none to run;
+while it has, another thread reads (see ``reading.py``), which never runs a pack's code; coroutine functions run
+together on the loop's thread; descriptions, validators, fingerprints and lazy questions run on a small pool, so that a
+long node never keeps them waiting.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import asyncio
 import importlib.metadata
 import os
 import platform
-import queue
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Mapping
@@ -25,10 +25,12 @@ from .files import SharedFiles
 from .loop import LoopThread
 from .nodecalls import NodeCalls
 from .peer import Peer, PeerGoneError, Reply, RpcError
+from .reading import Reading
 from .sdk import host, paths
 from .site import Site
 from .stdio import Capture
 from .streams import FrameStream
+from .watching import Watching
 
 _POOL = 4
 _CODEC_POOL = 2
@@ -54,7 +56,7 @@ class Worker:
         self._peer = Peer(stream)
         self._capture = capture
         self._complain = complain
-        self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._reading = Reading(self._peer, self._step)
         self._pool = ThreadPoolExecutor(_POOL, thread_name_prefix="ringfence-pool")
         # Of its own: tensors of coroutine nodes must not wait for somebody's slow validator.
         self._codec = ThreadPoolExecutor(_CODEC_POOL, thread_name_prefix="ringfence-codec")
@@ -70,6 +72,7 @@ class Worker:
         self._site = Site()
         self._calls: dict[str | int, _Call] = {}
         self._calls_lock = threading.Lock()
+        self._watching: Watching | None = None
         self._requests: dict[str, Callable[[dict[str, Any], Reply], None]] = {
             wire.HELLO: self._on_hello,
             wire.BYE: self._on_bye,
@@ -91,18 +94,18 @@ class Worker:
             wire.HTTP_REQUEST: self._on_site(self._site.request),
             wire.HTTP_SEND: self._on_site(self._site.send),
             wire.HTTP_READ: self._on_site(self._site.read),
+            wire.SOCKET_OPEN: self._on_site(self._site.sockets.open),
+            wire.SOCKET_SEND: self._on_site(self._site.sockets.send),
+            wire.SOCKET_RECEIVE: self._on_site(self._site.sockets.receive),
         }
         host.connect(self)
         host.lend_loop(self._loop.loop)
 
     def run(self) -> None:
         """Serve until the host says bye or hangs up; does not return."""
-        threading.Thread(target=self._read, name="ringfence-reader", daemon=True).start()
         self._loop.start()
-        while True:
-            job = self._jobs.get()
-            job()
-            del job  # it holds the inputs of a node
+        self._peer.listen(self._on_request, self._on_notification)
+        self._reading.run()
 
     # -- what the sdk asks for (sdk.host.Host) -------------------------------------------------------------------
 
@@ -129,15 +132,19 @@ class Worker:
 
     # -- reading -------------------------------------------------------------------------------------------------
 
-    def _read(self) -> None:
+    def _step(self) -> bool:
+        """One message. The end of the stream is the end of the process, on whichever thread."""
         status = 0
+        goes_on = False
         try:
-            self._peer.serve(self._on_request, self._on_notification)
+            goes_on = self._peer.step()
         except wire.FrameError as error:
             self._complain(f"protocol error: {error}")
             status = 70  # EX_SOFTWARE
         finally:
-            os._exit(status)  # no waiting for a pack's threads: nobody is left to hear them
+            if not goes_on:
+                os._exit(status)  # no waiting for a pack's threads: nobody is left to hear them
+        return goes_on
 
     def _on_request(self, method: str, params: dict[str, Any], reply: Reply) -> None:
         handler = self._requests.get(method)
@@ -154,6 +161,8 @@ class Worker:
             self._bury(self._nodes.instances.drop(params.get("instances") or []))
         elif method == wire.HTTP_CLOSE:
             self._loop.submit(self._site.close(params))
+        elif method == wire.SOCKET_CLOSE:
+            self._loop.submit(self._site.sockets.close(params))
 
     def _bury(self, objects: list[Any]) -> None:
         """Let objects go at once, but their destructors run elsewhere: they are the pack's code."""
@@ -165,11 +174,14 @@ class Worker:
                 wire.INVALID_REQUEST,
                 f"the host speaks protocol {params.get('protocol')}, this worker {wire.PROTOCOL_VERSION}",
             )
-        self._on_main(reply, self._hello)
+        self._on_main(reply, lambda: self._hello(is_watched=params.get("watch") is True))
 
-    def _hello(self) -> dict[str, Any]:
+    def _hello(self, *, is_watched: bool) -> dict[str, Any]:
         self._capture.start(self._log)
         environment.prepare()
+        if is_watched:
+            self._watching = Watching(self.notify)
+            self._watching.start()
         return {
             "protocol": wire.PROTOCOL_VERSION,
             "python": platform.python_version(),
@@ -194,7 +206,7 @@ class Worker:
         if node.is_async:
             self._loop.submit(self._execute_async(call))
         else:
-            self._jobs.put(lambda: self._execute(call))
+            self._reading.put(lambda: self._execute(call))
 
     def _execute(self, call: _Call) -> None:
         """Run a synchronous node, on the main thread."""
@@ -254,7 +266,7 @@ class Worker:
     # -- answering -----------------------------------------------------------------------------------------------
 
     def _on_main(self, reply: Reply, make: Make) -> None:
-        self._jobs.put(lambda: self._answer(reply, make))
+        self._reading.put(lambda: self._answer(reply, make))
 
     def _on_site(
         self, serve: Callable[[dict[str, Any]], Coroutine[Any, Any, dict[str, Any]]]
@@ -288,8 +300,9 @@ class Worker:
             # A copy: the original's traceback holds the node's inputs, which are let go before the host hears of it.
             failure = RpcError(found.code, found.message, found.data)
             del found
-        self._capture.restore()
-        self._capture.drain()
+        self._capture.settle()
+        if self._watching is not None:
+            self._watching.flush()
         if call is not None:
             with self._calls_lock:
                 self._calls.pop(call.params["call"], None)

@@ -36,9 +36,12 @@ from sandbox.calls import (
     NodeReplacement,
     NodeResult,
     PackEvent,
+    PackSocket,
     Progress,
     ProgressSink,
     Session,
+    SocketClosed,
+    SocketRequest,
     Validator,
     Value,
 )
@@ -46,9 +49,12 @@ from sandbox.egress import (
     Attempt,
     EgressLimits,
     EgressOffice,
+    EgressUsed,
+    RefusedPlaces,
     UpstreamProxyConnector,
     Vault,
     Verdict,
+    index_rules,
     log_attempt,
     serve_builds,
 )
@@ -65,13 +71,16 @@ from sandbox.errors import (
     QuarantinedError,
     QuotaError,
     RouteBusyError,
+    RouteRefusedError,
     RouteTimeoutError,
     RuntimeRefusedError,
     SandboxError,
     StartError,
+    WatchedError,
 )
 from sandbox.extension_source import ExtensionFiles, ExtensionSource
 from sandbox.inventory import Inventory
+from sandbox.launcher.about import LauncherFacts, ask_launcher
 from sandbox.launcher.build_verb import BUILDS, INDEX_ONLY, BuildSettings, IndexSettings
 from sandbox.launcher.child import child as launcher_child
 from sandbox.launcher.client import LauncherClient
@@ -81,13 +90,17 @@ from sandbox.launcher.settings import LaunchSettings
 from sandbox.launcher.verbs import Launcher
 from sandbox.logbook import LogLine
 from sandbox.manager import ManagerLimits, SandboxInfo, SandboxManager, SandboxState
+from sandbox.manifests import Declared, read_declared
 from sandbox.node_state import MAX_STATE, MAX_STATE_NAMES, NodeStates, StateHolder
 from sandbox.pack_toml import parse_toml
+from sandbox.patience import patiently, remove_tree
 from sandbox.places import Places
 from sandbox.rates import Allowance
 from sandbox.shares import Share
+from sandbox.sockets import MESSAGE_TO_PACK
 from sandbox.tensors import TensorStore
 from sandbox.trees import tree_stamp
+from sandbox.watching import Watch
 
 __all__ = [
     "BILL_MEDIA_TYPE",
@@ -95,6 +108,7 @@ __all__ = [
     "INDEX_ONLY",
     "MAX_STATE",
     "MAX_STATE_NAMES",
+    "MESSAGE_TO_PACK",
     "SELF_TEST_FILE",
     "AdvisoryDatabase",
     "AdvisoryDatabaseError",
@@ -110,8 +124,10 @@ __all__ = [
     "BuildSettings",
     "CallTimeoutError",
     "DatabaseFacts",
+    "Declared",
     "EgressLimits",
     "EgressOffice",
+    "EgressUsed",
     "EndedError",
     "Entry",
     "Environments",
@@ -131,6 +147,7 @@ __all__ = [
     "LaunchSettings",
     "Launcher",
     "LauncherClient",
+    "LauncherFacts",
     "LoadFailedError",
     "LoadedExtension",
     "LogLine",
@@ -144,6 +161,7 @@ __all__ = [
     "NodeStates",
     "Outcome",
     "PackEvent",
+    "PackSocket",
     "Places",
     "Progress",
     "ProgressSink",
@@ -151,7 +169,9 @@ __all__ = [
     "QuarantinedError",
     "QuotaError",
     "Record",
+    "RefusedPlaces",
     "RouteBusyError",
+    "RouteRefusedError",
     "RouteTimeoutError",
     "RuntimeRefusedError",
     "SandboxError",
@@ -160,6 +180,8 @@ __all__ = [
     "SandboxState",
     "Session",
     "Share",
+    "SocketClosed",
+    "SocketRequest",
     "StartError",
     "StateHolder",
     "StoreLimits",
@@ -171,15 +193,22 @@ __all__ = [
     "Value",
     "Vault",
     "Verdict",
+    "Watch",
+    "WatchedError",
+    "ask_launcher",
     "cursor_text",
     "denial",
+    "index_rules",
     "launcher_child",
     "log_attempt",
     "make_bill",
     "parse_cursor",
     "parse_toml",
+    "patiently",
+    "read_declared",
     "read_kept",
     "refused_flag",
+    "remove_tree",
     "serve_builds",
     "tree_stamp",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final, Never, Protocol
 
 from policies import ExtensionName, SandboxId, TenantId
 
@@ -221,6 +221,45 @@ class HttpResponse:
     body: AsyncIterator[bytes]
 
 
+@dataclass(frozen=True, slots=True)
+class SocketRequest:
+    """A request for a WebSocket on a route of a pack."""
+
+    target: str
+    """Path and query as they stood in the request line, percent-encoded."""
+    headers: tuple[tuple[str, str], ...]
+    protocols: tuple[str, ...] = ()
+    """The subprotocols that the client offers."""
+
+
+@dataclass(frozen=True, slots=True)
+class SocketClosed:
+    """One side has ended a WebSocket. ``code``: as in its close frame; 1006 when it broke off without one."""
+
+    code: int
+    reason: str = ""
+
+
+class PackSocket(Protocol):
+    """A WebSocket on a route of a pack, seen from the client's side. One task receives, one sends."""
+
+    @property
+    def protocol(self) -> str | None:
+        """The subprotocol that the route chose."""
+
+    async def receive(self) -> str | bytes | SocketClosed:
+        """The next message of the route, or its end. What came before is let go of."""
+
+    async def send(self, message: str | bytes) -> None:
+        """Hand a message to the route; returns when there is room for the next."""
+
+    def leave(self, end: SocketClosed) -> None:
+        """Say what the route is told when the context is left (else 1001)."""
+
+    async def watch(self) -> Never:
+        """Run it beside the other two: raises the error with which the WebSocket's sandbox is about to end."""
+
+
 ProgressSink = Callable[[Progress], None]
 EventSink = Callable[[TenantId, ExtensionName, PackEvent], None]
 
@@ -268,6 +307,11 @@ class Session(Protocol):
     ) -> AbstractAsyncContextManager[HttpResponse]:
         """Ask a route of the extension. Leaving the context ends the exchange; the sandbox lives on in any case but a
         broken protocol. Raises RouteTimeoutError and RouteBusyError as well."""
+
+    def socket(self, request: SocketRequest) -> AbstractAsyncContextManager[PackSocket]:
+        """Open a WebSocket on a route of the extension. Leaving the context ends it; the sandbox lives on in any case
+        but a broken protocol. Raises RouteRefusedError when the route does not accept, and RouteTimeoutError and
+        RouteBusyError as well."""
 
     async def hook_prompt(self, body: Mapping[str, JSON], limit_s: float) -> JSON:
         """Pass a prompt's body through the extension's prompt handlers; raises RouteTimeoutError as well."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,6 +64,8 @@ class Found:
     files: int = 0
     hidden: str = ""
     """What could not be looked into."""
+    by_root: list[tuple[int, int]] = field(default_factory=list)
+    """Bytes and files below each root."""
 
 
 @dataclass(slots=True)
@@ -74,13 +77,24 @@ class DiskWatch:
     most_files: int
     base: Found | None = None
     last: Found | None = None
+    first: Found | None = None
+    """What was there when the sandbox began."""
     called: anyio.Event = field(default_factory=anyio.Event)
-    """Set when a call begins after a pause."""
+    """Set when a call begins."""
 
     def begin_call(self) -> None:
         """From here on it counts anew, against what was there when somebody last looked."""
         self.base = self.last
-        self.called.set()
+        if not self.called.is_set():
+            self.called.set()
+
+    async def pause(self, soonest: float, latest: float) -> None:
+        """Wait until ``latest`` (seconds of the monotonic clock), or until a call begins, but to ``soonest`` at least:
+        calls that follow each other without a pause are looked at as often as one that lasts, not once each."""
+        await anyio.sleep(max(0.0, soonest - time.monotonic()))
+        if not self.called.is_set():
+            with anyio.move_on_after(max(0.0, latest - time.monotonic())):
+                await self.called.wait()
         self.called = anyio.Event()
 
     def look(self) -> Found:
@@ -89,23 +103,31 @@ class DiskWatch:
         found = Found()
         seen: set[tuple[int, int]] = set()
         for root in self.roots:
+            before = found.bytes, found.files
             try:
                 here = os.open(root, _FLAGS)
             except OSError:
+                found.by_root.append((0, 0))
                 continue
             try:
                 self._walk(here, found, seen, most, 0)
             finally:
                 os.close(here)
+            found.by_root.append((found.bytes - before[0], found.files - before[1]))
         return found
 
     def grown(self, found: Found) -> tuple[int, int, int]:
         """Bytes and names added since the call began, and bytes since the last look."""
         if self.base is None:
-            self.base = found
+            self.base = self.first = found
         since_last = found.bytes - (self.last or found).bytes
         self.last = found
         return found.bytes - self.base.bytes, found.files - self.base.files, since_last
+
+    def added(self, found: Found) -> list[tuple[int, int]]:
+        """Bytes and names that each root has more than when the sandbox began."""
+        first = self.first or found
+        return [(b - b0, f - f0) for (b, f), (b0, f0) in zip(found.by_root, first.by_root, strict=True)]
 
     def _walk(self, here: int, found: Found, seen: set[tuple[int, int]], most: int, depth: int) -> None:
         below: list[tuple[str, bool]] = []

@@ -5,6 +5,7 @@ The container is the launcher's; here it is asked for, watched, and its result m
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import time
@@ -17,6 +18,7 @@ import anyio
 import anyio.to_thread
 
 from policies import RingfenceError, safe_text
+from sandbox.egress.builds import RefusedPlaces
 from sandbox.environment_errors import BuildFailedError, BuildLimitError, PackageChangedError
 from sandbox.environment_locks import changed_package
 from sandbox.environment_plan import Plan
@@ -40,8 +42,13 @@ class BuildSteps:
     """Runs the steps of builds through a builder."""
 
     def __init__(
-        self, builder: verb.EnvironmentBuilder, settings: verb.BuildSettings, limits: EnvironmentLimits
+        self,
+        builder: verb.EnvironmentBuilder,
+        settings: verb.BuildSettings,
+        limits: EnvironmentLimits,
+        refused: RefusedPlaces | None = None,
     ) -> None:
+        self._refused = refused
         self._builder = builder
         self._settings = settings
         self._limits = limits
@@ -64,6 +71,7 @@ class BuildSteps:
         outcome: verb.BuildOutcome | None = None
         failed: RingfenceError | None = None
         full = False
+        began = time.monotonic()
 
         async def watch_size() -> None:
             # A bind mount has no size limit; a look every second bounds what a build leaves on the disk.
@@ -92,7 +100,7 @@ class BuildSteps:
         if outcome.limit == "memory":
             raise _over("memory", f"{self._settings.memory // 1024**2} MiB", step, plan, outcome)
         if outcome.exit_code != 0:
-            raise _failed(step, outcome, job)
+            raise _failed(step, outcome, job, () if self._refused is None else self._refused.since(began))
 
     def lock_text(self, job: verb.BuildJob) -> str:
         """What the resolver left. Raises: BuildFailedError."""
@@ -158,7 +166,9 @@ def _size(directory: Path) -> int:
 _WORDS = {"resolve": "find a set of packages", "install": "install the packages"}
 
 
-def _failed(step: verb.Step, outcome: verb.BuildOutcome, job: verb.BuildJob) -> BuildFailedError:
+def _failed(
+    step: verb.Step, outcome: verb.BuildOutcome, job: verb.BuildJob, refused: tuple[str, ...]
+) -> BuildFailedError:
     changed = changed_package(outcome.lines)
     if changed is not None:
         return PackageChangedError(*changed, lines=outcome.lines)
@@ -167,6 +177,12 @@ def _failed(step: verb.Step, outcome: verb.BuildOutcome, job: verb.BuildJob) -> 
     hint = "look at the lines above, then change the pack's requirements and run: ringfence extension reload"
     if not job.network:
         hint = "the policy says 'build.network: false', so only what the cache holds can be installed"
+    elif refused:
+        places = json.dumps(refused[:4])
+        hint = (
+            f"builds reach the package index only, and asked for {', '.join(refused[:4])}, too: if the index keeps its "
+            f"files there, whoever runs this server sets RINGFENCE_BUILD_HOSTS to '{places}'"
+        )
     elif not job.source_builds and (
         "no usable wheels" in text or "building from source is disabled" in text.lower()
     ):

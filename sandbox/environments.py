@@ -25,6 +25,7 @@ import anyio
 import anyio.to_thread
 
 from policies import EffectivePolicy, ExtensionName, TenantId
+from sandbox.egress.builds import RefusedPlaces
 from sandbox.environment_errors import (
     BuildFailedError,
     BuildLimitError,
@@ -109,11 +110,13 @@ class Environments:
         *,
         settings: verb.BuildSettings,
         limits: EnvironmentLimits | None = None,
+        refused: RefusedPlaces | None = None,
     ) -> None:
+        """``refused`` says where builds were not let, where they reach the index only."""
         self._root = root
         self._builder = builder
         limits = limits or EnvironmentLimits()
-        self._steps = BuildSteps(builder, settings, limits)
+        self._steps = BuildSteps(builder, settings, limits, refused)
         self._locks: dict[str, anyio.Lock] = {}
         self._slots = anyio.CapacityLimiter(limits.builds_at_once)
         self._image: tuple[float, verb.NodeImage] | None = None

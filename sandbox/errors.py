@@ -9,10 +9,12 @@ RingfenceError (policies)
    │  └─ CallTimeoutError  ended because a call outlived the policy's timeout
    ├─ ProtocolViolationError  said something it may not say; it was ended
    ├─ QuarantinedError     keeps dying; ``retry_after_s``
+   ├─ WatchedError         somebody watches its sandboxes already
    ├─ QuotaError           bytes or objects in /dev/shm beyond a cap
    ├─ HandleNotPortableError  an object handle would leave its sandbox (group)
    ├─ RouteTimeoutError    a route of the pack did not answer in time; the sandbox lives on
-   └─ RouteBusyError       too many requests for routes of one sandbox at once
+   ├─ RouteBusyError       too many requests for routes of one sandbox at once
+   └─ RouteRefusedError    a route did not accept a WebSocket: its answer, no failure
 NodeRaisedError            the pack's code raised (a result about the node; the sandbox lives on)
 └─ NodeInterruptedError    stopped on request
 """
@@ -98,6 +100,12 @@ class QuarantinedError(SandboxError):
         self.retry_after_s = retry_after_s
 
 
+class WatchedError(SandboxError):
+    """An extension's sandboxes are being watched already."""
+
+    code = "already_watched"
+
+
 class QuotaError(SandboxError):
     """Bytes or objects in /dev/shm beyond a cap."""
 
@@ -120,6 +128,16 @@ class RouteBusyError(SandboxError):
     """Too many requests for the routes of one sandbox are open."""
 
     code = "route_busy"
+
+
+class RouteRefusedError(SandboxError):
+    """A route did not accept a WebSocket; ``status`` is what it answered."""
+
+    code = "route_refused"
+
+    def __init__(self, message: str, hint: str = "", *, status: int) -> None:
+        super().__init__(message, hint)
+        self.status = status
 
 
 class NodeRaisedError(RingfenceError):

@@ -9,7 +9,6 @@ one that the worker never answers counts as open until it does.
 from __future__ import annotations
 
 import base64
-import itertools
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -44,35 +43,35 @@ class Exchanges:
         self._sandbox = sandbox
         self._extension = extension
         self._calls = calls
-        self._numbers = itertools.count(1)
         self._open = 0
         self._unanswered: list[PendingCall] = []
 
     @asynccontextmanager
     async def open(self, request: HttpRequest, body: AsyncIterator[bytes]) -> AsyncIterator[HttpResponse]:
         """See ``calls.Session.http``."""
-        limit = self._piece_limit()
+        limit = self.piece_limit()
         self._refuse_crowds()
         self._open += 1
-        number = next(self._numbers)
         deadline = anyio.current_time() + self._sandbox.policy.timeouts.call_s
         what = f"route {request.method} {safe_text(request.target.partition('?')[0], 120)!r}"
         call = self._calls.open(self._extension)
         self._sandbox.services.listen(call, _nobody)  # so that its events are put down to this extension
-        exchange = _Exchange(self, number, what, deadline, limit)
+        exchange = _Exchange(self, call, what, deadline, limit)
+        if self._sandbox.watch is not None:
+            self._sandbox.watch.route_called()
         try:
             # Around whoever reads the response too: a client that sends or reads slowly has no longer than a worker.
             with self._sandbox.busy(), anyio.move_on_after(deadline - anyio.current_time()) as time:
                 yield await exchange.start(self._extension, request, body)
             if time.cancelled_caught:
-                raise self._too_slow(what)
+                raise self.too_slow(what)
         finally:
             self._open -= 1
             self._sandbox.services.unlisten(call)
             self._calls.close(call)
             if not exchange.is_complete:
                 with anyio.CancelScope(shield=True):
-                    await self._close(number)
+                    await self._close(call)
 
     async def hook_prompt(self, body: Mapping[str, Any], limit_s: float) -> Any:
         """See ``calls.Session.hook_prompt``."""
@@ -102,7 +101,7 @@ class Exchanges:
             with anyio.fail_after(deadline - anyio.current_time()):
                 return await self._sandbox.peer.start(method, params)
         except TimeoutError:
-            raise self._too_slow(what) from None
+            raise self.too_slow(what) from None
         except ConversationEndedError:
             raise ended_copy(await self._sandbox.final_error(), call_started=False) from None
         except wire.FrameTooLargeError as error:
@@ -114,7 +113,7 @@ class Exchanges:
             with anyio.fail_after(deadline - anyio.current_time()):
                 return await pending.wait()
         except TimeoutError:
-            raise self._too_slow(what) from None
+            raise self.too_slow(what) from None
         except ConversationEndedError:
             raise ended_copy(await self._sandbox.final_error(), call_started=True) from None
         except RemoteCallError as error:
@@ -136,7 +135,8 @@ class Exchanges:
             self._sandbox.end(error)
             raise await self._sandbox.final_error() from error
 
-    def _too_slow(self, what: str) -> RouteTimeoutError:
+    def too_slow(self, what: str) -> RouteTimeoutError:
+        """The error of an exchange that has used up its time."""
         limit = self._sandbox.policy.timeouts.call_s
         return RouteTimeoutError(
             f"{what} of extension '{self._extension}' did not answer in time",
@@ -157,15 +157,24 @@ class Exchanges:
             except ConversationEndedError:
                 return
 
-    def _refuse_crowds(self) -> None:
+    def unanswered(self) -> int:
+        """How many messages nobody waits for that the worker still owes an answer to."""
         self._unanswered = [call for call in self._unanswered if not call.is_answered]
-        if self._open + len(self._unanswered) >= MAX_OPEN:
+        return len(self._unanswered)
+
+    def _refuse_crowds(self) -> None:
+        if self._open + self.unanswered() >= MAX_OPEN:
             raise RouteBusyError(
                 f"{MAX_OPEN} requests for routes of extension '{self._extension}' are open",
                 "try again when they are answered",
             )
 
-    def _piece_limit(self) -> int:
+    def piece_limit(self) -> int:
+        """How many bytes go into one message of an exchange.
+
+        Raises:
+            QuotaError: the policy's messages are too small for any.
+        """
         allowed = self._sandbox.policy.limits.message_bytes
         limit = min(wire.HTTP_PIECE, (min(allowed, wire.MAX_FRAME) - _HEAD_ROOM) * 3 // 4)
         if limit < 1024:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from sandbox.errors import StartError
+from sandbox.patience import patiently
 from sandbox.places import Places
 
 log = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ def remove_files(places: Places) -> None:
     """Remove everything of one instance from /dev/shm and /run (not its data)."""
     for directory in (places.shm, places.run):
         if directory.exists():
-            shutil.rmtree(directory)
+            patiently(lambda: shutil.rmtree(directory))  # noqa: B023
 
 
 def _sweep_others(places: Places) -> None:

@@ -10,6 +10,7 @@ knows better (a worker that hung up because it was killed over its memory cap).
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -37,7 +38,7 @@ from sandbox.disk_watch import (
     disk_threads,
     writable_directories,
 )
-from sandbox.egress import EgressGate, EgressOffice
+from sandbox.egress import EgressGate, EgressOffice, unwatched
 from sandbox.errors import EndedError, ProtocolViolationError, SandboxError, StartError
 from sandbox.figures import human_bytes
 from sandbox.launcher import failure
@@ -53,6 +54,7 @@ from sandbox.resources import ResourceShelf
 from sandbox.services import Services
 from sandbox.streams import AttachedStream, ByteStream, Door, EndOfStreamError, SocketStream
 from sandbox.tensors import TensorStore
+from sandbox.watching import LOOK_S, Watch
 
 log = logging.getLogger(__name__)
 
@@ -89,8 +91,10 @@ class Sandbox:
         *,
         extension_of_call: Callable[[int], ExtensionName | None],
         node_of_call: Callable[[int], tuple[ExtensionName, str, str] | None] = lambda _: None,
+        watch: Watch | None = None,
     ) -> None:
         self.request = request
+        self.watch = watch
         self.policy = policy
         self.started_at = datetime.now(UTC)
         self.logbook = Logbook(max_bytes=policy.limits.log_bytes, lines_per_s=policy.limits.log_rate)
@@ -98,15 +102,20 @@ class Sandbox:
         self.launched: LaunchedSandbox | None = None
         self.hello: messages.Hello | None = None
         self.usage = Usage()
-        self.at_work: list[str] = []
-        """What its worker was asked and has not answered yet."""
+        self.at_work: list[tuple[object, ExtensionName]] = []
+        """What its worker was asked, of which extension, and has not answered yet."""
         self.calls = 0
         """Calls that run or wait for their turn; not idle while there are any."""
+        self.kept = 0
+        """WebSockets on which something is said: not idle either, but no call whose disk is counted."""
         self.used_at = time.monotonic()
-        self._quiet = anyio.Event()
+        self._quiet: anyio.Event | None = None
+        """Set when no call runs any more; there while somebody waits for that."""
         self.on_quiet: Callable[[], None] = lambda: None
         """Called when its last call has ended."""
-        self.turn = anyio.Lock(fast_acquire=True)
+        self.leaving = anyio.Event()
+        """Set when it shall end as soon as its calls are done; what stays open for long does not wait for its end."""
+        self.turn = asyncio.Lock()
         """Held by the one synchronous node function that runs."""
         self.ended_by: SandboxError | None = None
         self.is_deliberate = False
@@ -138,6 +147,7 @@ class Sandbox:
             node_of_call=node_of_call,
             states=around.states,
             resources=around.resources,
+            watch=watch,
         )
 
     # -- seen from outside -----------------------------------------------------------------------------------------
@@ -186,6 +196,7 @@ class Sandbox:
         self._reason = reason
         self.is_deliberate = deliberate
         self._closing.set()
+        self.leaving.set()
         self._starting.cancel()
         if self._peer is not None:
             self._peer.hang_up()
@@ -199,25 +210,54 @@ class Sandbox:
         await self._gone.wait()
         return self.ended_by or failure.stopped(self.names, "it ended")
 
+    @property
+    def in_use(self) -> bool:
+        """Whether anybody works with it: neither idle nor retired then."""
+        return self.calls > 0 or self.kept > 0
+
     @contextmanager
     def busy(self) -> Iterator[None]:
-        """Counts as used meanwhile: neither idle nor retired."""
-        self.calls += 1
-        if self.calls == 1 and self._disk is not None:
-            self._disk.begin_call()
+        """A call: in use meanwhile."""
+        self.begin()
         try:
             yield
         finally:
-            self.calls -= 1
-            self.used_at = time.monotonic()
-            if not self.calls:
+            self.done()
+
+    def begin(self) -> None:
+        """It is in use until ``done``, which whoever calls this calls once."""
+        self.calls += 1
+        if self.calls == 1 and self._disk is not None:
+            self._disk.begin_call()
+
+    def done(self) -> None:
+        """One call less."""
+        self.calls -= 1
+        self._used()
+
+    @contextmanager
+    def keep(self) -> Iterator[None]:
+        """In use meanwhile, for however long; each call beside it is still counted by itself."""
+        self.kept += 1
+        try:
+            yield
+        finally:
+            self.kept -= 1
+            self._used()
+
+    def _used(self) -> None:
+        self.used_at = time.monotonic()
+        if not self.in_use:
+            if self._quiet is not None:
                 self._quiet.set()
-                self._quiet = anyio.Event()
-                self.on_quiet()
+                self._quiet = None
+            self.on_quiet()
 
     async def quiet(self) -> None:
-        """Wait until no call runs or waits."""
-        while self.calls:
+        """Wait until it is not in use."""
+        while self.in_use:
+            if self._quiet is None:
+                self._quiet = anyio.Event()
             await self._quiet.wait()
 
     def never_started(self, error: SandboxError) -> None:
@@ -265,6 +305,7 @@ class Sandbox:
             self.end(SandboxError(f"the sandbox of {self.names.who} failed: {type(error).__name__}"))
         finally:
             self._closing.set()
+            self.leaving.set()
             with anyio.CancelScope(shield=True):
                 await self._tear_down(door, hung_up=hung_up)
 
@@ -287,7 +328,7 @@ class Sandbox:
             await self._gate.open()
         self.launched = await self._around.launcher.ensure(self.request)
         if self._gate is not None:
-            self._gate.uid = self.launched.uid
+            self._gate.uid = _who_connects(policy, self.launched)
         self.seconds.update(self.launched.seconds)
         connecting = time.perf_counter()
         with anyio.move_on_after(policy.timeouts.import_s) as limit:
@@ -308,7 +349,10 @@ class Sandbox:
     def _egress_gate(self) -> EgressGate | None:
         if self._around.egress is not None:
             return self._around.egress.gate(
-                self.request, self.policy, lambda text: self.logbook.add("ringfence", text)
+                self.request,
+                self.policy,
+                lambda text: self.logbook.add("ringfence", text),
+                unwatched if self.watch is None else self.watch.reached,
             )
         if self.policy.network:
             raise StartError(
@@ -360,6 +404,9 @@ class Sandbox:
             group.start_soon(read)
             if self._gate is not None:
                 group.start_soon(self._gate.serve)
+            if self.watch is not None:
+                self.watch.began(self.id)
+                group.start_soon(self._watched, self.watch)
             try:
                 await self._greet()
             except ConversationEndedError:
@@ -377,6 +424,7 @@ class Sandbox:
             "protocol": wire.PROTOCOL_VERSION,
             "sandbox": self.id,
             "out_limit": self.policy.shared_memory,
+            **({"watch": True} if self.watch is not None else {}),
         }
         try:
             with anyio.fail_after(limit_s):
@@ -393,6 +441,26 @@ class Sandbox:
             return
         self.seconds["hello"] = time.perf_counter() - began
         self._ready.set()
+
+    async def _watched(self, watch: Watch) -> None:
+        while True:
+            watch.used(self.id, await self._around.launcher.stats(self.id))
+            await anyio.sleep(LOOK_S)
+
+    async def observe(self) -> None:
+        """Look once more, for the watch over it: what the last call used is not known otherwise."""
+        watch, disk = self.watch, self._disk
+        if watch is None or self._peer is None:
+            return
+        watch.used(self.id, await self._around.launcher.stats(self.id))
+        watch.sent(self._peer.longest)
+        if disk is not None:
+            self._note_disk(disk, await anyio.to_thread.run_sync(disk.look, limiter=disk_threads()))
+
+    def _note_disk(self, disk: DiskWatch, found: Found) -> None:
+        if self.watch is not None and disk.base is not None:
+            self.watch.grew(found.bytes - disk.base.bytes, found.files - disk.base.files)
+            self.watch.wrote(self.policy, disk.added(found))
 
     async def meter(self, metering: Metering, elapsed_s: float) -> str | None:
         """Tell who counts it what was used since the last time; why its tenant may use no more, when that is so."""
@@ -417,14 +485,16 @@ class Sandbox:
             if reason is not None:
                 self.end(reason)
                 return
-            pause = BUSY_LOOK_S if self.calls else IDLE_LOOK_S
-            with anyio.move_on_after(max(pause, LOOK_SHARE * took)):
-                await watch.called.wait()  # a call after a pause: look from its beginning on
+            now = time.monotonic()
+            soonest = now + max(BUSY_LOOK_S, LOOK_SHARE * took)
+            # A call after a pause: look from its beginning on.
+            await watch.pause(soonest, soonest if self.in_use else max(soonest, now + IDLE_LOOK_S))
 
     def _disk_reason(self, watch: DiskWatch, found: Found) -> EndedError | None:
         if found.hidden:
             return failure.hides_files(self.names, found.hidden)
         nbytes, files, since_last = watch.grown(found)
+        self._note_disk(watch, found)
         if nbytes > self.policy.disk:
             return failure.over_disk(
                 self.names, "disk", human_bytes(self.policy.disk), f"{human_bytes(nbytes)} in one call"
@@ -441,7 +511,7 @@ class Sandbox:
     async def _end_when_idle(self) -> None:
         idle_s = self.policy.timeouts.idle_s
         while True:
-            left = self.used_at + idle_s - time.monotonic() if not self.calls else idle_s
+            left = self.used_at + idle_s - time.monotonic() if not self.in_use else idle_s
             if left <= 0:
                 self.end(failure.stopped(self.names, f"it was idle for {idle_s:.0f} s"), deliberate=True)
                 return
@@ -464,7 +534,13 @@ class Sandbox:
         self.ended_by = self._final(ending)
         if self.request.group and self.at_work and not self.is_deliberate:
             # The members share one process: whose node ran is the first thing to look at.
-            self.ended_by.message += f"; {', '.join(self.at_work[:4])} ran at that time"
+            running = [f"{what} of extension '{extension}'" for what, extension in self.at_work[:4]]
+            self.ended_by.message += f"; {', '.join(running)} ran at that time"
+        if self.watch is not None:
+            if self._peer is not None:
+                self.watch.sent(self._peer.longest)
+            if not self.is_deliberate:
+                self.watch.ended(self.ended_by)
         self._ready.set()
         self._gone.set()
         self._note_end(self.ended_by)
@@ -533,9 +609,9 @@ class Sandbox:
 
 
 def _who_connects(policy: EffectivePolicy, launched: LaunchedSandbox) -> int:
-    """The uid that the kernel names for the worker's connection.
+    """The uid that the kernel names for connections of the sandbox: its worker's, and those to its proxy.
 
-    Under gVisor the worker's ``connect`` is made by its gofer, which is the engine's root; that the connection comes
+    Under gVisor ``connect`` is made by its gofer, which is the engine's root; that the connection comes
     from this sandbox then rests on its directory, which is mounted into no other.
     """
     return _GOFER_UID if policy.isolation == "gvisor" else launched.uid

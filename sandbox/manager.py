@@ -13,8 +13,8 @@ import re
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -23,6 +23,7 @@ from typing import Final, Self
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 import anyio.to_thread
 
 from policies import EffectivePolicy, ExtensionName, PolicyStore, SandboxGroup, SandboxId, TenantId
@@ -31,7 +32,7 @@ from sandbox.audit.record import nowhere
 from sandbox.call_book import CallBook
 from sandbox.calls import EventSink, Session
 from sandbox.egress import EgressOffice
-from sandbox.errors import LoadFailedError, ProtocolViolationError, SandboxError, StartError
+from sandbox.errors import LoadFailedError, ProtocolViolationError, SandboxError, StartError, WatchedError
 from sandbox.extension_source import ExtensionFiles, ExtensionSource
 from sandbox.health import Health
 from sandbox.launcher import failure
@@ -45,6 +46,7 @@ from sandbox.resources import ResourceShelf
 from sandbox.session import ExtensionSession
 from sandbox.shares import Place, Share, ShareOf, decide
 from sandbox.tensors import TensorStore
+from sandbox.watching import Watch
 
 log = logging.getLogger(__name__)
 
@@ -182,6 +184,7 @@ class SandboxManager:
         self._admitted: dict[SandboxId, None] = {}
         """Who has a place; all others of ``_all`` wait for one, in the order of their beginning."""
         self._places_changed = anyio.Event()
+        self._watches: dict[tuple[TenantId, str], Watch] = {}
         self._stack = AsyncExitStack()
         self._is_closing = False
 
@@ -326,6 +329,7 @@ class SandboxManager:
             self._around,
             extension_of_call=calls.extension_of,
             node_of_call=calls.node_of,
+            watch=self._watches.get((key.tenant, key.unit)),
         )
         sandbox.on_quiet = self._change_places
         tenancy = _Tenancy(sandbox, key, {}, {item.name: item for item in plan.files}, calls)
@@ -386,17 +390,66 @@ class SandboxManager:
 
     def _change_places(self) -> None:
         """A place became free, or a sandbox idle: whoever waits looks again."""
+        if len(self._admitted) == len(self._all):
+            return  # nobody waits
         self._places_changed.set()
         self._places_changed = anyio.Event()
 
-    async def _retire(self, tenancy: _Tenancy) -> None:
-        """End a sandbox whose policy or code is no longer the current one, once its calls are done."""
+    async def _retire(self, tenancy: _Tenancy, why: str = "its code or policy has changed") -> None:
+        """End a sandbox that is no longer the current one, once its calls are done."""
         sandbox = tenancy.sandbox
         if self._current.get(tenancy.key) is tenancy:
             del self._current[tenancy.key]
+        sandbox.leaving.set()
         await sandbox.quiet()
-        reason = failure.stopped(sandbox.names, "its code or policy has changed")
+        reason = failure.stopped(sandbox.names, why)
         sandbox.end(reason, deliberate=True)
+
+    # -- watching ----------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def watch(self, tenant: TenantId, extension: ExtensionName) -> AsyncIterator[Watch]:
+        """Watch the sandboxes of an extension (its group's, if it has one) that start from now on.
+
+        The one that runs makes way as for a new policy, and so does the watched one in the end.
+
+        Raises:
+            WatchedError: somebody watches it already.
+            StartError, PolicyError: as ``acquire``.
+        """
+        plan = await self._plan(tenant, extension)
+        unit = (tenant, plan.key.unit)
+        if unit in self._watches:
+            raise WatchedError(
+                f"extension '{extension}' is being watched already", "wait until that has ended"
+            )
+        watch = self._watches[unit] = Watch(tenant, [files.name for files in plan.files])
+        try:
+            for tenancy in self._of(unit):
+                self._group.start_soon(self._retire, tenancy, "a watched one takes its place")
+            await anyio.lowlevel.checkpoint()
+            yield watch
+        finally:
+            del self._watches[unit]
+            watched = self._of(unit)
+            for tenancy in watched:
+                self._group.start_soon(self._retire, tenancy, "the watch over it has ended")
+            with anyio.move_on_after(
+                _SHUTDOWN_S, shield=True
+            ):  # longer only while somebody else's call runs in it
+                for tenancy in watched:
+                    await tenancy.sandbox.gone()
+
+    async def observe(self, watch: Watch) -> None:
+        """Let the watch see what its sandboxes have used so far."""
+        for tenancy in list(self._all.values()):
+            if tenancy.sandbox.watch is watch:
+                await tenancy.sandbox.observe()
+
+    def _of(self, unit: tuple[TenantId, str]) -> Sequence[_Tenancy]:
+        """The sandboxes of a unit that take new calls."""
+        current = [tenancy for tenancy in self._all.values() if self._current.get(tenancy.key) is tenancy]
+        return [tenancy for tenancy in current if (tenancy.key.tenant, tenancy.key.unit) == unit]
 
     # -- what happens by itself ----------------------------------------------------------------------------------------
 
@@ -425,7 +478,7 @@ class SandboxManager:
                 if sandbox.launched is None or sandbox.is_ending:
                     continue
                 over = await sandbox.meter(metering, time.monotonic() - before)
-                if over and sandbox.calls and not sandbox.is_ending:
+                if over and sandbox.in_use and not sandbox.is_ending:
                     sandbox.end(failure.over_quota(sandbox.names, over), deliberate=True)
 
     def _on_lease_break(self, sandbox: SandboxId) -> None:
@@ -506,7 +559,7 @@ class SandboxManager:
 
 def _place(tenancy: _Tenancy) -> Place:
     sandbox = tenancy.sandbox
-    is_idle = not (sandbox.calls or sandbox.is_starting or sandbox.is_ending)
+    is_idle = not (sandbox.in_use or sandbox.is_starting or sandbox.is_ending)
     return Place(sandbox.id, sandbox.tenant, sandbox.policy.memory, is_idle, sandbox.used_at)
 
 
@@ -515,7 +568,7 @@ def _state(sandbox: Sandbox) -> SandboxState:
         return SandboxState.ENDING
     if sandbox.is_starting:
         return SandboxState.STARTING
-    return SandboxState.BUSY if sandbox.calls else SandboxState.WARM
+    return SandboxState.BUSY if sandbox.in_use else SandboxState.WARM
 
 
 def _new_id(tenant: TenantId, name: str) -> SandboxId:

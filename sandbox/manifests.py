@@ -18,7 +18,7 @@ from typing import Any
 from packaging.utils import canonicalize_name
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
-from ruamel.yaml.events import AliasEvent
+from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
 from policies import safe_text
 from sandbox.environment_errors import DependencyRefusedError, DirectReferenceError
@@ -35,6 +35,7 @@ from sandbox.requirement_lines import (
 
 YAML_MANIFESTS = ("pyisolate.yaml", "pyisolate.yml", "manifest.yaml", "manifest.yml")
 MAX_ASKS = 50
+MAX_DEPTH = 16
 
 _INSTALL_SCRIPT = (
     "install.py is not run: a pack's code runs in its sandbox only, which installs nothing; if the pack lacks what it "
@@ -161,11 +162,20 @@ def _read_yaml_manifests(pack: Path) -> Iterator[_Manifest]:
 def _parse_yaml(text: str, place: str) -> Any:
     yaml = YAML(typ="safe", pure=True)
     try:
-        # An alias can make nine lines mean a billion.
-        if any(isinstance(event, AliasEvent) for event in yaml.parse(text)):
-            raise DependencyRefusedError(
-                "aliases (*name) are not allowed", place=place, hint="write the value out"
-            )
+        depth = 0
+        for event in yaml.parse(text):
+            # An alias can make nine lines mean a billion.
+            if isinstance(event, AliasEvent):
+                raise DependencyRefusedError(
+                    "aliases (*name) are not allowed", place=place, hint="write the value out"
+                )
+            depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+            if (
+                depth > MAX_DEPTH
+            ):  # the reader's time grows with its square: 64 KiB of brackets took half an hour
+                raise DependencyRefusedError(
+                    f"lists and maps are nested more than {MAX_DEPTH} levels deep", place=place
+                )
         return YAML(typ="safe", pure=True).load(text)
     except (YAMLError, ValueError, RecursionError) as error:
         line = getattr(getattr(error, "problem_mark", None), "line", None)

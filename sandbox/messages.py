@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, TypeVar
 
@@ -19,7 +19,7 @@ from pydantic import Field, StringConstraints, ValidationError
 from policies import ExtensionName, SandboxId, safe_text
 from runtime import wire
 from sandbox import hostile_json
-from sandbox.calls import ForeignHandle, LoadedExtension, measure
+from sandbox.calls import PART_BYTES, ForeignHandle, LoadedExtension, SocketClosed, measure
 from sandbox.declarations import MAX_NODES, Registration
 from sandbox.errors import (
     LoadFailedError,
@@ -35,6 +35,11 @@ from sandbox.values import MAX_FILE_BYTES, Parsed, Reader
 MAX_ID: Final = 2**53
 MAX_RESULT_PARTS: Final = 200_000
 """JSON values in the frame of one node result, all values and ``ui`` together; larger data travels in files."""
+PLAIN_SLOTS: Final = 16
+PLAIN_TEXT: Final = 200
+"""Outputs and characters of what ``executed_plainly`` reads."""
+_PLAIN: Final = frozenset({int, float, bool, type(None)})
+_EXECUTED: Final = frozenset({"slots", "ui", "calls", "blocked"})
 LOG_LIMIT: Final = 64 * 1024
 PREVIEW_LIMIT: Final = 8 * 1024 * 1024
 TRACEBACK_LINES: Final = 200
@@ -204,6 +209,14 @@ class SentEvent(Strict):
     sid: Annotated[str, StringConstraints(max_length=128)] | None
 
 
+class Seen(Strict):
+    """``watch/seen``: a claim of a watched worker."""
+
+    kind: Literal["connect", "read", "write", "variable", "tmp", "scratch", "nofile"]
+    name: Annotated[str, StringConstraints(max_length=1024)]
+    value: Annotated[int, Field(ge=1, le=MAX_ID)]
+
+
 class StateGet(Strict):
     """``state/get``."""
 
@@ -299,6 +312,24 @@ class _HttpHead(_HttpPiece):
         list[Annotated[tuple[_HeaderName, _HeaderValue], Field(strict=False)]],
         Field(max_length=wire.HTTP_HEADERS),
     ]
+
+
+class _SocketOpened(Strict):
+    status: Annotated[int, Field(ge=100, le=599)]
+    protocol: Annotated[str, StringConstraints(max_length=1024)] | None
+
+
+class _SocketPiece(Strict):
+    kind: Literal["text", "binary"]
+    size: Annotated[int, Field(ge=0, le=wire.SOCKET_FROM_PACK)]
+    data: _Base64
+    more: bool
+
+
+class _SocketEnd(Strict):
+    kind: Literal["close"]
+    code: Annotated[int, Field(ge=0, le=65535)]
+    reason: Annotated[str, StringConstraints(max_length=wire.SOCKET_REASON)]
 
 
 class _Hooked(Strict):
@@ -463,10 +494,7 @@ def http_piece(result: Any, limit: int) -> HttpPiece:
 
 
 def _http_piece(text: str, more: bool, limit: int) -> HttpPiece:
-    try:
-        data = base64.b64decode(text.encode("ascii"), validate=True)
-    except ValueError:
-        raise ProtocolViolationError("it sent a bad HTTP response: its data are not base64") from None
+    data = _bytes(text, "HTTP response")
     if len(data) > limit:
         raise ProtocolViolationError(
             f"it sent a piece of {len(data)} bytes of an HTTP response, {limit} were asked"
@@ -474,6 +502,58 @@ def _http_piece(text: str, more: bool, limit: int) -> HttpPiece:
     if more and not data:
         raise ProtocolViolationError("it sent an empty piece of an HTTP response that is not the last")
     return HttpPiece(data, more)
+
+
+def _bytes(text: str, what: str) -> bytes:
+    try:
+        return base64.b64decode(text.encode("ascii"), validate=True)
+    except ValueError:
+        raise ProtocolViolationError(f"it sent a bad {what}: its data are not base64") from None
+
+
+@dataclass(frozen=True, slots=True)
+class SocketPiece:
+    """A piece of a message on a WebSocket of a route."""
+
+    kind: Literal["text", "binary"]
+    size: int
+    """Bytes of the whole message."""
+    data: bytes
+    more: bool
+
+
+def socket_opened(result: Any, offered: Sequence[str]) -> tuple[int, str | None]:
+    """With which status a route answered a request for a WebSocket, and the subprotocol it chose of those offered.
+
+    Raises:
+        ProtocolViolationError: it is no such answer.
+    """
+    said = checked(_SocketOpened, result, "answer to a WebSocket")
+    if said.protocol is not None and said.protocol not in offered:
+        raise ProtocolViolationError("it chose a subprotocol of a WebSocket that nobody offered")
+    return said.status, said.protocol
+
+
+def socket_said(result: Any, limit: int) -> SocketPiece | SocketClosed:
+    """A piece of at most ``limit`` bytes of what a route says on a WebSocket, or that it said its last.
+
+    Raises:
+        ProtocolViolationError: it is neither.
+    """
+    if isinstance(result, dict) and result.get("kind") == "close":
+        end = checked(_SocketEnd, result, "end of a WebSocket")
+        return SocketClosed(end.code, safe_text(end.reason, wire.SOCKET_REASON))
+    said = checked(_SocketPiece, result, "message on a WebSocket")
+    data = _bytes(said.data, "message on a WebSocket")
+    if len(data) > min(limit, said.size):
+        raise ProtocolViolationError(
+            f"it sent {len(data)} bytes of a message of {said.size} on a WebSocket, {limit} were asked"
+        )
+    if said.more and not data:
+        raise ProtocolViolationError(
+            "it sent an empty piece of a message on a WebSocket that is not the last"
+        )
+    return SocketPiece(said.kind, said.size, data, said.more)
 
 
 def hooked(result: Any) -> Any:
@@ -518,6 +598,28 @@ def executed(
         ui=None if said.ui is None else hostile_json.plain(said.ui),
         blocked=tuple((item.index, safe_text(item.message, newlines=True)) for item in said.blocked),
     )
+
+
+def executed_plainly(result: Any, *, max_values: int) -> ParsedResult | None:
+    """``executed`` for the plainest results: of each output one number, truth or short text. None: not that plain."""
+    if not isinstance(result, dict) or result.keys() != _EXECUTED:
+        return None
+    slots = result["slots"]
+    rest = (result["ui"], result["calls"], result["blocked"])
+    if rest != (None, None, []) or not isinstance(slots, list) or len(slots) > min(max_values, PLAIN_SLOTS):
+        return None
+    read: list[list[Parsed]] = []
+    for slot in slots:
+        if not isinstance(slot, list) or len(slot) != 1:
+            return None
+        (value,) = slot
+        if type(value) is str and len(value) <= PLAIN_TEXT and value.isascii():
+            read.append([Parsed(value, weight=PART_BYTES + len(value))])
+        elif type(value) in _PLAIN:
+            read.append([Parsed(value, weight=PART_BYTES)])
+        else:
+            return None
+    return ParsedResult(read, None, None, ())
 
 
 def _call(call: _Call, read: Callable[[Any], Parsed]) -> ParsedCall:

@@ -35,7 +35,11 @@ class Outputs:
             ProtocolViolationError: a file is not what it was announced to be.
             QuotaError: more bytes than the policy or a quota allows; nothing was kept.
         """
-        values = iter(await self._adopt(parsed.values()))
+        found = parsed.values()
+        if any(value.files or value.handles or value.foreign for value in found):
+            values = iter(await self._adopt(found))
+        else:  # nothing to take over
+            values = iter([Value(value.tree, weight=value.weight) for value in found])
         return NodeResult(
             slots=None if parsed.slots is None else tuple(_take(slot, values) for slot in parsed.slots),
             ui=parsed.ui,

@@ -26,6 +26,7 @@ from sandbox.peer import RefusedError
 from sandbox.rates import Allowance
 from sandbox.resources import ResourceMissingError, ResourceRefusedError, ResourceShelf
 from sandbox.tensors import TensorStore
+from sandbox.watching import Watch
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,9 @@ class Services:
         node_of_call: Callable[[int], tuple[ExtensionName, str, str] | None] = lambda _: None,
         states: NodeStates | None = None,
         resources: ResourceShelf | None = None,
+        watch: Watch | None = None,
     ) -> None:
+        self._watch = watch
         self._sandbox = sandbox
         self._tenant = tenant
         self._policy = policy
@@ -115,8 +118,10 @@ class Services:
     async def _allocate(self, params: dict[str, Any]) -> dict[str, Any]:
         asked = messages.checked(messages.Allocate, params, wire.ALLOCATE)
         try:
-            return {"file": await self._store.allocate(self._sandbox, asked.bytes)}
+            file = await self._store.allocate(self._sandbox, asked.bytes)
         except QuotaError as error:
+            if self._watch is not None:
+                self._watch.refused(error)
             data = {
                 "limit": self._policy.shared_memory,
                 "asked": asked.bytes,
@@ -125,6 +130,9 @@ class Services:
             raise RefusedError(wire.QUOTA_EXCEEDED, str(error), data) from error
         except SandboxError as error:
             raise RefusedError(wire.INTERNAL_ERROR, str(error)) from error
+        if self._watch is not None:
+            self._watch.holds(self._store.sandbox_bytes(self._sandbox))
+        return {"file": file}
 
     # -- what a node keeps -------------------------------------------------------------------------------------------
 
@@ -185,6 +193,8 @@ class Services:
         if method == wire.LOG:
             piece = messages.checked(messages.LogPiece, params, method)
             self._logbook.add(piece.stream, piece.text, piece.dropped)
+            if self._watch is not None:
+                self._watch.logged(piece.text)
         elif method == wire.PROGRESS:
             await self._on_progress(messages.checked(messages.ProgressReport, params, method))
         elif method == wire.DISCARD:
@@ -193,6 +203,8 @@ class Services:
             self._on_text(messages.checked(messages.NodeText, params, method))
         elif method == wire.EVENT:
             self._on_event(messages.checked(messages.SentEvent, params, method))
+        elif method == wire.SEEN and self._watch is not None:
+            self._watch.claimed(messages.checked(messages.Seen, params, method))
         else:
             raise ProtocolViolationError(f"it sent {method} as a notification")
 

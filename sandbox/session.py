@@ -12,9 +12,9 @@ The real ``Session``. Starting and ending the sandbox is ``lifecycle.py``'s, whi
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import anyio
@@ -32,7 +32,9 @@ from sandbox.calls import (
     NodeCall,
     NodeDescription,
     NodeResult,
+    PackSocket,
     ProgressSink,
+    SocketRequest,
 )
 from sandbox.declarations import MAX_PAGES, Registration
 from sandbox.errors import (
@@ -50,6 +52,7 @@ from sandbox.launcher.verbs import Launcher
 from sandbox.lifecycle import Sandbox, ended_copy
 from sandbox.outputs import Outputs
 from sandbox.peer import ConversationEndedError, PendingCall, RemoteCallError
+from sandbox.sockets import Sockets
 from sandbox.tensors import TensorStore
 
 T = TypeVar("T")
@@ -76,6 +79,7 @@ class ExtensionSession:
         self._on_success = on_success
         self._outputs = Outputs(store, sandbox.id, sandbox.policy)
         self._exchanges = Exchanges(sandbox, extension, calls)
+        self._sockets = Sockets(sandbox, extension, calls)
         self._loaded: LoadedExtension | None = None
         self._async_nodes: frozenset[str] | None = None
         self._loading = anyio.Lock()
@@ -153,6 +157,8 @@ class ExtensionSession:
                 text = f"extension '{self._extension}' could not be loaded: {error.message}"
                 raise LoadFailedError(text, error.hint) from error
             self._sandbox.seconds["load"] = time.perf_counter() - began
+            if self._sandbox.watch is not None:
+                self._sandbox.watch.loaded(self._loaded)
             self._sandbox.usage = await self._launcher.stats(self._sandbox.id)
 
     # -- calls -------------------------------------------------------------------------------------------------------
@@ -205,17 +211,25 @@ class ExtensionSession:
         """See ``calls.Session``."""
         if self._is_async(call.class_type):
             return await self._execute(call, progress)
-        with self._sandbox.busy():  # waiting for its turn is no idleness
-            async with self._sandbox.turn:
-                if self._sandbox.is_ending:
-                    raise ended_copy(await self._sandbox.final_error(), call_started=False)
+        sandbox = self._sandbox
+        sandbox.begin()  # waiting for its turn is no idleness
+        try:
+            async with sandbox.turn:
+                if sandbox.is_ending:
+                    raise ended_copy(await sandbox.final_error(), call_started=False)
                 return await self._execute(call, progress)
+        finally:
+            sandbox.done()
 
     def http(
         self, request: HttpRequest, body: AsyncIterator[bytes]
     ) -> AbstractAsyncContextManager[HttpResponse]:
         """See ``calls.Session``."""
         return self._exchanges.open(request, body)
+
+    def socket(self, request: SocketRequest) -> AbstractAsyncContextManager[PackSocket]:
+        """See ``calls.Session``."""
+        return self._sockets.open(request)
 
     async def hook_prompt(self, body: Mapping[str, Any], limit_s: float) -> Any:
         """See ``calls.Session``."""
@@ -234,14 +248,16 @@ class ExtensionSession:
     async def _execute(self, call: NodeCall, progress: ProgressSink) -> NodeResult:
         number = self._calls.open(self._extension, call)
         limits = self._sandbox.policy.limits
-        what = f"node {safe_text(call.node_id, 80)!r} ({safe_text(call.class_type, 80)})"
+        what = _What("", call)
         limit_s = self._sandbox.policy.timeouts.call_s
-        with self._granted(call):
-            self._sandbox.services.listen(number, progress)
-            try:
-                answer = await self._ask(
-                    wire.EXECUTE, self._params(call, number), what, "timeouts.call", limit_s, number=number
-                )
+        granted = self._grant(call)
+        self._sandbox.services.listen(number, progress)
+        try:
+            answer = await self._ask(
+                wire.EXECUTE, self._params(call, number), what, "timeouts.call", limit_s, number=number
+            )
+            parsed = messages.executed_plainly(answer, max_values=limits.outputs)
+            if parsed is None:
                 parsed = await self._checked(
                     lambda: messages.executed(
                         answer,
@@ -251,20 +267,30 @@ class ExtensionSession:
                         foreign=call.foreign,
                     )
                 )
-                result = await self._adopted(parsed)
-                self._check_depth(call, result, what)
-                self._on_success()
-                return result
-            except NodeRaisedError:
-                self._on_success()  # the pack's error, not the sandbox's
-                raise
-            finally:
-                self._sandbox.services.unlisten(number)
-                self._calls.close(number)
+            result = await self._adopted(parsed)
+            if self._sandbox.watch is not None:
+                self._sandbox.watch.returned(parsed, call.depth)
+            self._check_depth(call, result, what)
+            self._on_success()
+            return result
+        except NodeRaisedError:
+            self._on_success()  # the pack's error, not the sandbox's
+            raise
+        except QuotaError as error:
+            if self._sandbox.watch is not None:
+                self._sandbox.watch.refused(error)
+            raise
+        finally:
+            self._sandbox.services.unlisten(number)
+            self._calls.close(number)
+            if granted:
+                self._store.revoke(self.sandbox, granted)
 
-    def _check_depth(self, call: NodeCall, result: NodeResult, what: str) -> None:
+    def _check_depth(self, call: NodeCall, result: NodeResult, what: object) -> None:
+        if result.calls is None:
+            return
         limit = self._sandbox.policy.limits.expansion_depth
-        if call.depth >= limit and any(made.expand for made in result.calls or ()):
+        if call.depth >= limit and any(made.expand for made in result.calls):
             self._outputs.release(result)
             names = self._sandbox.names
             raise QuotaError(
@@ -287,40 +313,46 @@ class ExtensionSession:
 
     async def _node_call(self, method: str, call: NodeCall, extra: Mapping[str, Any] | None = None) -> Any:
         number = self._calls.open(self._extension, call)
-        what = f"{method} of node {safe_text(call.node_id, 80)!r} ({safe_text(call.class_type, 80)})"
         limit_s = self._sandbox.policy.timeouts.call_s
-        with self._granted(call):
-            try:
-                params = {**self._params(call, number), **(extra or {})}
-                return await self._ask(method, params, what, "timeouts.call", limit_s)
-            finally:
-                self._calls.close(number)
+        granted = self._grant(call)
+        try:
+            params = {**self._params(call, number), **(extra or {})}
+            return await self._ask(method, params, _What(f"{method} of ", call), "timeouts.call", limit_s)
+        finally:
+            self._calls.close(number)
+            if granted:
+                self._store.revoke(self.sandbox, granted)
 
     async def _ask(
         self,
         method: str,
         params: dict[str, Any],
-        what: str,
+        what: object,
         key: str,
         limit_s: float,
         *,
         number: int | None = None,
     ) -> Any:
-        with self._sandbox.busy(), self._at_work(what):
+        sandbox = self._sandbox
+        sandbox.begin()
+        work = (what, self._extension)
+        sandbox.at_work.append(work)
+        watch = sandbox.watch
+        began = time.perf_counter() if watch is not None else 0.0
+        try:
             try:
-                pending = await self._sandbox.peer.start(method, params)
+                pending = await sandbox.peer.start(method, params)
             except ConversationEndedError:
-                raise ended_copy(await self._sandbox.final_error(), call_started=False) from None
+                raise ended_copy(await sandbox.final_error(), call_started=False) from None
             except wire.FrameTooLargeError as error:
                 raise QuotaError(f"the inputs of {what} do not fit one message: {error}") from None
             try:
-                with anyio.fail_after(limit_s):
-                    return await pending.wait()
+                return await pending.wait(limit_s)
             except TimeoutError:
-                self._sandbox.end(failure.too_slow(self._sandbox.names, what, key, limit_s))
-                raise await self._sandbox.final_error() from None
+                sandbox.end(failure.too_slow(sandbox.names, str(what), key, limit_s))
+                raise await sandbox.final_error() from None
             except ConversationEndedError:
-                raise ended_copy(await self._sandbox.final_error(), call_started=True) from None
+                raise ended_copy(await sandbox.final_error(), call_started=True) from None
             except RemoteCallError as error:
                 raise await self._failed(error) from None
             except anyio.get_cancelled_exc_class():
@@ -329,17 +361,13 @@ class ExtensionSession:
                 raise
             finally:
                 pending.close()
-
-    @contextmanager
-    def _at_work(self, what: str) -> Iterator[None]:
-        shown = f"{what} of extension '{self._extension}'"
-        self._sandbox.at_work.append(shown)
-        try:
-            yield
         finally:
-            self._sandbox.at_work.remove(shown)
+            if watch is not None:
+                watch.took(key, time.perf_counter() - began, str(what))
+            sandbox.at_work.remove(work)
+            sandbox.done()
 
-    async def _interrupt(self, pending: PendingCall, what: str, number: int | None) -> None:
+    async def _interrupt(self, pending: PendingCall, what: object, number: int | None) -> None:
         """The caller no longer wants it: ask it to stop, then see to it. Returns when it does not run any more."""
         grace_s = self._sandbox.policy.timeouts.grace_s
         with anyio.move_on_after(grace_s):
@@ -386,6 +414,8 @@ class ExtensionSession:
     def _note_wall(self, error: NodeRaisedError) -> None:
         """A pack met a wall of its policy, as far as its own error tells: its word, so marked as such."""
         sandbox = self._sandbox
+        if sandbox.watch is not None:
+            sandbox.watch.hit_wall(error)
         denied = at_wall(error.hint, error.message, sandbox.policy, (self._extension,))
         if not denied or not sandbox.may_note():
             return
@@ -422,13 +452,13 @@ class ExtensionSession:
 
     # -- parts of a call ---------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def _granted(self, call: NodeCall) -> Iterator[None]:
-        """Let the sandbox see what the call names, and only while it runs."""
+    def _grant(self, call: NodeCall) -> list[str]:
+        """Let the sandbox see what the call names; whoever gets the names revokes them when it is over."""
         objects: dict[str, None] = {}
         for name, values in call.inputs.items():
             for value in values or ():
-                objects.update(dict.fromkeys(value.objects))
+                if value.objects:
+                    objects.update(dict.fromkeys(value.objects))
                 for owner, _ in value.handles:
                     if owner != self.sandbox:
                         raise HandleNotPortableError(
@@ -441,11 +471,7 @@ class ExtensionSession:
         granted = list(objects)
         if granted:
             self._store.grant(self.sandbox, granted)
-        try:
-            yield
-        finally:
-            if granted:
-                self._store.revoke(self.sandbox, granted)
+        return granted
 
     def _params(self, call: NodeCall, number: int) -> dict[str, Any]:
         params: dict[str, Any] = {
@@ -473,6 +499,18 @@ class ExtensionSession:
         if self._async_nodes is None:
             self._async_nodes = frozenset(node.class_type for node in self.loaded.nodes if node.is_async)
         return class_type in self._async_nodes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _What:
+    """What a call is about, put into words only where somebody reads them."""
+
+    method: str
+    call: NodeCall
+
+    def __str__(self) -> str:
+        node, kind = safe_text(self.call.node_id, 80), safe_text(self.call.class_type, 80)
+        return f"{self.method}node {node!r} ({kind})"
 
 
 def _large(tree: Any) -> list[str]:

@@ -10,15 +10,17 @@ import asyncio
 import os
 import socket
 import struct
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 import anyio
 
 from runtime.wire import TruncatedFrameError
 from sandbox.errors import ProtocolViolationError
 from sandbox.launcher.attachment import HEADER, STDOUT
+from sandbox.patience import patiently
 
 _BUFFER: Final = 1024 * 1024
 _CREDENTIALS: Final = struct.Struct("3i")
@@ -31,6 +33,9 @@ class EndOfStreamError(Exception):
 
 class ByteStream(Protocol):
     """What a session needs of a connection."""
+
+    def take(self, count: int) -> bytes | None:
+        """The next ``count`` bytes if they are there already."""
 
     async def read_exactly(self, count: int) -> bytes:
         """Wait for ``count`` bytes.
@@ -58,48 +63,155 @@ class ByteStream(Protocol):
         """Hang up at once."""
 
 
+class _Buffer(asyncio.Protocol):
+    """What a connection delivers, until somebody takes it; reading pauses while that is too much."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.ended = False
+        self.error: Exception | None = None
+        self._transport: asyncio.Transport
+        self._needed = 0
+        self._reader: asyncio.Future[None] | None = None
+        self._is_paused = False
+        self._is_full = False
+        self._writers: deque[asyncio.Future[None]] = deque()
+
+    async def wait_for(self, count: int) -> None:
+        """Return when ``count`` bytes are there, or no more will come."""
+        while len(self.data) < count and not self.ended:
+            self._go_on()  # one message may be longer than what is kept at most
+            self._needed = count
+            self._reader = asyncio.get_running_loop().create_future()
+            try:
+                await self._reader
+            finally:
+                self._reader = None
+
+    async def wait_for_room(self) -> None:
+        """Return when more may be written, or nobody reads any more."""
+        while self._is_full and not self.ended:
+            writer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._writers.append(writer)
+            try:
+                await writer
+            finally:
+                self._writers.remove(writer)
+
+    def take(self, count: int) -> bytes:
+        """The first ``count`` bytes, which are there."""
+        taken = bytes(self.data[:count])
+        del self.data[:count]
+        if len(self.data) <= _BUFFER:
+            self._go_on()
+        return taken
+
+    def _go_on(self) -> None:
+        if self._is_paused and not self._transport.is_closing():
+            self._is_paused = False
+            self._transport.resume_reading()
+
+    # -- called by the transport -----------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        self.data += data
+        if self._reader is not None and len(self.data) >= self._needed:
+            _wake(self._reader)
+        elif len(self.data) > 2 * _BUFFER and not self._is_paused and self._reader is None:
+            self._is_paused = True
+            self._transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        self._end(None)
+        return True  # whoever writes may go on until it is closed
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._end(error)
+
+    def pause_writing(self) -> None:
+        self._is_full = True
+
+    def resume_writing(self) -> None:
+        self._is_full = False
+        for writer in self._writers:
+            _wake(writer)
+
+    def _end(self, error: Exception | None) -> None:
+        self.ended = True
+        self.error = self.error or error
+        for waiting in (*self._writers, *([self._reader] if self._reader else [])):
+            _wake(waiting)
+
+
+def _wake(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)
+
+
 class SocketStream:
     """A connected socket."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
+    def __init__(self, connection: socket.socket, transport: asyncio.Transport, buffer: _Buffer) -> None:
+        self._connection = connection
+        self._transport = transport
+        self._buffer = buffer
 
     @classmethod
     async def of(cls, connection: socket.socket) -> SocketStream:
         """Take over a connected, non-blocking socket."""
-        return cls(*await asyncio.open_unix_connection(sock=connection, limit=_BUFFER))
+        loop = asyncio.get_running_loop()
+        transport, buffer = await loop.create_unix_connection(_Buffer, sock=connection)
+        return cls(connection, transport, buffer)
+
+    def take(self, count: int) -> bytes | None:
+        """See ``ByteStream``."""
+        return self._buffer.take(count) if len(self._buffer.data) >= count else None
 
     async def read_exactly(self, count: int) -> bytes:
         """See ``ByteStream``."""
-        try:
-            return await self._reader.readexactly(count)
-        except asyncio.IncompleteReadError as error:
-            if error.partial:
-                raise TruncatedFrameError(f"{len(error.partial)} of {count} bytes came") from None
-            raise EndOfStreamError from None
-        except OSError as error:
-            raise EndOfStreamError from error
+        buffer = self._buffer
+        if len(buffer.data) < count:
+            await buffer.wait_for(count)
+            if len(buffer.data) < count:
+                if buffer.data and buffer.error is None:
+                    raise TruncatedFrameError(f"{len(buffer.data)} of {count} bytes came")
+                raise EndOfStreamError from buffer.error
+        return buffer.take(count)
 
     async def write(self, data: bytes) -> None:
         """See ``ByteStream``."""
-        try:
-            self._writer.write(data)
-            await self._writer.drain()
-        except OSError as error:
-            raise EndOfStreamError from error
+        if self._transport.is_closing():
+            raise EndOfStreamError
+        if data:
+            self._transport.write(data)
+        await self._buffer.wait_for_room()
+        if self._transport.is_closing():
+            raise EndOfStreamError from self._buffer.error
 
     def write_at_once(self, data: bytes) -> bool:
         """See ``ByteStream``."""
-        transport = self._writer.transport
-        if transport.is_closing():
+        if self._transport.is_closing():
             raise EndOfStreamError
-        transport.write(data)
-        return transport.get_write_buffer_size() == 0
+        sent = 0
+        if self._transport.get_write_buffer_size() == 0:
+            # Straight to the kernel: a transport may keep it until the loop has nothing else to do.
+            try:
+                sent = self._connection.send(data)
+            except (BlockingIOError, InterruptedError):
+                pass
+            except OSError as error:
+                raise EndOfStreamError from error
+            if sent == len(data):
+                return True
+        self._transport.write(data[sent:])
+        return self._transport.get_write_buffer_size() == 0
 
     def close(self) -> None:
         """See ``ByteStream``."""
-        self._writer.transport.abort()
+        self._transport.abort()
 
 
 class AttachedStream:
@@ -109,6 +221,14 @@ class AttachedStream:
         self._inner = inner
         self._on_stderr = on_stderr
         self._ready = bytearray()
+
+    def take(self, count: int) -> bytes | None:
+        """See ``ByteStream``."""
+        if len(self._ready) < count:
+            return None
+        taken = bytes(self._ready[:count])
+        del self._ready[:count]
+        return taken
 
     async def read_exactly(self, count: int) -> bytes:
         """See ``ByteStream``."""
@@ -198,6 +318,6 @@ class Door:
     def _remove(self) -> None:
         self._path.unlink(missing_ok=True)
         try:
-            os.rmdir(self._path.parent)  # noqa: PTH106
+            patiently(lambda: os.rmdir(self._path.parent))  # noqa: PTH106
         except OSError:
             pass

@@ -13,7 +13,6 @@ import errno
 import logging
 import os
 import secrets
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
@@ -34,6 +33,7 @@ from sandbox.calls import Value
 from sandbox.errors import ProtocolViolationError, QuotaError, SandboxError
 from sandbox.figures import human_bytes
 from sandbox.instance import InstanceLock
+from sandbox.patience import remove_tree
 from sandbox.places import Places
 from sandbox.reaper import INLINE_BYTES, Reaper
 
@@ -164,7 +164,7 @@ class TensorStore:
                     os.close(known.fd)
                     known.fd = -1
         self._reaper.forget_sandbox(sandbox)
-        await anyio.to_thread.run_sync(lambda: shutil.rmtree(box.inbox.parent, ignore_errors=True))
+        await anyio.to_thread.run_sync(remove_tree, box.inbox.parent)
 
     # -- outputs: allocate, publish or discard --------------------------------------------------------------------
 
@@ -490,7 +490,12 @@ class TensorStore:
         )
 
     def _discard_file(self, path: Path, fd: int, nbytes: int) -> None:
-        path.unlink(missing_ok=True)
+        try:
+            path.unlink(missing_ok=True)
+        except (
+            OSError
+        ) as error:  # something else stands in its place, which no sandbox should be able to put there
+            log.warning("what lies where an output was cannot be removed: %s", error.strerror)
         self._reaper.destroy(fd, nbytes)
 
     async def _watch_leases(self) -> None:

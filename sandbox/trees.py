@@ -39,7 +39,11 @@ def tree_stamp(root: Path) -> str:
         for name in ("", *sorted((*directories, *files))):
             path = f"{directory}/{name}"
             status = os.lstat(path)
-            stamp = (status.st_dev, status.st_ino, status.st_mode, status.st_size, status.st_ctime_ns)
+            # The launcher holds the root itself while it is mounted, which changes nothing below; names stand here all.
+            is_root = directory == str(root) and not name
+            changed = 0 if is_root else status.st_ctime_ns
+            mode = status.st_mode & ~stat.S_ISVTX if is_root else status.st_mode
+            stamp = (status.st_dev, status.st_ino, mode, status.st_size, changed)
             whole.update(f"{os.path.relpath(path, root)!r} {stamp}\n".encode("utf-8", "surrogateescape"))
     return whole.hexdigest()
 

@@ -72,6 +72,16 @@ def _index_settings() -> dict[str, str]:
     return {name: found[name] for name in names if found.get(name)}
 
 
+def _gateway() -> str:
+    """This machine as its containers see it."""
+    form = "{{(index .IPAM.Config 0).Gateway}}"
+    done = subprocess.run(
+        ["docker", "network", "inspect", "bridge", "--format", form],
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    return done.stdout.strip()
+
+
 @pytest.fixture(scope="session")
 def stack_settings() -> Iterator[dict[str, str]]:
     """What compose fills in; directories stand at the same path inside and outside."""
@@ -82,6 +92,9 @@ def stack_settings() -> Iterator[dict[str, str]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    with socket.socket() as free:
+        free.bind((_gateway(), 0))
+        proxy = f"http://{_gateway()}:{free.getsockname()[1]}"
     places = {
         "RINGFENCE_DATA_DIR": f"/var/lib/ringfence-{NAME}",
         "RINGFENCE_SHM_DIR": f"/dev/shm/ringfence-{NAME}",
@@ -90,6 +103,8 @@ def stack_settings() -> Iterator[dict[str, str]]:
     settings = {
         **_index_settings(),
         **places,
+        # Nobody is there but for the tests that are (e2e/far.py).
+        "RINGFENCE_EGRESS_PROXY": proxy,
         "RINGFENCE_PROJECT": f"ringfence-{NAME}",
         "RINGFENCE_INSTANCE": NAME,
         "RINGFENCE_PORT": str(port),

@@ -101,9 +101,15 @@ class Server:
             del httpx2
 
     def stream(
-        self, method: str, path: str, *, data: dict[str, str], files: dict[str, Any]
+        self,
+        method: str,
+        path: str,
+        *,
+        data: dict[str, str] | None = None,
+        files: dict[str, Any] | None = None,
+        body: Any = None,
     ) -> Iterator[dict[str, Any]]:
-        """A request answered line by line; yields each line's JSON object.
+        """A request (a form, or a JSON ``body``) answered line by line; yields each line's JSON object.
 
         Raises:
             Failure: as ``call``.
@@ -111,7 +117,14 @@ class Server:
         with (
             self.translated(),
             self.client(timeout_s=None) as client,
-            client.stream(method, path, data=data, files=files or None) as response,
+            client.stream(
+                method,
+                path,
+                data=data,
+                files=files or None,
+                content=json.dumps(body).encode() if body is not None else None,
+                headers={"Content-Type": "application/json"} if body is not None else None,
+            ) as response,
         ):
             if response.status_code >= 400:
                 raise failure_of(response.status_code, response.read())

@@ -1,9 +1,10 @@
-"""``ringfence extension``: add, list, remove, reload; what an extension is made of stands in ``supply.py``."""
+"""``ringfence extension``: add, list, update, remove, reload; what an extension is made of stands in ``supply.py``."""
 
 from __future__ import annotations
 
 import re
 import socket
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +17,7 @@ from api.cli.screen import Column, note, print_json, print_line, print_table
 
 app = typer.Typer(
     name="extension",
-    help="Node packs: add, list, remove, reload, verify, sbom, audit.",
+    help="Node packs: add, list, update, remove, reload, verify, sbom, audit.",
     no_args_is_help=True,
 )
 PinOption = Annotated[
@@ -34,6 +35,17 @@ _COLUMNS = (
     Column("SOURCE"),
 )
 _PATH = "/ringfence/v1/extensions"
+_QUESTIONS = 5
+"""Two may come of one version: of its files, and of what it registers."""
+
+
+class AsksMoreError(Failure):
+    """A new version asks for more than the one that is there."""
+
+    def __init__(self, error: dict[str, Any]) -> None:
+        super().__init__(Status.REJECTED, str(error["message"]), str(error.get("hint", "")))
+        self.more = [str(line) for line in error.get("more", ())]
+        self.key = str(error.get("consent", ""))
 
 
 @app.command("add")
@@ -154,6 +166,79 @@ def reload(
     _print_one(info, "reloaded", as_json=as_json)
 
 
+@app.command("update")
+def update(
+    name: Annotated[str, typer.Argument(help="Its name, as 'list' shows it.")],
+    source: Annotated[
+        Path | None,
+        typer.Argument(metavar="[DIR]", help="Take it from here; default: where it was added from."),
+    ] = None,
+    pin: PinOption = None,
+    upgrade: Annotated[
+        bool, typer.Option("--upgrade", help="Resolve its packages anew; else they stay as they are locked.")
+    ] = False,
+    yes: Annotated[
+        bool,
+        typer.Option("--yes", "-y", help="Take the new version whatever it asks for beyond the old one."),
+    ] = False,
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = None,
+    tenant: TenantOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take a new version of an extension, and say what it asks for beyond the old one.
+
+    When that is more, it asks first: on a terminal with a question, anywhere else it refuses (exit status 4) without
+    --yes. The old version goes on until then. What a version asks for is never granted by this.
+    """
+    target = server(url, token, tenant)
+    directory = source.absolute() if source else _added_from(target, name)
+    consent = ["anything"] if yes else []
+    for _ in range(_QUESTIONS):
+        try:
+            info = _send_update(target, name, directory, pin, consent, upgrade=upgrade)
+        except AsksMoreError as refusal:
+            consent.append(_agree(refusal, may_ask=not as_json and sys.stdin.isatty()))
+            continue
+        _print_one(info, "updated", as_json=as_json)
+        return
+    raise Failure(Status.REJECTED, f"{name}: each time that it is asked for, it asks for something else")
+
+
+def _send_update(
+    target: Server,
+    name: str,
+    directory: Path | None,
+    pin: str | None,
+    consent: list[str],
+    *,
+    upgrade: bool,
+) -> dict[str, Any]:
+    path = f"{_PATH}/{_segment(name)}/update"
+    data = {"consent": ",".join(consent)} if consent else {}
+    if pin:
+        data["pin"] = pin
+    if upgrade:
+        data["upgrade"] = "true"
+    if directory is None:
+        return _long(target, path, data, {})
+    with packed(directory) as archive:
+        files = {"archive": ("extension.tar.gz", archive)}
+        return _long(target, path, {**data, "origin": _origin(directory)}, files)
+
+
+def _agree(refusal: AsksMoreError, *, may_ask: bool) -> str:
+    """Ask whoever sits there, and return the key of what was agreed to."""
+    if not may_ask:
+        raise Failure(Status.REJECTED, refusal.message, refusal.hint)
+    note("the new version asks for more than the one that is there:")
+    for line in refusal.more:
+        note(f"  {line}")
+    if not typer.confirm("take it all the same?", err=True):
+        raise Failure(Status.REJECTED, "the old version goes on", refusal.hint)
+    return refusal.key
+
+
 def _long(target: Server, path: str, data: dict[str, str], files: dict[str, Any]) -> dict[str, Any]:
     """Ask for long work and note its progress; returns the result."""
     for line in target.stream("POST", path, data=data, files=files):
@@ -163,6 +248,8 @@ def _long(target: Server, path: str, data: dict[str, str], files: dict[str, Any]
             return dict(line["result"])
         elif "error" in line:
             error = line["error"]
+            if error.get("code") == "update-asks-more":
+                raise AsksMoreError(error)
             where = f"{error['file']}:{error.get('line', 0)}: " if error.get("file") else ""
             raise Failure(Status.FAILED, f"{where}{error['message']}", str(error.get("hint", "")))
     raise Failure(Status.FAILED, "the server stopped in the middle of it", "see its log")

@@ -8,7 +8,20 @@ from typing import Annotated, Any
 
 import typer
 
-from api.cli import audit, doctor, extension, launcher, policy, run, sandbox, serve, status, supply, tenant
+from api.cli import (
+    audit,
+    doctor,
+    extension,
+    launcher,
+    learn,
+    policy,
+    run,
+    sandbox,
+    serve,
+    status,
+    supply,
+    tenant,
+)
 from api.cli.failure import Failure, Status
 from api.cli.screen import show_error
 
@@ -32,6 +45,7 @@ app.add_typer(sandbox.app, name="sandbox")
 app.add_typer(tenant.app, name="tenant")
 app.add_typer(tenant.tokens, name="token")
 app.add_typer(audit.app, name="audit")
+policy.app.command("learn")(learn.learn)
 app.add_typer(policy.app, name="policy")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
@@ -24,12 +25,14 @@ from api.progress import ProgressResponse, Report
 from api.remarks import remarks_of
 from api.services import Caller, ForTenant, Have, Services
 from api.uploads import Uploads, pack_in
-from engine import ExtensionInfo, GitSource, check_source, parse_pin, parse_source
+from engine import ANYTHING, Consent, ExtensionInfo, GitSource, check_source, parse_pin, parse_source
 from policies import ExtensionName, PolicyError, TenantId, parse_extension_name, suggest_extension_name
 
 router = APIRouter()
 
 _POLICY_LIMIT = 256 * 1024
+_CONSENTS = 8
+_CONSENT = re.compile(r"[0-9a-f]{32}\Z")
 
 
 @router.get("/extensions")
@@ -146,6 +149,84 @@ async def reload_extension(name: str, request: Request, services: Have, caller: 
                 await form.close()
 
     return ProgressResponse(work)
+
+
+@router.post("/extensions/{name}/update")
+async def update_extension(name: str, request: Request, services: Have, caller: Caller) -> Response:
+    """As ``reload``, for a new version by somebody else: 409 when it asks for more than the one that is there.
+
+    The error lists what for, and a ``consent`` that stands for exactly this list of exactly this content: a form field
+    ``consent`` with it (several: with commas between) says yes, and so does ``anything`` to whatever comes.
+    """
+    tenant = caller.tenant
+    extension = parse_extension_name(name)
+    form = await request.form(max_files=1, max_fields=5, max_part_size=64 * 1024)
+    try:
+        pin, upgrade = _pin(form), _text(form, "upgrade") == "true"
+        consent = _consent(form)
+    except BaseException:
+        await form.close()
+        raise
+    uploads = _uploads(request)
+    remarks = remarks_of(request.scope)
+    remarks.extension = extension
+    remarks.details["consent"] = ", ".join(sorted(consent.keys)) or "none"
+
+    async def update(report: Report) -> ExtensionInfo:
+        return await services.engine.extensions.reload(
+            tenant,
+            extension,
+            report,
+            by_operator=caller.is_operator,
+            pin=pin,
+            upgrade=upgrade,
+            consent=consent,
+        )
+
+    async def work(report: Report) -> Any:
+        try:
+            if isinstance(form.get("archive"), UploadFile):
+                await services.engine.extensions.get(tenant, extension)  # unknown names keep no upload
+                staged = await _stage(uploads, tenant, extension, form, report)
+                if pin is not None:
+                    await _check_pin(uploads, staged, extension, pin)
+                async with _original(uploads, tenant, extension, staged):
+                    info = await update(report)
+            else:
+                info = await update(report)
+            return await anyio.to_thread.run_sync(_shown, uploads, info)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await form.close()
+
+    return ProgressResponse(work)
+
+
+@asynccontextmanager
+async def _original(
+    uploads: Uploads, tenant: TenantId, name: ExtensionName, staged: Path
+) -> AsyncIterator[None]:
+    """A staged upload is the original meanwhile, and afterwards unless the update was refused or given up."""
+    with anyio.CancelScope(shield=True):
+        aside = await anyio.to_thread.run_sync(uploads.put, tenant, name, staged)
+    try:
+        yield
+    except BaseException:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(uploads.put_back, tenant, name, aside)
+        raise
+    if aside is not None:
+        await anyio.to_thread.run_sync(uploads.discard, aside)
+
+
+def _consent(form: FormData) -> Consent:
+    keys = frozenset(filter(None, (_text(form, "consent") or "").split(",")))
+    if len(keys) > _CONSENTS or not all(key == ANYTHING or _CONSENT.match(key) for key in keys):
+        raise BodyError(
+            f"consent must be the keys that a refusal named, at most {_CONSENTS}, or '{ANYTHING}'",
+            hint="ask without it first: the error names the key",
+        )
+    return Consent(keys)
 
 
 async def _add_archive(

@@ -34,13 +34,10 @@ async def raw_logs(services: Have, tenant: ForTenant) -> Response:
 @router.patch("/logs/subscribe")
 async def subscribe(request: Request, tenant: ForTenant) -> Response:
     """Whether a client's WebSocket shall get ``logs`` messages."""
-    try:
-        body = await read_object(request)
-    except BodyError:
-        return Response(status_code=400)
+    body = await read_object(request)
     client_id, enabled = body.get("clientId"), body.get("enabled")
     if not isinstance(client_id, str) or not isinstance(enabled, bool):
-        return Response(status_code=400)
+        raise BodyError("clientId must be a string and enabled a truth value")
     connections: Connections = request.app.state.connections
     connections.want_logs(tenant, client_id, enabled=enabled)
     return Response()

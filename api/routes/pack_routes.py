@@ -14,12 +14,14 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 import anyio
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request, WebSocket
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.routing import Match
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from api import pack_sockets
 from api.errors import OrjsonResponse, comfy_error, error_body, status_of
 from api.remarks import remarks_of
 from api.services import ForTenant, identity_of, services_of
@@ -32,6 +34,7 @@ from sandbox import (
     RouteBusyError,
     RouteTimeoutError,
     SandboxError,
+    SocketRequest,
 )
 
 log = logging.getLogger(__name__)
@@ -56,6 +59,7 @@ _FROM_PACK: Final = frozenset(
 )  # fmt: skip
 _SCRIPTS: Final = re.compile(r"(?i)(java|ecma|j|live)script|wasm|text/css|multipart/x-mixed-replace")
 _PLACE: Final = re.compile(r"/(?![/\\])[!-\[\]-~]*\Z")  # browsers drop tabs from "/<tab>/elsewhere"
+_TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,200}\Z")
 _READING: Final = ("GET", "HEAD")
 _BODILESS: Final = (204, 304)
 _CACHING: Final = re.compile(r"(?i)no-store|no-cache|must-revalidate|max-age=[0-9]{1,9}")
@@ -76,15 +80,53 @@ async def own_prefix(name: str, request: Request, tenant: ForTenant) -> Response
     return PackAnswer(engine, tenant, extension, _request(request.scope, target))
 
 
+@router.websocket("/extensions/{name}/routes/{path:path}")
+async def own_prefix_socket(socket: WebSocket) -> None:
+    """A WebSocket on a route of one extension, by the path that it registered."""
+    try:
+        extension = parse_extension_name(socket.path_params["name"])
+        await services_of(socket).engine.extensions.sites.check(identity_of(socket).tenant, extension)
+    except RingfenceError as error:
+        remarks_of(socket.scope).error = error
+        await pack_sockets.refuse(socket, error)
+        return
+    raw = _raw_path(socket.scope).split(b"/")
+    target = b"/" + b"/".join(raw[_PREFIX_PARTS:])
+    await pack_sockets.serve(socket, extension, _socket_request(socket.scope, target))
+
+
 def install(app: FastAPI) -> None:
     """Let packs answer at the paths they asked for: those, and only those, for which the application has no route."""
     nothing_here = app.router.default
 
     async def default(scope: Scope, receive: Receive, send: Send) -> None:
-        answer = await _find(scope) if scope["type"] == "http" else None
+        if scope["type"] == "websocket":
+            answer = await _find_socket(scope)
+        else:
+            answer = await _find(scope) if scope["type"] == "http" else None
         await (answer or nothing_here)(scope, receive, send)
 
     app.router.default = default
+
+
+async def _find_socket(scope: Scope) -> ASGIApp | None:
+    """Who takes a WebSocket at ComfyUI's path: a pack, where this server answers no request of any kind."""
+    as_request = {**scope, "type": "http", "method": "GET"}
+    if any(route.matches(as_request)[0] is not Match.NONE for route in scope["app"].router.routes):
+        return None
+    services, tenant = scope["app"].state.services, scope["ringfence_identity"].tenant
+    found = await services.engine.extensions.sites.serving(tenant, "GET", scope["path"])
+    if found is None:
+        return None
+    extension, path = found
+    raw = _raw_path(scope)
+    target = raw if path == scope["path"] else raw.removeprefix(b"/api")
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        socket = WebSocket(scope, receive, send)
+        await pack_sockets.serve(socket, extension, _socket_request(scope, target))
+
+    return answer
 
 
 async def _find(scope: Scope) -> PackAnswer | None:
@@ -107,14 +149,25 @@ def _raw_path(scope: Scope) -> bytes:
 
 
 def _request(scope: Scope, target: bytes) -> HttpRequest:
+    return HttpRequest(scope["method"], _with_query(scope, target), _headers(scope))
+
+
+def _socket_request(scope: Scope, target: bytes) -> SocketRequest:
+    offered = tuple(protocol for protocol in scope["subprotocols"] if _TOKEN.match(protocol))
+    return SocketRequest(_with_query(scope, target), _headers(scope), offered)
+
+
+def _with_query(scope: Scope, target: bytes) -> str:
     query: bytes = scope["query_string"]
-    headers = tuple(
+    return (target + b"?" + query if query else target).decode("latin-1")
+
+
+def _headers(scope: Scope) -> tuple[tuple[str, str], ...]:
+    return tuple(
         (name.decode("latin-1"), value.decode("latin-1"))
         for name, value in scope["headers"]
         if name.decode("latin-1").lower() in _TO_PACK
     )
-    text = (target + b"?" + query if query else target).decode("latin-1")
-    return HttpRequest(scope["method"], text, headers)
 
 
 class PackAnswer(Response):

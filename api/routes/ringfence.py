@@ -9,7 +9,7 @@ import anyio
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from api import doctor, jobs
+from api import doctor, doctor_running, jobs
 from api.errors import OrjsonResponse
 from api.routes.system import ringfence_version
 from api.services import Caller, ForTenant, Have, Operator
@@ -36,7 +36,14 @@ async def status(services: Have, caller: Caller) -> Response:
             "extensions": dict(Counter(str(info.state) for info in extensions)),
             "sandboxes": dict(Counter(str(info.state) for info in sandboxes)),
             # So that the command can name files on this very machine; a tenant learns no path of it.
-            **({"data_dir": str(services.settings.data_dir)} if caller.is_operator else {}),
+            **(
+                {
+                    "data_dir": str(services.settings.data_dir),
+                    "policies_dir": str(services.policies.directory),
+                }
+                if caller.is_operator
+                else {}
+            ),
         }
     )
 
@@ -74,7 +81,10 @@ async def prompt_details(prompt_id: str, services: Have, tenant: ForTenant) -> R
 @router.get("/doctor")
 async def run_doctor(services: Have, _operator: Operator) -> Response:
     """What is missing on the server's machine."""
-    checks = await anyio.to_thread.run_sync(doctor.examine, services.settings)
+    settings = services.settings
+    checks = await anyio.to_thread.run_sync(
+        lambda: [*doctor.examine(settings), *doctor_running.examine(settings)]
+    )
     return OrjsonResponse(doctor.report(checks))
 
 

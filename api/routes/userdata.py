@@ -85,7 +85,7 @@ async def get_userdata(request: Request, services: Have, tenant: ForTenant) -> R
     """One file."""
     path = "/".join(_segments(request))
     if not path:
-        return Response(status_code=400)
+        raise FileRefusedError("the name of a file is needed")
     descriptor = await anyio.to_thread.run_sync(user_tree(services.settings, tenant).open_file, path)
     # The user's own style sheet for the web frontend is the one file that a page may take for more than data.
     style = {"Content-Type": "text/css; charset=utf-8"} if path == "user.css" else None

@@ -27,17 +27,22 @@ def denial(error: RingfenceError) -> Denial:
     return Denial(denied_by=found[1], would_allow=error.hint) if found else Denial()
 
 
-def at_limit(
-    limit: str, message: str, policy: EffectivePolicy, extensions: tuple[ExtensionName, ...]
-) -> Denial:
-    """Of a sandbox that met a limit of its policy."""
+def limit_key(limit: str, message: str) -> str | None:
+    """The key of the policy behind the end of a sandbox; None where no limit of the policy ended it."""
     key = {"memory": "memory", "pids": "pids", "disk": "disk"}.get(limit)
     if key == "disk" and "disk_files cap" in message:
         key = "disk_files"
     if limit == "time":
         timeouts = (f"timeouts.{each}" for each in ("import", "call", "grace"))
         key = next((each for each in timeouts if each in message), None)
-    return _of(policy, extensions, key, _MORE)
+    return key
+
+
+def at_limit(
+    limit: str, message: str, policy: EffectivePolicy, extensions: tuple[ExtensionName, ...]
+) -> Denial:
+    """Of a sandbox that met a limit of its policy."""
+    return _of(policy, extensions, limit_key(limit, message), _MORE)
 
 
 def at_wall(

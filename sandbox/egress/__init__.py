@@ -4,11 +4,11 @@
 its connections; ``exchange.py`` and ``tunnel.py`` carry bytes. What was decided goes through ``attempts.py``.
 """
 
-from sandbox.egress.attempts import Attempt, AttemptSink, Verdict, log_attempt
-from sandbox.egress.builds import index_rules, serve_builds
+from sandbox.egress.attempts import Attempt, AttemptSink, Verdict, log_attempt, unwatched
+from sandbox.egress.builds import RefusedPlaces, index_rules, serve_builds
 from sandbox.egress.connect import Connector, DirectConnector, Resolver, SystemResolver
 from sandbox.egress.gate import EgressGate, EgressOffice, egress_rules
-from sandbox.egress.limits import EgressLimits
+from sandbox.egress.limits import EgressLimits, EgressUsed
 from sandbox.egress.upstream import UpstreamProxyConnector
 from sandbox.egress.vault import Secret, Vault
 
@@ -20,6 +20,8 @@ __all__ = [
     "EgressGate",
     "EgressLimits",
     "EgressOffice",
+    "EgressUsed",
+    "RefusedPlaces",
     "Resolver",
     "Secret",
     "SystemResolver",
@@ -30,4 +32,5 @@ __all__ = [
     "index_rules",
     "log_attempt",
     "serve_builds",
+    "unwatched",
 ]

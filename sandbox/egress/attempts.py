@@ -53,6 +53,10 @@ class Attempt:
 AttemptSink = Callable[[Attempt], None]
 
 
+def unwatched(_attempt: Attempt) -> None:
+    """For a sandbox that nobody watches."""
+
+
 def log_attempt(attempt: Attempt) -> None:
     """The record as a log line: what was not allowed is a warning."""
     level = logging.INFO if attempt.verdict is Verdict.ALLOWED else logging.WARNING

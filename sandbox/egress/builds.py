@@ -1,13 +1,15 @@
 """The way of builds to the package index and to nothing else: one gate for all of them, as sandboxes have one each.
 
-Where the operator chose it (``RINGFENCE_BUILD_NETWORK=index``), build containers have no network but loopback; what
-they reach is what the operator's own index settings name, and nothing where these name none. An index that the operator
-names may stand in a private network, so its addresses are not refused.
+Where the operator names the index, build containers have no network but loopback; what they reach is what the
+operator's own index settings name, and nothing where these name none. An index that the operator names may stand in a
+private network, so its addresses are not refused.
 """
 
 from __future__ import annotations
 
 import re
+import time
+from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -17,6 +19,7 @@ from urllib.parse import urlsplit
 import anyio
 
 from policies import Destination, SandboxId, TenantId
+from sandbox.egress.attempts import Attempt, Verdict, log_attempt
 from sandbox.egress.connect import Connector
 from sandbox.egress.decision import Rules
 from sandbox.egress.gate import EgressGate, EgressOffice
@@ -28,6 +31,7 @@ from sandbox.places import Places
 
 _VARIABLES: Final = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL")
 _NAMED: Final = re.compile(r"[A-Za-z0-9_.-]+=(?=[a-z]+://)")
+_KEPT: Final = 32
 _MIB: Final = 1024 * 1024
 
 
@@ -48,6 +52,23 @@ def _destination(url: str) -> Destination | None:
     return Destination(parts.hostname, port) if parts.hostname and port else None
 
 
+class RefusedPlaces:
+    """Where builds wanted to go of late and were not let: what an index names as the place of its files, say."""
+
+    def __init__(self) -> None:
+        self._last: deque[tuple[float, str]] = deque(maxlen=_KEPT)
+
+    def hear(self, attempt: Attempt) -> None:
+        """One attempt of a build; also for the log."""
+        log_attempt(attempt)
+        if attempt.verdict is Verdict.REFUSED and attempt.target:
+            self._last.append((time.monotonic(), attempt.target))
+
+    def since(self, moment: float) -> tuple[str, ...]:
+        """The places that were refused after ``moment`` of the monotonic clock, each once."""
+        return tuple(dict.fromkeys(target for at, target in self._last if at >= moment))
+
+
 @asynccontextmanager
 async def serve_builds(
     places: Places,
@@ -56,6 +77,7 @@ async def serve_builds(
     *,
     more: Iterable[Destination] = (),
     connector: Connector | None = None,
+    refused: RefusedPlaces | None = None,
 ) -> AsyncIterator[Rules]:
     """Let builds reach the index while this is open.
 
@@ -82,7 +104,8 @@ async def serve_builds(
             "set UV_DEFAULT_INDEX to its URL, and RINGFENCE_BUILD_HOSTS to the host of its files if that is another; "
             "or set RINGFENCE_BUILD_NETWORK to 'bridge'",
         )
-    office = EgressOffice(places, limits=limits, connector=connector)
+    sink = log_attempt if refused is None else refused.hear
+    office = EgressOffice(places, limits=limits, connector=connector, sink=sink)
     request = SandboxRequest(SandboxId(BUILDS), TenantId(BUILDS), (), policy_digest="")
     gate = EgressGate(office, request, rules, (), lambda _: None)
     gate.uid = settings.user[0]

@@ -16,6 +16,7 @@ import anyio
 import h11
 from anyio.abc import ByteStream
 
+from policies import safe_text
 from sandbox.egress.decision import FailedError, RefusedError
 from sandbox.egress.limits import EgressLimits
 from sandbox.egress.streams import PIECE
@@ -61,7 +62,8 @@ async def read_request(stream: ByteStream, connection: h11.Connection, limits: E
                 else:
                     raise anyio.EndOfStream
     except h11.RemoteProtocolError as error:
-        raise RefusedError(f"this is not HTTP/1.1: {error}", status=error.error_status_hint or 400) from None
+        why = safe_text(str(error), 200)  # it holds the line, which may be as long as a head
+        raise RefusedError(f"this is not HTTP/1.1: {why}", status=error.error_status_hint or 400) from None
     except TimeoutError:
         raise RefusedError(
             f"the head of a request did not come within {limits.head_s:.0f} s", status=408

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 import socket
 import ssl
 import struct
@@ -26,7 +25,7 @@ from anyio.streams.tls import TLSStream
 from policies import EffectivePolicy, safe_text
 from policies import Secret as SecretEntry
 from runtime import wire
-from sandbox.egress.attempts import Attempt, AttemptSink, Verdict, log_attempt
+from sandbox.egress.attempts import Attempt, AttemptSink, Verdict, log_attempt, unwatched
 from sandbox.egress.authority import Authority, make_authority, usual_bundle
 from sandbox.egress.connect import Connector, DirectConnector, Resolver, SystemResolver, reach
 from sandbox.egress.decision import (
@@ -41,10 +40,11 @@ from sandbox.egress.decision import (
 )
 from sandbox.egress.exchange import GONE, Filling, answer, forward, host_header, read_request
 from sandbox.egress.hello import HelloReader, NoHelloError
-from sandbox.egress.limits import EgressLimits, Meter, TenantMeter
+from sandbox.egress.limits import EgressLimits, EgressUsed, Meter, TenantMeter
 from sandbox.egress.streams import PIECE, CountedStream, LocalStream, ReturnedStream, relay
 from sandbox.egress.vault import Secret, Vault
 from sandbox.launcher.verbs import SandboxRequest
+from sandbox.patience import remove_tree
 from sandbox.places import Places
 from sandbox.rates import Allowance
 
@@ -114,18 +114,36 @@ class EgressOffice:
         self._tls = tls
         self._tenants: dict[str, TenantMeter] = {}
 
-    def gate(self, request: SandboxRequest, policy: EffectivePolicy, remark: Remark) -> EgressGate | None:
+    def gate(
+        self,
+        request: SandboxRequest,
+        policy: EffectivePolicy,
+        remark: Remark,
+        witness: AttemptSink = unwatched,
+    ) -> EgressGate | None:
         """The gate of a sandbox whose policy allows anything; None for all others."""
         rules = egress_rules(policy)
         if rules is None:
             return None
-        return EgressGate(self, request, rules, policy.secrets, remark)
+        return EgressGate(self, request, rules, policy.secrets, remark, witness)
 
     def meter(self, tenant: str) -> Meter:
         """A fresh meter of one sandbox."""
+        return Meter(self.limits, self._meter_of(tenant))
+
+    def used(self) -> dict[str, EgressUsed]:
+        """What each tenant's sandboxes sent and fetched within its day; nothing of those that did neither."""
+        found = {tenant: meter.bytes.used() for tenant, meter in self._tenants.items()}
+        return {tenant: used for tenant, used in found.items() if used.up or used.down}
+
+    def restore(self, tenant: str, used: EgressUsed) -> None:
+        """What was counted before a restart of the host."""
+        self._meter_of(tenant).bytes.restore(used)
+
+    def _meter_of(self, tenant: str) -> TenantMeter:
         if tenant not in self._tenants:
             self._tenants[tenant] = TenantMeter(tenant, self.limits)
-        return Meter(self.limits, self._tenants[tenant])
+        return self._tenants[tenant]
 
     def client_tls(self) -> ssl.SSLContext:
         """How we look at other people's certificates: the machine's trust, the name checked. Blocking."""
@@ -146,8 +164,10 @@ class EgressGate:
         rules: Rules,
         secrets: tuple[SecretEntry, ...],
         remark: Remark,
+        witness: AttemptSink = unwatched,
     ) -> None:
         self._office = office
+        self._witness = witness
         self._request = request
         self._rules = rules
         self._entries = secrets
@@ -221,7 +241,7 @@ class EgressGate:
         """Stop listening and remove the directory."""
         if self._listener is not None:
             self._listener.close()
-        await anyio.to_thread.run_sync(lambda: shutil.rmtree(self._directory, ignore_errors=True))
+        await anyio.to_thread.run_sync(remove_tree, self._directory)
 
     # -- one connection ----------------------------------------------------------------------------------------------
 
@@ -464,23 +484,23 @@ class EgressGate:
 
     def _record(self, visit: _Visit) -> None:
         unrecorded, self._unrecorded = self._unrecorded, 0
-        self._office.sink(
-            Attempt(
-                tenant=self._request.tenant,
-                extensions=self._request.names,
-                sandbox=self._request.sandbox,
-                target=visit.target,
-                verdict=visit.verdict,
-                reason=safe_text(visit.reason, 500),
-                address=visit.address,
-                method=visit.method,
-                secret=visit.secret,
-                up=visit.up,
-                down=visit.down,
-                seconds=time.monotonic() - visit.began,
-                unrecorded=unrecorded,
-            )
+        attempt = Attempt(
+            tenant=self._request.tenant,
+            extensions=self._request.names,
+            sandbox=self._request.sandbox,
+            target=visit.target,
+            verdict=visit.verdict,
+            reason=safe_text(visit.reason, 500),
+            address=visit.address,
+            method=visit.method,
+            secret=visit.secret,
+            up=visit.up,
+            down=visit.down,
+            seconds=time.monotonic() - visit.began,
+            unrecorded=unrecorded,
         )
+        self._office.sink(attempt)
+        self._witness(attempt)
         if visit.verdict is not Verdict.ALLOWED:
             self._remark(f"network: {visit.target or 'a connection'} {visit.verdict.value}: {visit.reason}")
 

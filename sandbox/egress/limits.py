@@ -50,6 +50,15 @@ class EgressLimits:
     """The longest life of a connection."""
 
 
+@dataclass(frozen=True, slots=True)
+class EgressUsed:
+    """What a tenant's sandboxes sent and fetched within a day that began ``age_s`` ago."""
+
+    age_s: float
+    up: int
+    down: int
+
+
 class Count:
     """Bytes up and down against two caps."""
 
@@ -73,6 +82,16 @@ class Count:
         self.up += up
         self.down += down
         self.check()
+
+    def used(self) -> EgressUsed:
+        """What was counted, and since when."""
+        return EgressUsed(time.monotonic() - self._began, self.up, self.down)
+
+    def restore(self, used: EgressUsed) -> None:
+        """What was counted before a restart."""
+        self.up += used.up
+        self.down += used.down
+        self._began = time.monotonic() - used.age_s
 
     def check(self) -> None:
         """Raises: FailedError when a cap is reached."""

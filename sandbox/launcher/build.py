@@ -13,6 +13,7 @@ import tarfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
 import anyio
@@ -36,7 +37,9 @@ from sandbox.launcher.build_verb import (
     NodeImage,
     Step,
     container_options,
+    through_proxy,
 )
+from sandbox.launcher.holding import Holder
 
 logger = logging.getLogger(__name__)
 
@@ -55,10 +58,14 @@ class DockerBuilder:
         settings: BuildSettings,
         index: IndexSettings,
         connect: Callable[[], docker.DockerClient] = docker.from_env,
+        *,
+        holder: Holder | None = None,
     ) -> None:
+        """``holder`` keeps the one directory of the host's that a build may mount, that of its proxy's socket."""
         self._settings = settings
         self._index = index
         self._connect = connect
+        self._holder = holder
         self._engine: docker.DockerClient | None = None
         self._threads = anyio.CapacityLimiter(8)
         self._images: dict[str, NodeImage] = {}
@@ -70,7 +77,7 @@ class DockerBuilder:
     async def run(self, job: BuildJob, step: Step, line: Line) -> BuildOutcome:
         """Run one step. Raises: StartError when the container cannot be started."""
         started = time.monotonic()
-        container = await self._call(self._create, job, step)
+        container = await self._call(self._create_started, job, step)
         kept: deque[str] = deque(maxlen=LINES_KEPT)
         listening = True
         handed_on = 0
@@ -88,7 +95,6 @@ class DockerBuilder:
                 anyio.from_thread.run_sync(take, text)
 
         try:
-            await self._call(container.start)
             await anyio.to_thread.run_sync(follow, limiter=self._threads, abandon_on_cancel=True)
             status = await self._call(container.wait)
             await self._call(container.reload)
@@ -127,6 +133,17 @@ class DockerBuilder:
         if self._engine is None:
             self._engine = self._connect()
         return self._engine
+
+    def _create_started(self, job: BuildJob, step: Step) -> Container:
+        proxy = [self._settings.proxy] if self._settings.proxy and through_proxy(self._settings, job) else []
+        with self._holder.held(proxy) if self._holder else nullcontext():
+            container = self._create(job, step)
+            try:
+                container.start()
+            except BaseException:
+                _remove(container)
+                raise
+            return container
 
     def _create(self, job: BuildJob, step: Step) -> Container:
         options = container_options(job, step, self._settings, self._index)

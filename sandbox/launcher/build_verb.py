@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
-from policies import ExtensionName, TenantId
+from policies import ExtensionName, TenantId, seccomp_profile
 from runtime import wire
 
 Step = Literal["resolve", "install"]
@@ -229,7 +229,8 @@ _THROUGH_PROXY: Final = "; ".join(
 )
 
 
-def _through_proxy(settings: BuildSettings, job: BuildJob) -> bool:
+def through_proxy(settings: BuildSettings, job: BuildJob) -> bool:
+    """Whether this build reaches the index by the host's proxy."""
     return job.network and settings.network_mode == INDEX_ONLY
 
 
@@ -245,7 +246,9 @@ def container_options(
 ) -> dict[str, Any]:
     """The container of a step, in the words of the docker SDK; pure, so that one test shows every flag."""
     uid, gid = settings.user
-    through = _through_proxy(settings, job)
+    through = through_proxy(settings, job)
+    # A package's build is as much a stranger's code as a node is.
+    profile = seccomp_profile(network=through, outside=job.network and not through)
     exit_ = {}
     if through:
         if settings.proxy is None:
@@ -272,7 +275,7 @@ def container_options(
         "user": f"{uid}:{gid}",
         "read_only": True,
         "cap_drop": ["ALL"],
-        "security_opt": ["no-new-privileges:true"],
+        "security_opt": ["no-new-privileges:true", f"seccomp={profile}"],
         "network_mode": settings.network_mode if job.network and not through else "none",
         "ipc_mode": "private",
         "init": True,  # a build that leaves processes behind still ends

@@ -29,6 +29,9 @@ class Cgroup:
                 oom_kills=_entry(self.memory, "memory.events", "oom_kill"),
                 pids_refused=_entry(self.pids, "pids.events", "max"),
                 cpu_s=_seconds(_entry(self.cpu, "cpu.stat", "usage_usec"), 1e6),
+                memory_peak=_number(self.memory, "memory.peak"),
+                file_cache=_sum(self.memory, "memory.stat", ("inactive_file", "active_file")),
+                pids_peak=_number(self.pids, "pids.peak"),
             )
         return Usage(
             memory=_number(self.memory, "memory.usage_in_bytes"),
@@ -36,6 +39,9 @@ class Cgroup:
             oom_kills=_entry(self.memory, "memory.oom_control", "oom_kill"),
             pids_refused=_entry(self.pids, "pids.events", "max"),
             cpu_s=_seconds(_number(self.cpu, "cpuacct.usage"), 1e9),
+            memory_peak=_number(self.memory, "memory.max_usage_in_bytes"),
+            file_cache=_sum(self.memory, "memory.stat", ("total_inactive_file", "total_active_file")),
+            pids_peak=_number(self.pids, "pids.peak"),
         )
 
 
@@ -88,6 +94,12 @@ def _number(directory: Path | None, name: str) -> int | None:
 
 def _seconds(count: int | None, per_second: float) -> float | None:
     return None if count is None else count / per_second
+
+
+def _sum(directory: Path | None, name: str, keys: tuple[str, ...]) -> int | None:
+    found = [_entry(directory, name, key) for key in keys]
+    numbers = [number for number in found if number is not None]
+    return sum(numbers) if len(numbers) == len(keys) else None
 
 
 def _entry(directory: Path | None, name: str, key: str) -> int | None:

@@ -72,6 +72,12 @@ class Attach(_Request):
     since: Annotated[int, Field(ge=0)]
 
 
+class About(Strict):
+    """Who the launcher is: nothing is taken over or changed by it, so it needs no session."""
+
+    verb: Literal["about"]
+
+
 class Detach(_Request):
     """The host ends: whatever it still has is ended."""
 
@@ -153,11 +159,23 @@ class Sweep(_Request):
     verb: Literal["sweep"]
 
 
-Request = Attach | Detach | Ensure | Stop | List | Stats | Logs | Image | Build | Sweep
+Request = About | Attach | Detach | Ensure | Stop | List | Stats | Logs | Image | Build | Sweep
 _REQUESTS: Final[TypeAdapter[Request]] = TypeAdapter(Annotated[Request, Field(discriminator="verb")])
 
 
 # -- what the launcher answers -----------------------------------------------------------------------------------
+
+
+class Told(Strict):
+    """What ``about`` answers."""
+
+    version: Annotated[str, StringConstraints(max_length=64)]
+    channel: int
+    has_host: bool
+    sandboxes: int
+    policies: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    """Of all policy files, as the launcher sees them."""
+    build_network: Annotated[str, StringConstraints(max_length=64)]
 
 
 class Launched(Strict):
@@ -201,6 +219,9 @@ class Used(Strict):
     oom_kills: int | None
     pids_refused: int | None
     cpu_s: float | None
+    memory_peak: int | None = None
+    file_cache: int | None = None
+    pids_peak: int | None = None
 
 
 class Text(Strict):

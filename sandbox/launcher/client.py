@@ -162,7 +162,7 @@ class LauncherClient:
             answer = await self._ask("stats", channel.Used, sandbox=sandbox)
         except LauncherGoneError:
             return Usage()
-        return Usage(answer.memory, answer.pids, answer.oom_kills, answer.pids_refused, answer.cpu_s)
+        return Usage(**answer.model_dump())
 
     async def logs(self, sandbox: SandboxId, *, limit: int = 64 * 1024) -> str:
         """See ``Launcher.logs``."""

@@ -13,7 +13,7 @@ import socket
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -31,12 +31,13 @@ from sandbox.errors import StartError
 from sandbox.launcher.attachment import Tail, read_tail
 from sandbox.launcher.cgroups import ROOT, Cgroup, find
 from sandbox.launcher.engine_events import EventThread
+from sandbox.launcher.holding import Holder
 from sandbox.launcher.mounts import sandbox_mounts
 from sandbox.launcher.parents import ENGINES_OWN, parent_for, remove_empty
 from sandbox.launcher.refusals import Refusals
 from sandbox.launcher.self_test import KEPT_AS, SelfTest
 from sandbox.launcher.settings import LaunchSettings, TestOverride
-from sandbox.launcher.spec import LABEL, RUNTIMES, ContainerSpec, Identity, container_spec
+from sandbox.launcher.spec import LABEL, RUNTIMES, ContainerSpec, Identity, Mount, container_spec
 from sandbox.launcher.uids import UidBook
 from sandbox.launcher.verbs import Ending, LaunchedSandbox, LauncherEvent, SandboxRequest, Usage
 from sandbox.places import Places
@@ -89,6 +90,7 @@ class DockerLauncher:
             places.launcher_data / "uids.json", self._settings.first_uid, self._settings.uids
         )
         self._uids_taken: set[int] = set()
+        self._holder = Holder(places, self._settings.holding_uid, self._settings.trusted_sources)
         self._refusals = Refusals()
         self._records: dict[SandboxId, _Record] = {}
         self._endings: OrderedDict[SandboxId, Ending] = OrderedDict()
@@ -113,6 +115,9 @@ class DockerLauncher:
             self._api, self._settings.image, self._places.instance, self._places.launcher_data / KEPT_AS
         )
         await self._engine("list self-tests", self._self_test.sweep)
+        held = await self._in_thread(self._holder.release_all)
+        if held:
+            log.warning("giving back %d directories that an earlier run held", held)
         left = await self._engine("list sandboxes", self._list)
         for container in left:
             log.warning("removing leftover sandbox container %s", container["Id"][:12])
@@ -195,18 +200,23 @@ class DockerLauncher:
                 lambda: container_spec(identity, policy, mounts, image=image, cgroup_parent=parent)
             )
             clock.step("prepare")
-            container = await self._engine("create a sandbox", lambda: self._create(spec))
-            clock.step("create")
             stdio = policy.transport == "stdio"
-            attached = await self._engine("attach to a sandbox", lambda: self._attach(container, stdin=stdio))
-            clock.step("attach")
-            record = _Record(
-                LaunchedSandbox(request.sandbox, request.tenant, request.names, container, uid), Tail()
-            )
-            # Known before it runs: its death may be reported before the start call returns.
-            self._records[request.sandbox] = record
-            await self._engine("start a sandbox", lambda: self._api.start(container))
-            clock.step("start")
+            # From before the engine hears of a path until it has mounted it.
+            async with self._held(mounts):
+                clock.step("hold")
+                container = await self._engine("create a sandbox", lambda: self._create(spec))
+                clock.step("create")
+                attached = await self._engine(
+                    "attach to a sandbox", lambda: self._attach(container, stdin=stdio)
+                )
+                clock.step("attach")
+                record = _Record(
+                    LaunchedSandbox(request.sandbox, request.tenant, request.names, container, uid), Tail()
+                )
+                # Known before it runs: its death may be reported before the start call returns.
+                self._records[request.sandbox] = record
+                await self._engine("start a sandbox", lambda: self._api.start(container))
+                clock.step("start")
             self._refusals.watch(await self._cgroup(record), record.refused)
             record.launched = replace(
                 record.launched,
@@ -226,6 +236,17 @@ class DockerLauncher:
                 with anyio.move_on_after(DEATH_WAIT_S, shield=True):
                     await self._remove(container)
             raise
+
+    @asynccontextmanager
+    async def _held(self, mounts: Sequence[Mount]) -> AsyncIterator[None]:
+        sources = [self._settings.own_path(mount.source) for mount in mounts]
+        stack = ExitStack()
+        try:
+            await self._in_thread(lambda: stack.enter_context(self._holder.held(sources)))
+            yield
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._in_thread(stack.close)
 
     async def _test_runtimes(self) -> None:
         """Before anybody asks, so that the first sandbox need not wait."""

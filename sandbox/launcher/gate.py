@@ -20,6 +20,7 @@ from policies import (
     SandboxGroup,
     SandboxId,
     TenantId,
+    safe_text,
 )
 from sandbox.errors import StartError
 from sandbox.extension_source import ExtensionFiles
@@ -39,6 +40,8 @@ class Gate:
     policies: PolicyStore
     trusted_sources: tuple[Path, ...] = ()
     """Directories of the built-in nodes."""
+    build_network: str = ""
+    """Of builds; for who asks."""
 
     def sandbox(self, asked: channel.Ensure) -> SandboxRequest:
         """The request that ``asked`` stands for.
@@ -106,7 +109,7 @@ class Gate:
         if not allowed:
             raise StartError(
                 f"the code of extension '{name}' does not lie where that of tenant '{tenant}' lies",
-                f"add it with 'ringfence extension add' (asked for: {source})",
+                f"add it with 'ringfence extension add' (asked for: {safe_text(str(source), 300)})",
             )
         environment = None if code.environment is None else Path(code.environment)
         if environment is not None and not (
@@ -114,7 +117,7 @@ class Gate:
             and environment.parent.parent == self.places.environments
             and _KEY.match(environment.parent.name)
         ):
-            raise StartError(f"no environment lies at {environment}")
+            raise StartError(f"no environment lies at {safe_text(str(environment), 300)}")
         return ExtensionFiles(name, source, environment, content_hash="", core=is_core)
 
 

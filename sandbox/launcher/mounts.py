@@ -2,7 +2,7 @@
 
 The launcher's half of the allowlist: what a request names must lie where this tenant's things lie, links resolved,
 and no directory that another sandbox could have swapped for a link is ever handed to the engine, which would follow
-it as root.
+it as root. What the host could swap meanwhile is held still (``holding.py``).
 """
 
 from __future__ import annotations
@@ -62,13 +62,15 @@ def sandbox_mounts(
     if policy.network:
         exit_ = _own(places.egress_directory(request.sandbox), places.run_root)
         mounts.append(Mount(exit_, str(Path(wire.EGRESS_SOCKET).parent)))
-    mounts += _policy_mounts(request, policy, places)
+    mounts += _policy_mounts(request, policy, places, settings)
     if override is not None and override.runtime_source is not None:
         mounts.append(Mount(override.runtime_source, RUNTIME_IN_IMAGE))
     return [Mount(settings.engine_path(item.source), item.target, item.writable) for item in mounts]
 
 
-def _policy_mounts(request: SandboxRequest, policy: EffectivePolicy, places: Places) -> list[Mount]:
+def _policy_mounts(
+    request: SandboxRequest, policy: EffectivePolicy, places: Places, settings: LaunchSettings
+) -> list[Mount]:
     mounts: list[Mount] = []
     own = own_folder(request.names[0], request.group)
     for entry in policy.paths:
@@ -78,7 +80,7 @@ def _policy_mounts(request: SandboxRequest, policy: EffectivePolicy, places: Pla
         parts = _folder(entry)
         # An own folder stands where packs look for the whole directory.
         place = parts if entry.scope == "tenant" else (*parts, own)
-        source = _tenant_directory(places.tenant(request.tenant), place)
+        source = _tenant_directory(places.tenant(request.tenant), place, settings)
         mounts.append(Mount(source, "/".join((wire.APP_DIRECTORY, *parts)), entry.access == "rw"))
     return mounts
 
@@ -90,7 +92,7 @@ def _folder(entry: TenantPath) -> tuple[str, ...]:
     return parts
 
 
-def _tenant_directory(root: Path, parts: tuple[str, ...]) -> Path:
+def _tenant_directory(root: Path, parts: tuple[str, ...], settings: LaunchSettings) -> Path:
     """Make ``root/parts`` directory by directory, following no link.
 
     Each level is ours and sticky (below the first) before the next is looked at.
@@ -116,6 +118,8 @@ def _tenant_directory(root: Path, parts: tuple[str, ...]) -> Path:
             os.close(here)
             here = there
             status = os.fstat(here)
+            if status.st_uid == settings.holding_uid:
+                continue  # ours, and another start holds it at this moment
             if status.st_uid != os.geteuid():
                 raise StartError(
                     f"the tenant directory {shown} cannot be mounted: '{part}' was made by a sandbox",

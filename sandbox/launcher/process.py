@@ -23,6 +23,7 @@ from sandbox.launcher.build_verb import BuildSettings, IndexSettings
 from sandbox.launcher.child import Tie
 from sandbox.launcher.docker import DockerLauncher
 from sandbox.launcher.gate import Gate
+from sandbox.launcher.holding import Holder
 from sandbox.launcher.service import LauncherService, ServiceLimits
 from sandbox.launcher.settings import LaunchSettings
 from sandbox.launcher.staging import StagedBuilder
@@ -59,8 +60,10 @@ class LauncherProgram:
     async def _serve(self, tie: Tie) -> None:
         places = self.places
         await anyio.to_thread.run_sync(make_own_directory, places)
-        gate = Gate(places, self.policies, self.launch.trusted_sources)
-        builder = StagedBuilder(places, DockerBuilder(self.builds, self.index), self.builds, self.index)
+        gate = Gate(places, self.policies, self.launch.trusted_sources, self.builds.network_mode)
+        holder = Holder(places, self.launch.holding_uid, self.launch.trusted_sources)
+        inner = DockerBuilder(self.builds, self.index, holder=holder)
+        builder = StagedBuilder(places, inner, self.builds, self.index)
         async with AuditWriter(places.audit("launcher"), "launcher", self.audit) as audit:
             await self._serve_with(tie, gate, builder, audit)
 

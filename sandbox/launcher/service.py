@@ -15,6 +15,7 @@ import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -42,6 +43,14 @@ _EVENTS_KEPT: Final = 10_000
 _SEND_S: Final = 30.0
 """For a host that does not take its answer."""
 _STOPPED_S: Final = 90.0
+
+
+def own_version() -> str:
+    """Of the installed distribution."""
+    try:
+        return metadata.version("ringfence")
+    except metadata.PackageNotFoundError:
+        return "not installed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +183,9 @@ class LauncherService:
             return
         try:
             asked = channel.request(body)
+            if isinstance(asked, channel.About):
+                await self._tell_about(stream)
+                return
             if isinstance(asked, channel.Attach):
                 await self._attach(stream, asked)
                 return
@@ -208,6 +220,21 @@ class LauncherService:
             self._notes.complaint(text + more)
         else:
             self._unsaid += 1
+
+    async def _tell_about(self, stream: UNIXSocketStream) -> None:
+        version, policies = await anyio.to_thread.run_sync(
+            lambda: (own_version(), self._gate.policies.fingerprint())
+        )
+        host = self._host
+        told = channel.Told(
+            version=version,
+            channel=channel.VERSION,
+            has_host=host is not None and not host.gone.is_set(),
+            sandboxes=0 if host is None else len(host.live),
+            policies=policies,
+            build_network=self._gate.build_network,
+        )
+        await self._send(stream, {"result": told.model_dump()})
 
     # -- the host's standing connection --------------------------------------------------------------------------------
 
@@ -330,6 +357,7 @@ class LauncherService:
                 used = channel.Used(
                     memory=usage.memory, pids=usage.pids,
                     oom_kills=usage.oom_kills, pids_refused=usage.pids_refused, cpu_s=usage.cpu_s,
+                    memory_peak=usage.memory_peak, file_cache=usage.file_cache, pids_peak=usage.pids_peak,
                 )  # fmt: skip
                 await self._send(stream, {"result": used.model_dump()})
             case channel.Logs():

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from sandbox.patience import HOLDING_UID
+
 
 @dataclass(frozen=True, slots=True)
 class LaunchSettings:
@@ -18,6 +20,8 @@ class LaunchSettings:
     """Sandboxes run as this uid and the following; no account of the machine may lie in the range."""
     uids: int = 65_536
     """How many uids there are."""
+    holding_uid: int = HOLDING_UID
+    """Whose the directories are that are being mounted; nobody runs as it."""
     trusted_sources: tuple[Path, ...] = ()
     """Roots of extensions that belong to no tenant (the built-in nodes)."""
     engine_paths: tuple[tuple[Path, Path], ...] = ()
@@ -35,6 +39,13 @@ class LaunchSettings:
         for here, there in self.engine_paths:
             if path.is_relative_to(here):
                 return there / path.relative_to(here)
+        return path
+
+    def own_path(self, path: Path) -> Path:
+        """``path`` of the engine as it is called here."""
+        for here, there in self.engine_paths:
+            if path.is_relative_to(there):
+                return here / path.relative_to(there)
         return path
 
     self_test_at_start: bool = False

@@ -89,6 +89,11 @@ class Usage:
     pids_refused: int | None = None
     cpu_s: float | None = None
     """CPU time since its start, all its processes together, those that are gone too."""
+    memory_peak: int | None = None
+    """The most that ``memory`` ever was."""
+    file_cache: int | None = None
+    """Of ``memory``, what the kernel would drop before it kills."""
+    pids_peak: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

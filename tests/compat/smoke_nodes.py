@@ -26,27 +26,27 @@ import re
 import sys
 import time
 import uuid
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx2
 from PIL import Image
 
+from engine import trial_prompts
+from engine.trial_prompts import Made, Maker, UnfillableError, module
+
 JSON = Any
 PICTURE = "smoke.png"
-DEPTH = 3  # of nodes that make values for a node
-CORE: Mapping[str, tuple[str, dict[str, JSON], int]] = {
-    "IMAGE": ("LoadImage", {"image": PICTURE}, 0),
-    "MASK": ("LoadImage", {"image": PICTURE}, 1),
-    "LATENT": ("EmptyLatentImage", {"width": 64, "height": 64, "batch_size": 1}, 0),
-    "*": ("PrimitiveString", {"value": "text"}, 0),
-    "AUDIO": ("EmptyAudio", {"duration": 1.0, "sample_rate": 44100, "channels": 2}, 0),
+# Pictures are files here, so that the nodes which load them run too.
+SOURCES: Mapping[str, Made] = {
+    **trial_prompts.SOURCES,
+    "IMAGE": Made("LoadImage", {"image": PICTURE}, 0),
+    "MASK": Made("LoadImage", {"image": PICTURE}, 1),
 }
-CONSTANTS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "NUMBER"}
 OUR_NAMES = re.compile(
     r"\b(comfy|comfy_extras|comfy_api|comfy_execution|folder_paths|node_helpers|latent_preview|PromptServer|"
     r"nodes|server|execution|model_management|cli_args|app)\b"
@@ -67,10 +67,6 @@ DEFECTS = {
 CRASHES = {"TypeError", "KeyError", "IndexError", "UnboundLocalError", "RecursionError", "AssertionError"}
 
 
-class UnfillableError(Exception):
-    """An input has no value."""
-
-
 @dataclass
 class Outcome:
     """What became of one node."""
@@ -80,112 +76,6 @@ class Outcome:
     kind: str
     text: str = ""
     trace: Sequence[str] = ()
-
-
-@dataclass
-class Maker:
-    """Makes prompts from a catalogue."""
-
-    catalogue: Mapping[str, JSON]
-    producers: dict[str, list[tuple[str, int]]] = field(default_factory=lambda: defaultdict(list))
-
-    def __post_init__(self) -> None:
-        for class_type, info in self.catalogue.items():
-            for slot, declared in enumerate(info["output"]):
-                if isinstance(declared, str):
-                    self.producers[declared].append((class_type, slot))
-
-    def prompt(self, class_type: str) -> dict[str, JSON]:
-        """A prompt that runs one node. Raises: UnfillableError."""
-        graph: dict[str, JSON] = {}
-        target = self._node(class_type, graph, 0)
-        graph["target"] = graph.pop(target)
-        info = self.catalogue[class_type]
-        if not info["output_node"]:
-            if not info["output"]:
-                raise UnfillableError("it has no output and is none")
-            for slot in range(min(len(info["output"]), 4)):
-                graph[f"show{slot}"] = {"class_type": "PreviewAny", "inputs": {"source": ["target", slot]}}
-        return graph
-
-    def _node(self, class_type: str, graph: dict[str, JSON], depth: int) -> str:
-        info = self.catalogue[class_type]
-        inputs = {
-            name: self._value(name, declared, info, graph, depth)
-            for name, declared in (info["input"].get("required") or {}).items()
-        }
-        node_id = f"n{len(graph)}"
-        graph[node_id] = {"class_type": class_type, "inputs": inputs}
-        return node_id
-
-    def _value(
-        self, name: str, declared: JSON, info: Mapping[str, JSON], graph: dict[str, JSON], depth: int
-    ) -> JSON:
-        kind = declared[0] if isinstance(declared, list) else declared
-        options = declared[1] if isinstance(declared, list) and len(declared) > 1 else {}
-        options = options if isinstance(options, dict) else {}
-        choices = kind if isinstance(kind, list) else options.get("options")
-        if isinstance(choices, list):
-            return self._choice(name, choices, options, info)
-        if not isinstance(kind, str):
-            raise UnfillableError(f"{name}: a declaration of {kind!r:.60}")
-        kind = next(
-            (part for part in kind.split(",") if part in CONSTANTS or part in CORE), kind.split(",")[0]
-        )
-        if kind in CONSTANTS:
-            return _constant(kind, options)
-        if kind in CORE and CORE[kind][0] in self.catalogue:
-            core, values, slot = CORE[kind]
-            graph.setdefault(f"core_{core}", {"class_type": core, "inputs": values})
-            return [f"core_{core}", slot]
-        return self._made(name, kind, info, graph, depth)
-
-    def _choice(
-        self, name: str, choices: Sequence[JSON], options: Mapping[str, JSON], info: Mapping[str, JSON]
-    ) -> JSON:
-        if not choices:
-            raise UnfillableError(f"{name}: an empty list (no such file here)")
-        if PICTURE in choices:
-            return PICTURE
-        default = options.get("default")
-        if default in choices:
-            return default
-        first = choices[0]
-        if isinstance(first, dict):
-            raise UnfillableError(f"{name}: options with inputs of their own ({info['name']})")
-        return first
-
-    def _made(
-        self, name: str, kind: str, info: Mapping[str, JSON], graph: dict[str, JSON], depth: int
-    ) -> JSON:
-        if depth >= DEPTH:
-            raise UnfillableError(f"{name}: {kind} needs too many nodes")
-        own = [made for made in self.producers[kind] if module(self.catalogue[made[0]]) == module(info)]
-        others = [made for made in self.producers[kind] if module(self.catalogue[made[0]]) == "nodes"]
-        for class_type, slot in (*own, *others):
-            if class_type == info["name"]:
-                continue
-            trial = dict(graph)
-            try:
-                node_id = self._node(class_type, trial, depth + 1)
-            except UnfillableError:
-                continue
-            graph.update(trial)
-            return [node_id, slot]
-        raise UnfillableError(f"{name}: nothing makes a {kind}")
-
-
-def _constant(kind: str, options: Mapping[str, JSON]) -> JSON:
-    if "default" in options and options["default"] is not None:
-        return options["default"]
-    if kind in ("INT", "FLOAT", "NUMBER"):
-        return max(1, options.get("min") or 0)
-    return False if kind == "BOOLEAN" else "text"
-
-
-def module(info: Mapping[str, JSON]) -> str:
-    """The extension of a node, ``nodes`` for core."""
-    return str(info["python_module"]).removeprefix("custom_nodes.")
 
 
 def judge(details: Mapping[str, JSON]) -> tuple[str, str]:
@@ -212,7 +102,7 @@ class Smoke:
 
     def __init__(self, client: httpx2.Client, catalogue: Mapping[str, JSON], timeout: float) -> None:
         self._client = client
-        self._maker = Maker(catalogue)
+        self._maker = Maker(catalogue, SOURCES, favourite=PICTURE)
         self._catalogue = catalogue
         self._timeout = timeout
 

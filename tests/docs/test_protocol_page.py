@@ -17,7 +17,9 @@ def test_every_method_is_documented() -> None:
 
 def test_every_documented_method_exists() -> None:
     named = set(
-        re.findall(r"`((?:worker|extension|node|handle|instance|shm|event|state|resource)/[a-z]+)", PAGE)
+        re.findall(
+            r"`((?:worker|extension|node|handle|instance|shm|event|state|resource|watch)/[a-z]+)", PAGE
+        )
     )
     assert named <= wire.HOST_METHODS | wire.WORKER_METHODS
 

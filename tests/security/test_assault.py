@@ -95,7 +95,9 @@ def test_what_gvisors_own_kernel_stops_is_stopped_there_without_the_other_walls(
 
 
 def test_the_list_names_every_attack_once_and_there_are_enough() -> None:
-    scripts = "".join((HERE / "assault" / name).read_text("utf-8") for name in ("kernel.py", "around.py"))
+    scripts = "".join(
+        (HERE / "assault" / name).read_text("utf-8") for name in ("kernel.py", "around.py", "further.py")
+    )
     assert sorted(NAMES) == sorted(set(NAMES))
     assert {f'@attack("{name}")' for name in NAMES} == {
         line for line in scripts.splitlines() if line.startswith("@attack(")

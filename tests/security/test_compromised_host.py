@@ -359,6 +359,23 @@ def test_a_link_where_a_sandboxs_own_directory_should_be_is_not_mounted(tmp_path
         sandbox_mounts(request, policy, here, LaunchSettings())
 
 
+async def test_who_asks_what_the_launcher_is_takes_nothing_over_and_learns_no_names(
+    intruder: Intruder,
+) -> None:
+    assert "result" in await intruder.ensure()
+    about = json.dumps({"verb": "about"}).encode()
+    told = (await intruder.send(about))["result"]
+    assert set(told) == {"version", "channel", "has_host", "sandboxes", "policies", "build_network"}
+    assert (told["has_host"], told["sandboxes"]) == (True, 1)
+    ours = await anyio.to_thread.run_sync(intruder.policies.store.fingerprint)
+    assert told["policies"] == ours
+    for extra in ({"session": intruder.zone._session}, {"tenant": "local"}):
+        refusal(await intruder.send(json.dumps({"verb": "about", **extra}).encode()))
+    # The host is still the host.
+    assert "result" in await intruder.ask(verb="list")
+    assert intruder.behind.stopped == []
+
+
 # -- how many ------------------------------------------------------------------------------------------------------
 
 
@@ -571,8 +588,9 @@ async def test_a_build_container_mounts_the_launchers_copy_and_none_of_the_hosts
 async def test_where_builds_reach_is_the_launchers_own_setting(tmp_path: Path) -> None:
     here, behind = places(tmp_path), Recorder()
     await _staged(here, behind).run(_job(here), "resolve", lambda _: None)
-    options = verb.container_options(
-        behind.built[0], "resolve", BuildSettings(image="own", network_mode="bridge"), IndexSettings()
+    own = BuildSettings(image="own", network_mode="bridge")
+    options = await anyio.to_thread.run_sync(
+        lambda: verb.container_options(behind.built[0], "resolve", own, IndexSettings())
     )
     assert (options["image"], options["network_mode"]) == ("own", "bridge")
 

@@ -29,7 +29,7 @@ def _prepared() -> bytes:
         return path.read_bytes()
 
 
-def _copy_or_migrate(url: URL) -> None:
+def copy_or_migrate(url: URL) -> None:
     path = Path(url.database or ":memory:")
     if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:") or path.exists():
         _migrate(url)
@@ -42,5 +42,5 @@ def _copy_or_migrate(url: URL) -> None:
 @pytest.fixture(autouse=True)
 def prepared_databases() -> Iterator[None]:
     """New SQLite files begin as a copy."""
-    with patch.object(database, "_migrate_in_thread", _copy_or_migrate):
+    with patch.object(database, "_migrate_in_thread", copy_or_migrate):
         yield

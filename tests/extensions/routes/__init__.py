@@ -48,6 +48,53 @@ async def large(request):
     return response
 
 
+@routes.get("/rf/socket")
+async def socket(request):
+    """Says what it was asked with, answers each message, and does as it is told by some."""
+
+    def tell(state, **more):
+        server.send_sync("rf.socket", {"who": request.query.get("who"), "state": state, **more})
+
+    ws = web.WebSocketResponse(protocols=("rf.v2", "rf.v1"))
+    if not ws.can_prepare(request):
+        return web.Response(status=426, text="a WebSocket is expected")
+    if "refuse" in request.query:
+        raise web.HTTPForbidden(text="not today")
+    await ws.prepare(request)
+    headers = sorted(f"{name.lower()}: {value}" for name, value in request.headers.items())
+    await ws.send_json({"path": request.path_qs, "protocol": ws.ws_protocol, "headers": headers})
+    async for message in ws:
+        if message.type == web.WSMsgType.BINARY:
+            await ws.send_bytes(message.data[::-1])
+        elif message.data == "close":
+            await ws.close(code=4321, message=b"as you wish")
+        elif message.data == "raise":
+            raise RuntimeError("this handler fails")
+        elif message.data == "exit":
+            os._exit(3)
+        elif message.data == "leave":
+            return ws
+        elif message.data.startswith("large "):
+            await ws.send_str("x" * int(message.data.removeprefix("large ")))
+        elif message.data.startswith("flood "):
+            for number in range(int(message.data.removeprefix("flood "))):
+                await ws.send_str(str(number))
+            tell("all sent")
+        elif message.data == "sleep":
+            tell("asleep")
+            await waiting.wait()
+        elif message.data == "late":
+            routes.get("/rf/late")(hello)
+            await ws.send_str("registered")
+        elif message.data == "ask":
+            await ws.send_str("which?")
+            await ws.send_json({"json": await ws.receive_json(), "text": await ws.receive_str()})
+        else:
+            await ws.send_str(message.data.upper())
+    tell("ended", code=ws.close_code, closed=ws.closed, exception=repr(ws.exception()))
+    return ws
+
+
 waiting = asyncio.Event()
 
 

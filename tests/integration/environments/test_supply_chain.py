@@ -55,6 +55,9 @@ def attack():
             done.append(target)
         except OSError:
             pass
+    import ctypes
+    if ctypes.CDLL(None).ptrace(0, 0, 0, 0) == 0:
+        done.append("a system call that only the engine's own profile allows")
     done += [name for name in os.environ if "TOKEN" in name or "SECRET" in name]
     try:
         socket.socket(socket.AF_UNIX).connect("/var/run/docker.sock")

@@ -37,6 +37,14 @@ NUMBERS = {  # x86-64; the profile itself is the same for every architecture
 NAMESPACES = (0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000)
 IOCTLS = {"TIOCSTI": 0x5412, "TIOCLINUX": 0x541C, "TIOCSETD": 0x5423, "TIOCGPTN": 0x80045430, "FIBMAP": 1}
 FAMILIES = range(46)
+STREAMS = {
+    "stream": (socket.SOCK_STREAM, 0), "tcp": (socket.SOCK_STREAM, 6), "sctp": (socket.SOCK_STREAM, 132),
+    "mptcp": (socket.SOCK_STREAM, 262), "raw": (socket.SOCK_RAW, 1), "packets": (socket.SOCK_SEQPACKET, 132),
+}  # fmt: skip
+OPTIONS = {
+    "TCP_ULP": (6, 31), "TCP_REPAIR": (6, 19), "TCP_MD5SIG": (6, 14 + 24), "IP_RECVERR": (0, 11),
+    "IP_TRANSPARENT": (0, 19), "IPT_SO_SET_REPLACE": (0, 64),
+}  # fmt: skip
 OPEN, OPENAT, FCNTL, AT_FDCWD = 2, 257, 72, -100  # x86-64
 
 
@@ -226,6 +234,30 @@ def reachable() -> list[str]:
             if error.errno == errno.EPERM:
                 continue
         found.append(f"socket family {family}")
+    for family in (socket.AF_INET, socket.AF_INET6):
+        for name, (kind, protocol) in STREAMS.items():
+            try:
+                with socket.socket(family, kind, protocol) as made:
+                    found += [] if family != socket.AF_INET or name != "stream" else options(made)
+            except OSError as error:
+                if error.errno == errno.EPERM:
+                    continue
+            found.append(f"socket {int(family)} {name}")
+    return found
+
+
+def options(made: socket.socket) -> list[str]:
+    """What may be set on a TCP socket beyond delays and keep-alive times."""
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    found = []
+    for name, (level, option) in OPTIONS.items():
+        try:
+            made.setsockopt(level, option, 1)
+        except OSError as error:
+            if error.errno == errno.EPERM:
+                continue
+        found.append(f"setsockopt {name}")
     return found
 
 

@@ -51,20 +51,32 @@ def probe(profile: str) -> dict[str, Any]:
     return answer
 
 
-@pytest.fixture(params=[False, True], ids=["cpu", "gpu-entries"])
-def profile(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+TCP = {"socket 2 stream", "socket 2 tcp", "socket 10 stream", "socket 10 tcp"}
+UDP = {"socket family 2", "socket family 10"}
+PROFILES: dict[str, tuple[dict[str, bool], set[str]]] = {
+    "cpu": ({}, set()),
+    "gpu-entries": ({"gpus": True}, {"ioctl FIBMAP"}),  # nvidia-uvm's plain numbers include it
+    "network": ({"network": True}, TCP),
+    "build": ({"outside": True}, TCP | UDP | {"setsockopt IP_RECVERR"}),
+}
+
+
+@pytest.fixture(params=PROFILES)
+def profile(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, set[str]]:
+    """A profile's file, and what of all that is tried it lets through."""
+    wanted, reached = PROFILES[request.param]
     file = tmp_path / "seccomp.json"
-    file.write_text(seccomp_profile(gpus=request.param))
-    return str(file)
+    file.write_text(seccomp_profile(**wanted))
+    return str(file), reached
 
 
 def test_python_torch_and_their_helpers_work_and_nothing_else_is_reachable(
-    profile: str, request: pytest.FixtureRequest
+    profile: tuple[str, set[str]],
 ) -> None:
-    answer = probe(profile)
+    file, reached = profile
+    answer = probe(file)
     assert answer["failed"] == {}
-    gpu = "gpu-entries" in request.node.name
-    assert answer["reached"] == (["ioctl FIBMAP"] if gpu else [])  # nvidia-uvm's plain numbers include it
+    assert set(answer["reached"]) == reached
 
 
 def test_the_probe_does_reach_what_it_claims_to_try_when_nothing_filters() -> None:
@@ -73,6 +85,11 @@ def test_the_probe_does_reach_what_it_claims_to_try_when_nothing_filters() -> No
     assert {"open O_DIRECT", "openat O_DIRECT", "F_SETFL O_DIRECT", "F_SETFL O_DIRECT, long"} <= set(
         answer["reached"]
     )
-    assert {"io_uring_setup", "clone3", "memfd_secret", "socket family 2", "ioctl TIOCSTI"} - set(
-        answer["reached"]
-    ) <= {"io_uring_setup", "memfd_secret"}  # a kernel may lack these two
+    assert {
+        "io_uring_setup",
+        "clone3",
+        "memfd_secret",
+        "socket family 2",
+        "ioctl TIOCSTI",
+        "setsockopt TCP_ULP",
+    } - set(answer["reached"]) <= {"io_uring_setup", "memfd_secret"}  # a kernel may lack these two

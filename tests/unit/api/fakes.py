@@ -15,7 +15,9 @@ import anyio.to_thread
 
 from api.settings import Settings
 from engine import (
+    Consent,
     Counts,
+    Difference,
     GitSource,
     MediaRefusedError,
     NewPrompt,
@@ -47,6 +49,7 @@ from sandbox import (
     SandboxInfo,
     SandboxState,
 )
+from tests.unit.api.fake_sockets import FakeSockets
 
 PROMPT = {"1": {"class_type": "Blur", "inputs": {}, "_meta": {"title": "Blur it"}}}
 
@@ -67,6 +70,8 @@ class FakeExtensions:
         self.types: dict[str, Any] = {}
         self.fails_with: BaseException | None = None
         self.packs: list[PackFiles] = []
+        self.differences: list[Difference] = []
+        """What an update differs in."""
 
     async def node_types(self, tenant: TenantId) -> dict[str, Any]:
         return self.types
@@ -101,10 +106,14 @@ class FakeExtensions:
         by_operator: bool = True,
         pin: str | None = None,
         upgrade: bool = False,
+        consent: Consent | None = None,
     ) -> ExtensionInfo:
         self.by_operator.append(by_operator)
         self.asked_for.append((pin, upgrade))
         progress("reading again")
+        if consent is not None:
+            await self.get(tenant, name)
+            consent.check(name, "x", self.differences)
         location = (await self.get(tenant, name)).source.location
         return await anyio.to_thread.run_sync(self._take, tenant, Path(location), name)
 
@@ -283,6 +292,8 @@ class FakeEngine:
         self.asked: list[tuple[TenantId, ExtensionName, HttpRequest, bytes]] = []
         self.route_answer: Any = (200, (("content-type", "application/json"),), [b"{}"])
         self.on_submit: Callable[[TenantId, str], Any] | None = None
+        self.sockets = FakeSockets()
+        self.open_socket = self.sockets.open
 
     async def hook_prompt(self, tenant: TenantId, body: Any) -> Any:
         return body if self.on_prompt is None else self.on_prompt(body)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
 
-from api.pace import BURST, PER_S, SOCKETS, Pace
+from api.pace import BURST, MOST, PER_S, SOCKETS, Pace
 from engine.events import (
     NodeExecuted,
     NodeProgress,
@@ -55,6 +56,19 @@ def test_of_a_flood_the_latest_is_told_so_many_times_a_second() -> None:
     assert len(told) <= PER_S * 1.0 + 10
     assert pace.rest() == [progress(9999, legacy=True)]
     assert pace.due_s() == float("inf")
+
+
+def test_a_large_map_is_told_once_a_second_while_it_changes_all_the_time() -> None:
+    clock = Clock()
+    pace = Pace(clock)
+    states = {str(n): NodeProgress(str(n), 1, 1, "finished", str(n), None, str(n)) for n in range(5_000)}
+    told = []
+    for _ in range(20_000):
+        event = ProgressChanged(A, None, "p", 0, states, "1")
+        told += [clock.now for _ in (*pace.pass_on(event), *pace.overdue())]
+        clock.now += 0.001
+    assert len(told) <= BURST / MOST + 20 / (MOST / PER_S) * 2
+    assert all(later - earlier < 1.01 for earlier, later in itertools.pairwise(told))
 
 
 def test_what_is_held_back_is_told_before_the_end_and_only_that_of_the_prompt() -> None:

@@ -13,6 +13,7 @@ import pytest
 from fastapi import FastAPI
 
 from api.settings import Settings
+from engine import Difference
 from engine.extension_errors import NoNodesError
 from policies import LOCAL_TENANT
 from sandbox import Finding
@@ -290,3 +291,44 @@ async def test_an_archive_that_is_not_what_was_pinned_does_not_take_the_place_of
     assert "and the pin says" in lines[-1]["error"]["message"]
     await add(client, archive=None, path="/my-pack/reload")
     assert set(engine.extensions.files) == {"__init__.py", "a.txt"}
+
+
+async def test_an_update_that_asks_for_more_is_refused_with_a_key_that_says_yes(
+    client: httpx2.AsyncClient, engine: FakeEngine
+) -> None:
+    await add(client)
+    new = pack(__init____dot__py=b"NEW = 1", a__dot__txt=b"2")
+    engine.extensions.differences = [Difference("requirement", "requests (new)", is_more=True)]
+
+    error = (await add(client, archive=new, path="/my-pack/update"))[-1]["error"]
+    assert error["code"] == "update-asks-more"
+    assert error["more"] == ["requirement: requests (new)"]
+    kept = Path(engine.extensions.infos[LOCAL_TENANT, "my-pack"].source.location)
+    assert (kept / "__init__.py").read_bytes() == b"NODE_CLASS_MAPPINGS = {}", "the original is the old one"
+
+    lines = await add(client, archive=new, path="/my-pack/update", consent=error["consent"])
+    assert lines[-1]["result"]["name"] == "my-pack"
+    assert (kept / "__init__.py").read_bytes() == b"NEW = 1"
+    (refused,) = await add(client, archive=new, path="/my-pack/update", consent="whatever")
+    assert (refused["status"], "consent" in refused["error"]["message"]) == (400, True)
+    (unknown,) = [line for line in await add(client, path="/nobody/update") if "error" in line]
+    assert unknown["error"]["code"] == "extension-unknown"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"prompts": "x"},
+        {"prompts": [{"name": "x"}]},
+        {"prompts": [{"body": {"prompt": {}}}]},
+        {"nodes": 1},
+        {"limit_s": 0},
+        {"limit_s": True},
+        {"limit_s": 10**9},
+        {"prompts": [{"name": "x", "body": {"prompt": {}}}] * 101},
+    ],
+)
+async def test_what_is_no_wish_to_learn_is_refused_before_anything_runs(
+    client: httpx2.AsyncClient, body: dict[str, Any]
+) -> None:
+    assert (await client.post("/ringfence/v1/policies/blur/learn", json=body)).status_code == 400

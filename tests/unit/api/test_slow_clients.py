@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -131,3 +132,40 @@ async def test_what_is_no_http_is_answered_as_every_other_error(start: Start, ha
         assert b"HTTP/1.1 400 " in answer
         assert b'"invalid_request"' in answer
         assert b"nosniff" in answer
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (b"POST /prompt HTTP/1.1\r\nHost: evil.example\r\n", b" 403 "),
+        (
+            b"POST /upload/image HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: multipart/form-data\r\n",
+            b" 400 ",
+        ),
+        (b"POST /nowhere HTTP/1.1\r\nHost: 127.0.0.1\r\n", b" 404 "),
+    ],
+    ids=["by its Host", "by its form", "by its path"],
+)
+async def test_whoever_is_refused_while_it_sends_reads_the_answer_and_no_reset(
+    start: Start, settings: Settings, line: bytes, said: bytes
+) -> None:
+    size = 200_000  # more than the server reads at once
+    head = line + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % size
+    async with start(settings) as app, serving(app, settings) as url, await connected(url) as stream:
+        await stream.send(head + b"x" * size)
+        answer = b""
+        with contextlib.suppress(anyio.EndOfStream), anyio.fail_after(30):  # a reset would be another error
+            while True:
+                answer += await stream.receive()
+        assert said in answer.split(b"\r\n")[0]
+
+
+async def test_whoever_waits_to_be_told_to_go_on_is_refused_without_a_wait(
+    start: Start, settings: Settings
+) -> None:
+    head = b"POST /prompt HTTP/1.1\r\nHost: evil.example\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n"
+    async with start(settings) as app, serving(app, settings) as url, await connected(url) as stream:
+        await stream.send(head)
+        with anyio.fail_after(5):  # less than is waited for what still comes
+            answer = await to_the_end(stream)
+        assert answer.startswith(b"HTTP/1.1 403 ")

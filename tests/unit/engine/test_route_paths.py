@@ -60,13 +60,40 @@ def test_a_route_gets_nothing_else(route: str, path: str) -> None:
 @pytest.mark.parametrize(
     "route",
     [
-        "/", "", "a", "//a", "/{x}", "/{x:.*}", "/x{rest:.*}", "/{x}/b", "/ringfence/v1/status", "/internal/logs",
+        "/", "", "a", "//a", "/{x}", "/{x:.*}", "/x{rest:.*}", "/{x}/", "/{x}/{y}", "/{x:.*}/b",
+        "/{x}/b{y:.*}", "/ringfence/v1/status", "/internal/logs",
         "/healthz", "/metrics", "/ws", "/api", "/api/", "/api/{x}", "/api/{x:.*}", "/api/ringfence/v1/status",
         "/a\n", "/a/" + "b" * 1100,
     ],
 )  # fmt: skip
 def test_a_route_that_would_take_everybodys_paths_is_none(route: str) -> None:
     assert read_route("GET", route) is None
+
+
+@pytest.mark.parametrize(
+    ("route", "path", "expected"),
+    [
+        ("/{x}/mine", "/any/mine", True),
+        ("/{x}.json/mine", "/any/mine", True),
+        ("/{x}/mine/{y}", "/any/mine/b", True),
+        ("/{x}/mine/{y:.*}", "/any/mine/b/c", True),
+        ("/{x}/mine", "/any/other", False),
+        ("/{x}/mine", "//mine", False),
+        ("/{x}/mine", "/api/mine", False),
+        ("/{x}/mine", "/ringfence/mine", False),
+        ("/{x}/v1/{y:.*}", "/ringfence/v1/tokens", False),
+        ("/{x}/mine", "/internal/mine", False),
+        ("/{x}/mine", "/ws/mine", False),
+    ],
+)
+def test_a_route_that_begins_with_a_variable_comes_last_and_gets_nothing_of_the_servers(
+    route: str, path: str, expected: bool
+) -> None:
+    found = read_route("GET", route)
+    assert found is not None
+    assert found.is_last
+    assert found.answers("GET", path_parts(path)) is expected
+    assert read_route("STATIC", route) is None
 
 
 def test_methods_are_compared_as_in_aiohttp() -> None:
@@ -95,5 +122,5 @@ def test_whatever_a_pack_registers_is_read_without_an_error(route: str, path: st
     for text in (route, f"/{route}", f"/a/{route}", f"/a{{{route}"):
         found = read_route(method, text)
         if found is not None:
-            assert found.parts[0]
+            assert found.parts[0] or found.is_last
             found.answers("GET", path_parts(f"/{path}"))

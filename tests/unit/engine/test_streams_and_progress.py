@@ -7,7 +7,7 @@ import pytest
 
 from engine import events as ev
 from engine.progress import EAGER_NODES, ProgressLog
-from engine.streams import BATCH, EventHub
+from engine.streams import EventHub
 from policies import LOCAL_TENANT, TenantId
 
 pytestmark = pytest.mark.anyio
@@ -149,7 +149,7 @@ async def test_a_reader_is_not_woken_by_what_its_gate_keeps_from_it():
 
     async def read(stream):
         while True:
-            woken.append([item.remaining for item in await stream.batch()])
+            woken.append([item.remaining for item in await stream.some(64)])
 
     async with anyio.create_task_group() as tasks, hub.subscribe(LOCAL_TENANT) as stream:
         stream.gate = lambda item: [item] if item.remaining % 10 == 0 else []
@@ -158,24 +158,10 @@ async def test_a_reader_is_not_woken_by_what_its_gate_keeps_from_it():
         for number in range(1, 21):
             hub.publish(event(number))
             await anyio.wait_all_tasks_blocked()
-        stream.nudge()
+        stream.keep(event(7))
         await anyio.wait_all_tasks_blocked()
         tasks.cancel_scope.cancel()
-    assert woken == [[10], [20], []]
-
-
-async def test_a_batch_is_what_waits_and_ends_when_the_stream_does():
-    hub = EventHub()
-    async with hub.subscribe(LOCAL_TENANT) as stream:
-        for number in range(BATCH + 3):
-            hub.publish(event(number))
-        assert [item.remaining for item in await stream.batch()] == list(range(BATCH))
-        assert not stream.is_empty
-        hub.close()
-        assert len(await stream.batch()) == 3
-        assert stream.is_empty
-        with pytest.raises(StopAsyncIteration):
-            await stream.batch()
+    assert woken == [[10], [20], [7]]
 
 
 async def test_a_gate_may_let_out_what_it_held_before_the_event_and_all_of_it_counts_as_kept():
@@ -183,7 +169,7 @@ async def test_a_gate_may_let_out_what_it_held_before_the_event_and_all_of_it_co
     async with hub.subscribe(LOCAL_TENANT) as stream:
         stream.gate = lambda item: [event(-1), item]
         hub.publish(event(1))
-        assert [item.remaining for item in await stream.batch()] == [-1, 1]
+        assert [item.remaining for item in await stream.some(64)] == [-1, 1]
         hub.publish(event(2))
         hub.publish(event(3))
         assert stream.is_dropped

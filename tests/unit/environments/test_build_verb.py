@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from policies import LOCAL_TENANT
+from policies import LOCAL_TENANT, seccomp_profile
 from sandbox.egress import index_rules, serve_builds
 from sandbox.errors import StartError
 from sandbox.launcher import build_verb
@@ -44,7 +44,7 @@ def test_a_build_container_is_locked_down(monkeypatch: pytest.MonkeyPatch) -> No
         "user": "199999:199999",
         "read_only": True,
         "cap_drop": ["ALL"],
-        "security_opt": ["no-new-privileges:true"],
+        "security_opt": ["no-new-privileges:true", f"seccomp={seccomp_profile(outside=True)}"],
         "network_mode": "bridge",
         "ipc_mode": "private",
         "init": True,

@@ -97,6 +97,8 @@ class FakeSandboxes:
         """Extensions that start only after their event."""
         self.more: dict[str, str] = {}
         """A node that an extension has besides those of its first line."""
+        self.serves: dict[str, dict[str, object]] = {}
+        """What else an extension registers, by the fields of ``LoadedExtension``."""
         self.waiting: list[str] = []
         """Who came to a gate, in order."""
 
@@ -118,7 +120,9 @@ class FakeSandboxes:
         names = first.removeprefix("# nodes:").split() if first.startswith("# nodes:") else []
         names += [self.more[extension]] if extension in self.more else []
         self.views[sandbox] = FakeView(sandbox, tenant, (extension,), files)
-        self.sessions[sandbox] = FakeSession(sandbox, extension, loaded(*names))
+        self.sessions[sandbox] = FakeSession(
+            sandbox, extension, loaded(*names, **self.serves.get(extension, {}))
+        )
         return self.sessions[sandbox]
 
     def list(self, tenant: TenantId | None = None) -> list[FakeView]:

@@ -14,6 +14,7 @@ from tests.unit.extensions.test_extensions import House
 
 pytestmark = pytest.mark.anyio
 ROUTES = (("GET", "/x/{name}"), ("POST", "/x"), ("GET", "/{all:.*}"))
+OWN_ROUTES = {"greedy": (("GET", "/{name}/info"),)}
 
 
 class Serving(FakeSandboxes):
@@ -24,7 +25,7 @@ class Serving(FakeSandboxes):
         if extension != "core":
             session.loaded = loaded(
                 *[node.class_type for node in session.loaded.nodes],
-                routes=ROUTES,
+                routes=OWN_ROUTES.get(extension, ROUTES),
                 prompt_handlers=1,
             )
         return session
@@ -69,6 +70,21 @@ async def test_routes_are_off_unless_the_policy_says_otherwise_and_an_edit_holds
         assert (await registry.get(LOCAL_TENANT, ExtensionName("a"))).notes == ()
         allow(house, "a", routes=False)
         assert await sites.serving(LOCAL_TENANT, "GET", "/x/1") is None
+
+
+async def test_a_route_that_begins_with_a_variable_answers_where_no_other_does(house: House) -> None:
+    allow(house, "a", "greedy")
+    async with house.open() as registry:
+        await add(registry, house, "greedy", "a")
+        sites = registry.sites
+        assert await sites.serving(LOCAL_TENANT, "GET", "/x/info") == ("a", "/x/info")
+        assert await sites.serving(LOCAL_TENANT, "GET", "/api/x/info") == ("a", "/x/info")
+        assert await sites.serving(LOCAL_TENANT, "GET", "/y/info") == ("greedy", "/y/info")
+        assert await sites.serving(LOCAL_TENANT, "GET", "/api/y/info") == ("greedy", "/y/info")
+        assert await sites.serving(LOCAL_TENANT, "GET", "/ringfence/info") is None
+        assert await sites.serving(LOCAL_TENANT, "GET", "/y/other") is None
+        allow(house, "greedy", routes=False)
+        assert await sites.serving(LOCAL_TENANT, "GET", "/y/info") is None
 
 
 async def test_the_first_that_registered_a_path_answers_and_the_other_is_named(house: House) -> None:

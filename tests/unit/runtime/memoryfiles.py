@@ -10,7 +10,7 @@ from runtime import wire
 from runtime.files import SharedFiles
 from runtime.handles import HandleTable
 from runtime.values import Decoder, Encoder
-from tests.unit.runtime.workerhost import FileStore
+from tests.contract.worker.workerhost import FileStore
 
 
 class Trip:

@@ -731,7 +731,7 @@ async def test_a_worker_that_does_not_read_cannot_hold_the_host(
     async def script(worker: FakeWorker) -> None:
         await worker.answer(await worker.receive(), HELLO)
         await worker.answer(await worker.receive(), LOADED)
-        worker.stream._reader._transport.pause_reading()  # type: ignore[attr-defined]
+        worker.stream._transport.pause_reading()  # type: ignore[attr-defined]
         await deaf.wait()
 
     async with world(tmp_path, fake(script), policies={"bad": FAST}) as at:

@@ -91,6 +91,38 @@ def test_ordinary_json_survives(tree: Any) -> None:
     assert hostile_json.parse(json.dumps(tree, ensure_ascii=False).encode()) == tree
 
 
+def by_both_ways(body: bytes) -> list[Any]:
+    def outcome(read: Any) -> Any:
+        try:
+            return repr(read(body))  # as text: to Python, 1 and True and 1.0 are equal
+        except ProtocolViolationError as error:
+            return error.message
+
+    return [outcome(hostile_json.parse), outcome(hostile_json.parse_slowly)]
+
+
+@given(_json, st.booleans(), st.sampled_from([(",", ":"), (", ", ": ")]))
+def test_the_short_way_reads_what_the_long_one_reads(
+    tree: Any, ensure_ascii: bool, separators: tuple[str, str]
+) -> None:
+    body = json.dumps(tree, ensure_ascii=ensure_ascii, separators=separators).encode()
+    short, long = by_both_ways(body)
+    assert short == long
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"a":1,"a":2}', b'{"a":1,"a":1}', b'{"\\u0061":1,"a":1}', b"[NaN]", b"[1e999]", b"[1E5]", b"[-0.0]", b"[-0]",
+        b"[18446744073709551616]", b"[-9223372036854775809]", b"[" + b"9" * 200 + b"]", b'"\\ud800"', b'"\xed\xa0\x80"',
+        b"[" * 260 + b"]" * 260, b"[" * 400 + b"]" * 400, b"", b"{", b"[1] ", b'["\\/"]', b"\xff", b'["\x00"]', b"null",
+    ],
+)  # fmt: skip
+def test_the_short_way_takes_nothing_that_the_long_one_refuses_or_reads_otherwise(body: bytes) -> None:
+    short, long = by_both_ways(body)
+    assert short == long
+
+
 @given(_json)
 def test_plain_leaves_nothing_that_a_64_bit_encoder_refuses(tree: Any) -> None:
     import orjson
@@ -339,6 +371,7 @@ def parse_executed(result: Any) -> Any:
     ],
 )
 def test_results_outside_the_protocol_are_violations(result: Any) -> None:
+    assert messages.executed_plainly(result, max_values=3) is None
     with pytest.raises(ProtocolViolationError):
         parse_executed(result)
 
@@ -349,6 +382,22 @@ def test_results_over_the_policys_counts_are_quota_errors() -> None:
     grown = {str(number): {"class_type": "A", "inputs": {}} for number in range(3)}
     with pytest.raises(QuotaError, match=r"expands into 3 nodes.*allows 2"):
         parse_executed(executed(slots=None, calls=[{"result": [], "expand": grown}]))
+
+
+@given(st.lists(st.lists(_json, max_size=2), max_size=4))
+def test_what_is_read_plainly_is_what_is_read_with_all_care(slots: list[list[Any]]) -> None:
+    said = executed(slots=slots)
+    plainly = messages.executed_plainly(said, max_values=3)
+    if plainly is not None:
+        assert repr(plainly) == repr(parse_executed(said))
+
+
+def test_numbers_and_short_texts_are_read_plainly_and_nothing_else_is() -> None:
+    plain = [[1], [2.5], ["text"]]
+    assert messages.executed_plainly(executed(slots=plain), max_values=3) is not None
+    for other in ([["x" * 1000]], [["\u202e"]], [[1, 2]], [[]], [[[1]]], [[{"$tuple": []}]], [[1]] * 4):
+        assert messages.executed_plainly(executed(slots=other), max_values=3) is None
+    assert messages.executed_plainly(executed(ui={}), max_values=3) is None
 
 
 def test_an_expansion_is_read_with_its_values() -> None:

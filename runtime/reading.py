@@ -1,0 +1,113 @@
+"""Who reads what the host says: the main thread itself while it has nothing else to do, a helper while a node runs.
+
+A thread that reads and another that runs nodes cost every call a change of threads. So the main thread reads, finds a
+call, runs it, answers, and reads on. Only when one job keeps it for longer than a tick or two does the helper take the
+reading over, so that a long node can be cancelled and others' questions are answered; it gives the reading back with
+the next job. While the main thread reads, or nothing happens at all, the helper sleeps without a timer.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from .peer import Peer
+
+TICK_S: Final = 0.005
+
+Job = Callable[[], None]
+
+
+class Reading:
+    """The main thread's jobs and the turn to read. ``step`` reads one message and acts on it; at the end of the
+    stream it does not return."""
+
+    def __init__(self, peer: Peer, step: Callable[[], bool]) -> None:
+        self._peer = peer
+        self._step = step
+        self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        self._handed_over = 0
+        self._started = 0
+        self._is_busy = False
+        self._is_waiting = False
+        """The main thread waits for a job from whoever reads."""
+        self._is_parked = False
+        self._is_asked = False
+        self._wake = threading.Event()
+        self._main: int | None = None
+        peer.read_one = step
+        peer.after_reading = self._ask
+
+    def put(self, job: Job) -> None:
+        """Have the main thread do something; only whoever reads calls this."""
+        self._handed_over += 1
+        self._jobs.put(job)
+
+    def run(self) -> None:
+        """Read and do jobs, on the main thread; does not return."""
+        self._main = threading.get_ident()
+        threading.Thread(target=self._help, name="ringfence-reader", daemon=True).start()
+        while True:
+            job = self._next()
+            self._started += 1
+            self._is_busy = True
+            if self._is_parked:  # looked at after the line above, as the helper looks at both in turn
+                self._wake.set()
+            job()
+            self._is_busy = False
+            del job  # it holds the inputs of a node
+
+    def _next(self) -> Job:
+        while True:
+            if not self._jobs.empty():
+                return self._jobs.get()
+            if self._peer.turn.acquire(blocking=False):
+                try:
+                    self._step()
+                finally:
+                    self._peer.turn.release()
+            else:
+                self._is_waiting = True
+                job = self._jobs.get()
+                self._is_waiting = False
+                return job
+
+    # -- the helper ----------------------------------------------------------------------------------------------
+
+    def _ask(self, others_wait: bool) -> None:
+        """A thread that read for an answer of its own reads no more, and the main thread may wait for a job."""
+        if others_wait or threading.get_ident() != self._main:
+            self._is_asked = True
+            self._wake.set()
+
+    def _help(self) -> None:
+        seen = 0
+        while True:
+            self._wake.wait(None if self._is_parked else TICK_S)
+            self._wake.clear()
+            self._is_parked = False
+            running = self._started if self._is_busy else 0
+            if self._is_asked or (running and running == seen):
+                self._is_asked = False
+                if self._peer.turn.acquire(blocking=False):
+                    self._read()
+                seen = 0
+                continue
+            if not running and not seen:
+                self._is_parked = True
+                if self._is_busy or self._is_asked:
+                    self._is_parked = False
+            seen = running
+
+    def _read(self) -> None:
+        """Read until the main thread, which waited, was given a job: with the next message it reads itself."""
+        try:
+            while True:
+                handed_over, was_waiting = self._handed_over, self._is_waiting
+                self._step()
+                if was_waiting and self._handed_over != handed_over:
+                    return
+        finally:
+            self._peer.turn.release()

@@ -1,0 +1,155 @@
+"""Whoever has the time reads: calls run where they were read, and a long one keeps nobody waiting."""
+
+from __future__ import annotations
+
+import queue
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from runtime.peer import Peer, Reply
+from runtime.reading import Reading
+from runtime.streams import FrameStream
+
+PATIENCE_S = 10.0
+
+
+class Scene:
+    """A worker's reading, with a thread in the part of the main one, and the host's end of the conversation."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        self.sockets = (ours, theirs)
+        self.host = Peer(FrameStream(ours.fileno(), ours.fileno()))
+        self.peer = Peer(FrameStream(theirs.fileno(), theirs.fileno()))
+        self.reading = Reading(self.peer, self._step)
+        self.readers: list[threading.Thread] = []
+        self.may_end = threading.Event()
+        self.began = threading.Event()
+        self.asked: queue.SimpleQueue[Reply] = queue.SimpleQueue()
+        self.peer.listen(self._on_request, lambda method, params: None)
+        self.host_thread = threading.Thread(target=self._be_host, daemon=True)
+        self.main = threading.Thread(target=self.reading.run, daemon=True)
+        self.host_thread.start()
+        self.main.start()
+
+    def _step(self) -> bool:
+        if not self.peer.step():
+            threading.Event().wait()  # a worker's process ends here; these are threads that may be left behind
+        return True
+
+    def _be_host(self) -> None:
+        self.host.serve(lambda method, params, reply: self.asked.put(reply), lambda method, params: None)
+
+    def _on_request(self, method: str, params: dict[str, Any], reply: Reply) -> None:
+        self.readers.append(threading.current_thread())
+        if method == "ping":
+            reply.result("pong")
+        elif method == "where":
+            self.reading.put(lambda: self._answer(reply, threading.current_thread() is self.main))
+        elif method == "block":
+            self.reading.put(lambda: self._block(reply))
+        elif method == "ask":
+            self.reading.put(lambda: self._answer(reply, self.peer.call("question", {})))
+
+    @staticmethod
+    def _answer(reply: Reply, value: Any) -> None:
+        reply.result(value)
+
+    def _block(self, reply: Reply) -> None:
+        self.began.set()
+        self.may_end.wait(PATIENCE_S)
+        reply.result("done")
+
+    def start(self, method: str) -> queue.SimpleQueue[Any]:
+        """Call the worker from a thread of its own; where the answer will be."""
+        answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        threading.Thread(target=lambda: answers.put(self.host.call(method, {})), daemon=True).start()
+        return answers
+
+    def close(self) -> None:
+        self.may_end.set()
+        self.sockets[0].shutdown(socket.SHUT_RDWR)
+        self.host_thread.join(PATIENCE_S)
+        for each in self.sockets:
+            each.close()
+
+
+@pytest.fixture
+def scene() -> Iterator[Scene]:
+    made = Scene()
+    yield made
+    made.close()
+
+
+def test_a_job_runs_on_the_thread_that_read_it(scene: Scene) -> None:
+    for _ in range(50):
+        assert scene.host.call("where", {}) is True
+    assert scene.main in scene.readers
+
+
+def test_while_a_job_takes_long_others_are_answered_and_afterwards_the_main_thread_reads_again(
+    scene: Scene,
+) -> None:
+    blocked = scene.start("block")
+    assert scene.began.wait(PATIENCE_S)
+    assert [scene.host.call("ping", {}) for _ in range(3)] == ["pong"] * 3
+    assert scene.main not in scene.readers[1:]
+    scene.may_end.set()
+    assert blocked.get(timeout=PATIENCE_S) == "done"
+    # One job is handed over by whoever reads now; from the next on it is read where it runs.
+    assert scene.host.call("where", {}) is True
+    scene.readers.clear()
+    assert all(scene.host.call("where", {}) for _ in range(20))
+    assert scene.main in scene.readers
+
+
+def test_a_job_that_asks_the_host_reads_its_answer_and_what_comes_before_it(scene: Scene) -> None:
+    answers = scene.start("ask")
+    question = scene.asked.get(timeout=PATIENCE_S)
+    assert scene.host.call("ping", {}) == "pong"
+    question.result("the answer")
+    assert answers.get(timeout=PATIENCE_S) == "the answer"
+
+
+def test_a_thread_that_read_for_itself_leaves_nobody_waiting(scene: Scene) -> None:
+    for _ in range(5):
+        scene.began.clear()
+        scene.may_end.clear()
+        blocked = scene.start("block")
+        assert scene.began.wait(PATIENCE_S)
+        got: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        thread = threading.Thread(target=lambda: got.put(scene.peer.call("question", {})))  # noqa: B023
+        thread.start()
+        question = scene.asked.get(timeout=PATIENCE_S)
+        scene.may_end.set()  # the main thread has nothing to do now, and the other one may be the one that reads
+        assert blocked.get(timeout=PATIENCE_S) == "done"
+        question.result("yes")
+        assert got.get(timeout=PATIENCE_S) == "yes"
+        thread.join(PATIENCE_S)
+        assert scene.host.call("where", {}) is True
+
+
+def test_many_threads_that_ask_at_once_all_get_their_answers(scene: Scene) -> None:
+    def serve() -> None:
+        for number in range(200):
+            scene.asked.get(timeout=PATIENCE_S).result(number)
+
+    server = threading.Thread(target=serve)
+    server.start()
+    answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def ask() -> None:
+        for _ in range(25):
+            answers.put(scene.peer.call("question", {}))
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in (*threads, server):
+        thread.join(PATIENCE_S)
+    assert sorted(answers.get(timeout=PATIENCE_S) for _ in range(200)) == list(range(200))
+    assert scene.host.call("where", {}) is True
