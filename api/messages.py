@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections import OrderedDict
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -44,6 +45,8 @@ _RESERVED = frozenset(
         "execution_error", "execution_interrupted",
     }
 )  # fmt: skip
+
+_FRAMES_KEPT = 16  # an event can be as large as a picture
 
 Message = str | bytes
 """A text frame or a binary frame."""
@@ -123,6 +126,24 @@ def messages_for(event: Event, abilities: Abilities) -> list[Message]:
             return _pack_message(event)
         case _:
             return []
+
+
+class Frames:
+    """``messages_for``, worked out once for all the sockets that hear an event at about the same time."""
+
+    def __init__(self) -> None:
+        # The event is kept beside its frames: while it is here no other can have its identity.
+        self._known: OrderedDict[tuple[int, Abilities], tuple[Event, list[Message]]] = OrderedDict()
+
+    def of(self, event: Event, abilities: Abilities) -> list[Message]:
+        """The frames that say this event, in order."""
+        key = (id(event), abilities)
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = (event, messages_for(event, abilities))
+            if len(self._known) > _FRAMES_KEPT:
+                self._known.popitem(last=False)
+        return known[1]
 
 
 def status(remaining: int, sid: str | None = None) -> str:

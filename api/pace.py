@@ -2,7 +2,8 @@
 
 A client hears every change until they come faster than anybody looks; from there on the latest state is sent so
 many times a second. Nothing final is lost: what is held back goes out before the prompt's end is said, and a node's
-own progress before it is said that a node began or has something to show.
+own progress before it is said that a node began or has something to show. A tenant with many sockets hears less often
+on each: what is sent to all of them together has a bound, too.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from sandbox import Allowance
 
 PER_S: Final = 10.0
 BURST: Final = 100.0
+SOCKETS: Final = 10
+"""What more than so many sockets of one tenant hear together is no more than these would."""
 MAP: Final = 64
 """Nodes of a prompt's map that are told for the price of one change; a larger one is told more seldom."""
 MOST: Final = 10.0
@@ -43,8 +46,11 @@ _Key = tuple[str, str | None]
 class Pace:
     """What one socket is told now, and what a little later."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, *, company: Callable[[], int] = lambda: 1
+    ) -> None:
         self._clock = clock
+        self._company = company
         self._allowance = Allowance(PER_S, BURST)
         self._held: dict[_Key, Event] = {}
         self._since = math.inf
@@ -54,6 +60,11 @@ class Pace:
         """How long it may wait for the next event until something held back is due."""
         return max(0.0, self._since + self._price / PER_S - self._clock()) if self._held else math.inf
 
+    @property
+    def is_holding(self) -> bool:
+        """True while something is held back."""
+        return bool(self._held)
+
     def pass_on(self, event: Event) -> list[Event]:
         """What to tell now that this happened."""
         if not isinstance(event, ProgressChanged | QueueChanged):
@@ -62,7 +73,7 @@ class Pace:
         before = self._held.pop(key, None)
         if isinstance(event, ProgressChanged) and isinstance(before, ProgressChanged):
             event = replace(event, preview=event.preview or before.preview)
-        price = _price(event)
+        price = _price(event) * max(1.0, self._company() / SOCKETS)
         if self._allowance.take(price):
             return [event]
         if not self._held:

@@ -69,19 +69,20 @@ def identity_of(connection: HTTPConnection) -> Identity:
     return cast("Identity", connection.scope["ringfence_identity"])
 
 
-def _services(request: Request) -> Services:
+# Coroutines, though they wait for nothing: FastAPI gives a plain function a thread, and each a turn of the event loop.
+async def _services(request: Request) -> Services:
     return services_of(request)
 
 
-def _identity(request: Request) -> Identity:
+async def _identity(request: Request) -> Identity:
     return identity_of(request)
 
 
-def _tenant(request: Request) -> TenantId:
+async def _tenant(request: Request) -> TenantId:
     return identity_of(request).tenant
 
 
-def _operator(request: Request) -> Identity:
+async def _operator(request: Request) -> Identity:
     identity = identity_of(request)
     identity.require_operator()
     return identity

@@ -187,6 +187,9 @@ class Settings(BaseSettings):
     """Database of known vulnerabilities that `extension audit` reads: a directory with all.zip of OSV's PyPI export."""
     max_sandboxes: int = Field(default=32, ge=1)
     """Sandboxes that may live at the same time; idle ones give way. The launcher holds to it, too."""
+    tenant_cgroups: bool = True
+    """Each tenant's sandboxes below a cgroup of the tenant's, so that tenants share the processor evenly; false leaves
+    them where the engine puts every container (its daemon.json may say where)."""
 
     # -- what sandboxes reach, where a policy allows any of it
     egress_proxy: SecretStr | None = None

@@ -7,6 +7,7 @@ that reads too slowly is dropped, never waited for.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 from dataclasses import dataclass, field
@@ -77,6 +78,7 @@ class Connections:
     """The open sockets of this server, by tenant and client id; a client id means nothing across tenants."""
 
     def __init__(self, limit_per_tenant: int) -> None:
+        self.frames = messages.Frames()
         self._limit = limit_per_tenant
         self._current: dict[tuple[TenantId, str], Connection] = {}
         self._open: dict[TenantId, int] = {}
@@ -156,6 +158,7 @@ async def websocket(socket: WebSocket) -> None:
     try:
         await socket.accept()
         async with services.engine.subscribe(connection.tenant) as events:
+            gate = _Gate(connection, connections, events)
             # Subscribed before the first frame is made: what happens meanwhile waits in the subscription.
             snapshot = await services.engine.queue(connection.tenant)
             first: list[Message] = [messages.status(snapshot.remaining, sid)]
@@ -166,7 +169,7 @@ async def websocket(socket: WebSocket) -> None:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(_tell_logs, connection, services.engine)
                 tasks.start_soon(_listen, connection, services.settings.max_upload_bytes, tasks.cancel_scope)
-                await _tell_events(connection, events)
+                await _tell_events(connection, events, gate, connections.frames)
                 if events.is_dropped:
                     WEBSOCKETS_DROPPED.inc()
                     log.warning("websocket client dropped: it reads too slowly")
@@ -183,25 +186,61 @@ async def websocket(socket: WebSocket) -> None:
         await _close(socket, code)
 
 
-async def _tell_events(connection: Connection, events: EventStream) -> None:
-    """What happens, in order; of progress that comes faster than anybody looks, the latest."""
-    pace = Pace()
-    pause_s = 0.0
-    while True:
-        new: list[Event] = []
-        is_over = False
-        with anyio.move_on_after(pace.due_s()):
-            new = await events.some(_TOGETHER, pause_s=pause_s)
-            is_over = not new
-        told = [each for event in new if connection.hears(event) for each in pace.pass_on(event)]
-        told += pace.rest() if is_over else pace.overdue()
-        frames = [frame for each in told for frame in messages.messages_for(each, connection.abilities)]
-        if frames:
-            await connection.send(frames)
-        if is_over:
-            break
-        # The first is told at once; what follows it closely, together.
-        pause_s = _COLLECT_S if new else 0.0
+class _Gate:
+    """What is kept for a socket of what happens; asked at that time, so that its task sleeps through the rest."""
+
+    def __init__(self, connection: Connection, connections: Connections, events: EventStream) -> None:
+        self._connection = connection
+        self._events = events
+        self._pace = Pace(company=lambda: connections.open_of(connection.tenant))
+        self._timer: asyncio.TimerHandle | None = None
+        events.gate = self
+
+    def __call__(self, event: Event) -> list[Event]:
+        """Of what the client hears, everything but progress that comes faster than anybody looks."""
+        if not self._connection.hears(event):
+            return []
+        told = self._pace.pass_on(event)
+        if self._pace.is_holding and self._timer is None:
+            self._wait()
+        return told
+
+    def rest(self) -> list[Event]:
+        """The end: what was held back."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        return self._pace.rest()
+
+    def _wait(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._pace.due_s(), self._let_go)
+
+    def _let_go(self) -> None:
+        self._timer = None
+        for event in self._pace.overdue():
+            self._events.keep(event)
+        if self._pace.is_holding:
+            self._wait()
+
+
+async def _tell_events(
+    connection: Connection, events: EventStream, gate: _Gate, frames: messages.Frames
+) -> None:
+    """What happens, in order."""
+    pause_s, is_over = 0.0, False
+    try:
+        while not is_over:
+            told = await events.some(_TOGETHER, pause_s=pause_s)
+            is_over = not told
+            if is_over and not events.is_dropped:
+                told = gate.rest()
+            said = [frame for each in told for frame in frames.of(each, connection.abilities)]
+            if said and connection.is_current:
+                await connection.send(said)
+            # The first is told at once; what follows it closely, together.
+            pause_s = _COLLECT_S
+    finally:
+        gate.rest()
 
 
 async def _listen(connection: Connection, max_upload_bytes: int, scope: anyio.CancelScope) -> None:

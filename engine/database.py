@@ -10,10 +10,11 @@ import asyncio
 import json
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import anyio
 import orjson
@@ -27,8 +28,10 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from engine.group_commit import GroupCommit
 from policies import RingfenceError
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 metadata = sa.MetaData()
@@ -198,6 +201,7 @@ class Database:
     def __init__(self, url: str) -> None:
         self._url = _checked_url(url)
         self._engine: AsyncEngine | None = None
+        self._grouped: GroupCommit | None = None
         # SQLite has one writer: queueing here is fair and cannot end in "database is locked" within this process.
         self._writer: asyncio.Lock | None = asyncio.Lock() if self.is_sqlite else None
 
@@ -209,10 +213,16 @@ class Database:
     async def __aenter__(self) -> Self:
         await anyio.to_thread.run_sync(_migrate_in_thread, self._url)
         self._engine = _create_engine(self._url)
+        if self._writer is not None:
+            self._grouped = GroupCommit(partial(_create_plain_engine, self._url), self._writer)
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         engine, self._engine = self._engine, None
+        grouped, self._grouped = self._grouped, None
+        if grouped is not None:
+            with anyio.CancelScope(shield=True), anyio.move_on_after(10):
+                await grouped.close()
         if engine is not None:
             with anyio.CancelScope(shield=True), anyio.move_on_after(10):
                 await engine.dispose()
@@ -248,6 +258,21 @@ class Database:
         finally:
             if self._writer is not None:
                 self._writer.release()
+
+    async def transact(self, work: Callable[[sa.Connection], T], *, durable: bool = True) -> T:
+        """Run a short function as one transaction, off the event loop; committed (and on disk) when this returns.
+
+        ``durable`` False, for what a restart makes anew: a power cut may undo it. ``work`` must not wait for anything
+        but the database. Cancelling waits for the commit or rollback.
+        """
+        self._opened()
+        with _translated():
+            if self._grouped is None:
+                async with self.write() as connection:
+                    return await connection.run_sync(work)
+            with anyio.CancelScope(shield=True):
+                result = await self._grouped.run(work, durable=durable)
+            return result  # noqa: RET504 - the scope may swallow, says the checker
 
     async def scrub(self) -> None:
         """Make deleted secrets leave the disk: SQLite keeps old pages in its log until the log is emptied.
@@ -318,6 +343,16 @@ def _create_engine(url: URL) -> AsyncEngine:
     if url.get_backend_name() == "sqlite":
         sa.event.listen(engine.sync_engine, "connect", _configure_sqlite)
         sa.event.listen(engine.sync_engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _create_plain_engine(url: URL) -> sa.Engine:
+    """For SQLite, without the driver that takes a thread's turn for each statement."""
+    engine = sa.create_engine(
+        url.set(drivername="sqlite+pysqlite"), poolclass=sa.NullPool, connect_args={"check_same_thread": True}
+    )
+    sa.event.listen(engine, "connect", _configure_sqlite)
+    sa.event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 

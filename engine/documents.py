@@ -5,7 +5,7 @@ Not here: what a document says.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import anyio
@@ -16,6 +16,8 @@ from engine.database import decode, encode
 
 LARGE: Final = 64 * 1024
 """Bytes from which on a thread is worth its price."""
+_FEW_PARTS: Final = 500
+_FEW_BYTES: Final = 16 * 1024
 _THREADS: Final = (
     2  # a parser holds the interpreter's lock: more at once are not faster, only larger together
 )
@@ -34,8 +36,29 @@ async def decoded(rows: Sequence[tuple[str, bytes]]) -> dict[str, Any]:
 
 
 async def encoded(value: Any) -> bytes:
-    """The bytes of one document. Its size is not known before: always in a thread."""
+    """The bytes of one document; in a thread unless a look at a few of its parts shows that it is small."""
+    if _is_small(value):
+        return encode(value)
     return await anyio.to_thread.run_sync(encode, value, limiter=_threads())
+
+
+def _is_small(value: Any) -> bool:
+    """True when there are few parts, and no long text among them."""
+    left, parts = _FEW_BYTES, [value]
+    for _ in range(_FEW_PARTS):
+        if not parts:
+            return True
+        part = parts.pop()
+        if isinstance(part, str | bytes):
+            left -= len(part)
+        elif isinstance(part, Mapping | list | tuple):
+            if len(part) > _FEW_PARTS:
+                return False
+            parts += part.values() if isinstance(part, Mapping) else part
+            left -= sum(map(len, map(str, part))) if isinstance(part, Mapping) else 0
+        if left < 0:
+            return False
+    return False
 
 
 def _threads() -> anyio.CapacityLimiter:

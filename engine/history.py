@@ -24,8 +24,8 @@ READ_BYTES: Final = 64 * 1024 * 1024
 """Of entries that one answer may hold: whoever asks for all gets the newest that fit."""
 
 
-async def append(
-    connection: AsyncConnection,
+def append(
+    connection: sa.Connection,
     tenant: TenantId,
     prompt_id: str,
     document: bytes,
@@ -37,10 +37,10 @@ async def append(
 
     The newest stays, however large: whoever waited for it asks for it now.
     """
-    await connection.execute(
+    connection.execute(
         sa.delete(history_table).where(_t.tenant == tenant, _t.prompt_id == prompt_id),
     )
-    await connection.execute(
+    connection.execute(
         sa.insert(history_table).values(
             tenant=tenant,
             prompt_id=prompt_id,
@@ -49,24 +49,24 @@ async def append(
             nbytes=len(document),
         )
     )
-    count, nbytes = await size(connection, tenant)
+    count, nbytes = size(connection, tenant)
     if count <= limit and (most_bytes is None or nbytes <= most_bytes):
         return
     newest = sa.select(_t.sequence, _t.nbytes).where(_t.tenant == tenant).order_by(_t.sequence.desc())
     held = 0
-    for kept, row in enumerate((await connection.execute(newest)).all()):
+    for kept, row in enumerate(connection.execute(newest).all()):
         held += row.nbytes
         if kept and (kept >= limit or (most_bytes is not None and held > most_bytes)):
-            await connection.execute(
+            connection.execute(
                 sa.delete(history_table).where(_t.tenant == tenant, _t.sequence <= row.sequence)
             )
             return
 
 
-async def size(connection: AsyncConnection, tenant: TenantId) -> tuple[int, int]:
+def size(connection: sa.Connection, tenant: TenantId) -> tuple[int, int]:
     """How many entries a tenant has, and their bytes."""
     query = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(_t.nbytes), 0)).where(_t.tenant == tenant)
-    count, nbytes = (await connection.execute(query)).one()
+    count, nbytes = connection.execute(query).one()
     return int(count), int(nbytes)
 
 

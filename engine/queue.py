@@ -6,14 +6,15 @@ here: which tenant's prompt runs next (engine.py) and the history's own statemen
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine import history as history_rows
 from engine.database import Database, counters_table, decode, encode, queue_table
@@ -43,14 +44,16 @@ class SqlStorage:
         self._database = database
         self._history_limit = history_limit
         self._history_bytes = history_bytes
+        self._counting = asyncio.Lock()
+        self._crowds: dict[TenantId, _Crowd] | None = None
 
     async def requeue_running(self) -> int:
         """At start: what was running when the host died is pending again."""
-        async with self._database.write() as connection:
-            result = await connection.execute(
-                sa.update(queue_table).where(_q.claimed.is_not(None)).values(claimed=None)
-            )
-            return result.rowcount
+        statement = sa.update(queue_table).where(_q.claimed.is_not(None)).values(claimed=None)
+        count = await self._database.transact(lambda connection: connection.execute(statement).rowcount)
+        self._crowds = None
+        await self._look_again()
+        return count
 
     async def enqueue(self, new: NewPrompt, *, limit: int) -> QueuedPrompt:
         """Store a prompt; on disk when this returns.
@@ -60,24 +63,36 @@ class SqlStorage:
             QueueFullError: ``limit`` prompts are pending.
         """
         document = await encoded([new.prompt, new.extra_data, list(new.outputs)])
-        secrets = encode(new.secrets) if new.secrets else None
-        async with self._database.write() as connection:
-            await self._refuse_if_full(connection, new.tenant, limit, len(document))
-            number = await _next_number(connection, new) if new.number is None else float(new.number)
-            row = {
-                "tenant": new.tenant,
-                "prompt_id": new.prompt_id,
-                "client_sha256": None if new.client_id is None else _client_key(new.client_id),
-                "number": number,
-                "counted": new.number is None,
-                "created_ms": time.time_ns() // 1_000_000,
-                "document": document,
-                "secrets": secrets,
-            }
-            try:
-                await connection.execute(sa.insert(queue_table).values(row))
-            except IntegrityError as error:
-                raise DuplicatePromptError(new.prompt_id) from error
+        row = {
+            "tenant": new.tenant,
+            "prompt_id": new.prompt_id,
+            "client_sha256": None if new.client_id is None else _client_key(new.client_id),
+            "counted": new.number is None,
+            "created_ms": time.time_ns() // 1_000_000,
+            "document": document,
+            "secrets": encode(new.secrets) if new.secrets else None,
+        }
+
+        def insert(connection: sa.Connection) -> float:
+            number = _next_number(connection, new) if new.number is None else float(new.number)
+            connection.execute(_INSERT, {**row, "number": number})
+            return number
+
+        # Counted before it is stored: two that arrive together cannot both be the last one that fits.
+        crowd = await self._crowd(new.tenant)
+        if crowd.pending >= limit:
+            raise QueueFullError(limit)
+        if crowd.pending and crowd.nbytes + len(document) > PENDING_BYTES:
+            raise QueueFullError(crowd.pending, nbytes=PENDING_BYTES)
+        crowd.add(len(document))
+        try:
+            number = await self._database.transact(insert)
+        except IntegrityError as error:
+            crowd.end(was_running=False, nbytes=len(document))
+            raise DuplicatePromptError(new.prompt_id) from error
+        except BaseException:
+            self._crowds = None  # whether it was stored is the database's to say
+            raise
         return QueuedPrompt(
             tenant=new.tenant,
             prompt_id=new.prompt_id,
@@ -90,16 +105,12 @@ class SqlStorage:
 
     async def pending_count(self, tenant: TenantId) -> int:
         """How many prompts wait."""
-        query = sa.select(sa.func.count()).select_from(queue_table)
-        query = query.where(_q.tenant == tenant, _q.claimed.is_(None))
-        async with self._database.read() as connection:
-            return int((await connection.execute(query)).scalar_one())
+        return (await self._crowd(tenant)).pending
 
     async def waiting_tenants(self) -> Sequence[TenantId]:
         """Tenants that have pending prompts, by name."""
-        query = sa.select(_q.tenant).where(_q.claimed.is_(None)).distinct().order_by(_q.tenant)
-        async with self._database.read() as connection:
-            return [TenantId(name) for name in (await connection.execute(query)).scalars()]
+        crowds = self._crowds if self._crowds is not None else await self._look_again()
+        return sorted(tenant for tenant, crowd in crowds.items() if crowd.pending > 0)
 
     async def claim_next(self, tenant: TenantId, busy: Collection[str] = ()) -> QueuedPrompt | None:
         """Mark the tenant's first pending prompt running, those of the ``busy`` clients passed over."""
@@ -107,31 +118,44 @@ class SqlStorage:
         if busy:
             clients = [_client_key(client) for client in busy]
             first = first.where(sa.or_(_q.client_sha256.is_(None), _q.client_sha256.not_in(clients)))
-        async with self._database.write() as connection:
-            row = (await connection.execute(first)).one_or_none()
-            if row is None:
-                return None
-            place = sa.select(sa.func.coalesce(sa.func.max(_q.claimed), 0) + 1)
-            claimed = (await connection.execute(place)).scalar_one()
-            await connection.execute(
-                sa.update(queue_table).where(_q.sequence == row.sequence).values(claimed=claimed)
-            )
+        crowd = await self._crowd(tenant)
+        if crowd.pending <= 0:
+            return None
+
+        def claim(connection: sa.Connection) -> Any:
+            row = connection.execute(first).one_or_none()
+            if row is not None:
+                place = connection.execute(_LAST_CLAIM).scalar_one() + 1
+                connection.execute(_CLAIM, {"claimed_row": row.sequence, "place": place})
+            return row
+
+        # Not durable: after a power cut it is pending, which is what the start makes of it anyway.
+        row = await self._database.transact(claim, durable=False)
+        if row is None:
+            return None
+        crowd.start(len(row.document))
         return _queued(row, {} if row.secrets is None else decode(row.secrets))
 
     async def finish(self, tenant: TenantId, prompt_id: str, entry: Mapping[str, Any]) -> None:
         """Move a prompt from the queue into the history; its secrets are gone with the row."""
-        of_prompt = sa.and_(_q.tenant == tenant, _q.prompt_id == prompt_id)
         most_bytes = self._history_bytes(tenant)
         document = await encoded(entry)
-        async with self._database.write() as connection:
-            has_secrets = sa.select(sa.literal(1)).where(of_prompt, _q.secrets.is_not(None))
-            scrub = (await connection.execute(has_secrets)).first() is not None
-            await connection.execute(sa.delete(queue_table).where(of_prompt))
-            await history_rows.append(
+        named = {"of_tenant": tenant, "named": prompt_id}
+
+        def move(connection: sa.Connection) -> Any:
+            row = connection.execute(_ENDING, named).one_or_none()
+            connection.execute(_DELETE, named)
+            history_rows.append(
                 connection, tenant, prompt_id, document, limit=self._history_limit, most_bytes=most_bytes
             )
-        if scrub:
-            await self._database.scrub()
+            return row
+
+        crowd = await self._crowd(tenant)
+        row = await self._database.transact(move)
+        if row is not None:
+            crowd.end(was_running=row.claimed is not None, nbytes=row.nbytes)
+            if row.has_secrets:
+                await self._database.scrub()
 
     async def pending(self, tenant: TenantId) -> Sequence[QueuedPrompt]:
         """Pending prompts in running order, without secrets."""
@@ -147,20 +171,28 @@ class SqlStorage:
 
     async def remaining(self, tenant: TenantId) -> int:
         """Pending plus running."""
-        query = sa.select(sa.func.count()).select_from(queue_table).where(_q.tenant == tenant)
-        async with self._database.read() as connection:
-            return int((await connection.execute(query)).scalar_one())
+        crowd = await self._crowd(tenant)
+        return crowd.pending + crowd.running
 
     async def remove(self, tenant: TenantId, prompt_ids: Collection[str] | None) -> Sequence[str]:
         """Remove pending prompts (None: all); returns the removed ids in the order in which they would have run."""
         wanted = None if prompt_ids is None else set(prompt_ids)
-        async with self._database.write() as connection:
-            columns = sa.select(_q.sequence, _q.prompt_id, _q.secrets.is_not(None).label("has_secrets"))
-            rows = (await connection.execute(_pending(columns, tenant))).all()
+        columns = sa.select(
+            _q.sequence, _q.prompt_id, _q.secrets.is_not(None).label("has_secrets"), _NBYTES.label("nbytes")
+        )
+
+        def delete(connection: sa.Connection) -> Sequence[Any]:
+            rows = connection.execute(_pending(columns, tenant)).all()
             gone = [row for row in rows if wanted is None or row.prompt_id in wanted]
             for start in range(0, len(gone), _BATCH):
                 batch = [row.sequence for row in gone[start : start + _BATCH]]
-                await connection.execute(sa.delete(queue_table).where(_q.sequence.in_(batch)))
+                connection.execute(sa.delete(queue_table).where(_q.sequence.in_(batch)))
+            return gone
+
+        crowd = await self._crowd(tenant)
+        gone = await self._database.transact(delete)
+        for row in gone:
+            crowd.end(was_running=False, nbytes=row.nbytes)
         if any(row.has_secrets for row in gone):
             await self._database.scrub()
         return [row.prompt_id for row in gone]
@@ -176,7 +208,7 @@ class SqlStorage:
     async def history_size(self, tenant: TenantId) -> tuple[int, int]:
         """Entries and bytes that are kept."""
         async with self._database.read() as connection:
-            return await history_rows.size(connection, tenant)
+            return await connection.run_sync(history_rows.size, tenant)
 
     async def history_entry(self, tenant: TenantId, prompt_id: str) -> Any | None:
         """One entry, or None."""
@@ -188,16 +220,78 @@ class SqlStorage:
         async with self._database.write() as connection:
             return await history_rows.delete(connection, tenant, prompt_ids)
 
-    async def _refuse_if_full(
-        self, connection: AsyncConnection, tenant: TenantId, limit: int, nbytes: int
-    ) -> None:
-        stored = sa.func.coalesce(sa.func.sum(sa.func.length(_q.document)), 0)
-        query = sa.select(sa.func.count(), stored).where(_q.tenant == tenant, _q.claimed.is_(None))
-        count, used = (await connection.execute(query)).one()
-        if count >= limit:
-            raise QueueFullError(limit)
-        if count and int(used) + nbytes > PENDING_BYTES:
-            raise QueueFullError(count, nbytes=PENDING_BYTES)
+    # -- how many there are: taken hold of, then changed together with the rows, with no wait in between. A count that
+    # -- is taken anew meanwhile comes after those changes in the writer's line, and sees them.
+
+    async def _crowd(self, tenant: TenantId) -> _Crowd:
+        crowds = self._crowds if self._crowds is not None else await self._look_again()
+        return crowds.setdefault(tenant, _Crowd())
+
+    async def _look_again(self) -> dict[TenantId, _Crowd]:
+        """Count what the database holds; nobody but this object changes it from here on."""
+        async with self._counting:
+            return self._crowds if self._crowds is not None else await self._count()
+
+    async def _count(self) -> dict[TenantId, _Crowd]:
+        def count(connection: sa.Connection) -> dict[TenantId, _Crowd]:
+            found: dict[TenantId, _Crowd] = {}
+            for tenant, is_running, prompts, nbytes in connection.execute(_COUNTED):
+                crowd = found.setdefault(TenantId(tenant), _Crowd())
+                if is_running:
+                    crowd.running = prompts
+                else:
+                    crowd.pending, crowd.nbytes = prompts, int(nbytes)
+            return found
+
+        self._crowds = await self._database.transact(count, durable=False)
+        return self._crowds
+
+
+@dataclass(slots=True)
+class _Crowd:
+    """How many of a tenant's prompts are there, so that nobody who only wants to know that waits for the database."""
+
+    pending: int = 0
+    running: int = 0
+    nbytes: int = 0
+    """Of the documents of those that are pending."""
+
+    def add(self, nbytes: int) -> None:
+        self.pending += 1
+        self.nbytes += nbytes
+
+    def start(self, nbytes: int) -> None:
+        self.pending -= 1
+        self.nbytes -= nbytes
+        self.running += 1
+
+    def end(self, *, was_running: bool, nbytes: int) -> None:
+        if was_running:
+            self.running -= 1
+        else:
+            self.pending -= 1
+            self.nbytes -= nbytes
+
+
+_NBYTES = sa.func.length(_q.document)
+_INSERT = sa.insert(queue_table)
+_LAST_CLAIM = sa.select(sa.func.coalesce(sa.func.max(_q.claimed), 0))
+_CLAIM = (
+    sa.update(queue_table)
+    .where(_q.sequence == sa.bindparam("claimed_row"))
+    .values(claimed=sa.bindparam("place"))
+)
+_NAMED = sa.and_(_q.tenant == sa.bindparam("of_tenant"), _q.prompt_id == sa.bindparam("named"))
+_ENDING = sa.select(_q.claimed, _q.secrets.is_not(None).label("has_secrets"), _NBYTES.label("nbytes")).where(
+    _NAMED
+)
+_DELETE = sa.delete(queue_table).where(_NAMED)
+_COUNTED = sa.select(
+    _q.tenant,
+    _q.claimed.is_not(None).label("is_running"),
+    sa.func.count(),
+    sa.func.coalesce(sa.func.sum(_NBYTES), 0),
+).group_by(_q.tenant, sa.text("is_running"))
 
 
 def _client_key(client_id: str) -> str:
@@ -222,14 +316,16 @@ def _queued(row: Any, secrets: Mapping[str, Any] | None = None) -> QueuedPrompt:
     )
 
 
-async def _next_number(connection: AsyncConnection, new: NewPrompt) -> int:
-    counters = counters_table.c
-    of_tenant = counters.tenant == new.tenant
-    query = sa.select(counters.next_number).where(of_tenant).with_for_update()
-    number: int | None = (await connection.execute(query)).scalar_one_or_none()
+def _next_number(connection: sa.Connection, new: NewPrompt) -> int:
+    number: int | None = connection.execute(_NUMBER, {"of_tenant": new.tenant}).scalar_one_or_none()
     if number is None:
         number = 0
-        await connection.execute(sa.insert(counters_table).values(tenant=new.tenant, next_number=1))
+        connection.execute(sa.insert(counters_table).values(tenant=new.tenant, next_number=1))
     else:
-        await connection.execute(sa.update(counters_table).where(of_tenant).values(next_number=number + 1))
+        connection.execute(_COUNT_ON, {"of_tenant": new.tenant, "following": number + 1})
     return -number if new.front else number
+
+
+_OF_TENANT = counters_table.c.tenant == sa.bindparam("of_tenant")
+_NUMBER = sa.select(counters_table.c.next_number).where(_OF_TENANT).with_for_update()
+_COUNT_ON = sa.update(counters_table).where(_OF_TENANT).values(next_number=sa.bindparam("following"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Final, Self
 
@@ -49,6 +49,8 @@ class EventStream:
         self._is_collecting = False
         self._is_closed = False
         self.is_dropped = False
+        self.gate: Callable[[Event], Sequence[Event]] | None = None
+        """What to keep for this reader of each event, asked when it happens: who hears nothing is not woken."""
 
     async def __aenter__(self) -> Self:
         self._hub.add(self._tenant, self)
@@ -116,6 +118,20 @@ class EventStream:
     def push(self, event: Event, nbytes: int) -> None:
         """Add an event of about ``nbytes``; drops the reader when its buffer is full. One event always fits."""
         if self.is_dropped or self._is_closed:
+            return
+        if self.gate is None:
+            self._keep(event, nbytes)
+            return
+        for each in self.gate(event):
+            self._keep(each, nbytes if each is event else _size(each))
+
+    def keep(self, event: Event) -> None:
+        """Add what the gate held back before."""
+        if not self._is_closed:
+            self._keep(event, _size(event))
+
+    def _keep(self, event: Event, nbytes: int) -> None:
+        if self.is_dropped:
             return
         is_too_much = self._bytes + nbytes > self._byte_limit and self._buffer
         if len(self._buffer) >= self._limit or is_too_much:

@@ -20,11 +20,11 @@ def base_of(connection: HTTPConnection) -> str:
     return f"{connection.url.scheme}://{connection.url.netloc.rpartition('@')[2]}"
 
 
-def _jobs(request: Request) -> Jobs:
+async def _jobs(request: Request) -> Jobs:
     return jobs_of(request)
 
 
-def _base(request: Request) -> str:
+async def _base(request: Request) -> str:
     return base_of(request)
 
 

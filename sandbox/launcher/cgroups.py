@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from sandbox.launcher.parents import places_of
 from sandbox.launcher.verbs import Usage
 
 ROOT = Path("/sys/fs/cgroup")
@@ -44,15 +45,16 @@ class Cgroup:
         )
 
 
-def find(container: str, pid: int, root: Path = ROOT, proc: Path = Path("/proc")) -> Cgroup:
+def find(
+    container: str, pid: int, root: Path = ROOT, proc: Path = Path("/proc"), *, parent: str = ""
+) -> Cgroup:
     """The cgroup of a running container: of its main process where we see that, else by custom. Blocking."""
     unified = (root / "cgroup.controllers").exists()
     own = _of_process(proc / str(pid) / "cgroup") if pid > 0 else {}
+    customs = places_of(container, parent)
     if unified:
-        names = [own.get(""), f"/system.slice/docker-{container}.scope", f"/docker/{container}"]
-        found = _first(root, names)
+        found = _first(root, [own.get(""), *customs])
         return Cgroup(found, found, unified=True, cpu=found)
-    customs = [f"/docker/{container}", f"/system.slice/docker-{container}.scope"]
     return Cgroup(
         memory=_first(root / "memory", [own.get("memory"), *customs]),
         pids=_first(root / "pids", [own.get("pids"), *customs]),

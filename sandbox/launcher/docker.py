@@ -12,7 +12,7 @@ import os
 import socket
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from types import TracebackType
@@ -29,10 +29,11 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from policies import EffectivePolicy, ExtensionName, PolicyStore, SandboxGroup, SandboxId, TenantId, safe_text
 from sandbox.errors import StartError
 from sandbox.launcher.attachment import Tail, read_tail
-from sandbox.launcher.cgroups import Cgroup, find
+from sandbox.launcher.cgroups import ROOT, Cgroup, find
 from sandbox.launcher.engine_events import EventThread
 from sandbox.launcher.holding import Holder
 from sandbox.launcher.mounts import sandbox_mounts
+from sandbox.launcher.parents import ENGINES_OWN, parent_for, remove_empty
 from sandbox.launcher.refusals import Refusals
 from sandbox.launcher.self_test import KEPT_AS, SelfTest
 from sandbox.launcher.settings import LaunchSettings, TestOverride
@@ -109,6 +110,7 @@ class DockerLauncher:
         """
         self._client = await self._engine("reach it", self._connect)
         self._api: Any = self._client.api
+        self._info: Mapping[str, Any] = await self._engine("ask it what it is", self._api.info)
         self._self_test = SelfTest(
             self._api, self._settings.image, self._places.instance, self._places.launcher_data / KEPT_AS
         )
@@ -137,6 +139,7 @@ class DockerLauncher:
                 for sandbox in list(self._records):
                     group.start_soon(self._stop_quietly, sandbox)
             await self._events.close()
+            await self._in_thread(lambda: remove_empty(self._places.instance, ROOT))
             await anyio.to_thread.run_sync(self._client.close, limiter=self._threads)
         self._group.cancel_scope.cancel()
         await self._stack.__aexit__(None, None, None)
@@ -192,7 +195,10 @@ class DockerLauncher:
             )
             settings = self._settings
             image = settings.gpu_image if policy.gpus and settings.gpu_image else settings.image
-            spec = await self._in_thread(lambda: container_spec(identity, policy, mounts, image=image))
+            parent = self._parent(request.tenant)
+            spec = await self._in_thread(
+                lambda: container_spec(identity, policy, mounts, image=image, cgroup_parent=parent)
+            )
             clock.step("prepare")
             stdio = policy.transport == "stdio"
             # From before the engine hears of a path until it has mounted it.
@@ -300,7 +306,10 @@ class DockerLauncher:
         if record.cgroup is None:
             container = record.launched.container
             state = await self._engine("inspect a sandbox", lambda: self._state(container))
-            record.cgroup = await self._in_thread(lambda: find(container, int(state.get("Pid") or 0)))
+            parent = self._parent(record.launched.tenant)
+            record.cgroup = await self._in_thread(
+                lambda: find(container, int(state.get("Pid") or 0), parent=parent)
+            )
         return record.cgroup
 
     async def logs(self, sandbox: SandboxId, *, limit: int = 64 * 1024) -> str:
@@ -355,6 +364,11 @@ class DockerLauncher:
                 log.warning("a listener missed the event %s of sandbox %s", event.kind, event.sandbox)
 
     # -- the engine, blocking ----------------------------------------------------------------------------------------
+
+    def _parent(self, tenant: TenantId) -> str:
+        if not self._settings.tenant_cgroups:
+            return ENGINES_OWN
+        return parent_for(self._info, self._places.instance, tenant)
 
     def _policy(self, request: SandboxRequest) -> EffectivePolicy:
         if request.group:

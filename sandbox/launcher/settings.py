@@ -26,6 +26,9 @@ class LaunchSettings:
     """Roots of extensions that belong to no tenant (the built-in nodes)."""
     engine_paths: tuple[tuple[Path, Path], ...] = ()
     """``(here, there)``: how directories of ours are called where the engine runs; empty when names agree."""
+    tenant_cgroups: bool = True
+    """Each tenant's sandboxes below a cgroup of the tenant's (``parents.py``); False leaves them where the engine puts
+    every container."""
     start_timeout_s: float = 60.0
     """For creating and starting a container, not for loading the extension."""
     concurrent_starts: int | None = None

@@ -68,9 +68,14 @@ class Identity:
 
 
 def container_spec(
-    identity: Identity, policy: EffectivePolicy, mounts: Sequence[Mount], *, image: str
+    identity: Identity,
+    policy: EffectivePolicy,
+    mounts: Sequence[Mount],
+    *,
+    image: str,
+    cgroup_parent: str = "",
 ) -> ContainerSpec:
-    """The container of one sandbox."""
+    """The container of one sandbox; ``cgroup_parent`` as ``parents.py`` says ("" leaves it to the engine)."""
     return ContainerSpec(
         name=f"ringfence-{identity.instance}-{identity.sandbox}",
         config={
@@ -101,12 +106,14 @@ def container_spec(
             "Tty": False,
             "StopSignal": "SIGKILL",
             "Healthcheck": {"Test": ["NONE"]},
-            "HostConfig": _host_config(identity, policy, mounts),
+            "HostConfig": _host_config(identity, policy, mounts, cgroup_parent),
         },
     )
 
 
-def _host_config(identity: Identity, policy: EffectivePolicy, mounts: Sequence[Mount]) -> dict[str, Any]:
+def _host_config(
+    identity: Identity, policy: EffectivePolicy, mounts: Sequence[Mount], cgroup_parent: str
+) -> dict[str, Any]:
     return {
         # -- what it may not do
         "ReadonlyRootfs": True,
@@ -128,6 +135,7 @@ def _host_config(identity: Identity, policy: EffectivePolicy, mounts: Sequence[M
         "OomKillDisable": False,
         "OomScoreAdj": 500,  # when the machine itself runs out, a sandbox goes before anything of the operator's
         "NanoCpus": round(policy.cpus * 1_000_000_000),
+        "CgroupParent": cgroup_parent,  # its tenant's, which weighs as much as every other tenant's
         "CpuShares": _CPU_SHARES,  # when all cores are wanted, the host, which serves everybody, gets its time first
         "PidsLimit": policy.pids,
         "Ulimits": [

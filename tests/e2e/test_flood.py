@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import httpx2
 import pytest
 
-from benchmarks.flood import OPERATOR, server, small_prompts, tenant
-from tests.stack import ROOT
+from benchmarks.flood import OPERATOR, Samples, flooding, server, tenant
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
 
@@ -23,22 +19,16 @@ def test_a_tenant_that_floods_is_refused_by_its_quotas_and_the_other_gets_every_
     (tmp_path / "policies" / "default.yaml").write_text(
         "tenants: {a: {quotas: {queued: 5, websockets: 8, requests: 20, burst: 40, cpu_seconds: 20, disk: 8MiB}}}\n"
     )
-    with server(tmp_path) as url:
+    with server(tmp_path) as served:
+        url, samples = served.url, Samples()
         b, a = tenant(url, "b", "small"), tenant(url, "a", "burner")
-        flooder = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.flood", "--flood", url],
-            cwd=ROOT,
-            env={**os.environ, "FLOOD_TOKEN": a},
-        )
-        try:
-            assert len(small_prompts(url, b, 15)) == 10
+        with flooding(url, a):
+            samples.add(url, b, 15)
+            assert len(samples.heard_ms) == len(samples.served_ms) == 15
             headers = {"Authorization": f"Bearer {OPERATOR}"}
             with httpx2.Client(base_url=url, headers=headers, timeout=60) as http:
                 quotas = http.get("/ringfence/v1/tenants/a/usage").json()["quotas"]
                 metrics = http.get("/metrics").text
-        finally:
-            flooder.kill()
-            flooder.wait()
         assert quotas["websockets"]["used"] <= 8
         assert quotas["queued"]["used"] <= 5
         assert quotas["queued"]["source"] == "policies/default.yaml:1"

@@ -73,6 +73,7 @@ def described(service: dict[str, Any]) -> dict[str, Any]:
             "Devices": service.get("devices"),
             "Sysctls": service.get("sysctls"),
             "CgroupParent": service.get("cgroup_parent", ""),
+            "CpuShares": service.get("cpu_shares", 0),
             "PidsLimit": service.get("pids_limit"),
             "Memory": 0 if memory == "0" else 1,
             "Tmpfs": tmpfs,

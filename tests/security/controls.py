@@ -8,6 +8,7 @@ Benchmark (numbered as in its version 1.6), and what Ringfence asks for beyond b
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -306,6 +307,15 @@ def labels(found: Found) -> str:
 
 def valued(key: str, *wanted: Any) -> Callable[[Found], str]:
     return lambda found: unless(host(found, key) in wanted, f"{key}={host(found, key)!r}")
+
+
+def tenants_cgroup(found: Found) -> str:
+    parent = str(host(found, "CgroupParent"))
+    whole = re.fullmatch(
+        r"/docker/ringfence-[a-z0-9][a-z0-9-]*/[a-z0-9][a-z0-9_-]*|system-ringfence-[0-9a-f]{16}\.slice",
+        parent,
+    )
+    return unless(whole is not None, f"CgroupParent={parent!r}")
 
 
 def own_user(found: Found) -> str:

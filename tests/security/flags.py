@@ -7,14 +7,19 @@ The worst value of each is laid over a copy of the spec by these tests only; not
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import docker
+
 from policies import EffectivePolicy, ExtensionName, PolicyStore, SandboxId, TenantId
+from sandbox.launcher.parents import parent_for
 from sandbox.launcher.spec import Identity, Mount, container_spec
 from tests.contract.fixtures import IMAGE
 
@@ -41,7 +46,19 @@ def sandbox_config(isolation: str, mounts: tuple[Mount, ...] = (), *, uid: int =
     identity = Identity(
         INSTANCE, SandboxId("local-evil-1"), TenantId("local"), (ExtensionName("evil"),), "digest", uid
     )
-    return copy.deepcopy(dict(container_spec(identity, policy_of(isolation), mounts, image=IMAGE).config))
+    parent = parent_for(_engine(), INSTANCE, identity.tenant)
+    spec = container_spec(identity, policy_of(isolation), mounts, image=IMAGE, cgroup_parent=parent)
+    return copy.deepcopy(dict(spec.config))
+
+
+@cache
+def _engine() -> Mapping[str, Any]:
+    """What decides how a cgroup is called; without an engine nothing is started either."""
+    try:
+        with contextlib.closing(docker.from_env()) as client:
+            return dict(client.api.info())
+    except docker.errors.DockerException:
+        return {"CgroupDriver": "cgroupfs"}
 
 
 @dataclass(frozen=True, slots=True)

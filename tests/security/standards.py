@@ -39,6 +39,7 @@ from tests.security.controls import (
     size,
     streams,
     system_directories,
+    tenants_cgroup,
     tmpfs,
     uid,
     ulimit,
@@ -121,7 +122,9 @@ CIS = (
     Control(
         "CIS-5.25",
         "Cgroup usage is confirmed",
-        lambda found: unless(not host(found, "CgroupParent"), host(found, "CgroupParent")),
+        lambda found: unless(
+            not host(found, "CgroupParent") or not tenants_cgroup(found), tenants_cgroup(found)
+        ),
     ),
     Control(
         "CIS-5.26", "The container is restricted from acquiring additional privileges", no_new_privileges
@@ -167,6 +170,11 @@ OURS = (
     ),
     Control("RF-ipc", "an IPC namespace that no other container can join", valued("IpcMode", "private")),
     Control("RF-cgroupns", "a cgroup namespace of its own", valued("CgroupnsMode", "private")),
+    Control(
+        "RF-tenant-cgroup",
+        "it runs below its tenant's cgroup, so that tenants share the processor and not sandboxes",
+        tenants_cgroup,
+    ),
     Control(
         "RF-swap",
         "no swap beyond the memory cap",
@@ -327,6 +335,11 @@ SERVICE = (
         "RF-service-init",
         "processes that it leaves behind are waited for",
         lambda found: unless(bool(host(found, "Init")), "Init"),
+    ),
+    Control(
+        "RF-service-priority",
+        "when all cores are wanted it gets its time before what strangers run",
+        lambda found: unless(int(host(found, "CpuShares") or 0) >= 32 * 1024, "no higher CPU shares"),
     ),
     Control(
         "RF-service-logs",

@@ -60,6 +60,7 @@ WORST: dict[str, Any] = {
     "HostConfig.PidMode": "host",
     "HostConfig.UTSMode": "host",
     "HostConfig.CgroupnsMode": "host",
+    "HostConfig.CgroupParent": "/",
     "HostConfig.PublishAllPorts": True,
     "HostConfig.Memory": GONE,
     "HostConfig.MemorySwap": -1,

@@ -42,13 +42,13 @@ def controls(service: str) -> tuple[Control, ...]:
 LINES: dict[str, dict[str, Any]] = {
     "launcher": {
         "network_mode": None, "init": None, "read_only": None, "tmpfs": ["/tmp"], "cap_drop": None, "mem_limit": None,
-        "pids_limit": None, "security_opt:no-new-privileges": None, "security_opt:seccomp": None, "logging": None,
-        "healthcheck": {"test": ["NONE"]}, "volumes:policies:ro": None, "pid": "host", "ipc": "host", "uts": "host",
-        "privileged": True, "userns_mode": "host", "devices": ["/dev/kmsg"],
+        "pids_limit": None, "cpu_shares": None, "security_opt:no-new-privileges": None, "security_opt:seccomp": None,
+        "logging": None, "healthcheck": {"test": ["NONE"]}, "volumes:policies:ro": None, "pid": "host", "ipc": "host",
+        "uts": "host", "privileged": True, "userns_mode": "host", "devices": ["/dev/kmsg"],
         "cap_add": ["CHOWN", "DAC_OVERRIDE", "SYS_ADMIN"],
     },
     "host": {
-        "init": None, "read_only": None, "tmpfs": ["/tmp"], "cap_drop": None, "pids_limit": None,
+        "init": None, "read_only": None, "tmpfs": ["/tmp"], "cap_drop": None, "pids_limit": None, "cpu_shares": None,
         "security_opt:no-new-privileges": None, "security_opt:seccomp": None, "logging": None,
         "volumes:policies:ro": None, "volumes:core:ro": None, "pid": "host", "ipc": "host", "uts": "host",
         "privileged": True, "network_mode": "host", "ports": ["0.0.0.0:8188:8188"],

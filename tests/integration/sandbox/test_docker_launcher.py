@@ -15,6 +15,7 @@ import pytest
 from policies import SandboxId
 from sandbox import StartError
 from sandbox.launcher import self_test
+from sandbox.launcher.cgroups import ROOT
 from sandbox.launcher.settings import LaunchSettings
 from sandbox.launcher.spec import RUNTIMES
 from sandbox.launcher.verbs import SandboxRequest
@@ -69,6 +70,26 @@ async def test_each_live_sandbox_has_a_uid_of_its_own_and_keeps_it_over_a_restar
         found = {item.sandbox: item.uid for item in await at.launcher.list()}
         assert found[again.sandbox] == uids[one.sandbox]
         assert found[two.sandbox] == uids[two.sandbox]
+
+
+async def test_all_sandboxes_of_a_tenant_run_below_one_cgroup_that_goes_with_the_last_of_them(
+    tmp_path: Path,
+) -> None:
+    async with world(tmp_path, in_docker) as at:
+        at.shelf.write("one", ANSWER)
+        at.shelf.write("two", ANSWER)
+        await at.session("one")
+        await at.session("two")
+        found = [await inspect(info.container) for info in at.manager.list()]
+        (parent,) = {each["HostConfig"]["CgroupParent"] for each in found}
+        assert parent == at.launcher.docker._parent(TENANT) != ""
+        for each in found:
+            groups = await anyio.Path(f"/proc/{each['State']['Pid']}/cgroup").read_text()
+            assert all(
+                f"{parent}/" in line for line in groups.splitlines() if ":memory:" in line or "0::" in line
+            )
+    left = await anyio.to_thread.run_sync(lambda: list(ROOT.glob(f"*/docker/ringfence-{at.places.instance}")))
+    assert left == []
 
 
 async def test_usage_is_read_from_the_kernel(tmp_path: Path) -> None:

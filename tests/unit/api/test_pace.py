@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from api.pace import BURST, MOST, PER_S, Pace
+import pytest
+
+from api.pace import BURST, MOST, PER_S, SOCKETS, Pace
 from engine.events import (
     NodeExecuted,
     NodeProgress,
@@ -117,3 +119,14 @@ def test_the_length_of_the_queue_is_told_as_it_is_at_last_and_before_an_end() ->
     assert [pace.pass_on(QueueChanged(A, None, number)) for number in (5, 4, 3)] == [[], [], []]
     end = PromptSucceeded(A, None, "p", 0)
     assert pace.pass_on(end) == [QueueChanged(A, None, 3), end]
+
+
+def test_many_sockets_of_a_tenant_share_what_ten_would_hear() -> None:
+    clock = Clock()
+    told = 0
+    for _ in range(64):
+        pace = Pace(clock, company=lambda: 64)
+        told += sum(len(pace.pass_on(progress(number, legacy=True))) for number in range(1_000))
+        assert pace.is_holding
+        assert pace.due_s() == pytest.approx(64 / SOCKETS / PER_S)
+    assert told <= SOCKETS * BURST

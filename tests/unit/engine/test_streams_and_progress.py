@@ -141,3 +141,35 @@ async def test_previews_count_for_what_they_are():
                 )
             )
         assert stream.is_dropped
+
+
+async def test_a_reader_is_not_woken_by_what_its_gate_keeps_from_it():
+    hub = EventHub()
+    woken = []
+
+    async def read(stream):
+        while True:
+            woken.append([item.remaining for item in await stream.some(64)])
+
+    async with anyio.create_task_group() as tasks, hub.subscribe(LOCAL_TENANT) as stream:
+        stream.gate = lambda item: [item] if item.remaining % 10 == 0 else []
+        tasks.start_soon(read, stream)
+        await anyio.wait_all_tasks_blocked()
+        for number in range(1, 21):
+            hub.publish(event(number))
+            await anyio.wait_all_tasks_blocked()
+        stream.keep(event(7))
+        await anyio.wait_all_tasks_blocked()
+        tasks.cancel_scope.cancel()
+    assert woken == [[10], [20], [7]]
+
+
+async def test_a_gate_may_let_out_what_it_held_before_the_event_and_all_of_it_counts_as_kept():
+    hub = EventHub(limit=3)
+    async with hub.subscribe(LOCAL_TENANT) as stream:
+        stream.gate = lambda item: [event(-1), item]
+        hub.publish(event(1))
+        assert [item.remaining for item in await stream.some(64)] == [-1, 1]
+        hub.publish(event(2))
+        hub.publish(event(3))
+        assert stream.is_dropped

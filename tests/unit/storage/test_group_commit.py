@@ -1,0 +1,164 @@
+"""Whole transactions in the writer's thread: together on the disk, apart in what fails."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anyio
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+
+from engine.database import Database, DatabaseError, counters_table, sqlite_url
+from engine.errors import QueueFullError
+from engine.queue import SqlStorage
+from policies import TenantId
+from tests.unit.storage.test_queue import A, B, new
+
+pytestmark = pytest.mark.anyio
+
+
+def add(tenant: str, number: int = 1) -> sa.Insert:
+    return sa.insert(counters_table).values(tenant=tenant, next_number=number)
+
+
+async def tenants(database: Database) -> set[str]:
+    async with database.read() as connection:
+        return set((await connection.execute(sa.select(counters_table.c.tenant))).scalars())
+
+
+async def test_what_waits_while_a_commit_is_under_way_goes_together_and_one_failure_takes_nobody_along(
+    database: Database,
+) -> None:
+    failed: list[type[BaseException]] = []
+    seen: list[object] = []  # kept, so that no two have one identity
+
+    async def one(name: str, statements: list[sa.Insert]) -> None:
+        def work(connection: sa.Connection) -> None:
+            for statement in statements:
+                connection.execute(statement)
+            seen.append(connection.get_transaction())
+
+        try:
+            await database.transact(work)
+        except IntegrityError as error:
+            failed.append(type(error))
+
+    async with anyio.create_task_group() as group:
+        for number in range(20):
+            group.start_soon(one, f"t{number}", [add(f"t{number}")])
+        group.start_soon(one, "twice", [add("half"), add("t0")])
+    assert failed == [IntegrityError]
+    assert await tenants(database) == {f"t{number}" for number in range(20)}
+    assert len({id(each) for each in seen}) < 20, "each of them went to the disk alone"
+
+
+async def test_a_transaction_alone_is_rolled_back_whole(database: Database) -> None:
+    def work(connection: sa.Connection) -> None:
+        connection.execute(add("half"))
+        raise LookupError("on purpose")
+
+    with pytest.raises(LookupError, match="on purpose"):
+        await database.transact(work)
+    assert await tenants(database) == set()
+    await database.transact(lambda connection: connection.execute(add("next")))
+    assert await tenants(database) == {"next"}
+
+
+async def test_only_what_may_be_lost_in_a_power_cut_does_not_wait_for_the_disk(database: Database) -> None:
+    def level(connection: sa.Connection) -> int:
+        return int(connection.exec_driver_sql("PRAGMA synchronous").scalar_one())
+
+    full, normal = 2, 1
+    assert await database.transact(level) == full
+    assert await database.transact(level, durable=False) == normal
+    assert await database.transact(level) == full
+
+
+async def test_whoever_is_cancelled_waits_until_it_is_known_whether_it_was_stored(database: Database) -> None:
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await database.transact(lambda connection: connection.execute(add("stored")))
+    assert await tenants(database) == {"stored"}
+
+
+async def test_a_database_that_is_closed_says_so(url: str) -> None:
+    async with Database(url) as database:
+        pass
+    with pytest.raises(DatabaseError, match="closed"):
+        await database.transact(lambda connection: None)
+
+
+async def test_writers_of_both_kinds_take_turns(database: Database) -> None:
+    async def by_statement(name: str) -> None:
+        async with database.write() as connection:
+            await connection.execute(add(name))
+
+    async def whole(name: str) -> None:
+        await database.transact(lambda connection: connection.execute(add(name)))
+
+    async with anyio.create_task_group() as group:
+        for number in range(10):
+            group.start_soon(by_statement, f"s{number}")
+            group.start_soon(whole, f"w{number}")
+    assert len(await tenants(database)) == 20
+
+
+# -- and the queue that counts in memory what it stores so -----------------------------------------------------------
+
+
+async def test_of_many_that_arrive_together_no_more_are_queued_than_may_wait(storage: SqlStorage) -> None:
+    refused = []
+
+    async def send(number: int) -> None:
+        try:
+            await storage.enqueue(new(f"p{number}"), limit=5)
+        except QueueFullError:
+            refused.append(number)
+
+    async with anyio.create_task_group() as group:
+        for number in range(12):
+            group.start_soon(send, number)
+    assert len(refused) == 7
+    assert len(await storage.pending(A)) == await storage.pending_count(A) == 5
+
+
+async def test_the_counts_follow_the_rows_through_a_prompts_whole_life(storage: SqlStorage) -> None:
+    async def counted(tenant: TenantId) -> tuple[int, int]:
+        pending, running = len(await storage.pending(tenant)), len(await storage.running(tenant))
+        assert await storage.pending_count(tenant) == pending
+        assert await storage.remaining(tenant) == pending + running
+        assert (tenant in await storage.waiting_tenants()) is (pending > 0)
+        return pending, running
+
+    for number in range(4):
+        await storage.enqueue(new(f"p{number}"), limit=10)
+    assert (await counted(A), await counted(B)) == ((4, 0), (0, 0))
+    await storage.claim_next(A)
+    assert await counted(A) == (3, 1)
+    await storage.finish(A, "p0", {"outputs": {}})
+    assert await counted(A) == (3, 0)
+    await storage.remove(A, ["p2"])
+    assert await counted(A) == (2, 0)
+    await storage.claim_next(A)
+    assert await storage.requeue_running() == 1
+    assert await counted(A) == (2, 0)
+    await storage.remove(A, None)
+    assert await counted(A) == (0, 0)
+
+
+async def test_a_commit_that_fails_leaves_counts_that_the_next_look_corrects(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Database(sqlite_url(tmp_path / "ringfence.db")) as database:
+        storage = SqlStorage(database)
+        await storage.enqueue(new("p0"), limit=10)
+
+        async def broken(work: object, *, durable: bool = True) -> None:
+            raise DatabaseError("the disk is full")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(database, "transact", broken)
+            with pytest.raises(DatabaseError):
+                await storage.enqueue(new("p1"), limit=10)
+        assert await storage.pending_count(A) == len(await storage.pending(A)) == 1
