@@ -476,7 +476,9 @@ async def test_a_queue_that_keeps_moving_is_looked_at_now_and_then(
         monkeypatch.setattr(engine, "queue", counted)
         for _ in range(500):
             await engine.queue_changed(T)
-            await anyio.lowlevel.checkpoint()  # it waits for nothing, and whoever listens has a small buffer here
+            await (
+                anyio.lowlevel.checkpoint()
+            )  # it waits for nothing, and whoever listens has a small buffer here
         await client.post(second["urls"]["cancel"])
         await engine.queue_changed(T)
         assert await events.until(lambda _frame: False) == [("status", {"status": "canceled"})]
