@@ -3,7 +3,7 @@
 A whole server with two tenants. Tenant b sends small prompts one after another and waits for each over its WebSocket;
 tenant a meanwhile floods, from a process of its own: prompts (of packs that fork until they are refused and burn CPU in
 every process), uploads, WebSockets. The server has the shipped quotas; its tenants, too. Run as root, the server has
-the priority over sandboxes that compose.yaml gives it, and so has the first client; the flooding one has the least.
+the weight beside sandboxes that compose.yaml gives it, and so has the first client; the flooding one has the least.
 
     python -m benchmarks.flood [--prompts N] [--rounds N] [--results DIR]
 """
@@ -33,14 +33,12 @@ from websockets.sync.client import ClientConnection, connect
 
 from benchmarks.cpu_split import look
 from benchmarks.report import Report, machine
+from benchmarks.weights import LEAST, SERVICE, Weighed
 
 PACKS = Path(__file__).resolve().parent / "flood_packs"
 ROOT = PACKS.parents[1]
 OPERATOR = "bench-operator-token-of-enough-characters"
 WARM_UP = 5
-NICE = -10 if os.geteuid() == 0 else 0
-FIRST = ("nice", "-n", str(NICE)) if NICE else ()
-"""What compose.yaml's cpu_shares are to the services: before sandboxes when all cores are wanted."""
 SERVE = "from api.cli import main; main()"
 
 
@@ -54,7 +52,7 @@ class Served:
 
 
 @contextlib.contextmanager
-def server(folder: Path) -> Iterator[Served]:
+def server(folder: Path, weight: Weighed | None = None) -> Iterator[Served]:
     """A server of this checkout, with directories of its own."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -74,9 +72,11 @@ def server(folder: Path) -> Iterator[Served]:
     }
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(
-            [*FIRST, sys.executable, "-c", SERVE, "serve"], env=environment, stderr=log, cwd=ROOT
+            [sys.executable, "-c", SERVE, "serve"], env=environment, stderr=log, cwd=ROOT
         )
     url = f"http://127.0.0.1:{port}"
+    if weight is not None:
+        weight.take(process.pid)
     try:
         deadline = time.monotonic() + 60
         while not _is_ready(url):
@@ -163,7 +163,6 @@ def _wait_for(events: ClientConnection, kind: str, wanted: str, **fields: Any) -
 def flood(url: str, token: str) -> None:
     """Tenant a, until its process is ended."""
     headers = {"Authorization": f"Bearer {token}"}
-    os.setpriority(os.PRIO_PROCESS, 0, 19)  # it would run on a machine of its own
 
     def again(work: Any) -> None:
         with httpx2.Client(base_url=url, headers=headers, timeout=60) as http:
@@ -210,13 +209,20 @@ def flood(url: str, token: str) -> None:
 def measure(folder: Path, *, prompts: int, rounds: int) -> tuple[Report, dict[str, float]]:
     """Quiet and flooded by turns, so that what else the machine does meanwhile falls on both alike."""
     report = Report("A small prompt of one tenant while another floods")
-    quiet, busy, used = Samples(), Samples(), {}
-    with server(folder) as served:
+    quiet, busy = Samples(), Samples()
+    used: dict[str, float] = {}
+    with (
+        Weighed("services", SERVICE, beside_containers=True) as services,
+        Weighed("client", SERVICE) as client,
+        Weighed("flooder", LEAST) as last,  # it would run on a machine of its own
+        server(folder, services) as served,
+    ):
+        client.take(os.getpid())
         url = served.url
         b, a = tenant(url, "b", "small"), tenant(url, "a", "burner")
         for _ in range(rounds):
             quiet.add(url, b, prompts // rounds)
-            with flooding(url, a) as flooder:
+            with flooding(url, a, last) as flooder:
                 time.sleep(8)  # until its sandboxes run
                 processes = {
                     "server": served.pid,
@@ -236,13 +242,14 @@ def measure(folder: Path, *, prompts: int, rounds: int) -> tuple[Report, dict[st
 
 
 @contextlib.contextmanager
-def flooding(url: str, token: str) -> Iterator[int]:
+def flooding(url: str, token: str, weight: Weighed) -> Iterator[int]:
     """A process that floods as this tenant; its pid."""
     process = subprocess.Popen(
-        ["nice", "-n", "30", sys.executable, "-m", "benchmarks.flood", "--flood", url],
+        [sys.executable, "-m", "benchmarks.flood", "--flood", url],
         cwd=ROOT,
         env={**os.environ, "FLOOD_TOKEN": token},
     )
+    weight.take(process.pid)
     try:
         yield process.pid
     finally:
@@ -273,10 +280,6 @@ def main() -> None:
     options = parser.parse_args()
     if options.flood:
         flood(options.flood, os.environ["FLOOD_TOKEN"])
-    if NICE:
-        os.setpriority(
-            os.PRIO_PROCESS, 0, NICE
-        )  # the other tenant's client would run on a machine of its own, too
     with tempfile.TemporaryDirectory(prefix="ringfence-flood-") as folder:
         report, used = measure(Path(folder), prompts=options.prompts, rounds=options.rounds)
     report.save(options.results, "flood")
