@@ -28,6 +28,7 @@ from api.v2.jobs import Jobs
 from api.websocket_pace import paced_by
 from api.wide_sockets import WideSocketProtocol
 from policies import RingfenceError
+from sandbox import parse_fast_paths, take_fast_paths
 
 # A client's feature flags are small; routes of packs ask for more (wide_sockets.py).
 _WEBSOCKET_MESSAGE = 64 * 1024
@@ -62,6 +63,7 @@ def run_server(settings: Settings) -> None:
     raise_open_files()
     sys.setswitchinterval(_SWITCH_S)
     gc.set_threshold(*_GARBAGE)
+    take_fast_paths(parse_fast_paths(settings.fast_paths))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_run(settings))
 

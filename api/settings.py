@@ -16,7 +16,7 @@ from pydantic import Field, SecretStr, StringConstraints, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from policies import RingfenceError, parse_destination
-from sandbox import UpstreamProxyConnector
+from sandbox import UpstreamProxyConnector, parse_fast_paths
 
 MIB = 1024 * 1024
 _ORIGIN = r"^(https?|wss?)://(\*\.)?[A-Za-z0-9.-]+(:[0-9]{1,5})?$"
@@ -190,6 +190,9 @@ class Settings(BaseSettings):
     tenant_cgroups: bool = True
     """Each tenant's sandboxes below a cgroup of the tenant's, so that tenants share the processor evenly; false leaves
     them where the engine puts every container (its daemon.json may say where)."""
+    fast_paths: str = "all"
+    """Shorter ways to the same end that the server takes: `all`, `none`, `a,b` (only these) or `-a,-b` (all but these);
+    to compare them, see docs/performance.md."""
 
     # -- what sandboxes reach, where a policy allows any of it
     egress_proxy: SecretStr | None = None
@@ -206,6 +209,12 @@ class Settings(BaseSettings):
         if url is not None:
             UpstreamProxyConnector(url.get_secret_value())  # raises ValueError
         return url
+
+    @field_validator("fast_paths")
+    @classmethod
+    def _fast_paths_are_known(cls, text: str) -> str:
+        parse_fast_paths(text)  # raises a ValueError
+        return text
 
     @field_validator("build_hosts")
     @classmethod

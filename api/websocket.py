@@ -27,6 +27,7 @@ from api.services import identity_of, services_of
 from engine import Engine, EventStream
 from engine.events import Event
 from policies import TenantId
+from sandbox import FastPath, takes
 
 log = logging.getLogger(__name__)
 router = APIRouter()
@@ -238,7 +239,7 @@ async def _tell_events(
             if said and connection.is_current:
                 await connection.send(said)
             # The first is told at once; what follows it closely, together.
-            pause_s = _COLLECT_S
+            pause_s = _COLLECT_S if takes(FastPath.GATHERED_EVENTS) else 0.0
     finally:
         gate.rest()
 

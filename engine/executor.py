@@ -38,6 +38,7 @@ from engine.storage import QueuedPrompt
 from engine.ui_files import with_private_folders
 from engine.values import Ledger, ValueStore, as_json, encode
 from policies import ExtensionName, RingfenceError, SandboxId
+from sandbox import FastPath, takes
 from sandbox.calls import NodeResult, Progress, Session
 from sandbox.errors import EndedError, NodeInterruptedError
 
@@ -313,7 +314,12 @@ class PromptRun:
     async def _acquire(self, node: GraphNode) -> Session:
         extension, now = node.node_type.extension, time.monotonic()
         known = self._sessions.get(extension)
-        if known is not None and now - known[0] < SAME_SESSION_S and known[1].is_alive:
+        if (
+            takes(FastPath.KEPT_SESSIONS)
+            and known is not None
+            and now - known[0] < SAME_SESSION_S
+            and known[1].is_alive
+        ):
             return known[1]
         session = await self._bench.sessions.acquire(self._row.tenant, extension)
         self._bench.ledger.note_owner(session)
@@ -444,7 +450,9 @@ class PromptRun:
         self._bench.live.note(self._row.tenant, node.node_type, result.slots, made_in=made_in)
         self._results.keep(node, result)
         self._say.node_finished(node)
-        return self._tell(pl.NodeFinished(node.node_id), wants_heir=made_in is not None)
+        return self._tell(
+            pl.NodeFinished(node.node_id), wants_heir=made_in is not None and takes(FastPath.CHAINED_NODES)
+        )
 
     def _let_go(self) -> None:
         self._cache.end(self._row.prompt_id)

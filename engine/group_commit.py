@@ -17,6 +17,8 @@ from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
 
+from sandbox import FastPath, takes
+
 T = TypeVar("T")
 Work = Callable[[sa.Connection], Any]
 MOST: Final = 64
@@ -72,7 +74,8 @@ class GroupCommit:
         loop = asyncio.get_running_loop()
         while self._jobs:
             async with self._turn:
-                batch = [self._jobs.popleft() for _ in range(min(MOST, len(self._jobs)))]
+                most = MOST if takes(FastPath.GROUP_COMMIT) else 1
+                batch = [self._jobs.popleft() for _ in range(min(most, len(self._jobs)))]
                 outcomes = await loop.run_in_executor(self._thread, self._commit, batch)
             for job, outcome in zip(batch, outcomes, strict=True):
                 if job.done.done():

@@ -79,6 +79,7 @@ from sandbox.errors import (
     WatchedError,
 )
 from sandbox.extension_source import ExtensionFiles, ExtensionSource
+from sandbox.fast_paths import FastPath, FastPathError, parse_fast_paths, take_fast_paths, takes
 from sandbox.inventory import Inventory
 from sandbox.launcher.about import LauncherFacts, ask_launcher
 from sandbox.launcher.build_verb import BUILDS, INDEX_ONLY, BuildSettings, IndexSettings
@@ -136,6 +137,8 @@ __all__ = [
     "ExpandedNode",
     "ExtensionFiles",
     "ExtensionSource",
+    "FastPath",
+    "FastPathError",
     "Filter",
     "Finding",
     "HandleNotPortableError",
@@ -203,6 +206,7 @@ __all__ = [
     "log_attempt",
     "make_bill",
     "parse_cursor",
+    "parse_fast_paths",
     "parse_toml",
     "patiently",
     "read_declared",
@@ -210,5 +214,7 @@ __all__ = [
     "refused_flag",
     "remove_tree",
     "serve_builds",
+    "take_fast_paths",
+    "takes",
     "tree_stamp",
 ]

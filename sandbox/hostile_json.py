@@ -21,6 +21,7 @@ from typing import Any, Final, NoReturn
 import orjson
 
 from sandbox.errors import ProtocolViolationError
+from sandbox.fast_paths import FastPath, takes
 
 MAX_JSON_DEPTH: Final = 300
 """Levels of brackets: ``MAX_DEPTH`` values deep, at most four levels each, and the envelope."""
@@ -39,7 +40,7 @@ def parse(body: bytes) -> Any:
     Raises:
         ProtocolViolationError: it is not JSON, or not JSON that we accept.
     """
-    if len(body) <= SHORT:
+    if len(body) <= SHORT and takes(FastPath.SHORT_JSON):
         try:
             tree = orjson.loads(body)
             if orjson.dumps(tree) == body:

@@ -29,6 +29,7 @@ from sandbox.errors import (
     QuotaError,
     SandboxError,
 )
+from sandbox.fast_paths import FastPath, takes
 from sandbox.strict import Name, Strict
 from sandbox.values import MAX_FILE_BYTES, Parsed, Reader
 
@@ -602,7 +603,7 @@ def executed(
 
 def executed_plainly(result: Any, *, max_values: int) -> ParsedResult | None:
     """``executed`` for the plainest results: of each output one number, truth or short text. None: not that plain."""
-    if not isinstance(result, dict) or result.keys() != _EXECUTED:
+    if not takes(FastPath.PLAIN_RESULTS) or not isinstance(result, dict) or result.keys() != _EXECUTED:
         return None
     slots = result["slots"]
     rest = (result["ui"], result["calls"], result["blocked"])

@@ -18,6 +18,7 @@ import orjson
 
 from runtime import wire
 from sandbox.errors import ProtocolViolationError
+from sandbox.fast_paths import FastPath, takes
 from sandbox.hostile_json import cost
 from sandbox.messages import Answer, RemoteError, Request, parse_message
 from sandbox.rates import Allowance
@@ -280,7 +281,7 @@ class Peer:
         try:
             # Nearly every frame fits the socket at once; a deadline and its timer are for those that do not.
             rest = frame
-            if not self._writing.locked():
+            if not self._writing.locked() and takes(FastPath.INSTANT_WRITES):
                 if self._stream.write_at_once(frame):
                     return
                 rest = b""
@@ -300,6 +301,8 @@ def encoded(message: Mapping[str, Any]) -> bytes:
 
     Raises: as ``wire.encode_frame``.
     """
+    if not takes(FastPath.SHORT_JSON):
+        return wire.encode_frame(dict(message))
     try:
         body = orjson.dumps(message)
     except TypeError:  # half of a surrogate pair, a number beyond 64 bits, a key that is no text

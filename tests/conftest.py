@@ -1,10 +1,12 @@
 """For the whole suite: what needs a container engine asks for it once, and how long properties are tested."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
 
+from sandbox import FastPath, parse_fast_paths, take_fast_paths, takes
 from tests.contract.fixtures import engine, gvisor_runtime
 
 __all__ = ["engine", "gvisor_runtime"]
@@ -15,6 +17,19 @@ pytest_plugins = ["tests.stack"]
 settings.register_profile("suite", deadline=None, max_examples=40)
 settings.register_profile("thorough", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
+
+
+# The suite passes with and without each of the product's fast paths: RINGFENCE_FAST_PATHS=none.
+take_fast_paths(parse_fast_paths(os.environ.get("RINGFENCE_FAST_PATHS", "all")))
+
+
+@pytest.fixture
+def every_fast_path() -> Iterator[None]:
+    """All of them, for tests of one of them."""
+    taken = {path for path in FastPath if takes(path)}
+    take_fast_paths(FastPath)
+    yield
+    take_fast_paths(taken)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -392,6 +392,7 @@ def test_what_is_read_plainly_is_what_is_read_with_all_care(slots: list[list[Any
         assert repr(plainly) == repr(parse_executed(said))
 
 
+@pytest.mark.usefixtures("every_fast_path")
 def test_numbers_and_short_texts_are_read_plainly_and_nothing_else_is() -> None:
     plain = [[1], [2.5], ["text"]]
     assert messages.executed_plainly(executed(slots=plain), max_values=3) is not None

@@ -27,6 +27,7 @@ async def tenants(database: Database) -> set[str]:
         return set((await connection.execute(sa.select(counters_table.c.tenant))).scalars())
 
 
+@pytest.mark.usefixtures("every_fast_path")
 async def test_what_waits_while_a_commit_is_under_way_goes_together_and_one_failure_takes_nobody_along(
     database: Database,
 ) -> None:

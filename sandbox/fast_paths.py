@@ -1,0 +1,73 @@
+"""Shorter ways to the same end, by name, and which of them this process takes: all, unless RINGFENCE_FAST_PATHS says.
+
+Each can be left out, to see what it brings and that nothing else depends on it: the tests pass with and without. Why
+each is safe stands in docs/performance.md. Set once, before anything runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Final
+
+
+class FastPath(StrEnum):
+    """One shorter way."""
+
+    SHORT_JSON = "short-json"
+    """Short messages are read and written by orjson (``hostile_json``, ``peer.encoded``)."""
+    PLAIN_RESULTS = "plain-results"
+    """A result of numbers and short texts is read without models (``messages.executed_plainly``)."""
+    INSTANT_WRITES = "instant-writes"
+    """A frame that fits the socket goes to the kernel at once (``streams``)."""
+    CHAINED_NODES = "chained-nodes"
+    """A task that is done with its node runs the next (``engine.executor``)."""
+    KEPT_SESSIONS = "kept-sessions"
+    """A run asks for its sandbox again after 50 ms, not for each node (``engine.executor``)."""
+    GROUP_COMMIT = "group-commit"
+    """Transactions that wait share a commit (``engine.group_commit``)."""
+    GATHERED_EVENTS = "gathered-events"
+    """Events of 5 ms are sent together (``api.websocket``)."""
+
+
+class FastPathError(ValueError):
+    """There is no such way."""
+
+
+_taken: Final = set(FastPath)
+
+
+def takes(path: FastPath) -> bool:
+    """Whether this process goes this way."""
+    return path in _taken
+
+
+def take_fast_paths(paths: Iterable[FastPath]) -> None:
+    """Go these ways from now on, and no other."""
+    wanted = set(paths)
+    _taken.clear()
+    _taken.update(wanted)
+
+
+def parse_fast_paths(text: str) -> frozenset[FastPath]:
+    """``all``, ``none``, ``a,b`` (only these) or ``-a,-b`` (all but these).
+
+    Raises:
+        FastPathError: there is none of a name; says which there are.
+    """
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if words in ([], ["all"]):
+        return frozenset(FastPath)
+    if words == ["none"]:
+        return frozenset()
+    names = {word.removeprefix("-") for word in words}
+    unknown = sorted(names - set(FastPath))
+    if unknown or len({word.startswith("-") for word in words}) > 1:
+        what = (
+            f"{unknown[0]!r} is none"
+            if unknown
+            else "either name those to take, or, with '-', those to leave"
+        )
+        raise FastPathError(f"{what}; there are: {', '.join(FastPath)}; or 'all', 'none'")
+    named = frozenset(FastPath(name) for name in names)
+    return frozenset(FastPath) - named if words[0].startswith("-") else named
