@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import calling, environment, failures, wire
+from . import ahead, calling, environment, failures, wire
 from .catalogue import Catalogue
 from .files import SharedFiles
 from .loop import LoopThread
@@ -73,6 +73,7 @@ class Worker:
         self._requests: dict[str, Callable[[dict[str, Any], Reply], None]] = {
             wire.HELLO: self._on_hello,
             wire.BYE: self._on_bye,
+            wire.PREPARE: self._on_prepare,
             wire.LOAD: lambda params, reply: self._on_main(
                 reply, lambda: self._catalogue.load(params, self._loop)
             ),
@@ -177,6 +178,11 @@ class Worker:
             "torch": _version("torch"),
             "pid": os.getpid(),
         }
+
+    def _on_prepare(self, params: dict[str, Any], reply: Reply) -> None:
+        # Imports belong on the main thread, as a pack's own would be; a question waits for no node.
+        put = self._on_main if params.get("modules") else self._in_pool
+        put(reply, lambda: ahead.prepare(params))
 
     def _on_bye(self, params: dict[str, Any], reply: Reply) -> None:
         del params

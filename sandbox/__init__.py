@@ -86,6 +86,7 @@ from sandbox.pack_toml import parse_toml
 from sandbox.places import Places
 from sandbox.rates import Allowance
 from sandbox.shares import Share
+from sandbox.spare_keeper import PoolState, default_size
 from sandbox.tensors import TensorStore
 from sandbox.trees import tree_stamp
 
@@ -145,6 +146,7 @@ __all__ = [
     "Outcome",
     "PackEvent",
     "Places",
+    "PoolState",
     "Progress",
     "ProgressSink",
     "ProtocolViolationError",
@@ -172,6 +174,7 @@ __all__ = [
     "Vault",
     "Verdict",
     "cursor_text",
+    "default_size",
     "denial",
     "launcher_child",
     "log_attempt",
