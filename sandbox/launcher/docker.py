@@ -153,6 +153,9 @@ class DockerLauncher:
         """See ``Launcher.ensure``."""
         known = self._records.get(request.sandbox)
         if known is not None and not known.ended.is_set():
+            if self._uids_taken[request.sandbox][1] != request:
+                # It has what it was started with, mounts and all; whoever asks for something else gets nothing.
+                raise StartError(f"sandbox '{request.sandbox}' runs already, for another request")
             return known.launched
         async with self._starting:
             with anyio.move_on_after(self._settings.start_timeout_s):
