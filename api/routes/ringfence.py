@@ -9,12 +9,13 @@ import anyio
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from api import doctor, jobs
+from api import doctor, jobs, pool
 from api.errors import OrjsonResponse
 from api.routes.system import ringfence_version
 from api.services import Caller, ForTenant, Have, Operator
 from api.trees import FileUnknownError
 from policies import safe_text
+from sandbox import SandboxState
 
 router = APIRouter()
 
@@ -36,7 +37,14 @@ async def status(services: Have, caller: Caller) -> Response:
             "extensions": dict(Counter(str(info.state) for info in extensions)),
             "sandboxes": dict(Counter(str(info.state) for info in sandboxes)),
             # So that the command can name files on this very machine; a tenant learns no path of it.
-            **({"data_dir": str(services.settings.data_dir)} if caller.is_operator else {}),
+            **(
+                {
+                    "data_dir": str(services.settings.data_dir),
+                    "pool": pool.as_json(services.engine.sandboxes.pool),
+                }
+                if caller.is_operator
+                else {}
+            ),
         }
     )
 
@@ -75,6 +83,10 @@ async def prompt_details(prompt_id: str, services: Have, tenant: ForTenant) -> R
 async def run_doctor(services: Have, _operator: Operator) -> Response:
     """What is missing on the server's machine."""
     checks = await anyio.to_thread.run_sync(doctor.examine, services.settings)
+    sandboxes = services.engine.sandboxes
+    await sandboxes.refresh()
+    spares = [info for info in sandboxes.list() if info.state is SandboxState.SPARE]
+    checks.append(pool.check(sandboxes.pool, sum(info.memory_used or 0 for info in spares)))
     return OrjsonResponse(doctor.report(checks))
 
 

@@ -174,7 +174,14 @@ async def test_status_and_doctor_answer_the_operator(client: httpx2.AsyncClient,
     engine.sandboxes.run("blur-1", "local", "blur")
     status = (await client.get("/ringfence/v1/status")).json()
     assert (status["mode"], status["tenant"], status["sandboxes"]) == ("single-user", "local", {"warm": 1})
+    assert status["pool"] == {
+        "size": 2, "ready": 1, "starting": 0, "taken": 3, "missed": 4,
+        "without": [{"tenant": "local", "name": "blur", "why": "no memory"}],
+    }  # fmt: skip
     report = (await client.get("/ringfence/v1/doctor")).json()
+    (shown,) = [check["found"] for check in report["checks"] if check["name"] == "pool"]
+    assert shown.startswith("1 of 2 spare sandboxes wait")
+    assert "blur: no memory" in shown
     assert {"data directory", "shared memory"} <= {check["name"] for check in report["checks"]}
 
 
