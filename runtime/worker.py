@@ -8,7 +8,6 @@ questions run on a small pool, so that a long node never keeps them waiting.
 from __future__ import annotations
 
 import asyncio
-import importlib.metadata
 import os
 import platform
 import queue
@@ -19,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import ahead, calling, environment, failures, wire
+from . import ahead, calling, environment, failures, versions, wire
 from .catalogue import Catalogue
 from .files import SharedFiles
 from .loop import LoopThread
@@ -174,8 +173,8 @@ class Worker:
         return {
             "protocol": wire.PROTOCOL_VERSION,
             "python": platform.python_version(),
-            "numpy": _version("numpy"),
-            "torch": _version("torch"),
+            "numpy": versions.installed("numpy"),
+            "torch": versions.installed("torch"),
             "pid": os.getpid(),
         }
 
@@ -323,11 +322,3 @@ def _raiser(error: RpcError) -> Make:
         raise error
 
     return raise_it
-
-
-def _version(distribution: str) -> str | None:
-    """The version that an import would find, without importing it."""
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
