@@ -349,18 +349,23 @@ class Sandbox:
             return AttachedStream(stream, self._stderr.add) if launched.multiplexed else stream
         admitted: SocketStream | None = None
         refused: ProtocolViolationError | None = None
-        async with anyio.create_task_group() as group:
+        try:
+            async with anyio.create_task_group() as group:
 
-            async def give_up() -> None:
-                await self._died.wait()
+                async def give_up() -> None:
+                    await self._died.wait()
+                    group.cancel_scope.cancel()
+
+                group.start_soon(give_up)
+                try:
+                    admitted = await door.admit(_who_connects(self.policy, launched))
+                except ProtocolViolationError as error:
+                    refused = error
                 group.cancel_scope.cancel()
-
-            group.start_soon(give_up)
-            try:
-                admitted = await door.admit(_who_connects(self.policy, launched))
-            except ProtocolViolationError as error:
-                refused = error
-            group.cancel_scope.cancel()
+        except BaseException:
+            if admitted is not None:
+                admitted.close()
+            raise
         if refused is not None:
             raise refused
         if admitted is None:

@@ -68,7 +68,8 @@ class SocketStream:
     @classmethod
     async def of(cls, connection: socket.socket) -> SocketStream:
         """Take over a connected, non-blocking socket."""
-        return cls(*await asyncio.open_unix_connection(sock=connection, limit=_BUFFER))
+        with anyio.CancelScope(shield=True):  # a turn of the loop or two, after which somebody can close it
+            return cls(*await asyncio.open_unix_connection(sock=connection, limit=_BUFFER))
 
     async def read_exactly(self, count: int) -> bytes:
         """See ``ByteStream``."""
