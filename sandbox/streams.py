@@ -69,7 +69,8 @@ class SocketStream:
     async def of(cls, connection: socket.socket) -> SocketStream:
         """Take over a connected, non-blocking socket."""
         with anyio.CancelScope(shield=True):  # a turn of the loop or two, after which somebody can close it
-            return cls(*await asyncio.open_unix_connection(sock=connection, limit=_BUFFER))
+            reader, writer = await asyncio.open_unix_connection(sock=connection, limit=_BUFFER)
+        return cls(reader, writer)
 
     async def read_exactly(self, count: int) -> bytes:
         """See ``ByteStream``."""
