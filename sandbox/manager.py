@@ -199,7 +199,7 @@ class SandboxManager:
         self._watches: dict[tuple[TenantId, str], Watch] = {}
         self._spares: SpareKeeper[_Tenancy] = SpareKeeper(
             SparePlan(self._limits.spares, self._limits.spare_settle_s),
-            Hands(self._key, self._begin_spare, self._in_use, self._has_spare_room),
+            Hands(self._key, self._begin_spare, self._in_use, self._spare_places),
         )
         self._stack = AsyncExitStack()
         self._is_closing = False
@@ -401,12 +401,12 @@ class SandboxManager:
                 return tenancy.sandbox
         return None
 
-    def _has_spare_room(self) -> bool:
-        """Whether a spare would be in nobody's way: no sandbox starts or waits, and places are left."""
+    def _spare_places(self) -> int | None:
+        """How many spares would be in nobody's way; None while a sandbox starts or waits."""
         used = [tenancy for tenancy in self._all.values() if not tenancy.sandbox.is_spare]
         if any(tenancy.sandbox.is_starting or tenancy.loads for tenancy in used):
-            return False
-        return len(used) + self._spares.count < self._limits.max_sandboxes
+            return None
+        return max(0, self._limits.max_sandboxes - len(used))
 
     @property
     def pool(self) -> PoolState:

@@ -21,7 +21,7 @@ from runtime import wire
 from sandbox.errors import SandboxError
 from sandbox.launcher import failure
 from sandbox.lifecycle import Sandbox
-from sandbox.spares import End, Memory, Owner, SparePlan, Start, Wish, size_for
+from sandbox.spares import End, Memory, Owner, SparePlan, Start, Wish, first_to_go, size_for
 
 log = logging.getLogger(__name__)
 
@@ -70,8 +70,8 @@ class Hands(Generic[HeldT]):
     """Start a spare; ``gone`` is told of its end."""
     in_use: Callable[[Owner], Sandbox | None]
     """The extension's running sandbox."""
-    has_room: Callable[[], bool]
-    """Whether one more sandbox may live, and none is just being started."""
+    places: Callable[[], int | None]
+    """How many spares may live besides the sandboxes in use; None while one of those is being started."""
 
 
 class SpareKeeper(Generic[HeldT]):
@@ -123,10 +123,10 @@ class SpareKeeper(Generic[HeldT]):
         """Somebody needs a place: end a spare. False when there is none."""
         if self._ending:
             return True
-        oldest = min(self._shelf, key=lambda owner: self._shelf[owner][1], default=None)
-        if oldest is not None:
-            self._end(oldest, "another sandbox needed its place")
-        return oldest is not None
+        if self._shelf:
+            self._end(first_to_go(self._begun()), "another sandbox needed its place")
+            return True
+        return False
 
     def gone(self, held: HeldT) -> None:
         """A sandbox that was begun as a spare, and was not taken, has ended."""
@@ -161,6 +161,9 @@ class SpareKeeper(Generic[HeldT]):
 
     # -- by itself -------------------------------------------------------------------------------------------------
 
+    def _begun(self) -> dict[Owner, float]:
+        return {owner: at for owner, (_, at) in self._shelf.items()}
+
     def _look(self) -> None:
         self._changed.set()
         self._changed = anyio.Event()
@@ -177,17 +180,21 @@ class SpareKeeper(Generic[HeldT]):
                 sandbox = self._hands.in_use(owner)
                 if sandbox is not None:
                     self.plan.seen_busy(owner, now if sandbox.calls else sandbox.used_at)
-            begun = {owner: at for owner, (_, at) in self._shelf.items()}
+            begun = self._begun()
             memory = await anyio.to_thread.run_sync(self._memory)
-            room = self._hands.has_room()
-            step = self.plan.next(now, begun, memory, room=room)
+            if self._ending:  # what it leaves behind is not free yet
+                with anyio.move_on_after(_REFRESH_S):
+                    await changed.wait()
+                continue
+            places = self._hands.places()
+            step = self.plan.next(now, begun, memory, places=places)
             if isinstance(step, Start):
                 await self._start(step)
                 continue
             if isinstance(step, End) and step.owner in self._shelf:
                 self._end(step.owner, step.why)
                 continue
-            with anyio.move_on_after(self.plan.pause(now, begun, room=room)):
+            with anyio.move_on_after(self.plan.pause(now, begun, places=places)):
                 await changed.wait()
 
     async def _start(self, step: Start) -> None:

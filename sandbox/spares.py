@@ -2,12 +2,15 @@
 
 A spare is a sandbox of exactly one tenant's extension (or group) and policy, started like every other, whose worker has
 loaded nothing of it. The extensions used last have one, ``size`` of them in all; one that was used within ``HOLD_S``
-keeps its spare, so that a prompt of many extensions does not end one spare for another all the time. Spares live in
-memory that nobody else needs: none is started when little is left, and the oldest ends when less is.
+keeps its spare, so that a prompt of many extensions does not end one spare for another all the time. While several
+tenants want spares no one of them has more than its part: who has two more than another gives one up to it, and who has
+fewest comes first. Spares live in memory that nobody else needs: none is started when little is left, and the oldest
+ends when less is.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -69,6 +72,11 @@ class Wish:
     why_not: str = ""
     """Why there is no spare; for whoever asks."""
 
+    @property
+    def cost(self) -> int:
+        """Of its spare, in bytes."""
+        return COST_WITH_TORCH if "torch" in self.slow else COST
+
 
 @dataclass(frozen=True, slots=True)
 class Start:
@@ -93,6 +101,8 @@ class SparePlan:
     size: int
     settle_s: float = SETTLE_S
     wishes: dict[Owner, Wish] = field(default_factory=dict)
+    turns: dict[TenantId, float] = field(default_factory=dict)
+    """When a spare of each tenant was last started."""
 
     def used(self, owner: Owner, extension: ExtensionName, now: float) -> None:
         """A sandbox of ``owner`` was started, or taken from the spares."""
@@ -101,7 +111,9 @@ class SparePlan:
         wish.last, wish.not_before = now, max(wish.not_before, now + self.settle_s)
         self.wishes[owner] = wish  # the one used last is last
         if len(self.wishes) > KNOWN_MOST:
-            del self.wishes[next(iter(self.wishes))]
+            ((greediest, _),) = Counter(tenant for tenant, _ in self.wishes).most_common(1)
+            del self.wishes[next(each for each in self.wishes if each[0] == greediest)]
+            self.turns = {tenant: self.turns[tenant] for tenant, _ in self.wishes if tenant in self.turns}
 
     def seen_busy(self, owner: Owner, at: float) -> None:
         """Its sandbox was used until ``at``."""
@@ -134,37 +146,69 @@ class SparePlan:
         self.wishes.pop(owner, None)
 
     def next(
-        self, now: float, held: Mapping[Owner, float], memory: Memory, *, room: bool
+        self, now: float, held: Mapping[Owner, float], memory: Memory, *, places: int | None
     ) -> Start | End | None:
-        """The next step; ``held`` are the spares there are, by their start. None: all is as it should be."""
+        """The next step; ``held`` are the spares there are, by their start. None: all is as it should be.
+
+        ``places`` is how many spares may live besides the sandboxes in use; None while one of those starts.
+        """
         if held and memory.available < memory.reserve // 2:
-            oldest = min(held, key=held.__getitem__)
-            return End(oldest, f"the machine has {human_bytes(memory.available)} of memory left")
-        lasts = {owner: wish.last for owner, wish in self.wishes.items()}
-        for owner, wish in sorted(self.wishes.items(), key=lambda item: -item[1].last):
-            if owner in held or now < wish.not_before:
+            return End(first_to_go(held), f"the machine has {human_bytes(memory.available)} of memory left")
+        parts = Counter(tenant for tenant, _ in held)
+        for owner, wish in sorted(self.wishes.items(), key=lambda item: self._turn(item[0], parts)):
+            if owner in held or now < wish.not_before or self.size == 0:
                 continue
-            if len(held) >= self.size:
-                stalest = min(held, key=lambda each: lasts.get(each, 0.0), default=None)
-                if stalest is None:
-                    return None
-                if wish.last - lasts.get(stalest, 0.0) > HOLD_S:
-                    return End(stalest, "another extension has been used since")
-                wish.why_not = f"the pool holds {self.size}, of extensions used as lately (RINGFENCE_POOL)"
-                continue
-            cost = COST_WITH_TORCH if "torch" in wish.slow else COST
-            if not room:
-                wish.why_not = "as many sandboxes run as may (RINGFENCE_MAX_SANDBOXES)"
-            elif memory.available - cost < memory.reserve:
-                wish.why_not = f"the machine has {human_bytes(memory.available)} of memory left"
-            else:
-                wish.why_not = ""
+            why_not = self._why_not(wish, len(held), memory, places)
+            wish.why_not = why_not
+            if not why_not:
+                self.turns[owner[0]] = now
                 return Start(owner, wish)
+            end = self._in_favour_of(owner, now, held, parts) if held and places is not None else None
+            if end is not None and memory.available + self._cost(end.owner) - wish.cost >= memory.reserve:
+                return end
         return None
 
-    def pause(self, now: float, held: Mapping[Owner, float], *, room: bool = True) -> float:
+    def _turn(self, owner: Owner, parts: Mapping[TenantId, int]) -> tuple[int, float, float]:
+        """First whose tenant has the fewest, then whose tenant's turn is longer ago, then what was used last."""
+        tenant = owner[0]
+        return (parts.get(tenant, 0), self.turns.get(tenant, float("-inf")), -self.wishes[owner].last)
+
+    def _why_not(self, wish: Wish, held: int, memory: Memory, places: int | None) -> str:
+        if held >= self.size:
+            return f"the pool holds {self.size}, of extensions used as lately (RINGFENCE_POOL)"
+        if places is None:
+            return "a sandbox is being started"
+        if held >= places:
+            return "as many sandboxes run as may (RINGFENCE_MAX_SANDBOXES)"
+        if memory.available - wish.cost < memory.reserve:
+            return f"the machine has {human_bytes(memory.available)} of memory left"
+        return ""
+
+    def _cost(self, owner: Owner) -> int:
+        known = self.wishes.get(owner)
+        return known.cost if known is not None else COST
+
+    def _in_favour_of(
+        self, owner: Owner, now: float, held: Mapping[Owner, float], parts: Mapping[TenantId, int]
+    ) -> End | None:
+        """The spare that makes way for one of ``owner``'s: a richer tenant's, or one that nobody used for long."""
+
+        def last(each: Owner) -> float:
+            known = self.wishes.get(each)
+            return known.last if known is not None else float("-inf")
+
+        wish, most = self.wishes[owner], max(parts.values())
+        if parts.get(owner[0], 0) + 2 <= most and now - wish.last <= HOLD_S:
+            stalest = min((each for each in held if parts[each[0]] == most), key=last)
+            return End(stalest, "its tenant had more than its part of the spares")
+        stalest = min(held, key=last)
+        if wish.last - last(stalest) > HOLD_S:
+            return End(stalest, "another extension has been used since")
+        return None
+
+    def pause(self, now: float, held: Mapping[Owner, float], *, places: int | None) -> float:
         """Seconds until ``next`` may say something else by itself."""
-        if not room and any(owner not in held for owner in self.wishes):
+        if (places is None or places <= len(held)) and any(owner not in held for owner in self.wishes):
             return max(0.05, self.settle_s / 5)
         coming = [
             wish.not_before - now
@@ -172,3 +216,9 @@ class SparePlan:
             if owner not in held and wish.not_before > now
         ]
         return max(0.05, min([30.0, *coming]))
+
+
+def first_to_go(held: Mapping[Owner, float]) -> Owner:
+    """Of the tenant that has the most, the oldest."""
+    parts = Counter(tenant for tenant, _ in held)
+    return min(held, key=lambda owner: (-parts[owner[0]], held[owner]))
