@@ -30,6 +30,10 @@ QUEUE_REMAINING = Gauge(
     "ringfence_queue_remaining", "Prompts pending or running", ["tenant"], registry=REGISTRY
 )
 SANDBOXES = Gauge("ringfence_sandboxes", "Sandboxes by state", ["state"], registry=REGISTRY)
+POOL = Gauge("ringfence_pool_spares", "Spare sandboxes kept and room for more", ["state"], registry=REGISTRY)
+POOL_STARTS = Gauge(
+    "ringfence_pool_starts", "Starts served by a spare, or from nothing", ["from"], registry=REGISTRY
+)
 
 QUOTA_LIMIT = Gauge("ringfence_quota_limit", "What a tenant may use", ["tenant", "quota"], registry=REGISTRY)
 QUOTA_USED = Gauge("ringfence_quota_used", "What it uses", ["tenant", "quota"], registry=REGISTRY)
@@ -65,6 +69,11 @@ async def render(services: Services) -> bytes:
     SANDBOXES.clear()
     for info in engine.sandboxes.list():
         SANDBOXES.labels(str(info.state)).inc()
+    pool = engine.sandboxes.pool
+    for state, count in (("size", pool.size), ("ready", pool.ready), ("starting", pool.starting)):
+        POOL.labels(state).set(count)
+    POOL_STARTS.labels("spare").set(pool.taken)
+    POOL_STARTS.labels("nothing").set(pool.missed)
     names = [tenant.name for tenant in await services.tenants.list()] or [LOCAL_TENANT]
     for name in names:
         counts = await engine.counts(name)

@@ -194,6 +194,11 @@ class Settings(BaseSettings):
     """Shorter ways to the same end that the server takes: `all`, `none`, `a,b` (only these) or `-a,-b` (all but these);
     to compare them, see docs/performance.md."""
 
+    pool: int | None = Field(default=None, ge=0, le=1024)
+    """Spare sandboxes kept for the extensions used last, so that one that ended is replaced at once; 0 for none.
+    Default: 3 on a machine of 16 GiB, 4 on larger ones, 1 on one of 8 GiB, none below; none is started while memory is
+    short. Each takes about 10 MiB of memory, 160 MiB where the extension uses torch."""
+
     # -- what sandboxes reach, where a policy allows any of it
     egress_proxy: SecretStr | None = None
     """Your own proxy between this machine and the internet, as http://[user:password@]host:port. Default: none,

@@ -6,13 +6,16 @@ from typing import Any
 
 from api.services import Services
 from policies import QUOTA_KEYS, TenantId
+from sandbox import SandboxState
 
 
 async def usage_of(services: Services, tenant: TenantId, websockets: int | None) -> dict[str, Any]:
     """``{"tenant", "quotas": {key: {"limit", "used", "source"}}}``; None: no limit, or nothing that is counted."""
     quotas = await services.quotas.of(tenant)
     counts = await services.engine.counts(tenant)
-    sandboxes = services.engine.sandboxes.list(tenant)
+    sandboxes = [
+        info for info in services.engine.sandboxes.list(tenant) if info.state is not SandboxState.SPARE
+    ]
     used: dict[str, float | int | None] = {
         "prompts": counts.running,
         "queued": counts.pending,

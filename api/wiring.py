@@ -57,6 +57,7 @@ from sandbox import (
     TensorStore,
     UpstreamProxyConnector,
     Vault,
+    default_size,
 )
 
 log = logging.getLogger(__name__)
@@ -138,7 +139,10 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Services:
             events=hear_pack,
             states=states,
             limits=ManagerLimits(
-                max_sandboxes=settings.max_sandboxes, share_of=quotas.share, metering=quotas
+                max_sandboxes=settings.max_sandboxes,
+                spares=default_size() if settings.pool is None else settings.pool,
+                share_of=quotas.share,
+                metering=quotas,
             ),
             egress=egress,
             audit=audit.note,

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
 
-from benchmarks import cold_start, round_trip, tensor_trip
+from benchmarks import cold_start, density, pool, round_trip, tensor_trip
 from benchmarks.report import Report, isolations, machine
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,7 +37,7 @@ def main() -> None:
     ]
     with tempfile.TemporaryDirectory(prefix="ringfence-bench-") as folder:
         chosen = options.isolation or isolations()
-        for module, isolation in product((round_trip, tensor_trip, cold_start), chosen):
+        for module, isolation in product((round_trip, tensor_trip, cold_start, pool, density), chosen):
             measure = module.measure(Path(folder), quick=options.quick, isolation=isolation)
             report: Report = asyncio.run(measure)
             report.save(options.results, f"{module.__name__.rpartition('.')[2]}-{isolation}")

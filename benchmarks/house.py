@@ -11,6 +11,7 @@ from pathlib import Path
 from policies import ExtensionName, PolicyStore, TenantId
 from sandbox import (
     ExtensionFiles,
+    ManagerLimits,
     Places,
     SandboxManager,
     Session,
@@ -60,7 +61,9 @@ def _policies(folder: Path, isolation: str) -> PolicyStore:
 
 
 @asynccontextmanager
-async def house(folder: Path, *, isolation: str = "runc", may_adopt: bool = True) -> AsyncIterator[House]:
+async def house(
+    folder: Path, *, isolation: str = "runc", may_adopt: bool = True, limits: ManagerLimits | None = None
+) -> AsyncIterator[House]:
     """Everything real; gone again at the end."""
     places = Places("bench", folder)
     policies = _policies(folder, isolation)
@@ -68,7 +71,12 @@ async def house(folder: Path, *, isolation: str = "runc", may_adopt: bool = True
         TensorStore(places, may_adopt=may_adopt) as store,
         DockerLauncher(places, policies, LaunchSettings(image=IMAGE, trusted_sources=(PACK,))) as launcher,
         SandboxManager(
-            launcher=launcher, policies=policies, extensions=OnePack(), store=store, places=places
+            launcher=launcher,
+            policies=policies,
+            extensions=OnePack(),
+            store=store,
+            places=places,
+            limits=limits,
         ) as manager,
     ):
         yield House(launcher, manager, store)

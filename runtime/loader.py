@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import sys
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -257,6 +256,8 @@ def _web_directory(module: ModuleType, place: Path) -> str | None:
 
 
 def _project_web(file: Path) -> str | None:
+    import tomllib  # few packs have the file, and it is a parser more in every sandbox
+
     try:
         project = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):

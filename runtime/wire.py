@@ -41,10 +41,13 @@ MAX_STATE: Final = 128 * 1024
 MAX_STATE_NAMES: Final = 256
 #: Characters of a node id. A loop that expands itself adds some ten to it with every turn.
 MAX_NODE_ID: Final = 16 * 1024
+#: What `worker/prepare` may be asked to import: what takes long, and nothing that a pack brings along by name.
+SLOW_MODULES: Final = ("numpy", "torch")
 
 # -- methods: host -> worker -----------------------------------------------------------------------------------
 HELLO: Final = "worker/hello"
 BYE: Final = "worker/bye"
+PREPARE: Final = "worker/prepare"
 LOAD: Final = "extension/load"
 DESCRIBE: Final = "extension/describe"
 VALIDATE: Final = "node/validate"
@@ -81,6 +84,7 @@ HOST_METHODS: Final = frozenset(
     {
         HELLO,
         BYE,
+        PREPARE,
         LOAD,
         DESCRIBE,
         VALIDATE,

@@ -9,7 +9,6 @@ long node never keeps them waiting.
 from __future__ import annotations
 
 import asyncio
-import importlib.metadata
 import os
 import platform
 import sys
@@ -19,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import calling, environment, failures, wire
+from . import ahead, calling, environment, failures, versions, wire
 from .catalogue import Catalogue
 from .files import SharedFiles
 from .loop import LoopThread
@@ -76,6 +75,7 @@ class Worker:
         self._requests: dict[str, Callable[[dict[str, Any], Reply], None]] = {
             wire.HELLO: self._on_hello,
             wire.BYE: self._on_bye,
+            wire.PREPARE: self._on_prepare,
             wire.LOAD: lambda params, reply: self._on_main(
                 reply, lambda: self._catalogue.load(params, self._loop)
             ),
@@ -185,10 +185,15 @@ class Worker:
         return {
             "protocol": wire.PROTOCOL_VERSION,
             "python": platform.python_version(),
-            "numpy": _version("numpy"),
-            "torch": _version("torch"),
+            "numpy": versions.installed("numpy"),
+            "torch": versions.installed("torch"),
             "pid": os.getpid(),
         }
+
+    def _on_prepare(self, params: dict[str, Any], reply: Reply) -> None:
+        # Imports belong on the main thread, as a pack's own would be; a question waits for no node.
+        put = self._on_main if params.get("modules") else self._in_pool
+        put(reply, lambda: ahead.prepare(params))
 
     def _on_bye(self, params: dict[str, Any], reply: Reply) -> None:
         del params
@@ -330,11 +335,3 @@ def _raiser(error: RpcError) -> Make:
         raise error
 
     return raise_it
-
-
-def _version(distribution: str) -> str | None:
-    """The version that an import would find, without importing it."""
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None

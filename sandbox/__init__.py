@@ -99,6 +99,7 @@ from sandbox.places import Places
 from sandbox.rates import Allowance
 from sandbox.shares import Share
 from sandbox.sockets import MESSAGE_TO_PACK
+from sandbox.spare_keeper import PoolState, default_size
 from sandbox.tensors import TensorStore
 from sandbox.trees import tree_stamp
 from sandbox.watching import Watch
@@ -166,6 +167,7 @@ __all__ = [
     "PackEvent",
     "PackSocket",
     "Places",
+    "PoolState",
     "Progress",
     "ProgressSink",
     "ProtocolViolationError",
@@ -200,6 +202,7 @@ __all__ = [
     "WatchedError",
     "ask_launcher",
     "cursor_text",
+    "default_size",
     "denial",
     "index_rules",
     "launcher_child",

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -92,6 +92,7 @@ class Sandbox:
         extension_of_call: Callable[[int], ExtensionName | None],
         node_of_call: Callable[[int], tuple[ExtensionName, str, str] | None] = lambda _: None,
         watch: Watch | None = None,
+        ahead: Sequence[str] | None = None,
     ) -> None:
         self.request = request
         self.watch = watch
@@ -123,6 +124,11 @@ class Sandbox:
         self.seconds: dict[str, float] = {}
         self._around = around
         self._store = around.store
+        self._ahead = ahead
+        self._in_use = anyio.Event()
+        self._prepared = anyio.Event()
+        if ahead is None:
+            self._in_use.set()
         self._died = anyio.Event()
         self._ready = anyio.Event()
         self._gone = anyio.Event()
@@ -166,6 +172,25 @@ class Sandbox:
     def is_starting(self) -> bool:
         """Whether its worker has not said hello yet."""
         return not self._ready.is_set()
+
+    @property
+    def is_spare(self) -> bool:
+        """Whether it waits for its first use: nothing of its extension has been loaded."""
+        return not self._in_use.is_set()
+
+    def put_to_use(self) -> None:
+        """A spare becomes a sandbox like every other."""
+        self.used_at = time.monotonic()
+        self._in_use.set()
+
+    async def prepared(self) -> None:
+        """Wait until a spare has imported what it was told to, or has ended."""
+        await self._prepared.wait()
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether nothing is left to do before its first use."""
+        return self._prepared.is_set()
 
     @property
     def is_ending(self) -> bool:
@@ -265,6 +290,7 @@ class Sandbox:
         self.end(error, deliberate=True)
         self.ended_by = error
         self._ready.set()
+        self._prepared.set()
         self._gone.set()
 
     def note_death(self) -> None:
@@ -367,18 +393,23 @@ class Sandbox:
             return AttachedStream(stream, self._stderr.add) if launched.multiplexed else stream
         admitted: SocketStream | None = None
         refused: ProtocolViolationError | None = None
-        async with anyio.create_task_group() as group:
+        try:
+            async with anyio.create_task_group() as group:
 
-            async def give_up() -> None:
-                await self._died.wait()
+                async def give_up() -> None:
+                    await self._died.wait()
+                    group.cancel_scope.cancel()
+
+                group.start_soon(give_up)
+                try:
+                    admitted = await door.admit(_who_connects(self.policy, launched))
+                except ProtocolViolationError as error:
+                    refused = error
                 group.cancel_scope.cancel()
-
-            group.start_soon(give_up)
-            try:
-                admitted = await door.admit(_who_connects(self.policy, launched))
-            except ProtocolViolationError as error:
-                refused = error
-            group.cancel_scope.cancel()
+        except BaseException:
+            if admitted is not None:
+                admitted.close()
+            raise
         if refused is not None:
             raise refused
         if admitted is None:
@@ -411,8 +442,8 @@ class Sandbox:
                 await self._greet()
             except ConversationEndedError:
                 pass  # the reader knows why
-            group.start_soon(self._end_when_idle)
-            group.start_soon(self._watch_disk)
+            group.start_soon(self._prepare, self._ahead or ())
+            group.start_soon(self._while_in_use)
             await self._closing.wait()
             group.cancel_scope.cancel()
         return hung_up and self._reason is None
@@ -462,11 +493,40 @@ class Sandbox:
             self.watch.grew(found.bytes - disk.base.bytes, found.files - disk.base.files)
             self.watch.wrote(self.policy, disk.added(found))
 
+    async def _prepare(self, modules: Sequence[str]) -> None:
+        """Import ahead of need what its extension will want."""
+        if modules:
+            began = time.perf_counter()
+            await self.slow_modules(modules, self.policy.timeouts.import_s)
+            self.seconds["prepare"] = time.perf_counter() - began
+        self._prepared.set()
+
+    async def slow_modules(self, wanted: Sequence[str], limit_s: float) -> frozenset[str] | None:
+        """Have ``wanted`` imported; which slow modules are imported then. None: it does not say, or too late."""
+        try:
+            with anyio.fail_after(limit_s):
+                return messages.prepared(await self.peer.call(wire.PREPARE, {"modules": list(wanted)}))
+        except ProtocolViolationError as error:
+            self.end(error)
+        except (TimeoutError, ConversationEndedError):
+            pass  # a load that comes waits for its turn, under its own limit
+        except RemoteCallError as error:
+            self.logbook.add("ringfence", f"not prepared: {safe_text(error.error.message, 500)}")
+        return None
+
+    async def _while_in_use(self) -> None:
+        await self._in_use.wait()
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._end_when_idle)
+            group.start_soon(self._watch_disk)
+
     async def meter(self, metering: Metering, elapsed_s: float) -> str | None:
         """Tell who counts it what was used since the last time; why its tenant may use no more, when that is so."""
         usage = await self._around.launcher.stats(self.id)
         cpu_s = self._cpu_s if usage.cpu_s is None else usage.cpu_s
         used, self._cpu_s = max(0.0, cpu_s - self._cpu_s), cpu_s
+        if self.is_spare:
+            return None  # ours to have started, not the tenant's
         return metering.charge_time(self.tenant, used, elapsed_s * len(self.policy.gpus))
 
     async def _watch_disk(self) -> None:
@@ -542,6 +602,7 @@ class Sandbox:
             if not self.is_deliberate:
                 self.watch.ended(self.ended_by)
         self._ready.set()
+        self._prepared.set()
         self._gone.set()
         self._note_end(self.ended_by)
         log.info(

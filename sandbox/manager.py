@@ -44,7 +44,9 @@ from sandbox.node_state import NodeStates
 from sandbox.places import Places
 from sandbox.resources import ResourceShelf
 from sandbox.session import ExtensionSession
-from sandbox.shares import Place, Share, ShareOf, decide
+from sandbox.shares import Decision, Place, Share, ShareOf, decide
+from sandbox.spare_keeper import Hands, PoolState, SpareKeeper
+from sandbox.spares import SETTLE_S, NoSpareError, Owner, SparePlan
 from sandbox.tensors import TensorStore
 from sandbox.watching import Watch
 
@@ -61,6 +63,7 @@ _SHUTDOWN_S: Final = 60.0
 class SandboxState(StrEnum):
     """Where a sandbox is in its life."""
 
+    SPARE = "spare"
     STARTING = "starting"
     WARM = "warm"
     BUSY = "busy"
@@ -94,6 +97,10 @@ class ManagerLimits:
     max_sandboxes: int = 32
     quarantine_after: int = 3
     wait_for_room_s: float = 60.0
+    spares: int = 0
+    """Sandboxes started ahead of need, at most."""
+    spare_settle_s: float = SETTLE_S
+    """From the start of a sandbox to the start of its spare."""
     metering: Metering | None = None
     """Who counts CPU time, GPU time and disk of each tenant."""
     share_of: ShareOf = lambda _tenant: Share()
@@ -107,6 +114,11 @@ class _Key:
     """``extension:<name>`` or ``group:<name>``."""
     policy_digest: str
     content: str
+
+    @property
+    def whose(self) -> Owner:
+        """A tenant and its extension or group, whatever their content and policy."""
+        return (self.tenant, self.unit)
 
     @property
     def owner(self) -> str:
@@ -185,6 +197,10 @@ class SandboxManager:
         """Who has a place; all others of ``_all`` wait for one, in the order of their beginning."""
         self._places_changed = anyio.Event()
         self._watches: dict[tuple[TenantId, str], Watch] = {}
+        self._spares: SpareKeeper[_Tenancy] = SpareKeeper(
+            SparePlan(self._limits.spares, self._limits.spare_settle_s),
+            Hands(self._key, self._begin_spare, self._in_use, self._spare_places),
+        )
         self._stack = AsyncExitStack()
         self._is_closing = False
 
@@ -194,6 +210,7 @@ class SandboxManager:
         await self._group.start(self._follow_launcher)
         self._store.on_lease_break = self._on_lease_break
         self._group.start_soon(self._meter)
+        self._group.start_soon(self._spares.run)
         return self
 
     async def __aexit__(
@@ -228,7 +245,7 @@ class SandboxManager:
         if tenancy is None or tenancy.sandbox.is_ending:
             names = [files.name for files in plan.files]
             self._health.check(plan.key.owner, failure.whose(names, plan.policy.group))
-            tenancy = self._begin(plan)
+            tenancy = self._begin(plan, extension)
         sandbox = tenancy.sandbox
         with sandbox.busy():
             try:
@@ -306,13 +323,34 @@ class SandboxManager:
         self._read[tenant, extension] = (time.monotonic(), policy)
         return policy
 
-    def _begin(self, plan: _Plan) -> _Tenancy:
+    def _begin(self, plan: _Plan, extension: ExtensionName) -> _Tenancy:
         if self._is_closing:
             raise StartError("Ringfence is shutting down")
         key = plan.key
         for other in list(self._all.values()):
             if (other.key.tenant, other.key.unit) == (key.tenant, key.unit) and other.key != key:
                 self._group.start_soon(self._retire, other)
+        # A watched sandbox is watched from its start on; a spare has that behind it.
+        tenancy = None if key.whose in self._watches else self._from_spare(key)
+        self._spares.started(key.whose, extension, from_spare=tenancy is not None)
+        if tenancy is None:
+            tenancy = self._make(plan)
+            self._group.start_soon(self._live, tenancy)
+        self._current[key] = tenancy
+        return tenancy
+
+    def _from_spare(self, key: _Key) -> _Tenancy | None:
+        """The spare that waits for this, when a place may be taken at once; it has one already."""
+        tenancy = self._spares.peek(key.whose, key)
+        if tenancy is None or not self._decide(tenancy).may_enter:
+            return None
+        self._spares.take(key.whose)
+        self._admitted[tenancy.sandbox.id] = None
+        tenancy.sandbox.put_to_use()
+        return tenancy
+
+    def _make(self, plan: _Plan, *, ahead: Sequence[str] | None = None) -> _Tenancy:
+        key = plan.key
         group = key.unit.removeprefix("group:") if key.unit.startswith("group:") else None
         names = tuple(item.name for item in plan.files)
         request = SandboxRequest(
@@ -329,19 +367,60 @@ class SandboxManager:
             self._around,
             extension_of_call=calls.extension_of,
             node_of_call=calls.node_of,
-            watch=self._watches.get((key.tenant, key.unit)),
+            watch=self._watches.get(key.whose) if ahead is None else None,
+            ahead=ahead,
         )
         sandbox.on_quiet = self._change_places
         tenancy = _Tenancy(sandbox, key, {}, {item.name: item for item in plan.files}, calls)
-        self._current[key] = tenancy
         self._all[sandbox.id] = tenancy
+        return tenancy
+
+    # -- spares, which ``spare_keeper.py`` keeps -----------------------------------------------------------------------
+
+    async def _key(self, tenant: TenantId, extension: ExtensionName) -> _Key:
+        return (await self._plan(tenant, extension)).key
+
+    async def _begin_spare(
+        self, tenant: TenantId, extension: ExtensionName, ahead: tuple[str, ...]
+    ) -> _Tenancy:
+        plan = await self._plan(tenant, extension)
+        if self._is_closing:
+            raise StartError("Ringfence is shutting down")
+        self._health.check(
+            plan.key.owner, failure.whose([item.name for item in plan.files], plan.policy.group)
+        )
+        if plan.policy.gpus:
+            raise NoSpareError(f"a spare would hold a GPU that nobody uses ({plan.policy.source('gpus')})")
+        tenancy = self._make(plan, ahead=ahead)
         self._group.start_soon(self._live, tenancy)
         return tenancy
+
+    def _in_use(self, owner: Owner) -> Sandbox | None:
+        for tenancy in self._current.values():
+            if tenancy.key.whose == owner:
+                return tenancy.sandbox
+        return None
+
+    def _spare_places(self) -> int | None:
+        """How many spares would be in nobody's way; None while a sandbox starts or waits."""
+        used = [tenancy for tenancy in self._all.values() if not tenancy.sandbox.is_spare]
+        if any(tenancy.sandbox.is_starting or tenancy.loads for tenancy in used):
+            return None
+        return max(0, self._limits.max_sandboxes - len(used))
+
+    @property
+    def pool(self) -> PoolState:
+        """The spares as operators see them."""
+        return self._spares.state()
+
+    async def pool_filled(self, count: int) -> None:
+        """Wait until ``count`` spares are ready for their first call."""
+        await self._spares.filled(count)
 
     async def _live(self, tenancy: _Tenancy) -> None:
         sandbox = tenancy.sandbox
         try:
-            refusal = await self._make_room(tenancy)
+            refusal = "" if sandbox.is_spare else await self._make_room(tenancy)
             if not refusal:
                 await sandbox.live()
             else:
@@ -350,6 +429,8 @@ class SandboxManager:
                     advice = "run fewer packs at once, or have the quota in default.yaml raised"
                 sandbox.never_started(StartError(refusal, advice))
         finally:
+            if sandbox.is_spare:
+                self._spares.gone(tenancy)
             self._admitted.pop(sandbox.id, None)
             self._all.pop(sandbox.id, None)
             self._usage.pop(sandbox.id, None)
@@ -358,7 +439,7 @@ class SandboxManager:
             self._old_logs[sandbox.id] = (sandbox.tenant, sandbox.logbook)
             if len(self._old_logs) > _LOGS_KEPT:
                 self._old_logs.popitem(last=False)
-            if not sandbox.is_deliberate and sandbox.ended_by is not None:
+            if not sandbox.is_deliberate and not sandbox.is_spare and sandbox.ended_by is not None:
                 self._health.died(tenancy.key.owner, sandbox.ended_by.message)
             self._change_places()
 
@@ -368,29 +449,43 @@ class SandboxManager:
         with anyio.move_on_after(self._limits.wait_for_room_s):
             while True:
                 changed = self._places_changed
-                held = [_place(self._all[sandbox]) for sandbox in self._admitted if sandbox in self._all]
-                waiting = [
-                    _place(other) for other in self._all.values() if other.sandbox.id not in self._admitted
-                ]
-                most, share_of = self._limits.max_sandboxes, self._limits.share_of
-                decision = decide(_place(tenancy), held, waiting, most, share_of)
-                if decision.may_enter:
+                decision = self._decide(tenancy)
+                waits_for_spare = (
+                    decision.may_enter
+                    and len(self._admitted) + self._spares.count >= self._limits.max_sandboxes
+                    and self._spares.give_way()
+                )
+                if decision.may_enter and not waits_for_spare:
                     self._admitted[tenancy.sandbox.id] = None
                     self._change_places()
                     return ""
                 because = decision.because
                 if decision.is_final:
                     break
-                ending = sum(self._all[place.sandbox].sandbox.is_ending for place in held)
-                if decision.ends is not None and ending < len(waiting):
+                ending = sum(
+                    self._all[each].sandbox.is_ending for each in self._admitted if each in self._all
+                )
+                if decision.ends is not None and ending < len(self._waiting()):
                     idle = self._all[decision.ends].sandbox
                     idle.end(failure.stopped(idle.names, "another sandbox needed its place"), deliberate=True)
                 await changed.wait()
         return because
 
+    def _waiting(self) -> list[_Tenancy]:
+        return [
+            other
+            for other in self._all.values()
+            if other.sandbox.id not in self._admitted and not other.sandbox.is_spare
+        ]
+
+    def _decide(self, tenancy: _Tenancy) -> Decision:
+        held = [_place(self._all[sandbox]) for sandbox in self._admitted if sandbox in self._all]
+        waiting = [_place(other) for other in self._waiting()]
+        return decide(_place(tenancy), held, waiting, self._limits.max_sandboxes, self._limits.share_of)
+
     def _change_places(self) -> None:
         """A place became free, or a sandbox idle: whoever waits looks again."""
-        if len(self._admitted) == len(self._all):
+        if len(self._admitted) + self._spares.count == len(self._all):
             return  # nobody waits
         self._places_changed.set()
         self._places_changed = anyio.Event()
@@ -566,6 +661,8 @@ def _place(tenancy: _Tenancy) -> Place:
 def _state(sandbox: Sandbox) -> SandboxState:
     if sandbox.is_ending:
         return SandboxState.ENDING
+    if sandbox.is_spare:
+        return SandboxState.SPARE
     if sandbox.is_starting:
         return SandboxState.STARTING
     return SandboxState.BUSY if sandbox.in_use else SandboxState.WARM

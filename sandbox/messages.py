@@ -257,6 +257,10 @@ class Hello(Strict):
     pid: int
 
 
+class _Prepared(Strict):
+    modules: list[Literal["numpy", "torch"]] = Field(max_length=len(wire.SLOW_MODULES))
+
+
 class _Skipped(Strict):
     class_type: Annotated[str, StringConstraints(max_length=256)]
     error: Text
@@ -405,6 +409,11 @@ def hello(result: Any) -> Hello:
             "rebuild the node image (make up)",
         )
     return said
+
+
+def prepared(result: Any) -> frozenset[str]:
+    """Which slow modules a worker has imported. Raises: ProtocolViolationError."""
+    return frozenset(checked(_Prepared, result, "answer about its modules").modules)
 
 
 def loaded(result: Any, nodes: Registration) -> tuple[LoadedExtension, int | None]:

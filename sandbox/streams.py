@@ -163,7 +163,8 @@ class SocketStream:
     async def of(cls, connection: socket.socket) -> SocketStream:
         """Take over a connected, non-blocking socket."""
         loop = asyncio.get_running_loop()
-        transport, buffer = await loop.create_unix_connection(_Buffer, sock=connection)
+        with anyio.CancelScope(shield=True):  # a turn of the loop or two, after which somebody can close it
+            transport, buffer = await loop.create_unix_connection(_Buffer, sock=connection)
         return cls(connection, transport, buffer)
 
     def take(self, count: int) -> bytes | None:

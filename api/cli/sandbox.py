@@ -27,13 +27,15 @@ IdArgument = Annotated[str, typer.Argument(metavar="SANDBOX", help="Its id, as '
 @app.command("list")
 def list_sandboxes(
     all_tenants: Annotated[bool, typer.Option("--all", help="Of every tenant (operator).")] = False,
+    spares: Annotated[bool, typer.Option("--spares", help="And those that wait in the pool.")] = False,
     url: UrlOption = DEFAULT_URL,
     token: TokenOption = None,
     tenant: TenantOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List sandboxes with what they use and may use."""
-    answer = server(url, token, tenant).call("GET", _PATH, params={"all_tenants": str(all_tenants).lower()})
+    params = {"all_tenants": str(all_tenants).lower(), "spares": str(spares).lower()}
+    answer = server(url, token, tenant).call("GET", _PATH, params=params)
     if as_json:
         print_json(answer)
         return

@@ -9,12 +9,13 @@ import anyio
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from api import doctor, doctor_running, jobs
+from api import doctor, doctor_running, jobs, pool
 from api.errors import OrjsonResponse
 from api.routes.system import ringfence_version
 from api.services import Caller, ForTenant, Have, Operator
 from api.trees import FileUnknownError
 from policies import safe_text
+from sandbox import SandboxState
 
 router = APIRouter()
 
@@ -40,6 +41,7 @@ async def status(services: Have, caller: Caller) -> Response:
                 {
                     "data_dir": str(services.settings.data_dir),
                     "policies_dir": str(services.policies.directory),
+                    "pool": pool.as_json(services.engine.sandboxes.pool),
                 }
                 if caller.is_operator
                 else {}
@@ -81,10 +83,13 @@ async def prompt_details(prompt_id: str, services: Have, tenant: ForTenant) -> R
 @router.get("/doctor")
 async def run_doctor(services: Have, _operator: Operator) -> Response:
     """What is missing on the server's machine."""
-    settings = services.settings
+    settings, sandboxes = services.settings, services.engine.sandboxes
     checks = await anyio.to_thread.run_sync(
         lambda: [*doctor.examine(settings), *doctor_running.examine(settings)]
     )
+    await sandboxes.refresh()
+    spares = [info for info in sandboxes.list() if info.state is SandboxState.SPARE]
+    checks.append(pool.check(sandboxes.pool, sum(info.memory_used or 0 for info in spares)))
     return OrjsonResponse(doctor.report(checks))
 
 

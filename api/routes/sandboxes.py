@@ -12,18 +12,22 @@ from api.errors import OrjsonResponse
 from api.services import Caller, Have, Services
 from api.trees import FileUnknownError
 from policies import SandboxId, TenantId, parse_sandbox_id, safe_text
+from sandbox import SandboxState
 
 router = APIRouter()
 
 
 @router.get("/sandboxes")
-async def list_sandboxes(services: Have, caller: Caller, all_tenants: bool = False) -> Response:
-    """The caller's sandboxes; the operator may ask for everybody's."""
+async def list_sandboxes(
+    services: Have, caller: Caller, all_tenants: bool = False, spares: bool = False
+) -> Response:
+    """The caller's sandboxes; the operator may ask for everybody's. Spares, which run nothing yet, when asked for."""
     if all_tenants:
         caller.require_operator()
     await services.engine.sandboxes.refresh()
     found = services.engine.sandboxes.list(None if all_tenants else caller.tenant)
-    return OrjsonResponse({"sandboxes": [_shown(info) for info in found]})
+    shown = [_shown(info) for info in found if spares or info.state is not SandboxState.SPARE]
+    return OrjsonResponse({"sandboxes": shown})
 
 
 @router.get("/sandboxes/{sandbox}/logs")

@@ -89,7 +89,7 @@ class DockerLauncher:
         self._uids = UidBook(
             places.launcher_data / "uids.json", self._settings.first_uid, self._settings.uids
         )
-        self._uids_taken: set[int] = set()
+        self._uids_taken: dict[SandboxId, tuple[int, SandboxRequest]] = {}
         self._holder = Holder(places, self._settings.holding_uid, self._settings.trusted_sources)
         self._refusals = Refusals()
         self._records: dict[SandboxId, _Record] = {}
@@ -161,6 +161,9 @@ class DockerLauncher:
         """See ``Launcher.ensure``."""
         known = self._records.get(request.sandbox)
         if known is not None and not known.ended.is_set():
+            if self._uids_taken[request.sandbox][1] != request:
+                # It has what it was started with, mounts and all; whoever asks for something else gets nothing.
+                raise StartError(f"sandbox '{request.sandbox}' runs already, for another request")
             return known.launched
         async with self._starting:
             with anyio.move_on_after(self._settings.start_timeout_s):
@@ -181,8 +184,9 @@ class DockerLauncher:
         # Nobody's code runs in a runtime that has not proved its walls here.
         await self._engine("test a runtime", lambda: self._self_test.require(policy.isolation))
         owner = f"{request.tenant}/{request.group or request.names[0]}"
-        uid = await self._in_thread(lambda: self._uids.assign(owner, frozenset(self._uids_taken)))
-        self._uids_taken.add(uid)
+        live = self._live_under_others(request)
+        uid = await self._in_thread(lambda: self._uids.assign(owner, live))
+        self._uids_taken[request.sandbox] = (uid, request)
         container, attached = "", None
         try:
             identity = Identity(
@@ -229,7 +233,7 @@ class DockerLauncher:
             return record.launched
         except BaseException:
             self._records.pop(request.sandbox, None)
-            self._uids_taken.discard(uid)
+            self._uids_taken.pop(request.sandbox, None)
             if attached is not None:
                 attached.close()
             if container:
@@ -247,6 +251,18 @@ class DockerLauncher:
         finally:
             with anyio.CancelScope(shield=True):
                 await self._in_thread(stack.close)
+
+    def _live_under_others(self, request: SandboxRequest) -> frozenset[int]:
+        """The uids that ``request`` may not have.
+
+        A sandbox and its spare are one and the same request but for the id: same tenant, code, environment and policy.
+        They share the uid, so that the files of the one are the other's when it takes its place.
+        """
+        return frozenset(
+            uid
+            for uid, other in self._uids_taken.values()
+            if replace(other, sandbox=request.sandbox) != request
+        )
 
     async def _test_runtimes(self) -> None:
         """Before anybody asks, so that the first sandbox need not wait."""
@@ -285,7 +301,7 @@ class DockerLauncher:
             if len(self._endings) > _ENDINGS_KEPT:
                 self._endings.popitem(last=False)
             del self._records[sandbox]
-            self._uids_taken.discard(record.launched.uid)
+            self._uids_taken.pop(sandbox, None)
             self._refusals.look()
             return ending
 

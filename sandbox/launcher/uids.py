@@ -1,8 +1,9 @@
 """Which uid a sandbox runs as: one of its own, and the same one again for the same extension.
 
 Files that a pack keeps in ``user/`` belong to the uid that wrote them, so an extension gets its old uid back whenever
-nobody lives under it. Two live sandboxes never share one: a uid is what per-user limits count by, and what the host
-checks at the socket.
+nobody else lives under it. Two live sandboxes never share one, but for a sandbox and its own spare (the same request,
+in which nothing of the extension has been loaded yet): a uid is what per-user limits count by, and what the host checks
+at the socket.
 """
 
 from __future__ import annotations

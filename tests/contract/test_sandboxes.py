@@ -18,6 +18,7 @@ import pytest
 from sandbox import (
     EndedError,
     HandleNotPortableError,
+    ManagerLimits,
     NodeInterruptedError,
     NodeRaisedError,
     Progress,
@@ -52,6 +53,8 @@ class Kind:
     pid_one: bool
     adopts: bool = True
     """Outputs are taken over without a copy. gVisor keeps a file open behind the program's back: always a copy."""
+    spare: bool = False
+    """Its sandboxes come from the pool: they waited for what they run, and imported torch meanwhile."""
 
 
 KINDS = [
@@ -63,6 +66,7 @@ KINDS = [
         pid_one=False,
     ),
     Kind("docker-socket", in_docker, "", pid_one=True),
+    Kind("docker-spare", in_docker, "", pid_one=True, spare=True),
     Kind("docker-stdio", in_docker, "transport: stdio\n", pid_one=True),
     Kind("docker-gvisor-socket", in_docker, GVISOR, pid_one=True, adopts=False),
     Kind("docker-gvisor-stdio", in_docker, GVISOR + "transport: stdio\n", pid_one=True, adopts=False),
@@ -93,10 +97,26 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 async def at(kind: Kind, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     directory = tmp_path_factory.mktemp(kind.name)
     policy = POLICY + kind.policy
-    async with world(directory, kind.make, policies={"pack": policy, "twin": policy}) as made:
+    limits = ManagerLimits(spares=2, spare_settle_s=0.0) if kind.spare else None
+    policies = {"pack": policy, "twin": policy}
+    async with world(directory, kind.make, policies=policies, limits=limits) as made:
         made.shelf.add(PACK)
         made.shelf.add(PACK, "twin")
+        if kind.spare:
+            await use_spares(made)
         yield made
+
+
+async def use_spares(at: World) -> None:
+    """From here on the current sandboxes of both packs are spares that were put to use."""
+    for name in ("pack", "twin"):
+        await run(await at.session(name), "echo", 1)
+    with anyio.fail_after(60):
+        await at.manager.pool_filled(2)
+    for name in ("pack", "twin"):
+        await at.manager.stop(TENANT, (await at.session(name)).sandbox)
+        await at.session(name)
+    assert (at.manager.pool.taken, at.manager.pool.missed) == (2, 2)
 
 
 async def run(session: Session, class_type: str, value: Any) -> tuple[Value, ...]:

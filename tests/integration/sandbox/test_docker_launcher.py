@@ -160,7 +160,7 @@ async def refused(tmp_path: Path, policy: str = "", settings: LaunchSettings | N
         with pytest.raises(StartError) as caught:
             await at.session("pack")
         assert await listed(at.places.instance) == []
-        assert at.launcher.docker._uids_taken == set()
+        assert at.launcher.docker._uids_taken == {}
         return caught.value
 
 

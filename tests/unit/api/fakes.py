@@ -46,6 +46,7 @@ from sandbox import (
     HttpRequest,
     HttpResponse,
     LogLine,
+    PoolState,
     SandboxInfo,
     SandboxState,
 )
@@ -219,6 +220,14 @@ class FakeSandboxes:
     def __init__(self) -> None:
         self.infos: list[SandboxInfo] = []
         self.stopped: list[SandboxId] = []
+        self.pool = PoolState(
+            size=2,
+            ready=1,
+            starting=0,
+            taken=3,
+            missed=4,
+            without=((TenantId("local"), "blur", "no memory"),),
+        )
 
     def run(self, sandbox: str, tenant: str, extension: str) -> None:
         self.infos.append(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from api.settings import Settings
 from engine import Difference
 from engine.extension_errors import NoNodesError
 from policies import LOCAL_TENANT
-from sandbox import Finding
+from sandbox import Finding, SandboxState
 from tests.unit.api.fakes import PROMPT, FakeEngine
 
 pytestmark = pytest.mark.anyio
@@ -171,11 +172,32 @@ async def test_policies_are_shown_checked_and_described(client: httpx2.AsyncClie
     assert "properties" in (await client.get("/ringfence/v1/policies/schema")).json()["extension"]
 
 
+async def test_spares_are_listed_only_when_they_are_asked_for(
+    client: httpx2.AsyncClient, engine: FakeEngine
+) -> None:
+    engine.sandboxes.run("blur-1", "local", "blur")
+    engine.sandboxes.run("blur-2", "local", "blur")
+    engine.sandboxes.infos[1] = replace(engine.sandboxes.infos[1], state=SandboxState.SPARE)
+    usual = (await client.get("/ringfence/v1/sandboxes")).json()["sandboxes"]
+    assert [box["id"] for box in usual] == ["blur-1"]
+    everything = (await client.get("/ringfence/v1/sandboxes", params={"spares": True})).json()["sandboxes"]
+    assert [(box["id"], box["state"]) for box in everything] == [("blur-1", "warm"), ("blur-2", "spare")]
+    used = (await client.get("/ringfence/v1/tenants/local/usage")).json()["quotas"]["sandboxes"]["used"]
+    assert used == 1
+
+
 async def test_status_and_doctor_answer_the_operator(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
     engine.sandboxes.run("blur-1", "local", "blur")
     status = (await client.get("/ringfence/v1/status")).json()
     assert (status["mode"], status["tenant"], status["sandboxes"]) == ("single-user", "local", {"warm": 1})
+    assert status["pool"] == {
+        "size": 2, "ready": 1, "starting": 0, "taken": 3, "missed": 4,
+        "without": [{"tenant": "local", "name": "blur", "why": "no memory"}],
+    }  # fmt: skip
     report = (await client.get("/ringfence/v1/doctor")).json()
+    (shown,) = [check["found"] for check in report["checks"] if check["name"] == "pool"]
+    assert shown.startswith("1 of 2 spare sandboxes wait")
+    assert "blur: no memory" in shown
     assert {"data directory", "shared memory"} <= {check["name"] for check in report["checks"]}
 
 

@@ -1,0 +1,116 @@
+"""What an idle sandbox weighs, without torch and with it, beside a bare import; and what a hundred do to the host."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+import docker
+
+from benchmarks.house import IMAGE, House, house
+from benchmarks.report import Report
+from sandbox import ManagerLimits, NodeCall, Session, Value
+
+BARE = "import sys, torch; print('up', flush=True); sys.stdin.read()"
+
+
+async def measure(folder: Path, *, quick: bool, isolation: str = "runc") -> Report:
+    light, heavy = (6, 2) if quick else (80, 20)
+    report = Report(f"{light + heavy} idle sandboxes, {heavy} of them with torch, {isolation}")
+    async with house(folder, isolation=isolation, limits=ManagerLimits(max_sandboxes=128)) as built:
+        first = await built.session("light-0")
+        alone = await _round_trips(built, first, 200 if quick else 2000)
+        for number in range(1, light):
+            await _use(built, await built.session(f"light-{number}"), "BenchNothing", "value")
+        for number in range(heavy):
+            await _use(built, await built.session(f"heavy-{number}"), "BenchMake", "mib")
+        bare = await anyio.to_thread.run_sync(_bare_torch, heavy)
+        try:
+            found = await anyio.to_thread.run_sync(_weights, built, bare)
+        finally:
+            await anyio.to_thread.run_sync(_remove, bare)
+        report.add("node call, one sandbox lives", alone)
+        report.add(
+            "node call, all live", await _round_trips(built, first, 200 if quick else 2000),
+            floor="node call, one sandbox lives",
+        )  # fmt: skip
+    report.add("MiB (not ms): container that imports torch and nothing else", found["bare"])
+    report.add("MiB (not ms): sandbox without torch", found["light"])
+    report.add(
+        "MiB (not ms): sandbox with torch", found["heavy"],
+        floor="MiB (not ms): container that imports torch and nothing else",
+    )  # fmt: skip
+    return report
+
+
+async def _round_trips(built: House, session: Session, count: int) -> list[float]:
+    taken = []
+    for _ in range(count):
+        begin = time.perf_counter()
+        await _use(built, session, "BenchNothing", "value")
+        taken.append((time.perf_counter() - begin) * 1000)
+    return taken
+
+
+async def _use(built: House, session: Session, class_type: str, name: str) -> None:
+    call = NodeCall(
+        prompt_id="bench", node_id="1", class_type=class_type, inputs={name: (Value(1),)}, instance="1"
+    )
+    result = await session.execute(call, lambda progress: None)
+    for slot in result.slots or ():
+        for item in slot:
+            built.store.release(item)
+
+
+def _bare_torch(count: int) -> list[str]:
+    """Containers that import torch and wait, with no option of ours."""
+    client = docker.from_env()
+    try:
+        made = []
+        for _ in range(count):
+            container = client.containers.run(
+                IMAGE, ["-c", BARE], entrypoint="/opt/venv/bin/python", detach=True, stdin_open=True,
+                labels=["ringfence-benchmark"],
+            )  # fmt: skip
+            made.append(container)
+        for container in made:
+            next(iter(container.logs(stream=True)))
+        return [str(container.id) for container in made]
+    finally:
+        client.close()
+
+
+def _remove(containers: Sequence[str]) -> None:
+    client = docker.from_env()
+    try:
+        for container in containers:
+            client.containers.get(container).remove(force=True)
+    finally:
+        client.close()
+
+
+def _weights(built: House, bare: Sequence[str]) -> dict[str, list[float]]:
+    """MiB of each container, all its processes together."""
+    client = docker.from_env()
+    try:
+        found: dict[str, list[float]] = {"light": [], "heavy": [], "bare": []}
+        for info in built.manager.list():
+            kind = "heavy" if "heavy" in info.extensions[0] else "light"
+            found[kind].append(_pss(client, str(info.container)))
+        found["bare"] = [_pss(client, container) for container in bare]
+        return found
+    finally:
+        client.close()
+
+
+def _pss(client: docker.DockerClient, container: str) -> float:
+    processes = client.api.top(container, ps_args="-eo pid")["Processes"]
+    total = 0
+    for (pid,) in processes:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text("ascii").splitlines():
+            if line.startswith("Pss:"):
+                total += int(line.split()[1])
+    return total / 1024

@@ -1,0 +1,109 @@
+"""From starting a host that has a hundred extensions to the first result of a node in a sandbox.
+
+Their descriptions are kept by content, so no sandbox starts for the catalogue; the one that a prompt needs starts then.
+
+    python -m benchmarks.restart [--extensions N] [--runs N] [--write-json DIR]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import httpx2
+
+from api.settings import Settings
+from api.wiring import wire
+from benchmarks.flood import OPERATOR, server
+from benchmarks.report import Report, machine
+from policies import LOCAL_TENANT
+
+NODE = """
+class Node:
+    INPUT_TYPES = classmethod(lambda cls: {{"required": {{"number": ("INT", {{"default": 0, "max": 2**31}})}}}})
+    RETURN_TYPES = ("INT",)
+    FUNCTION = "run"
+    OUTPUT_NODE = True
+    CATEGORY = "bench"
+
+    def run(self, number):
+        return {{"ui": {{"number": [number]}}, "result": (number + 1,)}}
+
+
+NODE_CLASS_MAPPINGS = {{"Bench{number}": Node}}
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.restart", description=__doc__)
+    parser.add_argument("--extensions", type=int, default=100)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--write-json", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="ringfence-restart-") as name:
+        report = measure(Path(name), options.extensions, options.runs)
+    print(f"{machine()}\n\n### {report.question}\n\n{report.table()}")
+    if options.write_json:
+        report.save(options.write_json, "restart")
+
+
+def measure(folder: Path, extensions: int, runs: int) -> Report:
+    report = Report(f"Starting a host with {extensions} extensions")
+    asyncio.run(_register(folder, extensions))
+    taken = [_restarted(folder, extensions) for _ in range(runs)]
+    report.add("until it takes prompts", [ready for ready, _, _ in taken])
+    report.add("until all nodes are listed (/object_info)", [listed for _, listed, _ in taken])
+    report.add("until the first result from a sandbox", [result for _, _, result in taken])
+    return report
+
+
+async def _register(folder: Path, extensions: int) -> None:
+    """As the host does it, in this process: each is read in a sandbox once."""
+    name = f"restart-{folder.name[-8:].lower().replace('_', '-')}"
+    shm, run = Path(f"/dev/shm/ringfence-{name}"), Path(f"/run/ringfence-{name}")
+    settings = Settings(
+        data_dir=folder, instance=name.strip("-"), shm_dir=shm, run_dir=run, frontend_dir="none", pool=0
+    )
+    try:
+        async with wire(settings) as services:
+            for number in range(extensions):
+                pack = folder / f"bench-{number}"
+                pack.mkdir()
+                (pack / "__init__.py").write_text(NODE.format(number=number))
+                info = await services.engine.extensions.add(LOCAL_TENANT, pack)
+                if info.state != "ready":
+                    raise RuntimeError(f"{info}")
+    finally:
+        shutil.rmtree(shm, ignore_errors=True)
+        shutil.rmtree(run, ignore_errors=True)
+
+
+def _restarted(folder: Path, extensions: int) -> tuple[float, float, float]:
+    """ms from starting the process to: ready, every node listed, the first result."""
+    began = time.perf_counter()
+    with server(folder) as url, httpx2.Client(base_url=url, timeout=60) as http:
+        ready = time.perf_counter() - began
+        known = http.get("/object_info").json()
+        listed = time.perf_counter() - began
+        assert sum(name.startswith("Bench") for name in known) == extensions
+        node = {"class_type": "Bench0", "inputs": {"number": time.time_ns() % 2**31}}
+        answer = http.post("/prompt", json={"prompt": {"1": node}})
+        answer.raise_for_status()
+        wanted = answer.json()["prompt_id"]
+        while wanted not in (entry := http.get(f"/history/{wanted}").json()):
+            time.sleep(0.01)
+        result = time.perf_counter() - began
+        assert entry[wanted]["status"]["status_str"] == "success", entry
+        operator = {"Authorization": f"Bearer {OPERATOR}"}
+        sandboxes = http.get("/ringfence/v1/sandboxes", headers=operator).json()["sandboxes"]
+        started = {name for sandbox in sandboxes for name in sandbox["extensions"]}
+        assert started <= {"core", "bench-0"}, started
+    return ready * 1000, listed * 1000, result * 1000
+
+
+if __name__ == "__main__":
+    main()
