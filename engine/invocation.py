@@ -161,7 +161,7 @@ class Invocations:
             value,
             session,
             f"{who}, input {safe_text(name, 80)!r}",
-            node.node_type,
+            (node.node_type, name),
             None if source is None else source.node_type,
         )
 

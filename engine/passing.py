@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from typing import Any, Final
 
-from engine.live_types import can_hand_on
+from engine.carrying import may_take
 from engine.registry import NodeType
 from engine.values import Ledger, not_portable
 from policies import SandboxId, safe_text
@@ -37,12 +37,17 @@ class Passages:
         return self._granted.setdefault(sandbox, {})
 
     def let_pass(
-        self, value: Value, session: Session, reader: str, target: NodeType, source: NodeType | None
+        self,
+        value: Value,
+        session: Session,
+        reader: str,
+        target: tuple[NodeType, str],
+        source: NodeType | None,
     ) -> Value:
         """``value`` as the session's sandbox may see it, its own handles as they are. The holder stays the same.
 
-        ``target`` is the node that gets it, ``source`` the one that it came of: of a group's sandbox only that tells
-        which member made it.
+        ``target`` is the node that gets it and the input, ``source`` the node that it came of: of a group's sandbox
+        only that tells which member made it.
 
         Raises:
             HandleNotPortableError: the node has nowhere to hand it on to, or the object is in a file of other values.
@@ -52,7 +57,7 @@ class Passages:
             return value
         met: set[tuple[SandboxId, int]] = set()
         refusals: list[HandleNotPortableError] = []
-        is_allowed = can_hand_on(target.description)
+        is_allowed = may_take(target[0].description, target[1])
 
         def seen(tree: JSON) -> JSON:
             if isinstance(tree, list):
@@ -70,7 +75,7 @@ class Passages:
             error = self._refusal(place, session, reader, kind, source)
             refusals.append(error)
             number = self._number(session.sandbox, place, kind) if is_allowed else 0
-            text = f"{error}; it can only be handed on. {error.hint}"
+            text = f"{error.message}; it can only be handed on; {error.hint}"
             return {"$foreign": {"id": number, "type": kind, "text": text}}
 
         tree = seen(value.tree)

@@ -473,6 +473,8 @@ class FakeSession:
                 return Blocker(body)
             if tag == "$foreign":
                 return StandIn(body["id"], body["text"])
+        if isinstance(tree, list):
+            return [self._read(Value(item, value.objects, value.handles)) for item in tree]
         return tree
 
     def _write(self, value: Any) -> Value:

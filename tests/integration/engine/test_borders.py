@@ -169,6 +169,7 @@ class Hand(Base):
         kept = {id(value): value} | ({value: 1} if not isinstance(value, (list, dict)) else {})
         assert value and value is not None and value != no and value == value and value in [no, value]
         assert not isinstance(value, (str, int)) and type(value) is not tuple
+        assert isinstance(value, (list, dict)) or not any(hasattr(value, n) for n in ("__len__", "__getitem__"))
         print(f"handing on {value} {value!r}", kept)
         return (copy.deepcopy(value),)
 
@@ -323,6 +324,8 @@ async def test_an_object_goes_through_another_packs_switch_and_is_itself_again(
         "x + 1",
         "int(x)",
         "hasattr(x, 'number')",
+        "x.__len__",
+        "vars(x)",
         "x < x",
         "[*x]",
         "setattr(x, 'number', 1)",
@@ -382,7 +385,9 @@ async def test_objects_of_a_groups_replaced_sandbox_are_made_again_wherever_they
 
 async def test_a_pack_type_is_refused_before_it_runs_once_it_was_seen(tmp_path: Path) -> None:
     maker = MAKER.replace('RETURN_TYPES = ("*",)', 'RETURN_TYPES = ("RECORD",)')
-    taker = TAKER.replace('("*",), "again"', '("RECORD",), "again"')
+    taker = TAKER.replace('("*",), "again"', '("RECORD",), "again"').replace(
+        'RETURN_TYPES = ("*",)', 'RETURN_TYPES = ("STRING",)'
+    )
     async with stage(tmp_path, lambda places, _: UnconfinedLauncher(places), maker, taker) as scene:
         nodes: dict[str, tuple[str, dict[str, Any]]] = {
             "make": ("MakeRecord", {"how": "bare"}),

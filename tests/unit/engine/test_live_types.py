@@ -27,6 +27,7 @@ def reader(kind: str, **fields: Any) -> FakeNode:
         lambda m: (1 if isinstance(m, str) else m.data // m.data,),
         {"m": [kind, fields.pop("options", {})]},
         outputs=("INT",),
+        may_expand=False,
         **fields,
     )
 
