@@ -128,11 +128,12 @@ CASES: list[tuple[str, str, Graph, str]] = [
         "detailer pipe of a basic pipe",
         {
             "p": ("ToBasicPipe", FIVE),
+            "s": ("ImpactSwitch", {"select": 1, "sel_mode": False, "input1": THING}),
             "d": (
                 "BasicPipeToDetailerPipe",
                 {
                     "basic_pipe": ["p", 0],
-                    "bbox_detector": THING,
+                    "bbox_detector": ["s", 0],
                     "wildcard": "",
                     "Select to add LoRA": "Select the LoRA to add to the text",
                     "Select to add Wildcard": "Select the Wildcard to add to the text",
@@ -172,16 +173,6 @@ CASES: list[tuple[str, str, Graph, str]] = [
     ),
     (
         "ComfyUI-Impact-Pack",
-        "select nth of any",
-        {
-            "l": ("ImpactMakeAnyList", {"value1": MODEL, "value2": ["other", 0]}),
-            "n": ("ImpactSelectNthItemOfAnyList", {"any_list": ["l", 0], "index": 1}),
-        }
-        | sampler(model=["n", 0]),
-        "model xl",
-    ),
-    (
-        "ComfyUI-Impact-Pack",
         "control bridge",
         {"s": ("ImpactControlBridge", {"value": MODEL, "mode": True, "behavior": "Stop"})}
         | sampler(model=["s", 0]),
@@ -198,7 +189,7 @@ CASES: list[tuple[str, str, Graph, str]] = [
         "execution order",
         {"s": ("ImpactExecutionOrderController", {"signal": VAE, "value": MODEL})}
         | sampler(vae=["s", 0], model=["s", 1]),
-        "model sd, vae sd",
+        "vae sd, model sd",
     ),
     (
         "ComfyUI-Impact-Pack",
