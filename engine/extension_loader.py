@@ -27,7 +27,15 @@ from engine.extension_records import (
     write_lock,
 )
 from engine.extension_shelf import Entry, GroupEnvironment, Shelf
-from policies import CORE_EXTENSION, EffectivePolicy, ExtensionName, RingfenceError, SandboxId, TenantId
+from policies import (
+    CORE_EXTENSION,
+    EffectivePolicy,
+    ExtensionName,
+    RingfenceError,
+    SandboxId,
+    TenantId,
+    Where,
+)
 from sandbox import Inventory, KeptLock, remove_tree
 from sandbox.calls import LoadedExtension, Session
 from sandbox.errors import LoadFailedError, StartError
@@ -85,6 +93,8 @@ class EnvironmentKeeper(Protocol):
         members: Mapping[ExtensionName, Path],
         policy: EffectivePolicy,
         progress: Progress,
+        *,
+        where: Where,
     ) -> BuiltEnvironment: ...
     def site(self, key: str) -> Path | None: ...
     async def discard(self, key: str) -> None: ...
@@ -257,7 +267,9 @@ class Loader:
             if known is None or known.made_of != made_of:
                 policy = await self._shelf.read_policy(members[0])
                 code = {entry.name: entry.code for entry in members}
-                built = await self._environments.ensure_group(tenant, group, code, policy, progress)
+                built = await self._environments.ensure_group(
+                    tenant, group, code, policy, progress, where=self._shelf.policy_file
+                )
                 if known is not None and known.key is not None and known.key != built.key:
                     self._outdated.add(known.key)
                 known = GroupEnvironment(made_of, built.key, built.site)

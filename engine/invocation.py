@@ -81,7 +81,7 @@ class Invocations:
         self._ledger = ledger
         client = row.extra_data.get("client_id")
         self._client_id = client if isinstance(client, str) else None
-        self._passages = Passages(ledger)
+        self._passages = Passages(ledger, row.tenant)
         self._owned: list[Value] = []
         self._constants: dict[tuple[str, str], Value] = {}  # large ones, by node and input
         self._known_classes: dict[

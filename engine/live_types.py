@@ -15,7 +15,7 @@ from engine.constraints import NodeError, node_error
 from engine.dynamic_inputs import InputDeclaration
 from engine.registry import NodeType
 from engine.values import group_advice
-from policies import SandboxId, TenantId, safe_text
+from policies import SandboxId, TenantId, Where, safe_text, usual_place
 from sandbox.calls import Value
 
 JSON = Any
@@ -35,7 +35,9 @@ _Key = tuple[TenantId, str, str, str]
 class LiveTypes:
     """What this engine has seen of its packs' types."""
 
-    def __init__(self) -> None:
+    def __init__(self, where: Where = usual_place) -> None:
+        """``where`` says which file of policies is meant, for errors."""
+        self.where = where
         self._was_object: dict[_Key, bool] = {}
 
     def note(
@@ -114,7 +116,13 @@ class Borders:
             "A live object cannot leave its sandbox",
             f"{name}: the {kind} of {made} is a live object of extension '{maker.extension}', and extension "
             f"'{reader.extension}' runs in another sandbox; "
-            + group_advice(maker.extension, reader.extension, maker.group, reader.group),
+            + group_advice(
+                maker.extension,
+                reader.extension,
+                maker.group,
+                reader.group,
+                lambda extension: self._live.where(extension, self._tenant),
+            ),
             input_name=name,
             received_type=kind,
             linked_node=link,

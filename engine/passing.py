@@ -12,7 +12,7 @@ from typing import Any, Final
 from engine.carrying import may_take
 from engine.registry import NodeType
 from engine.values import Ledger, not_portable
-from policies import SandboxId, safe_text
+from policies import ExtensionName, SandboxId, TenantId, safe_text
 from sandbox.calls import ForeignHandle, Session, Value
 from sandbox.errors import HandleNotPortableError
 
@@ -26,8 +26,10 @@ _numbers: Final = itertools.count(
 class Passages:
     """The objects that one run let into sandboxes that do not hold them."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, tenant: TenantId) -> None:
         self._ledger = ledger
+        self._tenant = tenant
+        self._files: dict[ExtensionName, str] = {}
         self._granted: dict[SandboxId, dict[int, ForeignHandle]] = {}
         self._known: dict[tuple[SandboxId, SandboxId, int], int] = {}
         self._held: list[Value] = []
@@ -106,8 +108,19 @@ class Passages:
         owner = self._ledger.owner(place[0])
         is_member = source is not None and owner is not None and owner.group and source.group == owner.group
         return not_portable(
-            owner, session, reader, kind, source.extension if source is not None and is_member else None
+            owner,
+            session,
+            reader,
+            kind,
+            source.extension if source is not None and is_member else None,
+            self._file,
         )
+
+    def _file(self, extension: ExtensionName) -> str:
+        """Looked up once in a run: every object that passes has the words for its error with it."""
+        if extension not in self._files:
+            self._files[extension] = self._ledger.where(extension, self._tenant)
+        return self._files[extension]
 
     def _number(self, sandbox: SandboxId, place: tuple[SandboxId, int], kind: str) -> int:
         known = self._known.get((sandbox, *place))
