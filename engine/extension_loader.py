@@ -6,7 +6,6 @@ Each step may fail; then this extension is ``failed`` with the reason, nothing o
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from engine.extension_records import (
     write_lock,
 )
 from engine.extension_shelf import Entry, GroupEnvironment, Shelf
+from engine.load_hints import module_hint
 from policies import (
     CORE_EXTENSION,
     EffectivePolicy,
@@ -44,7 +44,6 @@ logger = logging.getLogger(__name__)
 
 Progress = Callable[[str], None]
 _CORE_RETRY_S = 10.0
-_MISSING_MODULE = re.compile(r"No module named '([A-Za-z_][A-Za-z0-9_]{0,63})")
 
 
 class BuiltEnvironment(Protocol):
@@ -170,17 +169,15 @@ class Loader:
         try:
             return await self.manager().acquire(entry.tenant, entry.name)
         except LoadFailedError as error:
-            missing = _MISSING_MODULE.search(error.message)
-            if missing is None or error.exception_type not in ("ModuleNotFoundError", ""):
+            if error.exception_type not in ("ModuleNotFoundError", ""):
                 raise
-            said = [
-                note
-                for note in entry.record.notes
-                if missing[1].replace("_", "-") in note and "left out" in note
-            ]
+            notes, ask = entry.record.notes, self._environments.hint_for_module
+            hint = await module_hint(error.message, notes, entry.code, ask)
+            if hint is None:
+                raise
             raise LoadFailedError(
                 error.message,
-                said[0] if said else await self._environments.hint_for_module(missing[1]),
+                hint,
                 exception_type=error.exception_type,
                 traceback=error.traceback,
             ) from error
