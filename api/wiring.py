@@ -167,6 +167,7 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Services:
             ),
             quotas=quotas,
             witness=prompt_witness(audit),
+            where=policies.place_to_write,
         )
     )
     engines.append(engine)

@@ -30,7 +30,7 @@ from engine.storage import NewPrompt, QueuedPrompt, Storage
 from engine.streams import EventHub, EventStream
 from engine.validators import validate
 from engine.values import Ledger, ValueStore
-from policies import ExtensionName, TenantId
+from policies import ExtensionName, TenantId, Where, usual_place
 from sandbox.calls import HttpRequest, HttpResponse, PackEvent, PackSocket, SocketRequest
 
 if TYPE_CHECKING:  # tests build engines without these
@@ -95,7 +95,9 @@ class Engine:
         quotas: QuotaBook | None = None,
         now_ms: Callable[[], int] = _now_ms,
         witness: Callable[[Event], None] | None = None,
+        where: Where = usual_place,
     ) -> None:
+        """``where`` says in which file an extension's policy is written, for errors."""
         self.extensions = extensions
         self.sandboxes = manager
         self._store = store
@@ -103,11 +105,11 @@ class Engine:
         self._limits = limits or EngineLimits()
         self._now_ms = now_ms
         self._hub = EventHub(witness=witness)
-        self._live = LiveTypes()
+        self._live = LiveTypes(where)
         bench = Workbench(
             manager,
             store,
-            Ledger(store),
+            Ledger(store, where),
             self._hub.publish,
             now_ms,
             self._limits.prompt.expansion_nodes,

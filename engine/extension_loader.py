@@ -6,7 +6,6 @@ Each step may fail; then this extension is ``failed`` with the reason, nothing o
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -27,7 +26,16 @@ from engine.extension_records import (
     write_lock,
 )
 from engine.extension_shelf import Entry, GroupEnvironment, Shelf
-from policies import CORE_EXTENSION, EffectivePolicy, ExtensionName, RingfenceError, SandboxId, TenantId
+from engine.load_hints import module_hint
+from policies import (
+    CORE_EXTENSION,
+    EffectivePolicy,
+    ExtensionName,
+    RingfenceError,
+    SandboxId,
+    TenantId,
+    Where,
+)
 from sandbox import Inventory, KeptLock, remove_tree
 from sandbox.calls import LoadedExtension, Session
 from sandbox.errors import LoadFailedError, StartError
@@ -36,7 +44,6 @@ logger = logging.getLogger(__name__)
 
 Progress = Callable[[str], None]
 _CORE_RETRY_S = 10.0
-_MISSING_MODULE = re.compile(r"No module named '([A-Za-z_][A-Za-z0-9_]{0,63})")
 
 
 class BuiltEnvironment(Protocol):
@@ -85,6 +92,8 @@ class EnvironmentKeeper(Protocol):
         members: Mapping[ExtensionName, Path],
         policy: EffectivePolicy,
         progress: Progress,
+        *,
+        where: Where,
     ) -> BuiltEnvironment: ...
     def site(self, key: str) -> Path | None: ...
     async def discard(self, key: str) -> None: ...
@@ -160,17 +169,15 @@ class Loader:
         try:
             return await self.manager().acquire(entry.tenant, entry.name)
         except LoadFailedError as error:
-            missing = _MISSING_MODULE.search(error.message)
-            if missing is None or error.exception_type not in ("ModuleNotFoundError", ""):
+            if error.exception_type not in ("ModuleNotFoundError", ""):
                 raise
-            said = [
-                note
-                for note in entry.record.notes
-                if missing[1].replace("_", "-") in note and "left out" in note
-            ]
+            notes, ask = entry.record.notes, self._environments.hint_for_module
+            hint = await module_hint(error.message, notes, entry.code, ask)
+            if hint is None:
+                raise
             raise LoadFailedError(
                 error.message,
-                said[0] if said else await self._environments.hint_for_module(missing[1]),
+                hint,
                 exception_type=error.exception_type,
                 traceback=error.traceback,
             ) from error
@@ -257,7 +264,9 @@ class Loader:
             if known is None or known.made_of != made_of:
                 policy = await self._shelf.read_policy(members[0])
                 code = {entry.name: entry.code for entry in members}
-                built = await self._environments.ensure_group(tenant, group, code, policy, progress)
+                built = await self._environments.ensure_group(
+                    tenant, group, code, policy, progress, where=self._shelf.policy_file
+                )
                 if known is not None and known.key is not None and known.key != built.key:
                     self._outdated.add(known.key)
                 known = GroupEnvironment(made_of, built.key, built.site)

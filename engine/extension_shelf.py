@@ -186,6 +186,10 @@ class Shelf:
         """Forget the tenant's catalogue: an entry's nodes, group or presence changed."""
         self._catalogs.pop(tenant, None)
 
+    def policy_file(self, extension: ExtensionName, tenant: TenantId) -> str:
+        """The file that says what the extension may use, or would; for errors."""
+        return self._policies.place_to_write(extension, tenant)
+
     async def read_policy(self, entry: Entry) -> EffectivePolicy:
         """The extension's policy as it is now. Raises: PolicyError."""
         policy = await anyio.to_thread.run_sync(self._policies.effective, entry.name, entry.tenant)

@@ -11,19 +11,23 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from engine.cache import Result
+from engine.carrying import unit
+from engine.class_facts import class_facts
 from engine.errors import NodeInputError
 from engine.graph import Graph, GraphNode
 from engine.passing import Passages
+from engine.registry import NodeType
 from engine.storage import QueuedPrompt
 from engine.values import NONE, Ledger, ValueStore, constant_value, plain
 from policies import ExtensionName, SandboxId, TenantId, safe_text
-from sandbox.calls import NodeCall, Session, Value
+from sandbox.calls import HIDDEN_CLASSES, NodeCall, Session, Value
 from sandbox.errors import EndedError
 
 JSON = Any
 
 DYNPROMPT: Final = "DYNPROMPT"
 _PROMPT: Final = "PROMPT"
+_SHOWS_THE_PROMPT: Final = frozenset({_PROMPT, DYNPROMPT})
 _UNIQUE_ID: Final = "UNIQUE_ID"
 _FROM_EXTRA_DATA: Final = {"EXTRA_PNGINFO": "extra_pnginfo", "COMFY_USAGE_SOURCE": "comfy_usage_source"}
 _FROM_SECRETS: Final = {
@@ -77,9 +81,12 @@ class Invocations:
         self._ledger = ledger
         client = row.extra_data.get("client_id")
         self._client_id = client if isinstance(client, str) else None
-        self._passages = Passages(ledger)
+        self._passages = Passages(ledger, row.tenant)
         self._owned: list[Value] = []
         self._constants: dict[tuple[str, str], Value] = {}  # large ones, by node and input
+        self._known_classes: dict[
+            tuple[str, str], JSON
+        ] = {}  # by sandbox (group): what it may know of others
         self._shared: dict[str, JSON] = {}  # hidden values that are the same for all nodes
 
     def close(self) -> None:
@@ -161,7 +168,7 @@ class Invocations:
             value,
             session,
             f"{who}, input {safe_text(name, 80)!r}",
-            node.node_type,
+            (node.node_type, name),
             None if source is None else source.node_type,
         )
 
@@ -200,6 +207,10 @@ class Invocations:
                 hidden["prompt"] = {}
             else:
                 hidden[token.lower()] = await self._shared_value(token)
+        if tokens & _SHOWS_THE_PROMPT and not fingerprint and not node.node_type.core:
+            facts = await self._facts(node.node_type)
+            if facts is not None:
+                hidden[HIDDEN_CLASSES] = facts
         snapshot = self._graph.snapshot() if DYNPROMPT in tokens and not fingerprint else None
         return NodeCall(
             prompt_id=self._row.prompt_id,
@@ -214,6 +225,17 @@ class Invocations:
             client_id=self._client_id,
             foreign=self._passages.granted(session.sandbox),
         )
+
+    async def _facts(self, reader: NodeType) -> JSON:
+        """What the reader's sandbox may know of the prompt's other classes; None when it holds them all."""
+        key = unit(reader)
+        if key not in self._known_classes:
+            nodes = self._graph.nodes
+            facts = class_facts(reader, (nodes[node_id].node_type for node_id in self._graph.original))
+            value = await constant_value(facts, self._row.tenant, self._store)
+            self._owned.append(value)
+            self._known_classes[key] = value.tree if facts else None
+        return self._known_classes[key]
 
     async def _shared_value(self, token: str) -> JSON:
         if token in self._shared:

@@ -10,31 +10,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from engine.carrying import OBJECT_TYPES, can_hand_on, may_come_from, may_take, takes_anything, unit
 from engine.constraints import NodeError, node_error
 from engine.dynamic_inputs import InputDeclaration
-from engine.prompt import as_link
 from engine.registry import NodeType
 from engine.values import group_advice
-from policies import SandboxId, TenantId, safe_text
-from sandbox.calls import NodeDescription, Value
+from policies import SandboxId, TenantId, Where, safe_text, usual_place
+from sandbox.calls import Value
 
 JSON = Any
 
 ERROR_TYPE: Final = "live_object_crosses_sandboxes"
 
-#: Nothing but objects in ComfyUI itself and in every pack that keeps to its types.
-OBJECT_TYPES: Final = frozenset(
-    {"MODEL", "CLIP", "VAE", "CONTROL_NET", "CLIP_VISION", "STYLE_MODEL", "GLIGEN", "UPSCALE_MODEL"}
-    | {"SAMPLER", "GUIDER", "NOISE"}
-)
 #: Plain data or tensors as a rule; an object in one of them says nothing about the next value.
 _NEVER: Final = frozenset(
     {"*", "INT", "FLOAT", "STRING", "BOOLEAN", "NUMBER", "COMBO", "IMAGE", "MASK", "LATENT", "CONDITIONING"}
     | {"AUDIO", "VIDEO", "SIGMAS", "DICT", "LIST", "JSON", "ANY"}
 )
-#: Outputs that no object comes out of.
-_PLAIN: Final = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", "NUMBER", "COMBO", "IMAGE", "MASK", "LATENT"})
-_ANY_TYPES: Final = frozenset({"*", "ANY", "COMFY_MATCHTYPE_V3"})
 _MOST_KNOWN: Final = 10_000
 
 _Key = tuple[TenantId, str, str, str]
@@ -43,7 +35,9 @@ _Key = tuple[TenantId, str, str, str]
 class LiveTypes:
     """What this engine has seen of its packs' types."""
 
-    def __init__(self) -> None:
+    def __init__(self, where: Where = usual_place) -> None:
+        """``where`` says which file of policies is meant, for errors."""
+        self.where = where
         self._was_object: dict[_Key, bool] = {}
 
     def note(
@@ -96,75 +90,44 @@ class Borders:
         self,
         declaration: InputDeclaration,
         link: list[JSON],
-        source: tuple[Mapping[str, JSON], NodeType],
         reader: NodeType,
+        prompt: Mapping[str, JSON],
+        types: Mapping[str, NodeType],
     ) -> NodeError | None:
         """The error of an input whose object could not reach it; None when it could, or when nobody knows."""
-        entry, maker = source
         name, (node_id, slot) = declaration.name, link
+        entry = prompt[node_id]
+        maker = types[entry["class_type"]]
         description = reader.description
-        top = name.partition(".")[0]
-        if _unit(maker) == _unit(reader) or not self._live.is_object(self._tenant, maker, slot):
+        if unit(maker) == unit(reader) or not self._live.is_object(self._tenant, maker, slot):
             return None
-        if {name, top} & (description.raw_link | description.lazy):
+        if {name, name.partition(".")[0]} & (description.raw_link | description.lazy):
             return None  # perhaps never carried
-        is_any = bool({name, top} & description.any_inputs) or declaration.type in _ANY_TYPES
-        if is_any and can_hand_on(description):
+        declared = str(maker.description.info["output"][slot])
+        is_any = takes_anything(description, name)
+        if may_take(description, name) if is_any else can_hand_on(description, declared):
             return None  # perhaps only handed on
-        if _may_hand_on(entry, maker):
+        if may_come_from(unit(reader), node_id, declared, prompt, types):
             return None  # perhaps the reader's own
-        kind = safe_text(maker.description.info["output"][slot], 80)
+        kind = safe_text(declared, 80)
         made = f"node '{safe_text(node_id, 80)}' ({safe_text(str(entry.get('class_type')), 80)})"
         return node_error(
             ERROR_TYPE,
             "A live object cannot leave its sandbox",
             f"{name}: the {kind} of {made} is a live object of extension '{maker.extension}', and extension "
             f"'{reader.extension}' runs in another sandbox; "
-            + group_advice(maker.extension, reader.extension, maker.group, reader.group),
+            + group_advice(
+                maker.extension,
+                reader.extension,
+                maker.group,
+                reader.group,
+                lambda extension: self._live.where(extension, self._tenant),
+            ),
             input_name=name,
             received_type=kind,
             linked_node=link,
             extensions=[maker.extension, reader.extension],
         )
-
-
-def can_hand_on(description: NodeDescription) -> bool:
-    """Whether a node may give back an object that it was given: it has an output for one, or adds nodes."""
-    outputs = description.info.get("output")
-    return (
-        description.enable_expand
-        or bool(description.any_outputs)
-        or any(
-            isinstance(kind, str) and kind not in _PLAIN
-            for kind in (outputs if isinstance(outputs, list | tuple) else ())
-        )
-    )
-
-
-def _may_hand_on(entry: Mapping[str, JSON], node_type: NodeType) -> bool:
-    """Whether a node may return what somebody else's node gave it: it has a link at an input of any type."""
-    description = node_type.description
-    inputs, sections = entry.get("inputs"), description.info.get("input")
-    declared: dict[str, JSON] = {}
-    for section in sections.values() if isinstance(sections, Mapping) else ():
-        declared.update(section if isinstance(section, Mapping) else {})
-    for name, value in inputs.items() if isinstance(inputs, Mapping) else ():
-        if as_link(value) is None:
-            continue
-        top = name.partition(".")[0]
-        spec = declared.get(name, declared.get(top))
-        kind = spec[0] if isinstance(spec, list | tuple) and spec else None
-        if (
-            spec is None
-            or {name, top} & description.any_inputs
-            or (isinstance(kind, str) and kind in _ANY_TYPES)
-        ):
-            return True
-    return False
-
-
-def _unit(node_type: NodeType) -> tuple[str, str]:
-    return ("group", node_type.group) if node_type.group else ("extension", node_type.extension)
 
 
 def _key(tenant: TenantId, node_type: NodeType, declared: str) -> _Key:

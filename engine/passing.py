@@ -9,10 +9,10 @@ from __future__ import annotations
 import itertools
 from typing import Any, Final
 
-from engine.live_types import can_hand_on
+from engine.carrying import may_take
 from engine.registry import NodeType
 from engine.values import Ledger, not_portable
-from policies import SandboxId, safe_text
+from policies import ExtensionName, SandboxId, TenantId, safe_text
 from sandbox.calls import ForeignHandle, Session, Value
 from sandbox.errors import HandleNotPortableError
 
@@ -26,8 +26,10 @@ _numbers: Final = itertools.count(
 class Passages:
     """The objects that one run let into sandboxes that do not hold them."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, tenant: TenantId) -> None:
         self._ledger = ledger
+        self._tenant = tenant
+        self._files: dict[ExtensionName, str] = {}
         self._granted: dict[SandboxId, dict[int, ForeignHandle]] = {}
         self._known: dict[tuple[SandboxId, SandboxId, int], int] = {}
         self._held: list[Value] = []
@@ -37,12 +39,17 @@ class Passages:
         return self._granted.setdefault(sandbox, {})
 
     def let_pass(
-        self, value: Value, session: Session, reader: str, target: NodeType, source: NodeType | None
+        self,
+        value: Value,
+        session: Session,
+        reader: str,
+        target: tuple[NodeType, str],
+        source: NodeType | None,
     ) -> Value:
         """``value`` as the session's sandbox may see it, its own handles as they are. The holder stays the same.
 
-        ``target`` is the node that gets it, ``source`` the one that it came of: of a group's sandbox only that tells
-        which member made it.
+        ``target`` is the node that gets it and the input, ``source`` the node that it came of: of a group's sandbox
+        only that tells which member made it.
 
         Raises:
             HandleNotPortableError: the node has nowhere to hand it on to, or the object is in a file of other values.
@@ -52,7 +59,7 @@ class Passages:
             return value
         met: set[tuple[SandboxId, int]] = set()
         refusals: list[HandleNotPortableError] = []
-        is_allowed = can_hand_on(target.description)
+        is_allowed = may_take(target[0].description, target[1])
 
         def seen(tree: JSON) -> JSON:
             if isinstance(tree, list):
@@ -70,7 +77,7 @@ class Passages:
             error = self._refusal(place, session, reader, kind, source)
             refusals.append(error)
             number = self._number(session.sandbox, place, kind) if is_allowed else 0
-            text = f"{error}; it can only be handed on. {error.hint}"
+            text = f"{error.message}; it can only be handed on; {error.hint}"
             return {"$foreign": {"id": number, "type": kind, "text": text}}
 
         tree = seen(value.tree)
@@ -101,8 +108,19 @@ class Passages:
         owner = self._ledger.owner(place[0])
         is_member = source is not None and owner is not None and owner.group and source.group == owner.group
         return not_portable(
-            owner, session, reader, kind, source.extension if source is not None and is_member else None
+            owner,
+            session,
+            reader,
+            kind,
+            source.extension if source is not None and is_member else None,
+            self._file,
         )
+
+    def _file(self, extension: ExtensionName) -> str:
+        """Looked up once in a run: every object that passes has the words for its error with it."""
+        if extension not in self._files:
+            self._files[extension] = self._ledger.where(extension, self._tenant)
+        return self._files[extension]
 
     def _number(self, sandbox: SandboxId, place: tuple[SandboxId, int], kind: str) -> int:
         known = self._known.get((sandbox, *place))

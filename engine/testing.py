@@ -24,7 +24,7 @@ from engine.quotas import QuotaBook
 from engine.registry import NodeType
 from engine.storage import Storage
 from engine.values import encode
-from policies import ExtensionName, RingfenceError, SandboxId, TenantId
+from policies import ExtensionName, RingfenceError, SandboxId, TenantId, Where, usual_place
 from sandbox.calls import (
     ExpandedCall,
     ExpandedNode,
@@ -269,6 +269,7 @@ class FakeSessions:
         limits: EngineLimits | None = None,
         now_ms: Callable[[], int] = lambda: 0,
         quotas: QuotaBook | None = None,
+        where: Where = usual_place,
     ) -> Engine:
         """An engine over these sandboxes."""
         return Engine(
@@ -280,6 +281,7 @@ class FakeSessions:
             limits=limits,
             now_ms=now_ms,
             quotas=quotas,
+            where=where,
         )
 
 
@@ -473,6 +475,8 @@ class FakeSession:
                 return Blocker(body)
             if tag == "$foreign":
                 return StandIn(body["id"], body["text"])
+        if isinstance(tree, list):
+            return [self._read(Value(item, value.objects, value.handles)) for item in tree]
         return tree
 
     def _write(self, value: Any) -> Value:

@@ -238,10 +238,7 @@ class Walk:
         ):
             visit.children.append((declaration, value))
             if self._borders is not None:
-                source = self._prompt[value[0]]
-                refusal = self._borders.refuse(
-                    declaration, value, (source, self._types[source["class_type"]]), node_type
-                )
+                refusal = self._borders.refuse(declaration, value, node_type, self._prompt, self._types)
                 visit.errors += [refusal] if refusal else []
         else:
             visit.errors.append(

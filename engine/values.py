@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol
 
-from policies import ExtensionName, SandboxId, TenantId, safe_text
+from policies import LOCAL_TENANT, ExtensionName, SandboxId, TenantId, Where, safe_text, usual_place
 from sandbox.calls import Session, Value, measure
 from sandbox.errors import HandleNotPortableError, SandboxError
 
@@ -122,8 +122,10 @@ class Ledger:
     One per engine. A Value that a session returned counts as held once when it is entered with ``adopt``.
     """
 
-    def __init__(self, store: ValueStore) -> None:
+    def __init__(self, store: ValueStore, where: Where = usual_place) -> None:
+        """``where`` says which file of policies is meant, for errors about handles."""
         self._store = store
+        self.where = where
         self._handles: Counter[tuple[SandboxId, int]] = Counter()
         self._dead: dict[SandboxId, list[int]] = {}
         self._owners: dict[SandboxId, Session] = {}
@@ -191,9 +193,14 @@ class Ledger:
 
 
 def not_portable(
-    owner: Session | None, target: Session, reader: str, kind: str, source: ExtensionName | None = None
+    owner: Session | None,
+    target: Session,
+    reader: str,
+    kind: str,
+    source: ExtensionName | None = None,
+    where: Callable[[ExtensionName], str] = lambda name: usual_place(name, LOCAL_TENANT),
 ) -> HandleNotPortableError:
-    """The error for an object that would have to leave its sandbox."""
+    """The error for an object that would have to leave its sandbox; ``where`` names an extension's policy file."""
     made_by = None if owner is None else source if owner.group and source else owner.extension
     maker = f"extension '{made_by}'" if made_by is not None else "another sandbox"
     error = HandleNotPortableError(
@@ -201,7 +208,7 @@ def not_portable(
         f"and extension '{target.extension}' runs in another one"
     )
     error.hint = (
-        group_advice(made_by, target.extension, owner.group, target.group)
+        group_advice(made_by, target.extension, owner.group, target.group, where)
         if owner is not None and made_by is not None and made_by != target.extension
         else "put the extensions into one sandbox group (docs/operating.md)"
     )
@@ -209,11 +216,15 @@ def not_portable(
 
 
 def group_advice(
-    maker: ExtensionName, reader: ExtensionName, made_in: str | None = None, read_in: str | None = None
+    maker: ExtensionName,
+    reader: ExtensionName,
+    made_in: str | None,
+    read_in: str | None,
+    where: Callable[[ExtensionName], str],
 ) -> str:
     """What to write so that two extensions share a sandbox; the groups they are in already, if any."""
     group = made_in or read_in or "shared"
-    files = [f"policies/{name}.yaml" for name, now in ((maker, made_in), (reader, read_in)) if now != group]
+    files = [where(name) for name, now in ((maker, made_in), (reader, read_in)) if now != group]
     return (
         f"to let both share one, write 'group: {group}' into {' and '.join(files)} (all else in the policies of a "
         "group's members has to be equal)"

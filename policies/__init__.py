@@ -42,6 +42,7 @@ from policies.network import Destination, parse_destination, plain_host, why_not
 from policies.observed import Claims, Observed, Reached
 from policies.path_entries import HostPath, TenantPath
 from policies.paths import open_beneath, resolve_beneath
+from policies.places import Where, usual_place
 from policies.quotas import QUOTA_KEYS, Quotas, built_in_quotas
 from policies.seccomp import seccomp_profile
 from policies.store import PolicyStore
@@ -81,6 +82,7 @@ __all__ = [
     "Source",
     "TenantId",
     "TenantPath",
+    "Where",
     "asks_more",
     "built_in_quotas",
     "compare",
@@ -103,5 +105,6 @@ __all__ = [
     "safe_text",
     "seccomp_profile",
     "suggest_extension_name",
+    "usual_place",
     "why_not_public",
 ]

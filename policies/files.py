@@ -31,6 +31,7 @@ from policies.names import (
     parse_extension_name,
     parse_tenant_id,
 )
+from policies.places import own_part
 from policies.text import safe_text
 
 SHIPPED = Path(__file__).parent
@@ -87,6 +88,25 @@ class PolicyFiles:
     def target(self, extension: ExtensionName, tenant: TenantId) -> Path:
         """Where an adopted policy is written."""
         return _folder(self.adopted, tenant) / f"{extension}.yaml"
+
+    def place_to_write(self, extension: ExtensionName, tenant: TenantId) -> str:
+        """The operator's file that holds for this extension, or the one to make and what it has to begin as.
+
+        Words for errors, from names alone: nothing is read, and a file that is wrong is somebody else's error.
+        """
+        own = own_part(extension, tenant)
+        shown = self.shown(self.directory / own)
+        if os.path.lexists(self.directory / own):
+            return shown
+        shared = f"{CORE_EXTENSION}.yaml"
+        if extension == CORE_EXTENSION:
+            is_own = tenant != LOCAL_TENANT and os.path.lexists(self.directory / shared)
+            basis = self.shown(self.directory / shared) if is_own else f"the shipped {shared}"
+        elif self.adopted != self.directory and os.path.lexists(self.adopted / own):
+            basis = self.shown(self.adopted / own)
+        else:
+            return f"{shown} (a new file)"
+        return f"{shown} (a copy of {basis})"
 
     def extensions(self, tenant: TenantId) -> tuple[ExtensionName, ...]:
         """The extensions of `tenant` that have a file (or a shipped one), by name."""

@@ -106,6 +106,10 @@ class PolicyStore:
             layers.append((partial, lines))
         return merged_quotas(layers)
 
+    def place_to_write(self, extension: ExtensionName, tenant: TenantId = LOCAL_TENANT) -> str:
+        """Which of the operator's files says what this extension may use, or is to be made for that; for errors."""
+        return self._files.place_to_write(parse_extension_name(extension), parse_tenant_id(tenant))
+
     def check(self, file: Path, tenant: TenantId = LOCAL_TENANT) -> EffectivePolicy:
         """The effective policy that `file` would give here; a file named default.yaml is checked as such.
 

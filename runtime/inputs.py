@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import dynamic, schema
+from . import dynamic, schema, wire
 from .dynprompt import DynamicPrompt
+from .sdk import registry
 from .values import Decoder
 
 _MISSING: tuple[None] = (None,)  # what a link without a value yet stands for; a tuple, as packs know it
@@ -104,6 +105,9 @@ def _is_static(sections: Mapping[str, Any], name: str) -> bool:
 
 def _hidden(params: Mapping[str, Any], decoder: Decoder) -> dict[str, Any]:
     values = {name.upper(): decoder.decode(tree) for name, tree in (params.get("hidden") or {}).items()}
+    others = values.pop(wire.HIDDEN_CLASSES.upper(), None)
+    if isinstance(others, dict):
+        registry.node_classes.note_others(others)
     snapshot = params.get("dynprompt")
     if isinstance(snapshot, dict):
         values["DYNPROMPT"] = DynamicPrompt.from_wire(snapshot)

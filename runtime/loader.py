@@ -135,7 +135,8 @@ async def _collect(module: ModuleType, extension: Extension) -> None:
     mappings = getattr(module, "NODE_CLASS_MAPPINGS", None)
     if mappings is not None:
         labels = getattr(module, "NODE_DISPLAY_NAME_MAPPINGS", None) or {}
-        for class_type, cls in dict(mappings).items():
+        for class_type, declared in dict(mappings).items():
+            cls = as_v3_of_a_name(declared)
             extension.nodes[str(class_type)] = NodeClass(str(class_type), cls, labels.get(class_type))
         registry.display_names.update(labels)
         return
@@ -172,6 +173,7 @@ async def _from_entrypoint(entrypoint: Any) -> list[Any]:
 def _add_v3(cls: Any, extension: Extension) -> None:
     try:
         adopt_draft_spelling(cls)
+        cls = as_v3_of_a_name(cls)
         declaration = cls.GET_SCHEMA()
         class_type = str(declaration.node_id)
         label = declaration.display_name
@@ -188,6 +190,19 @@ def adopt_draft_spelling(cls: Any) -> None:
         own = vars(ancestor)
         if "DEFINE_SCHEMA" in own and "define_schema" not in own:
             ancestor.define_schema = own["DEFINE_SCHEMA"]
+
+
+def as_v3_of_a_name(cls: Any) -> Any:
+    """A pack's V3 class that derives from one of core's that exists here by name only: the name has no base of V3."""
+    from .compat._standins import is_stand_in
+
+    if not any(map(is_stand_in, getattr(cls, "__mro__", ()))) or not hasattr(cls, "define_schema"):
+        return cls
+    from .compat.comfy_api.latest import io
+
+    made = type(cls)(cls.__name__, (cls, io.ComfyNode), {"__module__": cls.__module__})
+    made.__qualname__ = cls.__qualname__
+    return made
 
 
 def _take_patched_in(known: Mapping[str, Any], extension: Extension) -> None:

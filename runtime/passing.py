@@ -15,13 +15,21 @@ class HandleNotPortableError(RuntimeError):
     """A live object of another sandbox was used, not only handed on."""
 
 
+class _NoSuchProtocolError(HandleNotPortableError, AttributeError):
+    """``hasattr(value, "__len__")`` is how switches tell lists from objects: asking is no use of it."""
+
+
 # The name under which the host reports the same thing when it finds out itself.
 HandleNotPortableError.__module__ = "ringfence"
+_NoSuchProtocolError.__module__ = "ringfence"
+_NoSuchProtocolError.__qualname__ = _NoSuchProtocolError.__name__ = HandleNotPortableError.__name__
 
 #: Reads that passing on, ``isinstance``, copying and printing need.
 _ALLOWED = frozenset(
     {"__class__", "__copy__", "__deepcopy__", "__repr__", "__str__", "__hash__", "__eq__", "__ne__"}
 )
+#: What is not asked for to find out what something is, but to take it apart.
+_NEVER_ASKED = frozenset({"__dict__", "__reduce__", "__reduce_ex__", "__getstate__"})
 
 
 class LiveObject:
@@ -34,7 +42,10 @@ class LiveObject:
 
     def __getattribute__(self, name: str) -> Any:
         if name not in _ALLOWED:
-            _refuse(self, f"attribute {name!r} was asked for")
+            what = f"attribute {name!r} was asked for"
+            if name.startswith("__") and name.endswith("__") and name not in _NEVER_ASKED:
+                raise _NoSuchProtocolError(f"{what}, but {_parts(self)[2]}")
+            _refuse(self, what)
         return object.__getattribute__(self, name)
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -45,7 +45,7 @@ def describe(class_type: str, cls: Any, display_name: str | None) -> dict[str, A
         raise ValueError(f"a node name must have 1 to {MAX_NAME} characters")
     v3 = is_v3(cls)
     sections = input_types(cls)
-    info = _v3_info(cls) if v3 else _v1_info(class_type, cls, sections, display_name)
+    info = _v3_info(class_type, cls) if v3 else _v1_info(class_type, cls, sections, display_name)
     return {
         "class_type": class_type,
         "info": info,
@@ -242,10 +242,11 @@ def _v1_info(
     return info
 
 
-def _v3_info(cls: Any) -> dict[str, Any]:
+def _v3_info(class_type: str, cls: Any) -> dict[str, Any]:
     info = cls.GET_NODE_INFO_V1()
     tidy: dict[str, Any] = plain.to_json(info if isinstance(info, Mapping) else vars(info))
     tidy.pop("python_module", None)
+    tidy["name"] = class_type  # a class in V1 mappings goes by its name there, whatever its schema calls it
     return tidy
 
 

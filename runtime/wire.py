@@ -179,6 +179,9 @@ ITEMSIZE: Final[dict[str, int]] = {
 }  # fmt: skip
 
 # -- places inside a sandbox ---------------------------------------------------------------------------------------
+HIDDEN_CLASSES: Final = (
+    "ringfence_classes"  # in call params' hidden: what is known of classes in other sandboxes
+)
 SOCKET_PATH: Final = "/ringfence/socket/worker.sock"
 EGRESS_SOCKET: Final = (
     "/ringfence/egress/proxy.sock"  # the host's proxy; only where the policy allows a network

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Never, Protocol
 
 from policies import ExtensionName, SandboxId, TenantId
+from runtime import wire
 
 JSON = Any  # a JSON tree; narrowed by messages.py where it enters
 
+HIDDEN_CLASSES: Final = wire.HIDDEN_CLASSES
 
 PART_BYTES: Final = 100
 """Memory of one part of a tree, its place in a container included; measured: 64 (``[]``) to 104 (``{"a": 0}``, two)."""

@@ -105,8 +105,8 @@ def not_to_be_had(names: frozenset[str]) -> str:
     """What is said of packages that could not be had."""
     return (
         f"left out: {', '.join(sorted(names))} (not in the package index, or without a ready-made "
-        "wheel for this Python); an import of it fails. If the pack needs it: another version, or "
-        "'build: {source_builds: true}' in its policy"
+        "wheel for this Python); an import of it fails. If the pack needs it: 'build: {source_builds: true}' in its "
+        "policy builds it from source, where the index has that; else the pack has to ask for another version"
     )
 
 

@@ -45,6 +45,9 @@ _HEADLESS = {
     "opencv-contrib-python": "opencv-contrib-python-headless",
     "opencv-contrib-python-headless": "opencv-contrib-python-headless",
 }
+# Both unpack into the same folder `onnxruntime`: whichever comes second has the say, and half of the other's files.
+_ONNX, _ONNX_GPU = "onnxruntime", "onnxruntime-gpu"
+_WITH_GPU = "cuda"
 #: Before this one its wheels are made for numpy 1 and say so nowhere; with numpy 2 an import of them fails.
 _OPENCV_FOR_NUMPY_2 = Version("4.10.0.84")
 
@@ -94,6 +97,7 @@ def make_plan(
     wanted += [item for item in declared.implied if _is_missing(item, wanted, image, notes)]
     wanted = [item for item in wanted if _name(item.requirement) not in without]
     wanted = [_headless(item, image, notes) for item in wanted]
+    wanted = [_one_onnxruntime(item, wanted, image, notes) for item in wanted]
     wanted = [_for_numpy_2(item, wanted, image, notes) for item in wanted]
     open_items = [item for item in wanted if not _satisfied(item.requirement, image)]
     if not open_items:
@@ -230,6 +234,22 @@ def _headless(item: Wanted, image: NodeImage, notes: list[str]) -> Wanted:
     return Wanted(replaced, item.place)
 
 
+def _one_onnxruntime(item: Wanted, wanted: Iterable[Wanted], image: NodeImage, notes: list[str]) -> Wanted:
+    """The build for this image: that for GPUs where there may be some and the pack asks for it, else the other."""
+    name = _name(item.requirement)
+    asks_for_gpu = any(_name(other.requirement) == _ONNX_GPU for other in wanted)
+    fits = _ONNX_GPU if asks_for_gpu and image.variant == _WITH_GPU else _ONNX
+    if name not in (_ONNX, _ONNX_GPU) or name == fits:
+        return item
+    why = (
+        "the pack asks for both" if fits == _ONNX_GPU else f"image variant '{image.variant}' is without CUDA"
+    )
+    notes.append(
+        f"{item.place}: '{item.requirement}' is satisfied by {fits} ({why}, and they share one folder)"
+    )
+    return Wanted(Requirement(f"{fits}{item.requirement.specifier}"), item.place)
+
+
 def _for_numpy_2(item: Wanted, wanted: Iterable[Wanted], image: NodeImage, notes: list[str]) -> Wanted:
     """Lift an upper bound that allows only an OpenCV that cannot be imported beside the numpy there is."""
     name, numpy = _name(item.requirement), image.packages.get("numpy")
@@ -293,6 +313,8 @@ def _overrides(
         removed |= {"torch", "triton"} | {name for name in image.packages if is_torch_family(name)}
     if any(name in image.packages or name in wanted for name in _HEADLESS):
         removed |= {name for name, headless in _HEADLESS.items() if name != headless} - wanted
+    if _ONNX in wanted or _ONNX_GPU in wanted:
+        removed |= {_ONNX, _ONNX_GPU} - wanted  # another package's wish for the one is answered by the other
     return tuple(f"{name} {NEVER}" for name in sorted(removed))
 
 

@@ -24,7 +24,7 @@ from typing import Any, Final
 import anyio
 import anyio.to_thread
 
-from policies import EffectivePolicy, ExtensionName, TenantId
+from policies import EffectivePolicy, ExtensionName, TenantId, Where, usual_place
 from sandbox.egress.builds import RefusedPlaces
 from sandbox.environment_errors import (
     BuildFailedError,
@@ -168,8 +168,12 @@ class Environments:
         members: Mapping[ExtensionName, Path],
         policy: EffectivePolicy,
         progress: Progress,
+        *,
+        where: Where = usual_place,
     ) -> Environment:
         """The one environment of a sandbox group, in which every member finds what it declares.
+
+        ``where`` says in which file a member's policy is written, for errors.
 
         Raises:
             GroupConflictError: there is none, because members exclude each other; it names them and their versions.
@@ -178,13 +182,14 @@ class Environments:
         declared = {
             name: await anyio.to_thread.run_sync(read_declared, pack) for name, pack in members.items()
         }
-        merged = await anyio.to_thread.run_sync(merge_declared, group, declared)
+        files = {name: where(name, tenant) for name in declared}
+        merged = await anyio.to_thread.run_sync(merge_declared, group, declared, files)
         try:
             return await self._environment(_Whose(tenant, None, group), merged, policy, progress)
         except BuildFailedError as error:
             if "unsatisfiable" not in " ".join((error.message, *error.lines)):
                 raise
-            raise told_of_group(error, group, declared) from error
+            raise told_of_group(error, group, declared, files) from error
 
     async def _environment(
         self, whose: _Whose, declared: Declared, policy: EffectivePolicy, progress: Progress

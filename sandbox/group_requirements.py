@@ -28,8 +28,12 @@ def group_title(group: str, members: Mapping[ExtensionName, object]) -> str:
     return f"sandbox group '{group}' (extensions {', '.join(repr(str(name)) for name in members)})"
 
 
-def merge_declared(group: str, members: Mapping[ExtensionName, Declared]) -> Declared:
+def merge_declared(
+    group: str, members: Mapping[ExtensionName, Declared], files: Mapping[ExtensionName, str]
+) -> Declared:
     """What the members need together; each place names its member. May take seconds: not for the event loop.
+
+    ``files`` says in which file each member's policy is written.
 
     Raises: GroupConflictError naming both members and both requirements when no version can suit two of them.
     """
@@ -42,7 +46,7 @@ def merge_declared(group: str, members: Mapping[ExtensionName, Declared]) -> Dec
                     f"{group_title(group, members)} cannot have one environment: extension '{one}' wants "
                     f"'{ours.requirement}' ({_file(ours)}) and extension '{two}' wants '{theirs.requirement}' "
                     f"({_file(theirs)})",
-                    hint=_hint(group, two),
+                    hint=_hint(group, files[two]),
                 )
     every = named.values()
     return Declared(
@@ -55,7 +59,10 @@ def merge_declared(group: str, members: Mapping[ExtensionName, Declared]) -> Dec
 
 
 def told_of_group(
-    error: BuildFailedError, group: str, members: Mapping[ExtensionName, Declared]
+    error: BuildFailedError,
+    group: str,
+    members: Mapping[ExtensionName, Declared],
+    files: Mapping[ExtensionName, str],
 ) -> GroupConflictError:
     """A resolver's failure with what each member wants of the packages that it speaks of."""
     text = " ".join((error.message, *error.lines))
@@ -68,14 +75,14 @@ def told_of_group(
     shown = f" ({'; '.join(wants[:_MAX_SHOWN])})" if wants else ""
     return GroupConflictError(
         f"{group_title(group, members)} cannot have one environment{shown}: {error.message}",
-        hint=_hint(group, list(members)[-1]),
+        hint=_hint(group, files[list(members)[-1]]),
     )
 
 
-def _hint(group: str, member: ExtensionName) -> str:
+def _hint(group: str, file: str) -> str:
     return (
         f"loosen one of the requirements, or take one of them out of the group (remove 'group: {group}' from "
-        f"policies/{member}.yaml): then each has an environment of its own, and they cannot share live objects"
+        f"{file}): then each has an environment of its own, and they cannot share live objects"
     )
 
 

@@ -409,6 +409,9 @@ class ExtensionSession:
             )
             self._sandbox.usage = now
             self._note_wall(mine)
+        if isinstance(mine, LoadFailedError) and not mine.hint:
+            # Of its files a pack may miss many for reasons of its own; the network it has by its policy or not at all.
+            mine.hint = failure.refusal(mine.exception_type, "", mine.traceback, self._sandbox.names)
         return mine
 
     def _note_wall(self, error: NodeRaisedError) -> None:

@@ -14,7 +14,7 @@ from .comfy.cli_args import args
 
 MAX_PREVIEW_RESOLUTION: int = args.preview_size
 
-__getattr__ = names_only(__name__, ["TAESDPreviewerImpl", "TAEHVPreviewerImpl"])
+__getattr__ = names_only(__name__, ["TAESD", "TAEHV", "TAESDPreviewerImpl", "TAEHVPreviewerImpl"])
 
 
 def preview_to_image(latent_image: Any, do_scale: bool = True) -> Any:

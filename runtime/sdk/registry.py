@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-node_classes: dict[str, Any] = {}
+from ..foreign import NodeClasses
+
+node_classes = NodeClasses()
 """``nodes.NODE_CLASS_MAPPINGS``"""
 display_names: dict[str, str] = {}
 """``nodes.NODE_DISPLAY_NAME_MAPPINGS``"""

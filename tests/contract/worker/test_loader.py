@@ -310,3 +310,62 @@ def test_a_core_extension_is_loaded_in_place(worker: WorkerHost, write: Callable
     place = write(init="Node.said = __file__\nNODE_CLASS_MAPPINGS = {'Core': Node}")
     worker.load("core", place, core=True)
     assert said(worker, "Core") == str(place / "__init__.py")
+
+
+V3_OVER_NAMES = """
+    from comfy_api.latest import io
+    from comfy_extras.nodes_lt import LTXVAddGuide
+
+    class Guide(LTXVAddGuide):
+        @classmethod
+        def define_schema(cls):
+            return io.Schema(node_id="Guide", category="t", inputs=[], outputs=[io.String.Output()])
+        @classmethod
+        def execute(cls):
+            return io.NodeOutput("ran")
+
+    class Show(io.ComfyNode):
+        @classmethod
+        def define_schema(cls):
+            return io.Schema(node_id="Show", category="t", inputs=[], outputs=[io.String.Output()])
+        @classmethod
+        def execute(cls):
+            return io.NodeOutput(cls.named())
+        @classmethod
+        def named(cls):
+            return "show"
+
+    class ShowLazy(Show):
+        @classmethod
+        def named(cls):
+            return "lazy"
+"""
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        'NODE_CLASS_MAPPINGS = {"Guide": Guide}',
+        """class Pack:
+        async def get_node_list(self):
+            return [Guide]
+    async def comfy_entrypoint():
+        return Pack()""",
+    ],
+    ids=["v1 mappings", "v3 entry point"],
+)
+def test_a_v3_class_over_a_core_class_that_is_a_name_only_is_one(
+    worker: WorkerHost, write: Callable[..., Path], declared: str
+) -> None:
+    loaded = worker.load(f"guide{next(_numbers)}", write(init=f"{V3_OVER_NAMES}\n    {declared}\n"))
+    assert [(node["class_type"], node["api"]) for node in loaded["nodes"]] == [("Guide", "v3")]
+    assert said(worker, "Guide") == "ran"
+
+
+def test_a_v3_class_in_v1_mappings_goes_by_its_name_there(
+    worker: WorkerHost, write: Callable[..., Path]
+) -> None:
+    code = V3_OVER_NAMES + '    NODE_CLASS_MAPPINGS = {"Show": Show, "Show, deprecated": ShowLazy}\n'
+    loaded = worker.load("showlazy", write(init=code))
+    assert [node["info"]["name"] for node in loaded["nodes"]] == ["Show", "Show, deprecated"]
+    assert said(worker, "Show, deprecated") == "lazy"

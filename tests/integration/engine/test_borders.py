@@ -82,6 +82,7 @@ def same(a, b):
 BASE = """
 class Base:
     FUNCTION = "run"
+    OUTPUT_NODE = False
     CATEGORY = "t"
     RETURN_TYPES = ("*",)
 """
@@ -169,6 +170,7 @@ class Hand(Base):
         kept = {id(value): value} | ({value: 1} if not isinstance(value, (list, dict)) else {})
         assert value and value is not None and value != no and value == value and value in [no, value]
         assert not isinstance(value, (str, int)) and type(value) is not tuple
+        assert isinstance(value, (list, dict)) or not any(hasattr(value, n) for n in ("__len__", "__getitem__"))
         print(f"handing on {value} {value!r}", kept)
         return (copy.deepcopy(value),)
 
@@ -186,6 +188,30 @@ class Forge(Base):
         return (passing.LiveObject(number, "Record", ""),)
 
 NODE_CLASS_MAPPINGS = {"Take": Take, "Hand": Hand, "Use": Use, "Forge": Forge}
+"""
+)
+
+LOOPER = (
+    TAKER
+    + """
+class Loop(Base):
+    # What loops do before they copy what lies between their two ends.
+    INPUT_TYPES = classmethod(lambda cls: {
+        "required": {"value": ("*",), "left": ("INT", {})}, "hidden": {"graph": "DYNPROMPT", "me": "UNIQUE_ID"}
+    })
+    def run(self, value, left, graph, me):
+        from nodes import NODE_CLASS_MAPPINGS
+        kinds = [node["class_type"] for node in graph.get_original_prompt().values()]
+        shown = [kind for kind in kinds if NODE_CLASS_MAPPINGS[kind].OUTPUT_NODE]
+        assert shown == ["UseRecord"], shown
+        assert NODE_CLASS_MAPPINGS["MakeRecord"].RETURN_TYPES == ("*",)
+        assert "MakeRecord" not in NODE_CLASS_MAPPINGS
+        if not left:
+            return (value,)
+        more = {"class_type": "Loop", "inputs": {"value": value, "left": left - 1}}
+        return {"result": ([f"{me}.more", 0],), "expand": {f"{me}.more": more}}
+
+NODE_CLASS_MAPPINGS["Loop"] = Loop
 """
 )
 
@@ -312,6 +338,19 @@ async def test_an_object_goes_through_another_packs_switch_and_is_itself_again(
             assert len(texts) == 6
 
 
+@pytest.mark.parametrize("make", KINDS)
+async def test_a_loop_knows_the_classes_of_other_packs_in_its_prompt_and_carries_their_objects(
+    tmp_path: Path, make: MakeLauncher
+) -> None:
+    async with stage(tmp_path, make, MAKER, LOOPER) as scene:
+        texts = await scene.texts(
+            make=("MakeRecord", {"how": "bare"}),
+            loop=("Loop", {"value": ["make", 0], "left": 3}),
+            out=("UseRecord", {"value": ["loop", 0], "other": ["make", 0]}),
+        )
+        assert texts == {"out": "record 7 True"}
+
+
 @pytest.mark.parametrize(
     "how",
     [
@@ -323,6 +362,8 @@ async def test_an_object_goes_through_another_packs_switch_and_is_itself_again(
         "x + 1",
         "int(x)",
         "hasattr(x, 'number')",
+        "x.__len__",
+        "vars(x)",
         "x < x",
         "[*x]",
         "setattr(x, 'number', 1)",
@@ -382,7 +423,9 @@ async def test_objects_of_a_groups_replaced_sandbox_are_made_again_wherever_they
 
 async def test_a_pack_type_is_refused_before_it_runs_once_it_was_seen(tmp_path: Path) -> None:
     maker = MAKER.replace('RETURN_TYPES = ("*",)', 'RETURN_TYPES = ("RECORD",)')
-    taker = TAKER.replace('("*",), "again"', '("RECORD",), "again"')
+    taker = TAKER.replace('("*",), "again"', '("RECORD",), "again"').replace(
+        'RETURN_TYPES = ("*",)', 'RETURN_TYPES = ("STRING",)'
+    )
     async with stage(tmp_path, lambda places, _: UnconfinedLauncher(places), maker, taker) as scene:
         nodes: dict[str, tuple[str, dict[str, Any]]] = {
             "make": ("MakeRecord", {"how": "bare"}),

@@ -10,7 +10,7 @@ import anyio
 from engine import CacheMode, Engine, EngineLimits, PromptRequest, QuotaBook, Storage, Submitted
 from engine import events as ev
 from engine.testing import FakeNode, FakeSessions, MemoryStorage, Tensor, until_ended
-from policies import LOCAL_TENANT, TenantId
+from policies import LOCAL_TENANT, TenantId, Where, usual_place
 
 JSON = Any
 CLIENT = "client"
@@ -44,11 +44,12 @@ class Stage:
         limits: EngineLimits | None = None,
         storage: Storage | None = None,
         quotas: QuotaBook | None = None,
+        where: Where = usual_place,
     ) -> None:
         self.sessions = FakeSessions(*BASICS, *nodes)
         self.storage = storage or MemoryStorage()
         self.engine: Engine = self.sessions.engine(
-            storage=self.storage, cache_mode=CacheMode.parse(cache), limits=limits, quotas=quotas
+            storage=self.storage, cache_mode=CacheMode.parse(cache), limits=limits, quotas=quotas, where=where
         )
 
     async def __aenter__(self) -> Self:

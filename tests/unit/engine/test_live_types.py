@@ -8,7 +8,7 @@ import pytest
 
 from engine import PromptInvalidError, live_types
 from engine.testing import FakeNode, Live
-from policies import LOCAL_TENANT, SandboxId
+from policies import LOCAL_TENANT, ExtensionName, SandboxId, TenantId
 from sandbox import Value
 from tests.unit.engine.scene import Stage, prompt
 
@@ -27,6 +27,7 @@ def reader(kind: str, **fields: Any) -> FakeNode:
         lambda m: (1 if isinstance(m, str) else m.data // m.data,),
         {"m": [kind, fields.pop("options", {})]},
         outputs=("INT",),
+        may_expand=False,
         **fields,
     )
 
@@ -144,3 +145,18 @@ def test_what_is_known_of_types_is_bounded_and_what_is_known_stays(monkeypatch: 
     assert not note("PLAIN99", handle)  # no room to learn it; found out when it runs
     assert not note("FIRST", data)
     assert not note("MODEL", data)  # a type that counts as an object until it is seen
+
+
+@pytest.mark.parametrize("kind", ["MODEL", "*"], ids=["before it runs", "when it runs"])
+async def test_the_files_named_are_those_that_hold_for_the_tenants_extensions(kind: str) -> None:
+    def where(extension: ExtensionName, tenant: TenantId) -> str:
+        return f"policies/{tenant}-{extension}.yaml"
+
+    async with Stage(maker(kind), reader(kind), where=where) as stage:
+        if kind == "MODEL":
+            with pytest.raises(PromptInvalidError) as caught:
+                await stage.submit(crossing())
+            text = caught.value.node_errors["u"]["errors"][0]["details"]
+        else:
+            text = (await stage.error(crossing()))["exception_message"]
+    assert "write 'group: shared' into policies/local-maker.yaml and policies/local-reader.yaml" in text

@@ -119,13 +119,21 @@ async def test_whoever_uses_it_elsewhere_gets_the_error_of_its_maker_not_of_the_
     assert "'group: shared' into policies/maker.yaml and policies/third.yaml" in text
 
 
-async def test_an_input_of_the_objects_type_is_refused_before_the_prompt_runs() -> None:
+@pytest.mark.parametrize("out", ["IMAGE", "LATENT", "CONDITIONING", "CLIP", "GUIDER", "STRING"])
+async def test_an_input_of_its_type_is_refused_when_no_output_could_have_it_in_it(out: str) -> None:
     typed = FakeNode(
-        "Typed", lambda second: (second,), {"second": ["MODEL", {}]}, outputs=("MODEL",), extension="b"
+        "Typed",
+        lambda second: (second,),
+        {"second": ["MODEL", {}]},
+        outputs=(out,),
+        extension="b",
+        may_expand=False,
     )
     async with Stage(MAKE, USE, typed) as stage:
-        with pytest.raises(PromptInvalidError):
-            await stage.submit(through("Typed"))
+        graph = prompt(m=("Make", {"v": 1}), t=("Typed", {"second": ["m", 0]}), s=("Sink", {"x": ["t", 0]}))
+        with pytest.raises(PromptInvalidError) as caught:
+            await stage.submit(graph)
+    assert caught.value.node_errors["t"]["errors"][0]["type"] == "live_object_crosses_sandboxes"
 
 
 async def test_what_was_given_in_one_prompt_is_worth_nothing_in_the_next() -> None:
@@ -196,3 +204,82 @@ async def test_a_node_that_has_nowhere_to_hand_it_on_to_is_not_run() -> None:
     assert error["exception_type"] == "ringfence.HandleNotPortableError"
     assert "a live Live made by extension 'maker' cannot leave its sandbox" in error["exception_message"]
     assert not ran
+
+
+async def test_a_pipe_of_another_pack_carries_it_from_typed_socket_to_typed_socket() -> None:
+    pack = FakeNode(
+        "Pack",
+        lambda first, second: ((first, [second]),),
+        {"first": ["MODEL", {}], "second": ["CLIP", {}]},
+        outputs=("BASIC_PIPE",),
+        extension="pipes",
+        may_expand=False,
+    )
+    unpack = FakeNode(
+        "Unpack",
+        lambda pipe: (pipe[0], pipe[1][0]),
+        {"pipe": ["BASIC_PIPE", {}]},
+        outputs=("MODEL", "CLIP"),
+        extension="pipes",
+        may_expand=False,
+    )
+    clip = FakeNode(
+        "MakeClip", lambda: (Live("clip"),), outputs=("CLIP",), extension="maker", may_expand=False
+    )
+    use = FakeNode(
+        "UseBoth",
+        lambda m, c: (f"{m.data} {c.data}",),
+        {"m": ["MODEL", {}], "c": ["CLIP", {}]},
+        outputs=("STRING",),
+        extension="maker",
+    )
+    async with Stage(MAKE, clip, pack, unpack, use) as stage:
+        for v in (1, 2, 1):
+            graph = prompt(
+                m=("Make", {"v": v}),
+                c=("MakeClip",),
+                p=("Pack", {"first": ["m", 0], "second": ["c", 0]}),
+                q=("Unpack", {"pipe": ["p", 0]}),
+                u=("UseBoth", {"m": ["q", 0], "c": ["q", 1]}),
+                s=("Show", {"x": ["u", 0]}),
+            )
+            assert await stage.outputs(graph) == {"s": {"x": [f"{v} clip"]}}
+
+
+async def test_what_a_pack_made_and_carried_itself_is_still_refused_before_it_runs_elsewhere() -> None:
+    patch = FakeNode(
+        "Patch",
+        lambda m: (m,),
+        {"m": ["MODEL", {}]},
+        outputs=("MODEL",),
+        extension="maker",
+        may_expand=False,
+    )
+    third = FakeNode(
+        "Third", lambda m: (1,), {"m": ["MODEL", {}]}, outputs=("INT",), extension="third", may_expand=False
+    )
+    async with Stage(MAKE, patch, third) as stage:
+        graph = prompt(
+            m=("Make", {"v": 1}),
+            p=("Patch", {"m": ["m", 0]}),
+            t=("Third", {"m": ["p", 0]}),
+            s=("Sink", {"x": ["t", 0]}),
+        )
+        with pytest.raises(PromptInvalidError) as caught:
+            await stage.submit(graph)
+    assert caught.value.node_errors["t"]["errors"][0]["extra_info"]["extensions"] == ["maker", "third"]
+
+
+async def test_a_node_may_ask_whether_it_is_there_though_it_has_nowhere_to_hand_it_on_to() -> None:
+    is_none = FakeNode(
+        "IsNone",
+        lambda x: (int(x is None),),
+        {"x": ANY},
+        outputs=("BOOLEAN",),
+        any_inputs=("x",),
+        extension="logic",
+        may_expand=False,
+    )
+    async with Stage(MAKE, is_none) as stage:
+        graph = prompt(m=("Make", {"v": 1}), n=("IsNone", {"x": ["m", 0]}), s=("Show", {"x": ["n", 0]}))
+        assert await stage.outputs(graph) == {"s": {"x": [0]}}

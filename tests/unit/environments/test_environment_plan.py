@@ -167,6 +167,28 @@ def test_every_opencv_is_the_headless_one(image: NodeImage) -> None:
     assert "opencv-python ; python_version < '0'" in contrib.overrides
 
 
+@pytest.mark.parametrize(
+    ("variant", "lines", "taken"),
+    [
+        ("cpu", ("onnxruntime", "onnxruntime-gpu"), "onnxruntime"),
+        ("cpu", ("onnxruntime_gpu>=1.17",), "onnxruntime>=1.17"),
+        ("full", ("onnxruntime-gpu",), "onnxruntime"),
+        ("cuda", ("onnxruntime", "onnxruntime-gpu"), "onnxruntime-gpu"),
+        ("cuda", ("onnxruntime",), "onnxruntime"),
+    ],
+)
+def test_there_is_one_onnxruntime_and_it_fits_the_image(
+    image: NodeImage, variant: str, lines: tuple[str, ...], taken: str
+) -> None:
+    made = plan(replace(image, variant=variant), *lines)
+    assert made.requirements == (taken,)
+    other = {"onnxruntime", "onnxruntime-gpu"} - {taken.partition(">")[0]}
+    assert f"{other.pop()} ; python_version < '0'" in made.overrides
+    assert len([note for note in made.notes if "is satisfied by onnxruntime" in note]) == (
+        taken.partition(">")[0] not in lines or len(lines) > 1
+    )
+
+
 def test_an_opencv_that_cannot_be_imported_beside_numpy_2_is_not_taken(image: NodeImage) -> None:
     made = plan(image, "opencv-python-headless[ffmpeg]<=4.7.0.72")
     assert made.key == ""

@@ -14,6 +14,8 @@ from sandbox.group_requirements import _can_agree, merge_declared, told_of_group
 from sandbox.manifests import Declared
 from sandbox.requirement_lines import Wanted
 
+FILES = {ExtensionName("one"): "policies/one.yaml", ExtensionName("two"): "policies/tenants/acme/two.yaml"}
+
 
 def members(**wanted: str) -> dict[ExtensionName, Declared]:
     return {
@@ -28,7 +30,7 @@ def members(**wanted: str) -> dict[ExtensionName, Declared]:
 
 
 def test_requirements_are_added_up_and_each_place_names_its_member() -> None:
-    merged = merge_declared("g", members(one="numpy<2;;piexif", two="numpy>=1.24"))
+    merged = merge_declared("g", members(one="numpy<2;;piexif", two="numpy>=1.24"), FILES)
     assert [(str(item.requirement), item.place) for item in merged.wanted] == [
         ("numpy<2", "one: requirements.txt:1"),
         ("piexif", "one: requirements.txt:2"),
@@ -38,23 +40,23 @@ def test_requirements_are_added_up_and_each_place_names_its_member() -> None:
 
 def test_a_conflict_names_both_extensions_both_versions_and_the_way_out() -> None:
     with pytest.raises(GroupConflictError) as caught:
-        merge_declared("studio", members(one="piexif;;NumPy==1.26.4", two="numpy>=2"))
+        merge_declared("studio", members(one="piexif;;NumPy==1.26.4", two="numpy>=2"), FILES)
     assert caught.value.message == (
         "sandbox group 'studio' (extensions 'one', 'two') cannot have one environment: extension 'one' wants "
         "'NumPy==1.26.4' (requirements.txt:2) and extension 'two' wants 'numpy>=2' (requirements.txt:1)"
     )
-    assert "remove 'group: studio' from policies/two.yaml" in caught.value.hint
+    assert "remove 'group: studio' from policies/tenants/acme/two.yaml" in caught.value.hint
 
 
 def test_requirements_for_different_machines_do_not_conflict() -> None:
     merge_declared(
-        "g", members(one="numpy<2; sys_platform == 'win32'", two="numpy>=2; sys_platform == 'linux'")
+        "g", members(one="numpy<2; sys_platform == 'win32'", two="numpy>=2; sys_platform == 'linux'"), FILES
     )
 
 
 def test_what_only_the_resolver_sees_is_told_with_what_each_member_wants() -> None:
     error = BuildFailedError("uv could not find: alpha 1 needs gamma<1; unsatisfiable", lines=("beta 2",))
-    told = told_of_group(error, "g", members(one="alpha==1;;other", two="beta==2"))
+    told = told_of_group(error, "g", members(one="alpha==1;;other", two="beta==2"), FILES)
     assert "('one' wants 'alpha==1'; 'two' wants 'beta==2')" in told.message
     assert "other" not in told.message
 
@@ -98,6 +100,6 @@ def test_no_set_that_a_version_satisfies_is_called_a_conflict(lines: list[str], 
 @pytest.mark.timeout(30)
 def test_members_with_endless_wishes_are_left_to_the_resolver() -> None:
     apart = ",".join(f"!={number}.{number}" for number in range(60))
-    merge_declared("g", members(one=f"p<1,{apart}", two=f"p>1,{apart}"))
+    merge_declared("g", members(one=f"p<1,{apart}", two=f"p>1,{apart}"), FILES)
     line = ";;".join(["p>0,!=3.1,!=4.1,!=5.1,!=6.1"] * 500)
-    merge_declared("g", members(one=line, two=line))
+    merge_declared("g", members(one=line, two=line), FILES)

@@ -10,7 +10,7 @@ from pathlib import Path
 import anyio
 
 from engine.extension_loader import Progress
-from policies import EffectivePolicy, ExtensionName, SandboxId, TenantId
+from policies import EffectivePolicy, ExtensionName, SandboxId, TenantId, Where
 from sandbox import Inventory, KeptLock
 from sandbox.calls import LoadedExtension, NodeDescription
 from sandbox.environment_errors import EnvironmentChangedError
@@ -158,6 +158,7 @@ class FakeEnvironments:
         self.root = root
         self.current = FakeImage()
         self.discarded: list[str] = []
+        self.group_places: tuple[str, ...] = ()
         self.groups: list[tuple[str, tuple[ExtensionName, ...]]] = []
         self.fails: Exception | None = None
         self.kept: list[KeptLock | None] = []
@@ -202,8 +203,11 @@ class FakeEnvironments:
         members: Mapping[ExtensionName, Path],
         policy: EffectivePolicy,
         progress: Progress,
+        *,
+        where: Where,
     ) -> FakeEnvironment:
         self.groups.append((group, tuple(members)))
+        self.group_places = tuple(where(name, tenant) for name in members)
         if self.fails is not None:
             raise self.fails
         files = [pack / "requirements.txt" for pack in members.values()]

@@ -493,6 +493,7 @@ async def test_a_group_that_cannot_have_one_environment_says_so_when_a_member_st
             await registry.group_files(LOCAL_TENANT, "pictures", BLUR)
         house.environments.fails = None
         assert len(await registry.group_files(LOCAL_TENANT, "pictures", BLUR)) == 2
+        assert house.environments.group_places == ("policies/blur.yaml", "policies/glow.yaml")
 
 
 async def test_a_tenant_does_not_get_the_policy_that_another_was_granted(house: House) -> None:

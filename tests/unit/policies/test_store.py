@@ -427,3 +427,45 @@ def test_groups_of_two_tenants_have_nothing_to_do_with_each_other(
     assert store.members(SandboxGroup("video")) == ("a",)
     assert store.members(SandboxGroup("video"), TRIAL) == ("b",)
     assert store.effective_group(SandboxGroup("video"), TRIAL).memory == 4 * 2**30
+
+
+def test_where_to_write_is_the_file_that_holds_or_the_one_to_make(tmp_path: Path) -> None:
+    own, adopted = tmp_path / "policies", tmp_path / "adopted"
+    store = PolicyStore(own, adopted=adopted)
+    acme = TenantId("acme")
+    assert store.place_to_write(BLUR) == "policies/blur.yaml (a new file)"
+    assert store.place_to_write(BLUR, acme) == "policies/tenants/acme/blur.yaml (a new file)"
+    assert store.place_to_write(CORE_EXTENSION) == "policies/core.yaml (a copy of the shipped core.yaml)"
+    assert (
+        store.place_to_write(CORE_EXTENSION, acme)
+        == "policies/tenants/acme/core.yaml (a copy of the shipped core.yaml)"
+    )
+    given = tmp_path / "given.yaml"
+    given.write_text("pids: 100\n")
+    store.adopt(BLUR, given, acme)
+    assert (
+        store.place_to_write(BLUR, acme)
+        == "policies/tenants/acme/blur.yaml (a copy of adopted/tenants/acme/blur.yaml)"
+    )
+    assert store.place_to_write(BLUR) == "policies/blur.yaml (a new file)"
+    (own / "tenants/acme").mkdir(parents=True)
+    for name in ("blur.yaml", "core.yaml", "tenants/acme/blur.yaml"):
+        (own / name).write_text("pids: 100\n")
+    assert store.place_to_write(BLUR) == "policies/blur.yaml"
+    assert store.place_to_write(BLUR, acme) == "policies/tenants/acme/blur.yaml"
+    assert store.place_to_write(CORE_EXTENSION) == "policies/core.yaml"
+    assert (
+        store.place_to_write(CORE_EXTENSION, acme)
+        == "policies/tenants/acme/core.yaml (a copy of policies/core.yaml)"
+    )
+
+
+def test_what_is_written_where_it_says_holds(tmp_path: Path) -> None:
+    store = PolicyStore(tmp_path / "policies", adopted=tmp_path / "adopted")
+    for tenant in (TenantId("local"), TenantId("acme")):
+        for extension in (BLUR, CORE_EXTENSION):
+            place, _, _ = store.place_to_write(extension, tenant).partition(" (")
+            (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / place).write_text("group: shared\n")
+            assert store.effective(extension, tenant).group == "shared"
+            assert store.place_to_write(extension, tenant) == place

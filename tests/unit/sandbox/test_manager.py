@@ -792,6 +792,20 @@ async def test_an_import_that_raises_is_a_failed_load_and_no_reason_to_hold_back
                 await at.session("pack")
 
 
+async def test_an_import_that_reaches_for_the_network_says_whose_wall_it_met(tmp_path: Path) -> None:
+    async def script(worker: FakeWorker) -> None:
+        await worker.answer(await worker.receive(), HELLO)
+        kind = "requests.exceptions.ConnectionError"
+        data = {"type": kind, "message": "no name", "traceback": [], "inputs": {}}
+        await worker.refuse(await worker.receive(), wire.LOAD_FAILED, "", data)
+        await worker.receive()
+
+    async with world(tmp_path, fake(script)) as at:
+        at.shelf.write("pack", "")
+        with pytest.raises(LoadFailedError, match="ConnectionError: no name; a sandbox has no network"):
+            await at.session("pack")
+
+
 async def test_a_stranger_at_the_socket_is_turned_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -91,7 +91,10 @@ def lock_class(cls: type) -> type:
     return locked(cls.__name__, (cls,), {"__module__": cls.__module__})
 
 
-def _refuse_set(cls: type, name: str, *_: Any) -> None:
+def _refuse_set(cls: type, name: str, *value: Any) -> None:
+    if name in ("__abstractmethods__", "_abc_impl") and value:  # abc sets them on every class that it makes
+        type.__setattr__(cls, name, *value)
+        return
     raise AttributeError(
         f"{cls.__name__}.{name} cannot be changed: node classes are locked while they run; keep state in the module"
     )
