@@ -16,6 +16,7 @@ from api import errors, openapi
 from api.assets import AssetStore
 from api.attempts import Attempts
 from api.audit_trail import Trail
+from api.catalogue import Catalogues
 from api.frontend import find_frontend
 from api.guard import Guard
 from api.pack_sockets import PackSockets
@@ -70,6 +71,7 @@ def create_app(settings: Settings, *, wiring: Wiring | None = None) -> FastAPI:
         default_response_class=errors.OrjsonResponse,
     )
     app.state.pack_texts = PackTexts()
+    app.state.catalogues = Catalogues()
     app.state.connections = Connections(settings.max_websockets)
     app.state.pack_sockets = PackSockets(app.state.connections)
     app.state.uploads = Uploads(

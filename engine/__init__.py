@@ -46,7 +46,7 @@ from engine.prompt import PromptLimits, PromptRequest, Submitted
 from engine.queue import SqlStorage
 from engine.quota_errors import QuotaExceededError, RateQuotaError, SizeQuotaError, SpaceQuotaError
 from engine.quotas import Maxima, QuotaBook
-from engine.registry import NodeType, NodeTypes
+from engine.registry import NodeType, NodeTypes, object_info
 from engine.sessions import Session, SessionStore
 from engine.storage import NewPrompt, QueuedPrompt, Storage
 from engine.streams import EventStream
@@ -155,6 +155,7 @@ __all__ = [
     "Verified",
     "check_source",
     "hash_secret",
+    "object_info",
     "output_asset_id",
     "parse_pin",
     "parse_scopes",

@@ -25,7 +25,7 @@ from engine.live_types import LiveTypes
 from engine.prompt import PromptRequest, Submitted, split_secrets
 from engine.prompt_hooks import pass_through
 from engine.quotas import QuotaBook
-from engine.registry import object_info
+from engine.registry import NodeType, object_info
 from engine.storage import NewPrompt, QueuedPrompt, Storage
 from engine.streams import EventHub, EventStream
 from engine.validators import validate
@@ -278,6 +278,10 @@ class Engine:
         """The node catalogue (or one class of it), with declarations read anew."""
         wanted = None if class_type is None else {class_type}
         return object_info(await self.extensions.refresh(tenant, wanted), class_type)
+
+    async def catalogue(self, tenant: TenantId) -> Mapping[str, NodeType]:
+        """All node types with their declarations as they are now; the same object while nothing of it changes."""
+        return await self.extensions.refresh(tenant, None)
 
     async def node_replacements(self, tenant: TenantId) -> dict[str, JSON]:
         """Old node classes and what packs say can take their place."""

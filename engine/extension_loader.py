@@ -14,6 +14,8 @@ from typing import Protocol
 import anyio
 import anyio.to_thread
 
+from engine.described import Described, Rest, roots_of
+from engine.directory_looks import look
 from engine.extension_errors import NoNodesError
 from engine.extension_records import (
     Failure,
@@ -109,6 +111,8 @@ class SandboxView(Protocol):
     def id(self) -> SandboxId: ...
     @property
     def extensions(self) -> Sequence[ExtensionName]: ...
+    @property
+    def at_rest(self) -> int | None: ...
 
 
 class Sandboxes(Protocol):
@@ -291,9 +295,40 @@ class Loader:
             await self._accept(entry, loaded)
             await self._shelf.save(entry)
 
+    async def is_current(self, entry: Entry) -> bool:
+        """Whether asking the extension's worker again would bring what is known, as far as can be seen from here."""
+        described = entry.described
+        if described is None:
+            return False
+        try:
+            policy = await self._shelf.read_policy(entry)
+        except RingfenceError:
+            return False
+        return described.was_of(self._rest(entry), policy.digest()) and await anyio.to_thread.run_sync(
+            described.seen.still_holds
+        )
+
+    async def _look(self, entry: Entry) -> Described | None:
+        """What a description that is asked for now depends on; None when that cannot be known."""
+        rest = self._rest(entry)
+        if rest is None:
+            return None
+        policy = await self._shelf.read_policy(entry)
+        roots = roots_of(policy, self._shelf.tenant_directory(entry.tenant), entry.name)
+        seen = await anyio.to_thread.run_sync(look, roots)
+        return None if seen is None else Described(rest, policy.digest(), seen, time.monotonic())
+
+    def _rest(self, entry: Entry) -> Rest:
+        if entry.core:
+            return ()  # what core nodes list is in files alone
+        views = self._views(entry)
+        rest = tuple((view.id, view.at_rest) for view in views if view.at_rest is not None)
+        return rest if len(rest) == len(views) else None
+
     async def describe(self, entry: Entry, class_types: Sequence[str] | None) -> None:
         """Ask the extension's worker for its nodes anew; on failure the last descriptions stay."""
         try:
+            depends = await self._look(entry) if class_types is None else None
             session = await self.manager().acquire(entry.tenant, entry.name)
             nodes = await session.describe(class_types)
         except RingfenceError as error:
@@ -301,8 +336,11 @@ class Loader:
             return
         if self._shelf.entries.get((entry.tenant, entry.name)) is entry:
             known = {node.class_type: node for node in nodes if node.class_type in entry.nodes}
-            entry.nodes = {**entry.nodes, **known}
-            self._shelf.changed(entry.tenant)
+            if any(entry.nodes[name] != node for name, node in known.items()):
+                entry.nodes = {**entry.nodes, **known}
+                self._shelf.changed(entry.tenant)
+            if class_types is None:
+                entry.described = depends
 
     async def drop_environment(self, key: str | None) -> None:
         """Delete an environment unless some extension still uses it, and what groups had before."""
@@ -392,9 +430,12 @@ class Loader:
 
     def live(self, entry: Entry) -> tuple[SandboxId, ...]:
         """The sandboxes that hold the extension now."""
+        return tuple(view.id for view in self._views(entry))
+
+    def _views(self, entry: Entry) -> list[SandboxView]:
         if self.sandboxes is None:
-            return ()
-        return tuple(view.id for view in self.sandboxes.list(entry.tenant) if entry.name in view.extensions)
+            return []
+        return [view for view in self.sandboxes.list(entry.tenant) if entry.name in view.extensions]
 
     async def stop(self, entry: Entry, sandboxes: Sequence[SandboxId], what: str) -> None:
         """End sandboxes of an extension; ``what`` happened to it, which other members of its group are told."""

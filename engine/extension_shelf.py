@@ -13,6 +13,7 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
+from engine.described import Described
 from engine.extension_catalog import Catalog, Offer, make_catalog
 from engine.extension_errors import ExtensionUnknownError
 from engine.extension_files import hash_tree
@@ -71,6 +72,8 @@ class Entry:
     """Of the environment that was built last; written down once it is known to be good."""
     upgrade: bool = False
     """Its packages are to be resolved anew."""
+    described: Described | None = None
+    """When its worker was asked last for all nodes, and what the answer depended on."""
 
     def take(self, loaded: LoadedExtension | None) -> None:
         """Hold what its worker said of it; None: nothing is known."""
@@ -209,6 +212,10 @@ class Shelf:
     def lock(self, tenant: TenantId, name: ExtensionName) -> anyio.Lock:
         """Held by whoever changes the extension."""
         return self._locks.setdefault((tenant, name), anyio.Lock())
+
+    def tenant_directory(self, tenant: TenantId) -> Path:
+        """The tenant's own tree."""
+        return self._places.tenant(tenant)
 
     def directory(self, tenant: TenantId, name: ExtensionName) -> Path:
         """Where the extension's files lie."""

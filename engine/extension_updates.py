@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -53,6 +53,8 @@ class Updates:
         self._failed: dict[_Key, tuple[Failure, float]] = {}
         self._late: set[_Key] = set()
         """Packs that are still describing their nodes for a catalogue that did not wait any longer."""
+        self._behind: set[_Key] = set()
+        """Packs that are asked although their last answer still stands."""
         self._slow: set[_Key] = set()
         """Packs that were late the last time."""
         self._exit = AsyncExitStack()
@@ -140,7 +142,10 @@ class Updates:
     # -- live lists ---------------------------------------------------------------------------------------------
 
     async def describe(self, entries: Sequence[Entry]) -> None:
-        """Ask workers for their declarations anew; what does not come in time is taken when it comes."""
+        """Ask workers for their declarations anew; what does not come in time is taken when it comes.
+
+        Nobody waits for one whose last answer still stands.
+        """
         async with anyio.create_task_group() as waiting:
             for entry in entries:
                 if _key(entry) not in self._late:
@@ -148,17 +153,18 @@ class Updates:
 
     async def _describe(self, entry: Entry) -> None:
         key, done = _key(entry), anyio.Event()
+        if await self._loader.is_current(entry):
+            self._slow.discard(key)
+            if entry.described is not None and not entry.described.is_fresh and key not in self._behind:
+                self._behind.add(key)
+                self._tasks.start_soon(self._ask, entry, lambda: self._behind.discard(key))
+            return
 
-        async def ask() -> None:
-            try:
-                await self._loader.describe(entry, None)
-            except Exception:
-                logger.exception("extension %s could not be described anew", entry.name)
-            finally:
-                self._late.discard(key)
-                done.set()
+        def asked() -> None:
+            self._late.discard(key)
+            done.set()
 
-        self._tasks.start_soon(ask)
+        self._tasks.start_soon(self._ask, entry, asked)
         limit_s = CORE_S if entry.core else PACK_S
         with anyio.move_on_after(limit_s):
             await done.wait()
@@ -172,6 +178,14 @@ class Updates:
             entry.name,
             limit_s,
         )
+
+    async def _ask(self, entry: Entry, done: Callable[[], None]) -> None:
+        try:
+            await self._loader.describe(entry, None)
+        except Exception:
+            logger.exception("extension %s could not be described anew", entry.name)
+        finally:
+            done()
 
     # -- for people ---------------------------------------------------------------------------------------------
 

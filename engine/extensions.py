@@ -285,7 +285,8 @@ class ExtensionRegistry:
 
         Named classes are asked for even when their sandbox has to be started. With None only ``core`` and the
         extensions whose sandbox runs are asked, so that reading the catalogue does not start every sandbox there is;
-        it has them as they were known when they are slow to answer or outdated (see ``extension_updates``).
+        it has them as they were known when they are slow to answer or outdated (see ``extension_updates``), and when
+        nothing happened that their answer could depend on (see ``described``).
         """
         types = await self.node_types(tenant)
         named: dict[ExtensionName, set[str]] = {}

@@ -9,8 +9,8 @@ one that the worker never answers counts as open until it does.
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 
 import anyio
@@ -61,7 +61,7 @@ class Exchanges:
             self._sandbox.watch.route_called()
         try:
             # Around whoever reads the response too: a client that sends or reads slowly has no longer than a worker.
-            with self._sandbox.busy(), anyio.move_on_after(deadline - anyio.current_time()) as time:
+            with self._at_work(), anyio.move_on_after(deadline - anyio.current_time()) as time:
                 yield await exchange.start(self._extension, request, body)
             if time.cancelled_caught:
                 raise self.too_slow(what)
@@ -73,13 +73,18 @@ class Exchanges:
                 with anyio.CancelScope(shield=True):
                     await self._close(call)
 
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        with self._sandbox.busy(), self._sandbox.asking():
+            yield
+
     async def hook_prompt(self, body: Mapping[str, Any], limit_s: float) -> Any:
         """See ``calls.Session.hook_prompt``."""
         self._refuse_crowds()
         call = self._calls.open(self._extension)
         self._sandbox.services.listen(call, _nobody)
         try:
-            with self._sandbox.busy():
+            with self._at_work():
                 answer = await self.ask(
                     wire.PROMPT_HOOK,
                     {"name": self._extension, "body": dict(body)},

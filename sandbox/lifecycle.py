@@ -109,6 +109,10 @@ class Sandbox:
         """Calls that run or wait for their turn; not idle while there are any."""
         self.kept = 0
         """WebSockets on which something is said: not idle either, but no call whose disk is counted."""
+        self.asks = 0
+        """Things that its packs were asked to do and have not done yet; describing their nodes is none."""
+        self.asked = 0
+        """Those that they have done."""
         self.used_at = time.monotonic()
         self._quiet: anyio.Event | None = None
         """Set when no call runs any more; there while somebody waits for that."""
@@ -240,6 +244,21 @@ class Sandbox:
         """Whether anybody works with it: neither idle nor retired then."""
         return self.calls > 0 or self.kept > 0
 
+    @property
+    def at_rest(self) -> int | None:
+        """How much its packs have done; the same number again: nothing since. None while they do something."""
+        return None if self.asks else self.asked
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """A pack does something that may change what it says of its nodes."""
+        self.asks += 1
+        try:
+            yield
+        finally:
+            self.asks -= 1
+            self.asked += 1
+
     @contextmanager
     def busy(self) -> Iterator[None]:
         """A call: in use meanwhile."""
@@ -265,7 +284,8 @@ class Sandbox:
         """In use meanwhile, for however long; each call beside it is still counted by itself."""
         self.kept += 1
         try:
-            yield
+            with self.asking():
+                yield
         finally:
             self.kept -= 1
             self._used()

@@ -88,6 +88,8 @@ class SandboxInfo:
     pids_limit: int
     group: str | None = None
     """The sandbox group whose members the extensions are."""
+    at_rest: int | None = None
+    """How much its packs have done so far: the same number again, and nothing was. None: they do something now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -649,6 +651,7 @@ class SandboxManager:
             memory_limit=sandbox.policy.memory,
             pids_used=used.pids,
             pids_limit=sandbox.policy.pids,
+            at_rest=sandbox.at_rest,
         )
 
 

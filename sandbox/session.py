@@ -333,6 +333,14 @@ class ExtensionSession:
         *,
         number: int | None = None,
     ) -> Any:
+        if method == wire.DESCRIBE:
+            return await self._ask_worker(method, params, what, key, limit_s, number)
+        with self._sandbox.asking():
+            return await self._ask_worker(method, params, what, key, limit_s, number)
+
+    async def _ask_worker(
+        self, method: str, params: dict[str, Any], what: object, key: str, limit_s: float, number: int | None
+    ) -> Any:
         sandbox = self._sandbox
         sandbox.begin()
         work = (what, self._extension)

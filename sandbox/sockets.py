@@ -70,7 +70,7 @@ class Sockets:
         what = f"WebSocket {safe_text(request.target.partition('?')[0], 120)!r}"
         socket = _Socket(self._asker, self._sandbox, call, what, limit, self._large)
         try:
-            with self._sandbox.busy():
+            with self._sandbox.busy(), self._sandbox.asking():
                 socket.protocol = await self._ask(request, socket)
             yield socket
         finally:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from typing import cast
+
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from api.catalogue import Catalogues
 from api.errors import OrjsonResponse
 from api.services import ForTenant, Have
 
@@ -12,9 +15,10 @@ router = APIRouter()
 
 
 @router.get("/object_info")
-async def object_info(services: Have, tenant: ForTenant) -> Response:
+async def object_info(request: Request, services: Have, tenant: ForTenant) -> Response:
     """Every node the tenant can use."""
-    return OrjsonResponse(await services.engine.object_info(tenant))
+    catalogues = cast("Catalogues", request.app.state.catalogues)
+    return await catalogues.response(tenant, await services.engine.catalogue(tenant), request.headers)
 
 
 @router.get("/object_info/{class_type:path}")

@@ -140,6 +140,26 @@ async def test_it_loads_and_describes_its_nodes(at: World, kind: Kind) -> None:
     assert (sandbox.hello.pid == 1) is kind.pid_one
 
 
+async def test_what_a_pack_did_is_counted_and_describing_its_nodes_is_not(at: World) -> None:
+    session = await at.session("pack")
+
+    def at_rest() -> int | None:
+        (info,) = [info for info in at.manager.list() if info.id == session.sandbox]
+        return info.at_rest
+
+    before = at_rest()
+    assert before is not None
+    await session.describe(["echo"])
+    await at.session("pack")
+    assert at_rest() == before
+    during: list[int | None] = []
+    with anyio.fail_after(30):
+        await session.execute(call("progresses", {"value": 5}), lambda _: during.append(at_rest()))
+    assert during
+    assert set(during) == {None}
+    assert at_rest() == before + 1
+
+
 @pytest.mark.parametrize(
     "value",
     [

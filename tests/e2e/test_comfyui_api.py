@@ -6,6 +6,7 @@ import json
 import uuid
 from typing import Any
 
+import httpx2
 import pytest
 
 from tests.e2e.comfy import Comfy, Event, node, succeeded, until
@@ -204,6 +205,21 @@ def test_an_upload_can_be_chosen_in_load_image_at_once(comfy: Comfy) -> None:
     name = f"{uuid.uuid4().hex}.jpg"
     assert comfy.upload(name, PNG).status_code == 200
     assert name in comfy.get("/object_info/LoadImage")["LoadImage"]["input"]["required"]["image"][0]
+
+
+def test_a_catalogue_that_a_client_has_is_not_sent_again_until_a_file_is_added(comfy: Comfy) -> None:
+    def ask(**headers: str) -> httpx2.Response:
+        return comfy.http.get("/object_info", headers={"accept-encoding": "gzip", **headers})
+
+    first = ask()
+    assert first.headers["content-encoding"] == "gzip"
+    known = first.headers["etag"]
+    assert ask(**{"if-none-match": known}).status_code == 304
+    name = f"{uuid.uuid4().hex}.jpg"
+    assert comfy.upload(name, PNG).status_code == 200
+    changed = ask(**{"if-none-match": known})
+    assert changed.status_code == 200
+    assert name in changed.json()["LoadImage"]["input"]["required"]["image"][0]
 
 
 @pytest.mark.parametrize(

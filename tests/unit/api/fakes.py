@@ -21,6 +21,7 @@ from engine import (
     GitSource,
     MediaRefusedError,
     NewPrompt,
+    NodeType,
     Origin,
     PackFiles,
     PreviewWish,
@@ -30,6 +31,7 @@ from engine import (
     QueueSnapshot,
     SqlStorage,
     Submitted,
+    object_info,
 )
 from engine.events import Event, PromptEnded, PromptStarted, PromptSucceeded, QueueChanged
 from engine.extension_errors import ExtensionExistsError, ExtensionUnknownError, RoutesOffError
@@ -51,6 +53,7 @@ from sandbox import (
     SandboxState,
 )
 from tests.unit.api.fake_sockets import FakeSockets
+from tests.unit.extensions.stand_ins import described
 
 PROMPT = {"1": {"class_type": "Blur", "inputs": {}, "_meta": {"title": "Blur it"}}}
 
@@ -282,6 +285,12 @@ class FakeMedia:
         return b"cover " + data, "image/webp"
 
 
+def node_type(class_type: str, **info: Any) -> NodeType:
+    """A node of extension blur whose declaration has what JSON has not."""
+    inputs = {"required": {"x": ["FLOAT", {"max": float("inf")}]}}
+    return NodeType(described(class_type, **{"input": inputs, **info}), ExtensionName("blur"))
+
+
 class FakeEngine:
     """Fulfils what api/ uses of ``Engine``."""
 
@@ -303,6 +312,7 @@ class FakeEngine:
         self.on_submit: Callable[[TenantId, str], Any] | None = None
         self.sockets = FakeSockets()
         self.open_socket = self.sockets.open
+        self.catalogues: dict[TenantId, Mapping[str, NodeType]] = {}
 
     async def hook_prompt(self, tenant: TenantId, body: Any) -> Any:
         return body if self.on_prompt is None else self.on_prompt(body)
@@ -437,11 +447,11 @@ class FakeEngine:
     async def node_replacements(self, tenant: TenantId) -> dict[str, Any]:
         return {}
 
+    async def catalogue(self, tenant: TenantId) -> Mapping[str, NodeType]:
+        return self.catalogues.setdefault(tenant, {"Blur": node_type("Blur")})
+
     async def object_info(self, tenant: TenantId, class_type: str | None = None) -> dict[str, Any]:
-        catalogue = {"Blur": {"name": "Blur", "input": {"required": {"x": ["FLOAT", {"max": float("inf")}]}}}}
-        if class_type is None:
-            return catalogue
-        return {class_type: catalogue[class_type]} if class_type in catalogue else {}
+        return object_info(await self.catalogue(tenant), class_type)
 
     async def free(self, tenant: TenantId, *, unload_models: bool, free_memory: bool) -> None:
         self.freed.append((unload_models, free_memory))

@@ -20,10 +20,10 @@ from sandbox.inventory import Package
 from sandbox.launcher.build_verb import NodeImage
 
 
-def described(class_type: str, text: str = "") -> NodeDescription:
+def described(class_type: str, text: str = "", **info: object) -> NodeDescription:
     return NodeDescription(
         class_type=class_type,
-        info={"name": class_type, "description": text},
+        info={"name": class_type, "description": text, **info},
         api="v1",
         hidden={},
         any_inputs=frozenset(),
@@ -81,6 +81,7 @@ class FakeView:
     tenant: TenantId
     extensions: tuple[ExtensionName, ...]
     files: ExtensionFiles
+    at_rest: int | None = 0
 
 
 class FakeSandboxes:
