@@ -265,7 +265,7 @@ async def test_an_unforeseen_error_shows_no_traceback_and_no_path(
         raise ValueError("/var/lib/ringfence/secret")
 
     monkeypatch.setattr(engine, "object_info", explode)
-    answer = await client.get("/object_info")
+    answer = await client.get("/object_info/KSampler")
     assert answer.status_code == 500
     assert "secret" not in answer.text
     assert "Traceback" not in answer.text
