@@ -184,10 +184,12 @@ def client_abilities(frame: str) -> Abilities | None:
     """What a client's first text frame announces; None when it says nothing of the kind.
 
     Raises:
-        ValueError: not JSON, so the client may try again.
+        ValueError: no JSON object, so the client may try again.
     """
     message = json.loads(frame)
-    if not isinstance(message, dict) or message.get("type") != "feature_flags":
+    if not isinstance(message, dict):
+        raise ValueError("a message is a JSON object")  # noqa: TRY004 - as for what is no JSON
+    if message.get("type") != "feature_flags":
         return None
     data = message.get("data")
     return Abilities(

@@ -107,10 +107,18 @@ class Tree:
         return found
 
     def walk(self, path: str = "") -> list[Entry]:
-        """Files and directories of the whole subtree."""
+        """Files and directories of the whole subtree.
+
+        Raises:
+            FileRefusedError: it is a file.
+        """
         found: list[Entry] = []
-        with self._directory(path) as top:
-            self._collect(top, "", found, recurse=True, depth=0, directories=True)
+        try:
+            with self._directory(path) as top:
+                self._collect(top, "", found, recurse=True, depth=0, directories=True)
+        except PathEscapeError:
+            self.entry(path)  # raises for all but a file
+            raise FileRefusedError("this is a file", hint="name a directory") from None
         return found
 
     def write(self, path: str, source: IO[bytes], *, overwrite: bool) -> Entry:

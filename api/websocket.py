@@ -157,12 +157,12 @@ async def websocket(socket: WebSocket) -> None:
         return
     code = _CLOSE_SLOW
     try:
-        await socket.accept()
         async with services.engine.subscribe(connection.tenant) as events:
             gate = _Gate(connection, connections, events)
-            # Subscribed before the first frame is made: what happens meanwhile waits in the subscription.
-            snapshot = await services.engine.queue(connection.tenant)
-            first: list[Message] = [messages.status(snapshot.remaining, sid)]
+            # Subscribed before the client knows that it is connected: what happens from then on waits here.
+            await socket.accept()
+            remaining = await services.engine.remaining(connection.tenant)
+            first: list[Message] = [messages.status(remaining, sid)]
             running = services.engine.running_node(connection.tenant, sid)
             if running is not None:
                 first.append(messages.running_node(running))

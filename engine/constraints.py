@@ -56,7 +56,7 @@ def check_constant(
             return node_error(
                 "invalid_input_type",
                 f"Failed to convert an input value to a {declaration.type} value",
-                f"{name}, {shown(value)}, {error}",
+                f"{name}, {safe_text(value, 200) if isinstance(value, str) else shown(value)}, {error}",
                 **about,
                 exception_message=str(error),
             )

@@ -184,6 +184,10 @@ class Engine:
         waiting = [row for row in pending if row.prompt_id not in claimed]
         return QueueSnapshot(tuple(map(_item, running)), tuple(map(_item, waiting)))
 
+    async def remaining(self, tenant: TenantId) -> int:
+        """How many prompts wait or run; reads none of them, for whoever asks once a second."""
+        return await self._storage.remaining(tenant)
+
     async def counts(self, tenant: TenantId) -> Counts:
         """How many prompts wait and run, and how large the history is; reads no prompt."""
         pending = await self._storage.pending_count(tenant)

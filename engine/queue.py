@@ -11,7 +11,7 @@ import hashlib
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
@@ -23,6 +23,8 @@ from engine.errors import DuplicatePromptError, QueueFullError
 from engine.history import HISTORY_LIMIT
 from engine.storage import NewPrompt, QueuedPrompt
 from policies import TenantId
+
+T = TypeVar("T")
 
 _q = queue_table.c
 _SHOWN = (_q.tenant, _q.prompt_id, _q.number, _q.counted, _q.document)  # everything but the secrets
@@ -130,7 +132,7 @@ class SqlStorage:
             return row
 
         # Not durable: after a power cut it is pending, which is what the start makes of it anyway.
-        row = await self._database.transact(claim, durable=False)
+        row = await self._changed(claim, durable=False)
         if row is None:
             return None
         crowd.start(len(row.document))
@@ -151,7 +153,7 @@ class SqlStorage:
             return row
 
         crowd = await self._crowd(tenant)
-        row = await self._database.transact(move)
+        row = await self._changed(move)
         if row is not None:
             crowd.end(was_running=row.claimed is not None, nbytes=row.nbytes)
             if row.has_secrets:
@@ -190,7 +192,7 @@ class SqlStorage:
             return gone
 
         crowd = await self._crowd(tenant)
-        gone = await self._database.transact(delete)
+        gone = await self._changed(delete)
         for row in gone:
             crowd.end(was_running=False, nbytes=row.nbytes)
         if any(row.has_secrets for row in gone):
@@ -219,6 +221,14 @@ class SqlStorage:
         """Delete entries (None: all); returns how many went."""
         async with self._database.write() as connection:
             return await history_rows.delete(connection, tenant, prompt_ids)
+
+    async def _changed(self, work: Callable[[sa.Connection], T], *, durable: bool = True) -> T:
+        """A transaction that changes how many there are."""
+        try:
+            return await self._database.transact(work, durable=durable)
+        except BaseException:
+            self._crowds = None  # whether it was stored is the database's to say
+            raise
 
     # -- how many there are: taken hold of, then changed together with the rows, with no wait in between. A count that
     # -- is taken anew meanwhile comes after those changes in the writer's line, and sees them.

@@ -22,11 +22,12 @@ from api.services import ForTenant, Have, Services
 from api.threads import file_work
 from api.trees import FileRefusedError, FileUnknownError, Tree
 from api.v2.dependencies import jobs_of
-from policies import TenantId
+from policies import PathEscapeError, TenantId
 
 router = APIRouter()
 
 _TRUE = frozenset({"true", "1"})
+"""What replaces a file, and nothing else: a client that writes "True" reads the new name, as in ComfyUI."""
 
 
 @router.head("/view", include_in_schema=False)
@@ -47,7 +48,7 @@ async def view(
     request: Request,
     services: Have,
     tenant: ForTenant,
-    filename: str = "",
+    filename: str | None = None,
     kind: Annotated[str, Query(alias="type")] = "output",
     subfolder: str = "",
     preview: str | None = None,
@@ -57,7 +58,7 @@ async def view(
 
     ``filename`` may also be ``blake3:`` and an asset's hash.
     """
-    if not filename:
+    if filename is None:
         raise FileUnknownError("the filename is missing")
     if filename.startswith("blake3:"):
         return await _by_hash(request, tenant, filename)
@@ -95,7 +96,7 @@ async def upload_image(request: Request, services: Have, tenant: ForTenant) -> R
             raise FileRefusedError("the form needs a file in the field 'image'")
         kind = _text(form, "type", "input")
         subfolder = _text(form, "subfolder", "")
-        overwrite = _text(form, "overwrite", "").lower() in _TRUE
+        overwrite = _text(form, "overwrite", "") in _TRUE
         tree = file_tree(services.settings.data_dir, tenant, kind)
         name = await _keep(tree, subfolder, upload.filename, upload.file, overwrite=overwrite)
     return OrjsonResponse({"name": name, "subfolder": subfolder, "type": kind})
@@ -111,7 +112,7 @@ async def upload_mask(request: Request, services: Have, tenant: ForTenant) -> Re
         original, original_tree = _original(form, services, tenant)
         kind = _text(form, "type", "input")
         subfolder = _text(form, "subfolder", "")
-        overwrite = _text(form, "overwrite", "").lower() in _TRUE
+        overwrite = _text(form, "overwrite", "") in _TRUE
         tree = file_tree(services.settings.data_dir, tenant, kind)
         name = upload.filename
         # Both are checked before a sandbox starts for them.
@@ -122,10 +123,14 @@ async def upload_mask(request: Request, services: Have, tenant: ForTenant) -> Re
 
 
 async def _keep(tree: Tree, subfolder: str, name: str, stream: IO[bytes], *, overwrite: bool) -> str:
-    if not overwrite:
-        return await file_work(partial(tree.add, subfolder, name, stream))
-    path = f"{subfolder}/{name}" if subfolder else name
-    await file_work(lambda: tree.write(path, stream, overwrite=True))
+    try:
+        if not overwrite:
+            return await file_work(partial(tree.add, subfolder, name, stream))
+        path = f"{subfolder}/{name}" if subfolder else name
+        await file_work(lambda: tree.write(path, stream, overwrite=True))
+    except PathEscapeError as error:
+        # 400 is what ComfyUI answers here, 403 where a file is read.
+        raise FileRefusedError(error.message, hint=error.hint) from error
     return name
 
 

@@ -46,8 +46,7 @@ async def post_prompt(request: Request, services: Have, tenant: ForTenant) -> Re
 @router.get("/prompt")
 async def get_prompt(services: Have, tenant: ForTenant) -> Response:
     """How many prompts are waiting or running."""
-    snapshot = await services.engine.queue(tenant)
-    return OrjsonResponse({"exec_info": {"queue_remaining": snapshot.remaining}})
+    return OrjsonResponse({"exec_info": {"queue_remaining": await services.engine.remaining(tenant)}})
 
 
 @router.get("/queue")

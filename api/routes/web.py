@@ -156,7 +156,7 @@ async def template_file(pack: str, file: str, services: Have, tenant: ForTenant)
 
 
 def _json(text: bytes) -> Response:
-    return Response(text, media_type="application/json")
+    return Response(text, media_type="application/json; charset=utf-8")
 
 
 async def _of_packs(services: Services, tenant: TenantId, read: Callable[[Sequence[PackFiles]], T]) -> T:

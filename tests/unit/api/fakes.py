@@ -410,6 +410,9 @@ class FakeEngine:
         pending = [row for row in pending if row.prompt_id not in claimed]
         return QueueSnapshot(tuple(map(_item, running)), tuple(map(_item, pending)))
 
+    async def remaining(self, tenant: TenantId) -> int:
+        return await self.storage.remaining(tenant)
+
     async def counts(self, tenant: TenantId) -> Counts:
         running, waiting = await self.storage.running(tenant), await self.storage.pending_count(tenant)
         return Counts(len(running), waiting, *await self.storage.history_size(tenant))

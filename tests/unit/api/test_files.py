@@ -140,7 +140,7 @@ async def test_what_a_browser_could_run_is_a_download(
     ("params", "statuses"),
     [
         ({}, {404}),
-        ({"filename": ""}, {404}),
+        ({"filename": ""}, {400}),
         ({"filename": "missing.png"}, {404}),
         ({"filename": "../secret.txt"}, {400}),
         ({"filename": "..\\secret.txt"}, {400}),
@@ -203,6 +203,7 @@ async def test_an_upload_is_kept_and_the_same_content_is_reused(
     assert (await upload(b"one", subfolder="s"))["name"] == "t.png"
     assert (await upload(b"two", subfolder="s"))["name"] == "t (1).png"
     assert (await upload(b"two", subfolder="s"))["name"] == "t (1).png"
+    assert (await upload(b"two", subfolder="s", overwrite="True"))["name"] == "t (1).png"  # as in ComfyUI
     assert (await upload(b"three", subfolder="s", overwrite="true"))["name"] == "t.png"
     assert (home / "input" / "s" / "t.png").read_bytes() == b"three"
     assert sorted(os.listdir(home / "input" / "s")) == ["t (1).png", "t.png"]
@@ -212,14 +213,14 @@ async def test_an_upload_is_kept_and_the_same_content_is_reused(
     ("name", "data", "status"),
     [
         ("../x", {}, 400),
-        ("..", {}, 403),
+        ("..", {}, 400),
         ("/etc/x", {}, 400),
-        ("x", {"subfolder": "../.."}, 403),
-        ("x", {"subfolder": "/etc"}, 403),
+        ("x", {"subfolder": "../.."}, 400),
+        ("x", {"subfolder": "/etc"}, 400),
         ("x", {"type": "user"}, 400),
         ("x", {"type": "../x"}, 400),
         ("a" * 300, {}, 400),
-        ("../x", {"overwrite": "1"}, 403),
+        ("../x", {"overwrite": "1"}, 400),
     ],
 )
 async def test_uploads_stay_in_their_tree(
@@ -242,7 +243,7 @@ async def test_an_upload_does_not_write_through_a_planted_link(
     answer = await client.post(
         "/upload/image", files={"image": ("secret.txt", b"new")}, data={**data, "subfolder": "d"}
     )
-    assert answer.status_code == 403
+    assert answer.status_code == 400
     assert (home / "secret.txt").read_text() == "SECRET"
 
 
@@ -339,6 +340,8 @@ async def test_userdata_is_stored_listed_moved_and_deleted(client: httpx2.AsyncC
     assert [(item["path"], item["type"]) for item in tree] == [
         ("workflows/deep", "directory"), ("workflows/a.json", "file"), ("workflows/deep/b.json", "file"),
     ]  # fmt: skip
+    no_directory = await client.get("/v2/userdata?path=workflows%2Fa.json")
+    assert (no_directory.status_code, no_directory.json()["error"]["message"]) == (400, "this is a file")
     moved = await client.post("/userdata/workflows%2Fa.json/move/workflows%2Fc.json")
     assert moved.json() == "workflows/c.json"
     taken = await client.post("/userdata/workflows%2Fc.json/move/workflows%2Fdeep%2Fb.json?overwrite=false")

@@ -226,15 +226,34 @@ async def test_flags_count_only_in_the_first_json_frame(url: str, engine: FakeEn
     flags = json.dumps({"type": "feature_flags", "data": {"supports_preview_metadata": True}})
     async with connect(f"{url}/ws?clientId=a") as socket:
         await receive(socket)
-        await socket.send("not json")
+        for frame in ("not json", "[]", "1", "null"):  # no messages; ComfyUI goes on waiting for one, too
+            await socket.send(frame)
         await socket.send(flags)
         assert (await receive(socket))["type"] == "feature_flags"
     async with connect(f"{url}/ws?clientId=b") as socket:
         await receive(socket)
-        for frame in ('{"type": "other"}', "[]", flags, b"\x00", "{" * 100_0):
+        for frame in ('{"type": "other"}', flags, b"\x00", "{" * 100_0):
             await socket.send(frame)
         engine.say(QueueChanged(T, None, 1))
         assert (await receive(socket))["type"] == "status"
+
+
+async def test_what_happens_as_soon_as_a_client_is_connected_is_told_after_the_first_frame(
+    url: str, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told_while_connecting = []
+
+    async def remaining(tenant: TenantId) -> int:
+        engine.say(QueueChanged(tenant, None, 7))
+        told_while_connecting.append(tenant)
+        return 0
+
+    monkeypatch.setattr(engine, "remaining", remaining)
+    async with connect(f"{url}/ws?clientId=me") as socket:
+        first, second = await receive(socket), await receive(socket)
+    assert told_while_connecting == [T]
+    assert first["data"] == {"status": {"exec_info": {"queue_remaining": 0}}, "sid": "me"}
+    assert second["data"] == {"status": {"exec_info": {"queue_remaining": 7}}}
 
 
 async def test_progress_text_is_a_binary_frame(url: str, engine: FakeEngine) -> None:

@@ -180,6 +180,11 @@ async def test_what_is_no_int_is_refused(value):
     assert set(error["extra_info"]) == {"input_name", "input_config", "received_value", "exception_message"}
 
 
+async def test_a_value_that_cannot_be_converted_is_told_as_it_was_written():
+    assert widget_error(i="three")["details"] == ("i, three, invalid literal for int() with base 10: 'three'")
+    assert len(widget_error(i="9" * 5000)["details"]) < 600
+
+
 async def test_ranges():
     small, big = widget_error(i=-1), widget_error(i=11)
     assert (small["type"], big["type"]) == ("value_smaller_than_min", "value_bigger_than_max")

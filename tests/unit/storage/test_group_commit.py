@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -122,6 +123,34 @@ async def test_of_many_that_arrive_together_no_more_are_queued_than_may_wait(sto
             group.start_soon(send, number)
     assert len(refused) == 7
     assert len(await storage.pending(A)) == await storage.pending_count(A) == 5
+
+
+@pytest.mark.parametrize("step", ["claim_next", "finish", "remove"])
+async def test_the_counts_are_the_databases_after_an_answer_of_it_is_lost(
+    storage: SqlStorage, database: Database, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    for number in range(3):
+        await storage.enqueue(new(f"p{number}"), limit=10)
+    await storage.claim_next(A)
+    transact = database.transact
+
+    async def stored_and_not_heard_of(work: Any, *, durable: bool = True) -> Any:
+        monkeypatch.undo()
+        await transact(work, durable=durable)
+        raise TimeoutError
+
+    monkeypatch.setattr(database, "transact", stored_and_not_heard_of)
+    steps = {
+        "claim_next": lambda: storage.claim_next(A),
+        "finish": lambda: storage.finish(A, "p0", {"prompt": [0, "p0", {}, {}, []]}),
+        "remove": lambda: storage.remove(A, None),
+    }
+    with pytest.raises(TimeoutError):
+        await steps[step]()
+    pending, running = len(await storage.pending(A)), len(await storage.running(A))
+    assert (pending, running) == {"claim_next": (1, 2), "finish": (2, 0), "remove": (0, 1)}[step]
+    assert await storage.pending_count(A) == pending
+    assert await storage.remaining(A) == pending + running
 
 
 async def test_the_counts_follow_the_rows_through_a_prompts_whole_life(storage: SqlStorage) -> None:
