@@ -12,13 +12,14 @@ import os
 import socket
 import sys
 
-from . import wire
+from . import late_ssl, wire
 
 
 def main(arguments: list[str]) -> None:
     """Secure the descriptors, then serve."""
     options = _options(arguments)
     _fill_standard_descriptors()
+    late_ssl.import_asyncio()
     if options["--egress"]:
         from . import egress
 

@@ -11,10 +11,15 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Sequence
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from importlib.abc import Loader, MetaPathFinder
+else:  # they bring temporary files, archivers and OpenSSL along, and nothing that is needed here
+    Loader = MetaPathFinder = object
 
 
 class AliasFinder(MetaPathFinder):

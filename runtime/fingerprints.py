@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from typing import Any
 
@@ -47,6 +46,8 @@ def _comparable(value: Any, depth: int) -> Any:
             return NEVER_SAME
         return float(value) if math.isfinite(value) else {wire.TAG_FLOAT: "inf" if value > 0 else "-inf"}
     if isinstance(value, (bytes, bytearray)):
+        import hashlib  # brings OpenSSL along, which few sandboxes need
+
         return "bytes:" + hashlib.sha256(value).hexdigest()
     if depth > 0 and isinstance(value, (list, tuple)):
         return [_comparable(item, depth - 1) for item in value]

@@ -91,6 +91,10 @@ def _working_copy(source: Path, relative_name: str, extension: Extension) -> Pat
     copy = throwaway.make(source, Path(paths.custom_nodes(), folder))
     if copy.note is not None:
         extension.notes.append(copy.note)
+    # The import system remembers folders that were not there, and what the others held by their time of change, which
+    # is no finer than the kernel's clock.
+    for place in copy.path.parents:
+        sys.path_importer_cache.pop(str(place), None)
     return copy.path
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import sys
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -92,6 +91,8 @@ class _Application:
                 failures.print_to_log(error, f"route {handler.method} {handler.path} is left out")
         self._runner = web.AppRunner(application, handle_signals=False, access_log=None)
         await self._runner.setup()
+        import tempfile  # few packs have routes
+
         path = Path(tempfile.mkdtemp(prefix="ringfence-site-"), "s")
         self._socket_path = str(path)
         await web.UnixSite(self._runner, self._socket_path).start()

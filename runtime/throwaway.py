@@ -8,7 +8,7 @@ The copy lies in the sandbox's capped memory file system, so only what a pack mi
 from __future__ import annotations
 
 import os
-import shutil
+import stat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,7 +43,7 @@ def make(source: Path, destination: Path) -> WorkingCopy:
         if source.is_dir():
             _copy_tree(source, destination, linked)
         else:
-            shutil.copyfile(source, destination)
+            _copy_file(source, destination)
     except OSError as error:
         _remove(destination)
         note = f"the extension's folder could not be copied ({error}): it is loaded read-only"
@@ -70,24 +70,37 @@ def _measure(source: Path) -> tuple[int, set[str]]:
 
 
 def _copy_tree(source: Path, destination: Path, linked: set[str]) -> None:
-    def copy(path: str, target: str) -> str:
-        if path in linked:
-            Path(target).symlink_to(path)
-        else:
-            shutil.copyfile(path, target)
-            Path(target).chmod(0o700 if os.access(path, os.X_OK) else 0o600)
-        return target
+    # Not by shutil, which would be half a MiB with its archivers in every sandbox.
+    def give_up(error: OSError) -> None:
+        raise error
 
-    shutil.copytree(
-        source,
-        destination,
-        symlinks=True,
-        ignore=lambda _, names: _SKIPPED.intersection(names),
-        copy_function=copy,
-    )
-    # Folders of the original may be read-only; the copy exists to be written to.
-    for folder, _, _ in os.walk(destination):
-        Path(folder).chmod(0o700)
+    destination.mkdir(mode=0o700)  # those of the original may be read-only; the copy exists to be written to
+    for folder, names, files in os.walk(source, onerror=give_up):
+        here = destination / Path(folder).relative_to(source)
+        names[:] = [name for name in names if name not in _SKIPPED]
+        for name in names:
+            path, target = Path(folder, name), here / name
+            if path.is_symlink():
+                target.symlink_to(path.readlink())
+            else:
+                target.mkdir(mode=0o700)
+        for name in set(files) - _SKIPPED:
+            path, target = Path(folder, name), here / name
+            if path.is_symlink():
+                target.symlink_to(path.readlink())
+            elif str(path) in linked:
+                target.symlink_to(path)
+            else:
+                _copy_file(path, target)
+                target.chmod(0o700 if os.access(path, os.X_OK) else 0o600)
+
+
+def _copy_file(path: Path, target: Path) -> None:
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(f"{path.name} is no regular file")  # reading a pipe would wait for ever
+    with path.open("rb") as source, target.open("wb") as copy:
+        while piece := source.read(_LINK_FROM):
+            copy.write(piece)
 
 
 def _link(source: Path, destination: Path) -> Path:
@@ -101,7 +114,9 @@ def _link(source: Path, destination: Path) -> Path:
 def _remove(destination: Path) -> None:
     if destination.is_symlink() or destination.is_file():
         destination.unlink()
-    else:
+    elif destination.exists():
+        import shutil  # seldom: a sandbox starts with nothing there
+
         shutil.rmtree(destination, ignore_errors=True)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import platform
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Mapping
@@ -184,7 +183,7 @@ class Worker:
             self._watching.start()
         return {
             "protocol": wire.PROTOCOL_VERSION,
-            "python": platform.python_version(),
+            "python": ".".join(map(str, sys.version_info[:3])),
             "numpy": versions.installed("numpy"),
             "torch": versions.installed("torch"),
             "pid": os.getpid(),

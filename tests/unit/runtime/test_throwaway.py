@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -58,10 +59,27 @@ def test_a_copy_that_fails_half_way_is_replaced_by_a_link(
     def fail(path: str, target: str) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("shutil.copyfile", fail)
+    monkeypatch.setattr(throwaway, "_copy_file", fail)
     copy = throwaway.make(source, tmp_path / "pack")
     assert copy.path.readlink() == source
     assert copy.note is not None
+
+
+def test_links_stay_links_wherever_they_lead(source: Path, tmp_path: Path) -> None:
+    (source / "folder").symlink_to("sub", target_is_directory=True)
+    (source / "up").symlink_to("..")
+    (source / "nowhere").symlink_to("/no/such/file")
+    copy = throwaway.make(source, tmp_path / "pack")
+    assert copy.note is None
+    found = {name: str((copy.path / name).readlink()) for name in ("folder", "up", "nowhere")}
+    assert found == {"folder": "sub", "up": "..", "nowhere": "/no/such/file"}
+
+
+def test_a_pipe_in_a_pack_is_no_file_to_wait_for(source: Path, tmp_path: Path) -> None:
+    os.mkfifo(source / "pipe")
+    copy = throwaway.make(source, tmp_path / "pack")
+    assert copy.path.readlink() == source
+    assert "pipe is no regular file" in str(copy.note)
 
 
 def test_a_copy_left_by_an_earlier_worker_is_replaced(source: Path, tmp_path: Path) -> None:
