@@ -22,7 +22,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,8 +54,8 @@ class Served:
 
 
 @contextlib.contextmanager
-def server(folder: Path) -> Iterator[Served]:
-    """A server of this checkout, with directories of its own."""
+def server(folder: Path, more: Mapping[str, str] | None = None) -> Iterator[Served]:
+    """A server of this checkout, with directories of its own; ``more`` environment variables."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -71,6 +71,7 @@ def server(folder: Path) -> Iterator[Served]:
         "RINGFENCE_LOG_LEVEL": "warning",
         "RINGFENCE_FRONTEND_DIR": "none",
         **{f"RINGFENCE_{key}": value for key, value in places.items()},
+        **(more or {}),
     }
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(

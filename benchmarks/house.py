@@ -53,9 +53,12 @@ def _policies(folder: Path, isolation: str) -> PolicyStore:
     shipped, ours = PACK.parents[1] / "policies", folder / f"policies-{isolation}"
     ours.mkdir(exist_ok=True)
     text = (shipped / "default.yaml").read_text("utf-8")
-    (ours / "default.yaml").write_text(text.replace("isolation: runc ", f"isolation: {isolation} "), "utf-8")
+    text = text.replace("isolation: runc ", f"isolation: {isolation} ")
+    # A tensor of 1 GiB and its output count against the memory of who makes it.
+    (ours / "default.yaml").write_text(text.replace("  memory: 2GiB ", "  memory: 4GiB "), "utf-8")
     store = PolicyStore(ours)
-    assert store.effective(ExtensionName("bench")).isolation == isolation
+    policy = store.effective(ExtensionName("bench"))
+    assert (policy.isolation, policy.memory) == (isolation, 4 << 30)
     return store
 
 
@@ -63,6 +66,7 @@ def _policies(folder: Path, isolation: str) -> PolicyStore:
 async def house(folder: Path, *, isolation: str = "runc", may_adopt: bool = True) -> AsyncIterator[House]:
     """Everything real; gone again at the end."""
     places = Places("bench", folder)
+    places.launcher_data.mkdir(parents=True, exist_ok=True)
     policies = _policies(folder, isolation)
     async with (
         TensorStore(places, may_adopt=may_adopt) as store,
