@@ -36,7 +36,7 @@ def measure(folder: Path, *, quick: bool, comfyui: ComfyUI | None = None) -> Rep
             (folder / "comfyui").mkdir()
             servers["ComfyUI"] = stack.enter_context(comfyui.server(folder / "comfyui", packs(1)))
         (folder / "data").mkdir()
-        more = {"RINGFENCE_POLICIES_DIR": str(_without_rates(folder / "policies"))}
+        more = {"RINGFENCE_POLICIES_DIR": str(without_rates(folder / "policies"))}
         served = servers["ours"] = stack.enter_context(server(folder / "data", more))
         add_packs(served.url, folder / "packs", packs(1))
         _measure(report, servers, prompts, rounds)
@@ -50,7 +50,7 @@ def name(who: str, clients: int) -> str:
     return f"{who}, {clients} client{'s' if clients > 1 else ''}: a prompt"
 
 
-def _without_rates(ours: Path) -> Path:
+def without_rates(ours: Path) -> Path:
     """The shipped policies, but for the quota of requests, which is what would be measured."""
     ours.mkdir()
     for name in ("default.yaml", "core.yaml"):

@@ -36,6 +36,10 @@ class Client:
         self.frames = self.frame_bytes = 0
         """What it was sent for the prompt that ran last."""
 
+    def close(self) -> None:
+        """Let go of its connection."""
+        self._http.close()
+
     def run(self, make: Callable[[int], Prompt]) -> tuple[float, float]:
         """One prompt, made of a new number: ms until its end is heard, and the server process's own CPU ms.
 
@@ -75,9 +79,11 @@ def until_success(events: ClientConnection, prompt_id: str) -> tuple[int, int]:
         if not isinstance(frame, str) or '"execution_' not in frame[:24]:
             continue
         event = json.loads(frame)
+        if event["data"].get("prompt_id") != prompt_id:
+            continue  # of a prompt without a client, which everybody hears of
         if event["type"] in ("execution_error", "execution_interrupted"):
             raise RefusedError(f"it failed: {str(event['data'])[:500]}")
-        if event["type"] == "execution_success" and event["data"]["prompt_id"] == prompt_id:
+        if event["type"] == "execution_success":
             return frames, size
 
 
