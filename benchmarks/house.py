@@ -19,7 +19,8 @@ from sandbox import (
 from sandbox.launcher.docker import DockerLauncher
 from sandbox.launcher.settings import LaunchSettings
 
-PACK = Path(__file__).resolve().parent / "pack"
+ROOT = Path(__file__).resolve().parents[1]
+PACK = ROOT / "benchmarks" / "pack"
 TENANT = TenantId("local")
 IMAGE = os.environ.get("RINGFENCE_NODE_IMAGE", "ringfence-node:cpu")
 
