@@ -1,53 +1,202 @@
-"""Run every benchmark in one process run and print the tables; ``--quick`` takes fewer samples.
+"""Run every benchmark beside its peers and floors, print the tables, save JSON and draw plots; ``--quick`` takes less.
 
-``--write`` puts the tables into docs/performance.md between its marks.
+What is not here is left out, and the table says so and why: ComfyUI (name a checkout with --comfyui and a Python that
+has its requirements with --comfyui-python), pyisolate and matplotlib (from the package index, into build/benchmarks),
+gVisor (an engine that has the runtime runsc).
+
+    python -m benchmarks [--quick] [--only NAME ...] [--write]
+
+``--write`` puts the tables into docs/performance.md between its marks, and the plots beside it.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib
+import importlib.util
+import os
 import tempfile
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import product
 from pathlib import Path
+from typing import Any
 
-from benchmarks import cold_start, density, pool, round_trip, tensor_trip
-from benchmarks.report import Report, isolations, machine
+from benchmarks import plots
+from benchmarks.peers import processes
+from benchmarks.peers.environments import LeftOutError
+from benchmarks.peers.servers import ComfyUI
+from benchmarks.report import Report, SideBySide, goals_table, isolations, machine
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs/performance.md"
+RESULTS = ROOT / "build/benchmarks"
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+SANDBOXES = ("round_trip", "tensor_trip", "cold_start", "pool", "density")
+"""Questions that are asked of each kind of sandbox; those that this checkout has."""
+PEERED = ("round_trip", "tensor_trip")
+"""Of them, those that pyisolate is asked, too."""
+SERVERS = ("chain", "prompts", "image_chain")
+"""Questions that are asked of a whole server, ComfyUI included."""
+OURS = ("catalogue",)
+"""Questions that are asked of a server of ours alone."""
+
+
+@dataclass(slots=True)
+class Run:
+    """One run: what is there to compare with, and what came of it."""
+
+    quick: bool
+    kinds: list[str]
+    comfyui: ComfyUI | None
+    results: Path
+    text: list[str] = field(default_factory=list)
+    goals: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    pyisolate: processes.Measured | None = None
+
+    def prepare(self, *, peers: bool) -> None:
+        """Find the peers; what is not found is left out."""
+        if "gvisor" not in self.kinds:
+            self.left_out.append("gVisor: the engine has no runtime runsc, or it was not asked for")
+        if self.comfyui is None:
+            self.left_out.append("ComfyUI: no checkout was named (--comfyui DIR --comfyui-python FILE)")
+        elif flaw := self.comfyui.flaw:
+            self.left_out.append(f"ComfyUI: {flaw}")
+            self.comfyui = None
+        if not peers:
+            self.left_out.append("pyisolate: not asked for")
+            return
+        calls, runs, sizes = (500, 3, [1, 16, 64]) if self.quick else (5000, 15, [1, 16, 64, 256])
+        try:
+            self.pyisolate = processes.measure(
+                self.results / "environments", calls=calls, runs=runs, sizes_mib=sizes
+            )
+        except LeftOutError as error:
+            self.left_out.append(f"pyisolate: {error}")
+
+    def ask(self, question: str) -> None:
+        """Ask one question, in a directory of its own; one that fails does not keep the others from being asked."""
+        for what, ask in self._ways(question):
+            with tempfile.TemporaryDirectory(prefix="ringfence-bench-") as folder:
+                try:
+                    ask(Path(folder))
+                except Exception as error:  # noqa: BLE001 - said, and the run goes on
+                    traceback.print_exc()
+                    self.left_out.append(f"{what}: it failed: {type(error).__name__}: {error!s:.300}")
+
+    def _ways(self, question: str) -> Iterator[tuple[str, Callable[[Path], None]]]:
+        module = importlib.import_module(f"benchmarks.{question}")
+        if question in SANDBOXES:
+            peers = {"pyisolate": self.pyisolate} if question in PEERED else {}
+            yield question, lambda folder: self._ask_kinds(module, question, folder, peers)
+        else:
+            more = {"comfyui": self.comfyui} if question in SERVERS else {}
+            yield (
+                question,
+                lambda folder: self._say(question, module.measure(folder, quick=self.quick, **more)),
+            )
+
+    def _ask_kinds(self, module: Any, question: str, folder: Path, peers: dict[str, Any]) -> None:
+        reports: dict[str, Report] = {}
+        for kind in self.kinds:
+            (folder / kind).mkdir()
+            try:
+                reports[kind] = asyncio.run(
+                    module.measure(folder / kind, quick=self.quick, isolation=kind, **peers)
+                )
+            except Exception as error:  # noqa: BLE001 - said, and the other kind is asked
+                traceback.print_exc()
+                self.left_out.append(f"{question}, {kind}: it failed: {type(error).__name__}: {error!s:.300}")
+                continue
+            reports[kind].save(self.results, f"{question}-{kind}")
+        if reports:
+            first = next(iter(reports.items()))
+            title = first[1].question.replace(f", {first[0]}", "")
+            self._print(title, SideBySide(title, reports))
+
+    def _say(self, question: str, report: Report) -> None:
+        report.save(self.results, question)
+        self._print(report.question, report)
+
+    def _print(self, title: str, report: Report | SideBySide) -> None:
+        self.text += ["", f"### {title}", "", report.table()]
+        self.goals += report.goal_lines()
+        print("\n".join(self.text[-4:]), flush=True)
+
+    def page(self) -> str:
+        """All of it."""
+        facts = "; ".join(f"{key} {value}" for key, value in machine().items())
+        peers = [f"ComfyUI {self.comfyui.version}"] if self.comfyui else []
+        peers += [f"pyisolate {self.pyisolate.version} without its bubblewrap"] if self.pyisolate else []
+        lines = [
+            f"Taken {datetime.now(UTC):%Y-%m-%d} on: {facts}.",
+            f"Beside: {'; '.join(peers) or 'no peers'}.{' Few samples (--quick).' if self.quick else ''}",
+            *(["", "Left out:", *(f"- {line}" for line in self.left_out)] if self.left_out else []),
+            "",
+            "### What was aimed at, and what was reached",
+            "",
+            goals_table(self.goals),
+            *self.text,
+        ]
+        return "\n".join(lines)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer samples")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer and smaller samples")
     parser.add_argument(
         "--isolation",
         choices=["runc", "gvisor"],
         action="append",
         help="only this one (default: every one that the engine has)",
     )
-    parser.add_argument("--write", action="store_true", help="put the tables into docs/performance.md")
-    parser.add_argument("--results", type=Path, default=ROOT / "build/benchmarks")
+    parser.add_argument("--only", action="append", help="only this question, by the name of its file")
+    parser.add_argument("--no-peers", action="store_true", help="nothing from the package index")
+    parser.add_argument("--comfyui", type=Path, default=_named("RINGFENCE_BENCH_COMFYUI"))
+    parser.add_argument("--comfyui-python", type=Path, default=_named("RINGFENCE_BENCH_COMFYUI_PYTHON"))
+    parser.add_argument("--write", action="store_true", help="put tables and plots into docs/")
+    parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
-    text = [
-        f"Taken {datetime.now(UTC):%Y-%m-%d} on: " + "; ".join(f"{k} {v}" for k, v in machine().items()) + "."
-    ]
-    with tempfile.TemporaryDirectory(prefix="ringfence-bench-") as folder:
-        chosen = options.isolation or isolations()
-        for module, isolation in product((round_trip, tensor_trip, cold_start, pool, density), chosen):
-            measure = module.measure(Path(folder), quick=options.quick, isolation=isolation)
-            report: Report = asyncio.run(measure)
-            report.save(options.results, f"{module.__name__.rpartition('.')[2]}-{isolation}")
-            text += ["", f"### {report.question}", "", report.table()]
-            print("\n".join(text[-3:]), flush=True)
+    known = [name for name in (*SANDBOXES, *SERVERS, *OURS) if importlib.util.find_spec(f"benchmarks.{name}")]
+    if unknown := set(options.only or ()) - set(known):
+        parser.error(f"there is no question {', '.join(sorted(unknown))}: {', '.join(known)}")
+    comfyui = None
+    if options.comfyui is not None:
+        if options.comfyui_python is None:
+            parser.error("--comfyui needs --comfyui-python: a Python that has what ComfyUI requires")
+        comfyui = ComfyUI(options.comfyui.resolve(), options.comfyui_python.absolute())
+    run = Run(options.quick, options.isolation or isolations(), comfyui, options.results)
+    asked = [name for name in known if not options.only or name in options.only]
+    run.prepare(peers=not options.no_peers and any(name in PEERED for name in asked))
+    for name in asked:
+        run.ask(name)
+    if not options.no_peers:
+        drawn = PAGE.parent / "performance" if options.write else options.results / "plots"
+        try:
+            plots.draw(options.results, drawn, options.results / "environments")
+        except LeftOutError as error:
+            run.left_out.append(f"plots: {error}")
+    page = run.page()
+    options.results.mkdir(parents=True, exist_ok=True)
+    (options.results / "page.md").write_text(page + "\n", encoding="utf-8")
+    print(
+        "\n".join(
+            ["", "### Goals", "", goals_table(run.goals), "", *(f"left out: {line}" for line in run.left_out)]
+        )
+    )
     if options.write:
-        page = PAGE.read_text(encoding="utf-8")
-        before, _, rest = page.partition(BEGIN)
+        before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
         _, _, after = rest.partition(END)
-        PAGE.write_text(f"{before}{BEGIN}\n" + "\n".join(text) + f"\n{END}{after}", encoding="utf-8")
+        PAGE.write_text(f"{before}{BEGIN}\n{page}\n{END}{after}", encoding="utf-8")
+
+
+def _named(variable: str) -> Path | None:
+    return Path(os.environ[variable]) if os.environ.get(variable) else None
 
 
 if __name__ == "__main__":

@@ -1,36 +1,31 @@
 """What does a trivial node cost in a long prompt, with a client listening, and does the cost stay flat?
 
 A whole server with one tenant: chains in one sandbox, chains that alternate between two, 50,000 nodes, and 8 nodes that
-block at the same time. Wall time is from sending the prompt to hearing that it succeeded; host CPU is the server
-process's own over the same span (user and system), which a loaded machine does not change much.
+block at the same time; and the same of ComfyUI, where a checkout is given. Wall time is from sending the prompt to
+hearing that it succeeded; host CPU is the server process's own over the same span (user and system), which a loaded
+machine does not change much (ComfyUI runs its nodes in that process, ours does not).
 
-    python -m benchmarks.chain [--quick] [--lengths 10 100 ...] [--repeat N] [--write-json DIR]
+    python -m benchmarks.chain [--quick] [--lengths 10 100 ...] [--repeat N] [--comfyui DIR --comfyui-python FILE]
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import statistics
-import subprocess
-import sys
 import tempfile
-import time
-import uuid
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import httpx2
 import psutil
-from websockets.sync.client import ClientConnection, connect
 
-from benchmarks.flood import OPERATOR, ROOT, SERVE, server
-from benchmarks.report import machine
+from benchmarks.flood import ROOT, server
+from benchmarks.peers.servers import ComfyUI
+from benchmarks.report import Report
+from benchmarks.talking import Client, Prompt, RefusedError, add_packs
 
 LENGTHS = (10, 100, 1_000, 10_000)
+COMFYUI_LENGTHS = (10, 100, 1_000)
 MOST = 50_000
 BLOCKERS = 8
 PACK = """
@@ -80,85 +75,9 @@ NODE_CLASS_MAPPINGS = {{kind.__name__: kind for kind in (BenchStep{number}, Benc
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One prompt, sent several times; each figure is the median. ``frames``: what the client was sent."""
-
-    what: str
-    nodes: int
-    wall_ms: float
-    host_cpu_ms: float
-    frames: int
-    frame_bytes: int
-
-    @property
-    def per_node(self) -> str:
-        return f"{self.wall_ms / self.nodes:.3f}"
-
-    @property
-    def cpu_per_node(self) -> str:
-        return f"{self.host_cpu_ms / self.nodes:.3f}"
-
-
-class Client:
-    """Sends prompts and listens."""
-
-    def __init__(self, url: str, process: psutil.Process) -> None:
-        self._headers = {"Authorization": f"Bearer {OPERATOR}"}
-        self._http = httpx2.Client(base_url=url, headers=self._headers, timeout=600)
-        self._url = url
-        self._process = process
-        self._seed = time.time_ns() % 2**31
-
-    def run(self, prompt: dict[str, Any]) -> tuple[float, float, int, int]:
-        """Wall and host CPU in ms, and how many frames of how many bytes came meanwhile."""
-        client = uuid.uuid4().hex
-        address = f"{self._url.replace('http', 'ws')}/ws?clientId={client}"
-        with connect(address, additional_headers=self._headers, max_size=None) as events:
-            body = json.dumps({"prompt": prompt, "client_id": client}).encode()
-            cpu, began = self._cpu_s(), time.perf_counter()
-            answer = self._http.post("/prompt", content=body, headers={"Content-Type": "application/json"})
-            if answer.status_code != 200:
-                raise RuntimeError(f"the prompt was refused: {answer.text:.500}")
-            frames, size = _until_success(events, answer.json()["prompt_id"])
-            return (
-                (time.perf_counter() - began) * 1000,
-                (self._cpu_s() - cpu) * 1000,
-                frames,
-                size,
-            )
-
-    def figure(self, what: str, make: Any, nodes: int, repeat: int) -> Figure:
-        runs = []
-        for _ in range(repeat):
-            self._seed += 1
-            runs.append(self.run(make(self._seed)))
-        wall, cpu, frames, size = (statistics.median(column) for column in zip(*runs, strict=True))
-        return Figure(what, nodes, wall, cpu, int(frames), int(size))
-
-    def _cpu_s(self) -> float:
-        # The kernel's clock of another process's CPU time, as clock_getcpuclockid(3) names it: exact to the nanosecond.
-        return time.clock_gettime((~self._process.pid << 3) | 2)
-
-
-def _until_success(events: ClientConnection, prompt_id: str) -> tuple[int, int]:
-    frames = size = 0
-    while True:
-        frame = events.recv(timeout=600)
-        frames, size = frames + 1, size + len(frame)
-        # Nearly all frames are of no interest, and reading them would be the client's time, not the host's.
-        if not isinstance(frame, str) or not frame.startswith('{"type":"execution_'):
-            continue
-        event = json.loads(frame)
-        if event["type"] in ("execution_error", "execution_interrupted"):
-            raise RuntimeError(event)
-        if event["type"] == "execution_success" and event["data"]["prompt_id"] == prompt_id:
-            return frames, size
-
-
-def chain(length: int, seed: int, packs: int = 1) -> dict[str, Any]:
+def chain(length: int, seed: int, packs: int = 1) -> Prompt:
     """``length`` nodes, each fed by the one before, the last an output; taken in turn from ``packs`` packs."""
-    prompt: dict[str, Any] = {"1": {"class_type": "BenchStep0", "inputs": {"value": seed}}}
+    prompt: Prompt = {"1": {"class_type": "BenchStep0", "inputs": {"value": seed}}}
     for position in range(2, length):
         prompt[str(position)] = {
             "class_type": f"BenchStep{(position - 1) % packs}",
@@ -168,7 +87,7 @@ def chain(length: int, seed: int, packs: int = 1) -> dict[str, Any]:
     return prompt
 
 
-def blockers(seed: int) -> dict[str, Any]:
+def blockers(seed: int) -> Prompt:
     """Nodes that know nothing of each other, each in a sandbox of its own."""
     return {
         str(number): {"class_type": f"BenchBlock{number}", "inputs": {"seed": seed}}
@@ -176,75 +95,136 @@ def blockers(seed: int) -> dict[str, Any]:
     }
 
 
-def measure(lengths: tuple[int, ...], repeat: int, *, most: int, only_chain: bool) -> list[Figure]:
-    figures = []
-    with tempfile.TemporaryDirectory(prefix="ringfence-bench-") as folder:
-        data = Path(folder) / "data"
-        data.mkdir()
-        with server(data) as served:
-            url = served.url
-            for number in range(2 if only_chain else BLOCKERS):
-                _add_pack(url, Path(folder), number)
-            host = next(p for p in psutil.Process().children() if SERVE in p.cmdline())
-            client = Client(url, host)
-            client.figure("warm", lambda seed: chain(20, seed, packs=2), 20, 3)
-            for packs, length in ((packs, length) for packs in (1, 2) for length in lengths):
-                what = "one sandbox" if packs == 1 else "two sandboxes in turn"
-                times = max(repeat if length <= 1_000 else min(repeat, 3), 1)
-                figures.append(client.figure(what, partial(chain, length, packs=packs), length, times))
-                print(_line(figures[-1]), flush=True)
-            if most:
-                before = host.memory_info().rss
-                figures.append(client.figure("one sandbox", lambda seed: chain(most, seed), most, 1))
-                grown = (host.memory_info().rss - before) / 2**20
-                print(_line(figures[-1]), f" host grew by {grown:.0f} MiB", flush=True)
-            if not only_chain:
-                client.figure("warm", blockers, BLOCKERS, 1)
-                figures.append(client.figure("blocking 0.5 s, independent", blockers, BLOCKERS, repeat))
-                print(_line(figures[-1]), flush=True)
-    return figures
+def packs(count: int) -> dict[str, str]:
+    """Packs by name: code."""
+    return {f"bench-step-{number}": PACK.format(number=number) for number in range(count)}
 
 
-def _add_pack(url: str, folder: Path, number: int) -> None:
-    pack = folder / f"bench-step-{number}"
-    pack.mkdir()
-    (pack / "__init__.py").write_text(PACK.format(number=number), encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RINGFENCE_URL": url, "RINGFENCE_TOKEN": OPERATOR}
-    command = [sys.executable, "-c", SERVE, "extension", "add", str(pack)]
-    done = subprocess.run(
-        command, env=environment, check=False, capture_output=True, text=True, cwd=ROOT, timeout=300
-    )
-    if done.returncode:
-        raise RuntimeError(done.stderr)
+def measure(
+    folder: Path,
+    *,
+    quick: bool,
+    comfyui: ComfyUI | None = None,
+    lengths: Sequence[int] | None = None,
+    repeat: int | None = None,
+    most: int | None = None,
+) -> Report:
+    """Everything; what is not said is as many as are worth it."""
+    lengths = lengths or ((10, 100, 1_000) if quick else LENGTHS)
+    repeat = repeat or (3 if quick else 7)
+    most = (0 if quick else MOST) if most is None else most
+    report = Report("A chain of trivial nodes through a whole server, a client listening")
+    with _clients(folder, comfyui) as (ours, process, theirs):
+        for client in (ours, theirs):
+            if client is not None:
+                client.runs(partial(chain, 20), 3)
+        for sandboxes in (1, 2):
+            for length in lengths:
+                times = repeat if length <= 1_000 else min(repeat, 3)
+                _measure_chain(report, ours, theirs, sandboxes, length, times)
+        if most:
+            before = process.memory_info().rss
+            _measure_chain(report, ours, None, 1, most, 1)
+            grown = (process.memory_info().rss - before) / 2**20
+            report.notes.append(f"the host grew by {grown:.0f} MiB over the {most:,} nodes")
+        ours.run(blockers)  # starts the sandboxes
+        report.add(blocking("ours"), ours.runs(blockers, repeat)[0])
+        if theirs is not None:
+            report.add(blocking("ComfyUI"), theirs.runs(blockers, min(repeat, 2))[0])
+    flat = [name(1, length) for length in lengths]
+    for what in flat:
+        report.aim(what, None, 0.3)
+    report.aim(flat[0], flat[-1], 1.3)
+    report.aim(flat[-1], flat[0], 1.3)
+    for length in lengths:
+        report.aim(name(2, length), name(1, length), 2.0)
+        report.aim(name(1, length), comfyui_name(length), 1.0)
+    report.aim(blocking("ours"), None, 600)
+    return report
 
 
-def _line(figure: Figure) -> str:
-    return (
-        f"| {figure.what} | {figure.nodes} | {figure.wall_ms:.1f} | {figure.per_node} | {figure.cpu_per_node} "
-        f"| {figure.frames} | {figure.frame_bytes / 1024:.0f} |"
-    )
+def name(sandboxes: int, length: int) -> str:
+    """What the row of a chain is called."""
+    where = "one sandbox" if sandboxes == 1 else "two sandboxes in turn"
+    return f"{where}, {length:,} nodes: a node"
+
+
+def comfyui_name(length: int) -> str:
+    """What the row of ComfyUI's is called."""
+    return f"ComfyUI, {length:,} nodes: a node"
+
+
+def blocking(who: str) -> str:
+    """What the row of the blocking nodes is called."""
+    return f"{who}: {BLOCKERS} independent nodes that block 0.5 s each"
+
+
+@contextmanager
+def _clients(folder: Path, comfyui: ComfyUI | None) -> Iterator[tuple[Client, psutil.Process, Client | None]]:
+    """Ours with its process, and ComfyUI's: both servers run, and turns are taken, so that what else the machine does
+    falls on both."""
+    with ExitStack() as stack:
+        theirs = None
+        if comfyui is not None:
+            (folder / "comfyui").mkdir()
+            theirs = Client(stack.enter_context(comfyui.server(folder / "comfyui", packs(BLOCKERS))))
+        (folder / "data").mkdir()
+        served = stack.enter_context(server(folder / "data"))
+        add_packs(served.url, folder / "packs", packs(BLOCKERS))
+        yield Client(served), psutil.Process(served.pid), theirs
+
+
+def _measure_chain(
+    report: Report, ours: Client, theirs: Client | None, sandboxes: int, length: int, times: int
+) -> None:
+    peer = theirs if sandboxes == 1 and length in COMFYUI_LENGTHS else None
+    make, what, floor = partial(chain, length, packs=sandboxes), name(sandboxes, length), comfyui_name(length)
+    wall: list[float] = []
+    cpu: list[float] = []
+    peer_wall: list[float] = []
+    peer_cpu: list[float] = []
+    for _ in range(times):
+        if peer is not None:
+            try:
+                took, used = peer.run(make)
+                peer_wall.append(took / length)
+                peer_cpu.append(used / length)
+            except RefusedError as error:
+                report.notes.append(f"ComfyUI, {length:,} nodes: {error}")
+                peer = None
+        took, used = ours.run(make)
+        wall.append(took / length)
+        cpu.append(used / length)
+    if peer_wall:
+        report.add(floor, peer_wall)
+        report.add(f"{floor}, its CPU", peer_cpu)
+    known = any(row.what == floor for row in report.rows)
+    report.add(what, wall, floor=floor if known else None)
+    report.add(f"{what}, host CPU", cpu)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.chain", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="short chains, few runs")
-    parser.add_argument("--lengths", type=int, nargs="+", default=list(LENGTHS))
-    parser.add_argument("--repeat", type=int, default=5)
-    parser.add_argument("--most", type=int, default=MOST, help="nodes of the largest prompt; 0: none")
-    parser.add_argument("--only-chain", action="store_true", help="leave out the blocking nodes")
-    parser.add_argument("--write-json", type=Path)
+    parser.add_argument("--lengths", type=int, nargs="+")
+    parser.add_argument("--repeat", type=int)
+    parser.add_argument("--most", type=int, help="nodes of the largest prompt; 0: none")
+    parser.add_argument("--comfyui", type=Path)
+    parser.add_argument("--comfyui-python", type=Path)
+    parser.add_argument("--results", type=Path, default=ROOT / "build/benchmarks")
     options = parser.parse_args()
-    if options.quick:
-        options.lengths, options.repeat, options.most = [10, 100, 1_000], 3, 0
-    print("| what | nodes | wall ms | ms a node | host CPU ms a node | frames | KiB |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
-    figures = measure(
-        tuple(options.lengths), options.repeat, most=options.most, only_chain=options.only_chain
-    )
-    if options.write_json:
-        options.write_json.mkdir(parents=True, exist_ok=True)
-        body = {"machine": machine(), "figures": [asdict(figure) for figure in figures]}
-        (options.write_json / f"chain-{os.getpid()}.json").write_text(json.dumps(body, indent=1) + "\n")
+    peer = ComfyUI(options.comfyui, options.comfyui_python) if options.comfyui else None
+    with tempfile.TemporaryDirectory(prefix="ringfence-bench-") as folder:
+        report = measure(
+            Path(folder),
+            quick=options.quick,
+            comfyui=peer,
+            lengths=options.lengths,
+            repeat=options.repeat,
+            most=options.most,
+        )
+    report.save(options.results, "chain")
+    print(report.table())
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,8 +52,10 @@ class Served:
 
 
 @contextlib.contextmanager
-def server(folder: Path, weight: Weighed | None = None) -> Iterator[Served]:
-    """A server of this checkout, with directories of its own."""
+def server(
+    folder: Path, more: Mapping[str, str] | None = None, *, weight: Weighed | None = None
+) -> Iterator[Served]:
+    """A server of this checkout, with directories of its own; ``more`` environment variables."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -69,6 +71,7 @@ def server(folder: Path, weight: Weighed | None = None) -> Iterator[Served]:
         "RINGFENCE_LOG_LEVEL": "warning",
         "RINGFENCE_FRONTEND_DIR": "none",
         **{f"RINGFENCE_{key}": value for key, value in places.items()},
+        **(more or {}),
     }
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(
@@ -215,7 +218,7 @@ def measure(folder: Path, *, prompts: int, rounds: int) -> tuple[Report, dict[st
         Weighed("services", SERVICE, beside_containers=True) as services,
         Weighed("client", SERVICE) as client,
         Weighed("flooder", LEAST) as last,  # it would run on a machine of its own
-        server(folder, services) as served,
+        server(folder, weight=services) as served,
     ):
         client.take(os.getpid())
         url = served.url

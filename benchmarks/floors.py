@@ -61,7 +61,7 @@ async def unix_echo(runs: int, *, bytes_: int = 200) -> list[float]:
 
 def write_tmpfs(nbytes: int, runs: int) -> list[float]:
     """Writing ``nbytes`` once to a fresh file in /dev/shm with write(); ms."""
-    data = memoryview(bytearray(os.urandom(1 << 20) * (nbytes >> 20)))
+    data = memoryview(os.urandom(min(nbytes, 1 << 20)) * max(1, nbytes >> 20))
     samples = []
     for _ in range(runs):
         with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:

@@ -20,7 +20,8 @@ from sandbox import (
 from sandbox.launcher.docker import DockerLauncher
 from sandbox.launcher.settings import LaunchSettings
 
-PACK = Path(__file__).resolve().parent / "pack"
+ROOT = Path(__file__).resolve().parents[1]
+PACK = ROOT / "benchmarks" / "pack"
 TENANT = TenantId("local")
 IMAGE = os.environ.get("RINGFENCE_NODE_IMAGE", "ringfence-node:cpu")
 
@@ -54,9 +55,12 @@ def _policies(folder: Path, isolation: str) -> PolicyStore:
     shipped, ours = PACK.parents[1] / "policies", folder / f"policies-{isolation}"
     ours.mkdir(exist_ok=True)
     text = (shipped / "default.yaml").read_text("utf-8")
-    (ours / "default.yaml").write_text(text.replace("isolation: runc ", f"isolation: {isolation} "), "utf-8")
+    text = text.replace("isolation: runc ", f"isolation: {isolation} ")
+    # A tensor of 1 GiB and its output count against the memory of who makes it.
+    (ours / "default.yaml").write_text(text.replace("  memory: 2GiB ", "  memory: 4GiB "), "utf-8")
     store = PolicyStore(ours)
-    assert store.effective(ExtensionName("bench")).isolation == isolation
+    policy = store.effective(ExtensionName("bench"))
+    assert (policy.isolation, policy.memory) == (isolation, 4 << 30)
     return store
 
 
@@ -66,6 +70,7 @@ async def house(
 ) -> AsyncIterator[House]:
     """Everything real; gone again at the end."""
     places = Places("bench", folder)
+    places.launcher_data.mkdir(parents=True, exist_ok=True)
     policies = _policies(folder, isolation)
     async with (
         TensorStore(places, may_adopt=may_adopt) as store,

@@ -7,6 +7,7 @@ import os
 import platform
 import statistics
 import subprocess
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -29,15 +30,39 @@ class Row:
         return ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
 
 
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """A ratio that is aimed at: the median of ``what`` over that of ``against``; without one, milliseconds."""
+
+    what: str
+    against: str | None
+    at_most: float
+    figure: str = "p50"
+    """Of ``what``; the other one is always a median."""
+
+
 @dataclass(slots=True)
 class Report:
     """What one benchmark found out."""
 
     question: str
     rows: list[Row] = field(default_factory=list)
+    goals: list[Goal] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What a reader of the table has to know: what was refused, what is not comparable."""
 
     def add(self, what: str, samples_ms: list[float], *, floor: str | None = None) -> None:
         self.rows.append(Row(what, samples_ms, floor))
+
+    def aim(self, what: str, against: str | None, at_most: float, figure: str = "p50") -> None:
+        """Say what ratio is aimed at; not there when one of the two was left out."""
+        if {what, against or what} <= {row.what for row in self.rows}:
+            self.goals.append(Goal(what, against, at_most, figure))
+
+    def ratio(self, goal: Goal) -> float:
+        by_name = {row.what: row for row in self.rows}
+        ours: float = getattr(by_name[goal.what], goal.figure)
+        return ours if goal.against is None else ours / by_name[goal.against].p50
 
     def table(self) -> str:
         """Markdown; the ratio is the median over the named floor's median."""
@@ -50,12 +75,77 @@ class Report:
             lines.append(
                 f"| {row.what} | {len(row.samples_ms)} | {row.p50:.3f} | {row.p99:.3f} | {against} |"
             )
-        return "\n".join(lines)
+        return "\n".join([*lines, *_paragraphs(self.notes)])
+
+    def goal_lines(self) -> list[str]:
+        """Rows of the table of goals."""
+        return [_goal_line(self, goal, "") for goal in self.goals]
 
     def save(self, folder: Path, name: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        body = {"question": self.question, "machine": machine(), "rows": [asdict(r) for r in self.rows]}
+        body = {
+            "question": self.question,
+            "machine": machine(),
+            "rows": [asdict(row) for row in self.rows],
+            "goals": [{**asdict(goal), "ratio": self.ratio(goal)} for goal in self.goals],
+            "notes": self.notes,
+        }
         (folder / f"{name}.json").write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
+
+
+@dataclass(slots=True)
+class SideBySide:
+    """One question, asked of several kinds of sandbox: each is a column."""
+
+    question: str
+    by_kind: Mapping[str, Report]
+
+    def table(self) -> str:
+        """Markdown: a row for each figure that any of them has, and a pair of columns for each kind."""
+        kinds = list(self.by_kind)
+        names = list(dict.fromkeys(row.what for report in self.by_kind.values() for row in report.rows))
+        head = "".join(f" {kind} p50 ms | {kind} p99 ms | {kind}: against |" for kind in kinds)
+        lines = [f"| what |{head}", "| --- |" + " --- | --- | --- |" * len(kinds)]
+        for name in names:
+            cells = "".join(_cells(self.by_kind[kind], name) for kind in kinds)
+            lines.append(f"| {name} |{cells}")
+        notes = [note for report in self.by_kind.values() for note in report.notes]
+        return "\n".join([*lines, *_paragraphs(list(dict.fromkeys(notes)))])
+
+    def goal_lines(self) -> list[str]:
+        """Rows of the table of goals."""
+        return [
+            _goal_line(report, goal, f", {kind}")
+            for kind, report in self.by_kind.items()
+            for goal in report.goals
+        ]
+
+
+def goals_table(lines: list[str]) -> str:
+    """Markdown of what was aimed at and what was reached."""
+    return "\n".join(["| what | against | at most | reached | |", "| --- | --- | --- | --- | --- |", *lines])
+
+
+def _goal_line(report: Report, goal: Goal, where: str) -> str:
+    ratio = report.ratio(goal)
+    figure = "" if goal.figure == "p50" else f" ({goal.figure})"
+    said = "yes" if ratio <= goal.at_most else "**no**"
+    unit = " ms" if goal.against is None else ""
+    against = goal.against or "(the clock)"
+    return f"| {goal.what}{figure}{where} | {against} | {goal.at_most:g}{unit} | {ratio:.2f}{unit} | {said} |"
+
+
+def _cells(report: Report, name: str) -> str:
+    by_name = {row.what: row for row in report.rows}
+    row = by_name.get(name)
+    if row is None:
+        return " - | - | |"
+    against = "" if row.floor is None else f"{row.p50 / by_name[row.floor].p50:.2f} x {row.floor}"
+    return f" {row.p50:.3f} | {row.p99:.3f} | {against} |"
+
+
+def _paragraphs(notes: list[str]) -> list[str]:
+    return ["", *(f"- {note}" for note in notes)] if notes else []
 
 
 def machine() -> dict[str, str]:
@@ -63,6 +153,7 @@ def machine() -> dict[str, str]:
     return {
         "processor": _processor(),
         "cores": str(os.cpu_count()),
+        "load at the start": f"{os.getloadavg()[0]:.1f}",
         "kernel": platform.release(),
         "python": platform.python_version(),
         "engine": _output("docker", "version", "--format", "{{.Server.Version}}"),
@@ -85,5 +176,8 @@ def _processor() -> str:
 
 
 def _output(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+    except OSError as error:
+        return f"none ({error.strerror})"
     return done.stdout.strip() or f"unknown ({command[0]} exited {done.returncode})"

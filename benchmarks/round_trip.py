@@ -7,14 +7,22 @@ from pathlib import Path
 
 from benchmarks import floors
 from benchmarks.house import house
+from benchmarks.peers.processes import Measured
 from benchmarks.report import Report
 from sandbox import NodeCall, Value
 
+ECHO, OURS = "bare Unix socket, JSON echo", "node call"
+PEER = "pyisolate: call of a trivial method"
 
-async def measure(folder: Path, *, quick: bool, isolation: str = "runc") -> Report:
+
+async def measure(
+    folder: Path, *, quick: bool, isolation: str = "runc", pyisolate: Measured | None = None
+) -> Report:
     runs = 500 if quick else 5000
     report = Report(f"Round trip of a trivial node, {isolation}")
-    report.add("bare Unix socket, JSON echo", await floors.unix_echo(runs))
+    report.add(ECHO, await floors.unix_echo(runs))
+    if pyisolate is not None:
+        report.add(PEER, pyisolate.calls, floor=ECHO)
     samples = []
     async with house(folder, isolation=isolation) as built:
         session = await built.session("bench-a")
@@ -30,5 +38,8 @@ async def measure(folder: Path, *, quick: bool, isolation: str = "runc") -> Repo
             await session.execute(call, lambda progress: None)
             if i >= 50:
                 samples.append((time.perf_counter() - begin) * 1000)
-    report.add("node call", samples, floor="bare Unix socket, JSON echo")
+    report.add(OURS, samples, floor=ECHO)
+    report.aim(OURS, ECHO, 3.0)
+    report.aim(OURS, PEER, 0.5)
+    report.aim(OURS, OURS, 4.0, "p99")
     return report

@@ -7,53 +7,92 @@ from pathlib import Path
 
 from benchmarks import floors
 from benchmarks.house import House, house
+from benchmarks.peers.processes import Measured
 from benchmarks.report import Report
-from sandbox import NodeCall, Value
+from sandbox import NodeCall, NodeResult, Session, Value
 
-SIZES_MIB = (1, 16, 64, 256)
+SIZES_KIB = (1, 1 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20)
+LARGE = 256 << 10
+"""The size that aims are about."""
 
 
-async def measure(folder: Path, *, quick: bool, isolation: str = "runc") -> Report:
+async def measure(
+    folder: Path, *, quick: bool, isolation: str = "runc", pyisolate: Measured | None = None
+) -> Report:
     runs = 3 if quick else 15
     report = Report(f"A tensor made in one sandbox and read in another, {isolation}")
     # gVisor keeps files open, so that no lease is granted: every output is copied, and there is nothing to switch off.
-    adopted = "adopted" if isolation == "runc" else "copied"
+    made = "made and owned by the host"
+    sizes = [kib for kib in SIZES_KIB if not quick or kib <= LARGE]
     floor: dict[int, tuple[str, str]] = {}
     async with house(folder, isolation=isolation) as built:
-        for mib in SIZES_MIB:
-            copied, written = floor[mib] = f"{mib} MiB: memcpy", f"{mib} MiB: written once to tmpfs"
-            report.add(copied, floors.memcpy(mib << 20, runs))
-            report.add(written, floors.write_tmpfs(mib << 20, runs))
-            make, take = await trips(built, mib, runs)
-            report.add(f"{mib} MiB: made and {adopted}", make, floor=written)
-            report.add(f"{mib} MiB: handed to the next sandbox", take, floor=copied)
+        for kib in sizes:
+            times = runs if kib <= LARGE else 5
+            copied, written = floor[kib] = f"{size(kib)}: memcpy", f"{size(kib)}: written once to tmpfs"
+            report.add(copied, floors.memcpy(kib << 10, times))
+            report.add(written, floors.write_tmpfs(kib << 10, times))
+            make, take, double = await trips(built, kib, times)
+            report.add(f"{size(kib)}: {made}", make, floor=written)
+            report.add(handed(kib), take, floor=copied)
+            peer = f"{size(kib)}: pyisolate, shared: a fresh one in and a new one back"
+            if pyisolate is not None and kib >> 10 in pyisolate.into_and_back:
+                report.add(peer, pyisolate.into_and_back[kib >> 10])
+            report.add(
+                back(kib), double, floor=peer if any(row.what == peer for row in report.rows) else None
+            )
+            report.aim(back(kib), peer, 0.5)
+    report.aim(f"{size(LARGE)}: {made}", floor[LARGE][1], 1.15)
+    for kib in sizes[1:]:
+        report.aim(handed(kib), handed(sizes[0]), 1.5)
     if isolation != "runc":
         return report
     async with house(folder, isolation=isolation, may_adopt=False) as built:
-        for mib in SIZES_MIB:
-            make, _ = await trips(built, mib, runs)
-            report.add(f"{mib} MiB: made and copied (adoption off)", make, floor=floor[mib][1])
+        for kib in sizes:
+            make, _, _ = await trips(built, kib, runs if kib <= LARGE else 5)
+            report.add(f"{size(kib)}: {made}, adoption off", make, floor=floor[kib][1])
     return report
 
 
-async def trips(built: House, mib: int, runs: int) -> tuple[list[float], list[float]]:
-    """ms to make a tensor in one sandbox and own it; ms to hand it to another and get an answer."""
+def size(kib: int) -> str:
+    """As people write it."""
+    return f"{kib} KiB" if kib < 1 << 10 else f"{kib >> 10} MiB" if kib < 1 << 20 else f"{kib >> 20} GiB"
+
+
+def handed(kib: int) -> str:
+    """What a row is called."""
+    return f"{size(kib)}: handed to the next sandbox"
+
+
+def back(kib: int) -> str:
+    """What a row is called."""
+    return f"{size(kib)}: a fresh one into a sandbox and a new one back"
+
+
+async def trips(built: House, kib: int, runs: int) -> tuple[list[float], list[float], list[float]]:
+    """ms to make a tensor in one sandbox and own it; to hand it to another and get a number; or a new tensor."""
     maker, taker = await built.session("bench-a"), await built.session("bench-b")
-    make, take = [], []
+    make, take, double = [], [], []
     for i in range(runs + 2):
-        begin = time.perf_counter()
-        made = await maker.execute(_call("BenchMake", "mib", Value(mib)), lambda progress: None)
-        between = time.perf_counter()
-        assert made.slots is not None
-        value = made.slots[0][0]
-        begin_take = time.perf_counter()
-        await taker.execute(_call("BenchTake", "image", value), lambda progress: None)
-        end = time.perf_counter()
+        took, value = await _timed(maker, _call("BenchFill", "kib", Value(kib)))
+        took_take, _ = await _timed(taker, _call("BenchTake", "image", value))
         built.store.release(value)
+        _, fresh = await _timed(maker, _call("BenchFill", "kib", Value(kib)))
+        took_double, new = await _timed(taker, _call("BenchDouble", "image", fresh))
+        built.store.release(fresh)
+        built.store.release(new)
         if i >= 2:
-            make.append((between - begin) * 1000)
-            take.append((end - begin_take) * 1000)
-    return make, take
+            make.append(took)
+            take.append(took_take)
+            double.append(took_double)
+    return make, take, double
+
+
+async def _timed(session: Session, call: NodeCall) -> tuple[float, Value]:
+    begin = time.perf_counter()
+    result: NodeResult = await session.execute(call, lambda progress: None)
+    took = (time.perf_counter() - begin) * 1000
+    assert result.slots is not None
+    return took, result.slots[0][0]
 
 
 def _call(class_type: str, name: str, value: Value) -> NodeCall:

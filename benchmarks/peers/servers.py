@@ -1,0 +1,83 @@
+"""ComfyUI itself as a server, from a checkout that somebody names; nothing of it is fetched or installed here."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+
+from benchmarks.flood import FIRST, Served
+
+
+@dataclass(frozen=True, slots=True)
+class ComfyUI:
+    """A checkout and the Python that has what it needs."""
+
+    checkout: Path
+    python: Path
+
+    @property
+    def version(self) -> str:
+        """As its files say."""
+        for line in (self.checkout / "comfyui_version.py").read_text(encoding="utf-8").splitlines():
+            if line.startswith("__version__"):
+                return line.partition("=")[2].strip().strip("\"'")
+        return "of unknown version"
+
+    @property
+    def flaw(self) -> str:
+        """Why it cannot be used; empty when it can."""
+        if not (self.checkout / "main.py").is_file():
+            return f"{self.checkout} has no main.py"
+        if not self.python.is_file():
+            return f"{self.python} is no Python"
+        asked = subprocess.run(
+            [self.python, "-c", "import aiohttp, torch"], capture_output=True, check=False, timeout=120
+        )
+        return f"{self.python} has no torch and aiohttp" if asked.returncode else ""
+
+    @contextlib.contextmanager
+    def server(self, folder: Path, packs: Mapping[str, str]) -> Iterator[Served]:
+        """One with these packs (name to code) and no others, its files below ``folder``."""
+        for name, code in packs.items():
+            pack = folder / "custom_nodes" / name
+            pack.mkdir(parents=True)
+            (pack / "__init__.py").write_text(code, encoding="utf-8")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        words = ["--cpu", "--listen", "127.0.0.1", "--port", str(port), "--base-directory", str(folder)]
+        command = [*FIRST, str(self.python), "main.py", *words, "--disable-api-nodes", "--disable-metadata"]
+        log = folder / "server.log"
+        with log.open("wb") as stream:
+            process = subprocess.Popen(command, cwd=self.checkout, stdout=stream, stderr=stream)
+        url = f"http://127.0.0.1:{port}"
+        try:
+            deadline = time.monotonic() + 180
+            while not _is_ready(url):
+                if time.monotonic() > deadline or process.poll() is not None:
+                    raise RuntimeError(
+                        f"ComfyUI does not start: {log.read_text(encoding='utf-8', errors='replace')[-3000:]}"
+                    )
+                time.sleep(0.2)
+            yield Served(url, process.pid, "")
+        finally:
+            process.terminate()
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        return httpx2.get(f"{url}/system_stats").status_code == 200
+    except httpx2.HTTPError:
+        return False

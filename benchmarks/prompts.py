@@ -1,0 +1,153 @@
+"""How many prompts of three nodes go through a server in a second, from one client and from eight at a time?
+
+Ours has its durable queue on, as always: a prompt is on the disk before it is answered. Each client is a thread that
+sends its prompts over one connection and hears of their ends over one WebSocket; the clients are one process for both
+servers, so what they cost is in both figures. A sample is the time of a round by its prompts: milliseconds a prompt.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from benchmarks.chain import chain, packs
+from benchmarks.flood import ROOT, Served, server
+from benchmarks.peers.servers import ComfyUI
+from benchmarks.report import Report
+from benchmarks.talking import HEADERS, RefusedError, add_packs, listening
+
+CLIENTS = (1, 8)
+
+
+def measure(folder: Path, *, quick: bool, comfyui: ComfyUI | None = None) -> Report:
+    prompts, rounds = (80, 2) if quick else (400, 5)
+    report = Report("Prompts of three nodes, the durable queue on")
+    with ExitStack() as stack:
+        servers: dict[str, Served] = {}
+        if comfyui is not None:
+            (folder / "comfyui").mkdir()
+            servers["ComfyUI"] = stack.enter_context(comfyui.server(folder / "comfyui", packs(1)))
+        (folder / "data").mkdir()
+        more = {"RINGFENCE_POLICIES_DIR": str(without_rates(folder / "policies"))}
+        served = servers["ours"] = stack.enter_context(server(folder / "data", more))
+        add_packs(served.url, folder / "packs", packs(1))
+        _measure(report, servers, prompts, rounds)
+    for clients in CLIENTS:
+        report.aim(name("ours", clients), name("ComfyUI", clients), 1.0)
+    return report
+
+
+def name(who: str, clients: int) -> str:
+    """What a row is called."""
+    return f"{who}, {clients} client{'s' if clients > 1 else ''}: a prompt"
+
+
+def without_rates(ours: Path) -> Path:
+    """The shipped policies, but for the quota of requests, which is what would be measured."""
+    ours.mkdir()
+    for name in ("default.yaml", "core.yaml"):
+        shipped = ROOT / "policies" / name
+        if shipped.is_file():
+            text = shipped.read_text(encoding="utf-8")
+            text = re.sub(r"^  requests: \d+", "  requests: 1000000", text, flags=re.MULTILINE)
+            (ours / name).write_text(
+                re.sub(r"^  burst: \d+", "  burst: 1000000", text, flags=re.MULTILINE), encoding="utf-8"
+            )
+    return ours
+
+
+def _measure(report: Report, servers: Mapping[str, Served], prompts: int, rounds: int) -> None:
+    for served in servers.values():
+        _round(served, 1, 20)
+    for clients in CLIENTS:
+        samples: dict[str, list[float]] = {who: [] for who in servers}
+        for _ in range(rounds):  # by turns, so that what else the machine does falls on both
+            for who, served in servers.items():
+                samples[who].append(_round(served, clients, prompts))
+        for who, found in samples.items():
+            floor = name("ComfyUI", clients) if who == "ours" and "ComfyUI" in servers else None
+            report.add(name(who, clients), found, floor=floor)
+            rate = 1000 / report.rows[-1].p50
+            report.notes.append(
+                f"{name(who, clients).removesuffix(': a prompt')}: {rate:.0f} prompts a second"
+            )
+
+
+def _round(served: Served, clients: int, prompts: int) -> float:
+    """ms a prompt: ``prompts`` in all, from the first that is sent until the last has succeeded."""
+    each = prompts // clients
+    failures: list[BaseException] = []
+    ready = threading.Barrier(clients + 1)
+    seed = time.time_ns() % 2**31
+
+    def work(number: int) -> None:
+        try:
+            _send(served, ready, each, seed + number * 100_000)
+        except BaseException as error:  # noqa: BLE001 - raised by whoever waits
+            failures.append(error)
+            ready.abort()
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(clients)]
+    for thread in threads:
+        thread.start()
+    try:
+        ready.wait(60)
+        began = time.perf_counter()
+        for thread in threads:
+            thread.join(600)
+    except threading.BrokenBarrierError:
+        pass
+    if failures:
+        raise failures[0]
+    return (time.perf_counter() - began) * 1000 / (each * clients)
+
+
+def _send(served: Served, ready: threading.Barrier, count: int, seed: int) -> None:
+    client, place = uuid.uuid4().hex, urlsplit(served.url)
+    connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=120)
+    headers = {**HEADERS, "Content-Type": "application/json"}
+    with listening(served.url, client) as events:
+        listener = _Listener(events, count)
+        listener.start()
+        ready.wait(60)
+        for number in range(count):
+            body = json.dumps({"prompt": chain(3, seed + number), "client_id": client})
+            connection.request("POST", "/prompt", body, headers)
+            answer = connection.getresponse()
+            said = answer.read()
+            if answer.status != 200:
+                raise RefusedError(f"{answer.status}: {said[:300]!r}")
+        listener.join(300)
+        if listener.left:
+            raise RefusedError(f"{listener.left} of {count} prompts did not end: {listener.failure}")
+    connection.close()
+
+
+class _Listener(threading.Thread):
+    """Counts the prompts that succeeded."""
+
+    def __init__(self, events: object, count: int) -> None:
+        super().__init__(daemon=True)
+        self._events = events
+        self.left = count
+        self.failure: object = None
+
+    def run(self) -> None:
+        try:
+            while self.left:
+                frame = self._events.recv(timeout=300)  # type: ignore[attr-defined]
+                if isinstance(frame, str) and '"execution_' in frame[:24]:
+                    if '"execution_success"' in frame[:40]:
+                        self.left -= 1
+                    elif '"execution_error"' in frame[:40]:
+                        raise RefusedError(frame[:500])
+        except Exception as error:  # noqa: BLE001 - said by whoever waits
+            self.failure = error
