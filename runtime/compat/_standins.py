@@ -86,6 +86,12 @@ def reason_for(module: str) -> str | None:
     return None
 
 
+def _is_node_class(name: str) -> bool:
+    """Whether a name is that of a node class: ``comfy_extras.nodes_freelunch.FreeU``, not of something in it."""
+    parts = name.split(".")
+    return len(parts) == 3 and name.startswith(tuple(NAMES_ONLY_PREFIXES)) and parts[2][:1].isupper()
+
+
 class StandInType(ABCMeta):
     """The type of every stand-in: a class (to subclass), a callable that refuses, and a namespace, at once."""
 
@@ -98,8 +104,11 @@ class StandInType(ABCMeta):
         return child
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        if "_stand_in_for" in cls.__dict__:
-            refuse(cls.__dict__["_stand_in_for"], cls.__dict__["_stand_in_why"])
+        own = cls.__dict__.get("_stand_in_for")
+        if own is not None:
+            if _is_node_class(own) and not args and not kwargs:
+                return cls  # packs make the objects of nodes at the top of a file, and call them in a few of theirs
+            refuse(own, cls.__dict__["_stand_in_why"])
         return super().__call__(*args, **kwargs)
 
     def __iter__(cls) -> Any:

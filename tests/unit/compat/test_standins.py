@@ -223,3 +223,23 @@ def test_the_weights_of_a_text_are_read_without_any_model():
     ]
     with pytest.raises(NotProvidedError, match="SDTokenizer"):
         sd1_clip.SDTokenizer()
+
+
+def test_the_object_of_a_node_that_is_a_name_only_can_be_made_and_refuses_what_it_is_for():
+    from runtime.compat.comfy_extras import nodes_freelunch
+
+    made = nodes_freelunch.FreeU()
+    with pytest.raises(
+        NotProvidedError, match=r"comfy_extras\.nodes_freelunch\.FreeU\.patch needs a model runtime"
+    ):
+        made.patch(None, 1.0)
+    with pytest.raises(NotProvidedError, match=r"comfy_extras\.nodes_freelunch\.FreeU needs a model runtime"):
+        nodes_freelunch.FreeU("an argument")
+    with pytest.raises(NotProvidedError, match=r"nodes_freelunch\.Fourier_filter needs"):
+        nodes_freelunch.Fourier_filter(None, 1, 1.0)
+
+
+def test_the_previewers_of_a_model_are_names_that_can_be_imported():
+    import runtime.compat.latent_preview as latent_preview
+
+    assert is_stand_in(latent_preview.TAESD)

@@ -23,7 +23,9 @@ def state(name):
     class Subclass(found):
         pass
     try:
-        found()
+        if found() is found:  # a node's object can be made; what it does cannot be called
+            name += ".run"
+            found().run()
     except NotProvidedError as error:
         return "by_name" if str(error).startswith(f"{name} needs a model runtime") else f"vague: {error}"
     return "it can be called"
