@@ -171,11 +171,14 @@ class Peer:
             self.hang_up()
 
     def hang_up(self) -> None:
-        """End the conversation: every waiting call fails. Harmless when it has ended."""
+        """End the conversation: every call without an answer fails. Harmless when it has ended."""
         self._ended = True
         self._stream.close()
         for call in list(self._waiting.values()):
-            call.settle(None)
+            if (
+                not call.is_answered
+            ):  # an answer that came before the end is one, though nobody has looked at it yet
+                call.settle(None)
 
     async def start(self, method: str, params: dict[str, Any]) -> PendingCall:
         """Send a call and return without waiting for its answer.

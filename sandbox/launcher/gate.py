@@ -8,6 +8,7 @@ reads them again and compares the digest), and that no path is a link is seen to
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,7 @@ from policies import (
     EffectivePolicy,
     ExtensionName,
     PolicyStore,
+    Quotas,
     SandboxGroup,
     SandboxId,
     TenantId,
@@ -24,12 +26,53 @@ from policies import (
 )
 from sandbox.errors import StartError
 from sandbox.extension_source import ExtensionFiles
+from sandbox.figures import human_bytes
 from sandbox.launcher import channel
 from sandbox.launcher.build_verb import SITE
 from sandbox.launcher.verbs import SandboxRequest
 from sandbox.places import Places
 
 _KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one sandbox takes of what its tenant may have."""
+
+    tenant: TenantId
+    memory: int
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A request that may be served if its tenant has room for it."""
+
+    request: SandboxRequest
+    part: Part
+    quotas: Quotas
+
+    def check_room(self, others: Collection[Part]) -> None:
+        """``others``: the parts of all sandboxes that live or are being started, of every tenant.
+
+        Raises:
+            StartError: with this one its tenant would have more than the quotas on disk say.
+        """
+        quotas, tenant = self.quotas, self.part.tenant
+        own = [part.memory for part in others if part.tenant == tenant]
+        advice = "stop one, or raise the quota in default.yaml; try again if it just changed"
+        if quotas.sandboxes is not None and len(own) >= quotas.sandboxes:
+            raise StartError(
+                f"tenant '{tenant}' has {len(own)} sandboxes, as many as its quota 'sandboxes' allows "
+                f"({quotas.source('sandboxes')})",
+                advice,
+            )
+        if quotas.memory is not None and sum(own) + self.part.memory > quotas.memory:
+            raise StartError(
+                f"the sandboxes of tenant '{tenant}' have {human_bytes(sum(own))} and this one wants "
+                f"{human_bytes(self.part.memory)}; its quota 'memory' is {human_bytes(quotas.memory)} "
+                f"({quotas.source('memory')})",
+                advice,
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +98,18 @@ class Gate:
         self._check_company(names, asked.group)
         files = tuple(self._files(tenant, code) for code in asked.extensions)
         return SandboxRequest(SandboxId(asked.sandbox), tenant, files, asked.policy_digest, asked.group)
+
+    def admission(self, asked: channel.Ensure) -> Admission:
+        """The same, with what it would take of what its tenant may have.
+
+        Raises: as ``sandbox``.
+        """
+        request = self.sandbox(asked)
+        if asked.group is None:
+            policy = self.policies.effective(request.names[0], request.tenant)
+        else:
+            policy = self.policies.effective_group(SandboxGroup(asked.group), request.tenant)
+        return Admission(request, Part(request.tenant, policy.memory), self.policies.quotas(request.tenant))
 
     def build_policy(self, asked: channel.Build) -> EffectivePolicy:
         """The policy under which ``asked`` is built.

@@ -30,7 +30,7 @@ from sandbox.audit import AuditWriter
 from sandbox.errors import RuntimeRefusedError, StartError
 from sandbox.launcher import build_verb as verb
 from sandbox.launcher import channel
-from sandbox.launcher.gate import Gate
+from sandbox.launcher.gate import Gate, Part
 from sandbox.launcher.notes import Notes
 from sandbox.launcher.verbs import LaunchedSandbox, Launcher
 from sandbox.rates import Allowance
@@ -78,9 +78,40 @@ class _Host:
     """Set when it attaches again."""
     live: set[SandboxId] = field(default_factory=set)
     """Sandboxes it asked for and has not stopped: each may have a container."""
+    parts: dict[SandboxId, Part] = field(default_factory=dict)
+    """Of those, what each takes of what its tenant may have."""
     starting: set[SandboxId] = field(default_factory=set)
+    unwanted: set[SandboxId] = field(default_factory=set)
+    """Of those, what it has stopped meanwhile."""
     builds: int = 0
     jobs: set[str] = field(default_factory=set)
+    requests: set[anyio.CancelScope] = field(default_factory=set)
+    """Of all that it asked for and that is still under way."""
+    settled: anyio.Event = field(default_factory=anyio.Event)
+    """Set, and replaced, whenever one of them is over."""
+
+    async def answering(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do one request's work, which ``take_back`` ends."""
+        with anyio.CancelScope() as scope:
+            self.requests.add(scope)
+            try:
+                await work()
+            finally:
+                self.requests.discard(scope)
+                self.settled.set()
+                self.settled = anyio.Event()
+
+    async def take_back(self) -> None:
+        """End every request that is under way, and wait until it has put away what it began."""
+        for scope in list(self.requests):
+            scope.cancel()
+        while self.requests:
+            await self.settled.wait()
+
+    def forget(self, sandbox: SandboxId) -> None:
+        """It has no container any more."""
+        self.live.discard(sandbox)
+        self.parts.pop(sandbox, None)
 
 
 class LauncherService:
@@ -195,7 +226,10 @@ class LauncherService:
                     "the launcher does not know this host, or has another by now",
                     "is a second host running on this data directory?",
                 )
-            await self._answer(stream, host, asked)
+            if isinstance(asked, channel.Detach):
+                await self._detach(stream, host)
+                return
+            await host.answering(lambda: self._answer(stream, host, asked))
         except RingfenceError as error:
             if isinstance(error, channel.RefusedError):
                 self._complain(error.message)
@@ -245,6 +279,7 @@ class LauncherService:
                 if before is not None:
                     log.info("another host attached: what the one before had is ended")
                     before.gone.set()
+                    self._host = None  # from here on it is told that nobody knows it
                     await self._end_all(before)
                 host = self._host = _Host(asked.session)
                 self._notes.attached()
@@ -314,10 +349,22 @@ class LauncherService:
             if self._host is host and host.gone is gone:
                 if host.live:
                     log.warning("the host has been gone for %.0f s", self._limits.orphan_s)
-                await self._end_all(host)
                 self._host = None
+                await self._end_all(host)
+
+    async def _detach(self, stream: UNIXSocketStream, host: _Host) -> None:
+        host.gone.set()
+        with anyio.CancelScope(shield=True):
+            async with self._attaching:
+                if self._host is host:
+                    self._host = None
+                await self._end_all(host)
+        await self._send(stream, {"result": {"count": 0}})
 
     async def _end_all(self, host: _Host) -> None:
+        # A start that is under way would give the sandbox to nobody once the look at what lives is over.
+        with anyio.move_on_after(_STOPPED_S, shield=True):
+            await host.take_back()
         async with anyio.create_task_group() as group:
             for sandbox in list(host.live):
                 group.start_soon(self._end, host, sandbox)
@@ -326,7 +373,7 @@ class LauncherService:
         try:
             with anyio.fail_after(_STOPPED_S, shield=True):
                 self._notes.ended(sandbox, await self._launcher.stop(sandbox))
-            host.live.discard(sandbox)
+            host.forget(sandbox)
         except (StartError, TimeoutError) as error:
             log.error("sandbox %s may still run: %s", sandbox, error)  # noqa: TRY400
 
@@ -341,14 +388,6 @@ class LauncherService:
                 await self._stop(stream, host, asked)
             case channel.Build():
                 await self._build(stream, host, asked)
-            case channel.Detach():
-                host.gone.set()
-                with anyio.CancelScope(shield=True):
-                    async with self._attaching:
-                        await self._end_all(host)
-                        if self._host is host:
-                            self._host = None
-                await self._send(stream, {"result": {"count": 0}})
             case channel.List():
                 found = [launched(item).model_dump() for item in await launcher.list()]
                 await self._send(stream, {"result": {"sandboxes": found}})
@@ -368,7 +407,7 @@ class LauncherService:
             case channel.Sweep():
                 count = 0 if host.builds else await builder.sweep()
                 await self._send(stream, {"result": {"count": count}})
-            case channel.Attach():  # the standing connection, which is another's matter
+            case channel.Attach() | channel.Detach():  # the coming and going, which is another's matter
                 raise channel.RefusedError("a host attaches with its first word")
 
     async def _ensure(self, stream: UNIXSocketStream, host: _Host, asked: channel.Ensure) -> None:
@@ -386,7 +425,12 @@ class LauncherService:
         delivered = False
 
         async def start() -> LaunchedSandbox:
-            return await self._launcher.ensure(await anyio.to_thread.run_sync(self._gate.sandbox, asked))
+            admission = await anyio.to_thread.run_sync(self._gate.admission, asked)
+            if ours:
+                # No wait between look and entry: two that come together do not both get the last place.
+                admission.check_room(host.parts.values())
+                host.parts[sandbox] = admission.part
+            return await self._launcher.ensure(admission.request)
 
         try:
             with self._notes.start(asked):
@@ -407,8 +451,9 @@ class LauncherService:
                     stdio.close()  # the host has its own now
         finally:
             host.starting.discard(sandbox)
-            if ours and not delivered:
-                # Refused, taken back, or never heard of: nothing of it stays.
+            if (ours and not delivered) or sandbox in host.unwanted:
+                # Refused, taken back, stopped meanwhile, or never heard of: nothing of it stays.
+                host.unwanted.discard(sandbox)
                 await self._end(host, sandbox)
 
     async def _stop(self, stream: UNIXSocketStream, host: _Host, asked: channel.Stop) -> None:
@@ -416,7 +461,10 @@ class LauncherService:
         with anyio.CancelScope(shield=True):
             ending = await self._launcher.stop(sandbox, grace_s=asked.grace_s)
             self._notes.ended(sandbox, ending)
-            host.live.discard(sandbox)
+            if sandbox in host.starting:
+                host.unwanted.add(sandbox)  # it may yet come: whoever starts it puts it away
+            else:
+                host.forget(sandbox)
         answer = channel.Ended(
             exit_code=ending.exit_code,
             oom_killed=ending.oom_killed,

@@ -29,6 +29,10 @@ class Recorder:
     stdio: socket.socket | None = None
     slow: bool = False
     """A start or a build never ends by itself."""
+    gate: anyio.Event | None = None
+    """A start waits for it, and does not hear that it is taken back: as the engine's own calls do not."""
+    running: set[SandboxId] = field(default_factory=set)
+    """What has been started and not stopped since."""
     _listeners: set[MemoryObjectSendStream[LauncherEvent]] = field(default_factory=set)
 
     async def __aenter__(self) -> Self:
@@ -43,6 +47,10 @@ class Recorder:
         self.started.append(request)
         if self.slow:
             await anyio.sleep_forever()
+        if self.gate is not None:
+            with anyio.move_on_after(30, shield=True):
+                await self.gate.wait()
+        self.running.add(request.sandbox)
         return LaunchedSandbox(
             request.sandbox, request.tenant, request.names, "c0ffee", 200_000,
             stdio=self.stdio, seconds=(("create", 0.5), ("start", 0.25)),
@@ -50,6 +58,7 @@ class Recorder:
 
     async def stop(self, sandbox: SandboxId, *, grace_s: float = 0.0) -> Ending:
         self.stopped.append(sandbox)
+        self.running.discard(sandbox)
         return Ending(exit_code=137, oom_killed=True, oom_events=2, killed_by_us=True, last_words="bye")
 
     async def list(self) -> tuple[LaunchedSandbox, ...]:

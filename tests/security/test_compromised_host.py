@@ -18,7 +18,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from policies import ExtensionName, SandboxId
+from policies import ExtensionName, SandboxId, TenantId
 from runtime import wire
 from sandbox import BuildSettings, ExtensionFiles, IndexSettings, LauncherClient, Places, StartError
 from sandbox.launcher import build_verb as verb
@@ -386,6 +386,87 @@ async def test_there_is_a_ceiling_for_sandboxes_that_no_host_moves(intruder: Int
     assert "3 sandboxes run already, the most that the launcher allows" in text
     assert "result" in await intruder.ask(verb="stop", sandbox="box-0", grace_s=0)
     assert "result" in await intruder.ensure(sandbox="box-9")
+
+
+async def test_a_tenant_gets_no_more_sandboxes_or_memory_than_its_quotas_on_disk(intruder: Intruder) -> None:
+    intruder.policies.write("default", "quotas: {sandboxes: 2}\ntenants: {other: {quotas: {memory: 1GiB}}}\n")
+    intruder.policies.write("pack", "memory: 600MiB\n")
+    assert "result" in await intruder.ensure(sandbox="box-1")
+    assert "result" in await intruder.ensure(sandbox="box-2")
+    text = refusal(await intruder.ensure(sandbox="box-3"))
+    assert "tenant 'local' has 2 sandboxes, as many as its quota 'sandboxes' allows" in text
+    assert "default.yaml:1" in text
+    # The same one again is none more, in whoever's name; nobody's place is another's; a place is free when it is left.
+    assert "result" in await intruder.ensure(sandbox="box-2")
+    intruder.policies.write("tenants/other/pack", "memory: 600MiB\n")
+    of_other = {
+        "tenant": "other",
+        "policy_digest": intruder.policies.store.effective(ExtensionName("pack"), TenantId("other")).digest(),
+        "extensions": [
+            {"name": "pack", "source": intruder.code.replace("local", "other"), "environment": None}
+        ],
+    }
+    assert "result" in await intruder.ask(verb="stop", sandbox="box-1", grace_s=0)
+    assert "result" in await intruder.ensure(sandbox="box-4", **of_other)
+    text = refusal(await intruder.ensure(sandbox="box-5", **of_other))
+    assert "the sandboxes of tenant 'other' have 600 MiB and this one wants 600 MiB" in text
+    assert "its quota 'memory' is 1 GiB" in text
+    assert "default.yaml:2" in text
+    assert "result" in await intruder.ensure(sandbox="box-6")
+
+
+async def test_two_that_come_together_do_not_both_get_the_last_place(intruder: Intruder) -> None:
+    intruder.policies.write("default", "quotas: {sandboxes: 1}\n")
+    answers: list[Any] = []
+
+    async def one(number: int) -> None:
+        answers.append(await intruder.ensure(sandbox=f"box-{number}"))
+
+    async with anyio.create_task_group() as group:
+        for number in range(LIMITS.sandboxes):
+            group.start_soon(one, number)
+    assert sum("result" in answer for answer in answers) == 1
+    assert len(intruder.behind.running) == 1
+
+
+async def test_a_sandbox_that_is_stopped_while_it_starts_does_not_live_on_uncounted(
+    intruder: Intruder,
+) -> None:
+    intruder.behind.gate = anyio.Event()
+    async with anyio.create_task_group() as group:
+        for number in range(LIMITS.sandboxes):
+            group.start_soon(lambda number=number: intruder.ensure(sandbox=f"box-{number}"))
+        await until(lambda: len(intruder.behind.started) == LIMITS.sandboxes)
+        for number in range(LIMITS.sandboxes):
+            assert "result" in await intruder.ask(verb="stop", sandbox=f"box-{number}", grace_s=0)
+        assert "the most that the launcher allows" in refusal(await intruder.ensure(sandbox="box-9"))
+        intruder.behind.gate.set()
+    await until(lambda: not intruder.behind.running)
+    assert "result" in await intruder.ensure(sandbox="box-9")
+
+
+async def test_what_another_host_had_begun_when_this_one_came_is_nobodys(intruder: Intruder) -> None:
+    intruder.behind.gate = anyio.Event()
+    answers: list[Any] = []
+    attach = {"session": "f" * 32, "verb": "attach", "version": channel.VERSION, "run": None, "since": 0}
+
+    async def first() -> None:
+        answers.append(await intruder.ensure())
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(first)
+        await until(lambda: intruder.behind.started)
+        async with await anyio.connect_unix(intruder.places.launcher_socket) as stream:
+            body = json.dumps(attach).encode()
+            await stream.send(wire.HEADER.pack(len(body)) + body)
+            await until(lambda: intruder.zone.service._host is None)
+            intruder.behind.gate.set()
+            with anyio.fail_after(30):
+                attached = json.loads(await channel.receive(stream, limit=channel.MAX_ANSWER))
+            assert "result" in attached
+            assert intruder.behind.running == set()
+        group.cancel_scope.cancel()
+    assert not answers or answers == [None]
 
 
 async def test_an_id_that_is_being_started_cannot_be_started_again(intruder: Intruder) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import orjson
 import pytest
 
 from api import archives, errors
@@ -134,6 +135,38 @@ async def surrogate(_: Path) -> str:
 @against("surrogate-key", replaced(hostile_json, "_SURROGATE", re.compile("(?!)")))
 async def surrogate_key(_: Path) -> str:
     return ascii(hostile_json.parse(b'{"\\ud800": 1}'))
+
+
+class _Same:
+    def __eq__(self, _: object) -> bool:
+        return True
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def without_second_look(patch: Patch) -> None:
+    """What the quick reader read is taken, whatever it lost on the way."""
+
+    class Quick:
+        loads = staticmethod(orjson.loads)
+        JSONDecodeError, JSONEncodeError = orjson.JSONDecodeError, orjson.JSONEncodeError
+
+        @staticmethod
+        def dumps(_: Any) -> _Same:
+            return _Same()
+
+    patch.setattr(hostile_json, "orjson", Quick)
+
+
+@against("key-twice-and-short", without_second_look)
+async def key_twice_and_short(_: Path) -> str:
+    return "the last one won" if hostile_json.parse(b'{"id":1,"id":2}') == {"id": 2} else ""
+
+
+@against("digits-lost-and-short", without_second_look)
+async def digits_lost(_: Path) -> str:
+    (number,) = hostile_json.parse(b"[36893488147419103233]")
+    return f"{number} for 36893488147419103233" if number != 36893488147419103233 else ""
 
 
 # -- messages ------------------------------------------------------------------------------------------------------
