@@ -29,8 +29,10 @@ IMAGE = os.environ.get("RINGFENCE_NODE_IMAGE", "ringfence-node:cpu")
 class OnePack:
     """Every extension name stands for the same benchmark pack, so two names are two sandboxes."""
 
-    async def members(self, tenant: TenantId, group: str) -> tuple[ExtensionName, ...]:
-        return ()
+    async def group_files(
+        self, tenant: TenantId, group: str, extension: ExtensionName
+    ) -> tuple[ExtensionFiles, ...]:
+        return (await self.files(tenant, extension),)
 
     async def files(self, tenant: TenantId, extension: ExtensionName) -> ExtensionFiles:
         return ExtensionFiles(

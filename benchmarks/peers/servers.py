@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx2
 
-from benchmarks.flood import FIRST, Served
+from benchmarks.flood import Served
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class ComfyUI:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         words = ["--cpu", "--listen", "127.0.0.1", "--port", str(port), "--base-directory", str(folder)]
-        command = [*FIRST, str(self.python), "main.py", *words, "--disable-api-nodes", "--disable-metadata"]
+        command = [str(self.python), "main.py", *words, "--disable-api-nodes", "--disable-metadata"]
         log = folder / "server.log"
         with log.open("wb") as stream:
             process = subprocess.Popen(command, cwd=self.checkout, stdout=stream, stderr=stream)
