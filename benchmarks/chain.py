@@ -181,7 +181,8 @@ def measure(lengths: tuple[int, ...], repeat: int, *, most: int, only_chain: boo
     with tempfile.TemporaryDirectory(prefix="ringfence-bench-") as folder:
         data = Path(folder) / "data"
         data.mkdir()
-        with server(data) as url:
+        with server(data) as served:
+            url = served.url
             for number in range(2 if only_chain else BLOCKERS):
                 _add_pack(url, Path(folder), number)
             host = next(p for p in psutil.Process().children() if SERVE in p.cmdline())

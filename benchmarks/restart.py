@@ -85,7 +85,7 @@ async def _register(folder: Path, extensions: int) -> None:
 def _restarted(folder: Path, extensions: int) -> tuple[float, float, float]:
     """ms from starting the process to: ready, every node listed, the first result."""
     began = time.perf_counter()
-    with server(folder) as url, httpx2.Client(base_url=url, timeout=60) as http:
+    with server(folder) as served, httpx2.Client(base_url=served.url, timeout=60) as http:
         ready = time.perf_counter() - began
         known = http.get("/object_info").json()
         listed = time.perf_counter() - began
