@@ -10,9 +10,12 @@ import logging
 import os
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import anyio
+import anyio.to_thread
 
 from api.package_index import Reach, reach_of, with_pip_settings
 from api.settings import Settings
@@ -21,6 +24,7 @@ from sandbox import (
     BUILDS,
     INDEX_ONLY,
     AuditLimits,
+    BegunLauncher,
     BuildSettings,
     IndexSettings,
     LauncherClient,
@@ -124,21 +128,29 @@ def program(settings: Settings) -> LauncherProgram:
     )
 
 
+def begin_launcher(settings: Settings) -> BegunLauncher | None:
+    """The launcher's process where it is a child of ours, told nothing yet. Close it, if nothing comes of it."""
+    if settings.launcher == "service":
+        return None
+    command = [sys.executable, "-c", "from api.cli import main; main()", "launcher"]
+    return BegunLauncher(command, _for_child(settings, os.environ))
+
+
 @asynccontextmanager
-async def launcher_of(settings: Settings) -> AsyncIterator[LauncherClient]:
-    """The host's launcher, reached.
+async def launcher_of(
+    settings: Settings, begun: BegunLauncher | None = None
+) -> AsyncIterator[LauncherClient]:
+    """The host's launcher, reached; the one that was ``begun``, if one was.
 
     Raises:
         StartError: it does not answer, or cannot start.
     """
     socket = places_of(settings).launcher_socket
-    if settings.launcher == "service":
-        async with LauncherClient(socket) as client:
-            yield client
-        return
-    command = [sys.executable, "-c", "from api.cli import main; main()", "launcher"]
-    async with launcher_child(command, _for_child(settings, os.environ)), LauncherClient(socket) as client:
-        yield client
+    begun = begun or await anyio.to_thread.run_sync(begin_launcher, settings)
+    async with AsyncExitStack() as stack:
+        if begun is not None:
+            await stack.enter_async_context(launcher_child(begun))
+        yield await stack.enter_async_context(LauncherClient(socket))
 
 
 def _for_child(settings: Settings, environment: Mapping[str, str]) -> dict[str, str]:

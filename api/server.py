@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import resource
 import signal
 import socket
 import sys
@@ -20,22 +19,20 @@ import uvloop
 from fastapi import FastAPI
 
 from api.app import create_app
-from api.doctor import OPEN_FILES_ADVICE, OPEN_FILES_NEEDED
-from api.logging import configure
 from api.settings import Settings
 from api.slow_clients import bounded_by
 from api.v2.jobs import Jobs
 from api.websocket_pace import paced_by
 from api.wide_sockets import WideSocketProtocol
+from api.wiring import wire
 from policies import RingfenceError
-from sandbox import parse_fast_paths, take_fast_paths
+from sandbox import BegunLauncher, parse_fast_paths, take_fast_paths
 
 # A client's feature flags are small; routes of packs ask for more (wide_sockets.py).
 _WEBSOCKET_MESSAGE = 64 * 1024
 _SWITCH_S = 0.0005
 """For how long a thread computes while another wants to. Python's 5 ms, at every hop to a thread and back, is what a
 small prompt waits for most while others keep this process busy."""
-_OPEN_FILES_MOST = 1024 * 1024  # where there is no hard limit
 _GARBAGE = (20_000, 20, 50)
 """Objects, and rounds, after which the collector looks for cycles. With Python's own (700, 10, 10) a prompt of 10,000
 nodes spends a fifth of its time on looking through nodes that are all in use."""
@@ -47,46 +44,17 @@ class ListenError(RingfenceError):
     code = "listen-failed"
 
 
-class OpenFilesError(RingfenceError):
-    """The limit of open files is too low."""
-
-    code = "open-files-limit"
-
-
-def run_server(settings: Settings) -> None:
-    """Serve until a signal ends it.
+def run_server(settings: Settings, launcher: BegunLauncher | None = None) -> None:
+    """Serve until a signal ends it; ``launcher`` was begun for this already.
 
     Raises:
         RingfenceError: the installation cannot start; says what to do.
     """
-    configure(settings.log_level, settings.log_format)
-    raise_open_files()
     sys.setswitchinterval(_SWITCH_S)
     gc.set_threshold(*_GARBAGE)
     take_fast_paths(parse_fast_paths(settings.fast_paths))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_run(settings))
-
-
-def raise_open_files() -> None:
-    """Raise the soft limit of open files to the hard one: connections, sandboxes and tensors all take some.
-
-    Raises:
-        OpenFilesError: the hard limit is too low to serve with.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _OPEN_FILES_MOST if hard == resource.RLIM_INFINITY else hard
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-            soft = wanted
-        except (OSError, ValueError):
-            pass  # the kernel's own limit is lower (fs.nr_open); what there is may do
-    if soft != resource.RLIM_INFINITY and soft < OPEN_FILES_NEEDED:
-        raise OpenFilesError(
-            f"this process may open only {soft} files; at least {OPEN_FILES_NEEDED} are needed",
-            hint=OPEN_FILES_ADVICE,
-        )
+        runner.run(_run(settings, launcher))
 
 
 def spare_the_collector() -> None:
@@ -134,9 +102,9 @@ class Server(uvicorn.Server):
         yield
 
 
-async def _run(settings: Settings) -> None:
+async def _run(settings: Settings, launcher: BegunLauncher | None) -> None:
     with _listen(settings) as listener:
-        app = create_app(settings)
+        app = create_app(settings, wiring=lambda settings: wire(settings, launcher))
         server = Server(server_config(app, settings))
         with _stopped_by_signals(server):
             async with app.router.lifespan_context(app):

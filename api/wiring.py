@@ -45,6 +45,7 @@ from policies import RingfenceError, TenantId
 from sandbox import (
     AdvisoryDatabase,
     AuditWriter,
+    BegunLauncher,
     EgressLimits,
     EgressOffice,
     Environments,
@@ -70,8 +71,8 @@ class StartupError(RingfenceError):
 
 
 @asynccontextmanager
-async def wire(settings: Settings) -> AsyncIterator[Services]:
-    """One running installation.
+async def wire(settings: Settings, launcher: BegunLauncher | None = None) -> AsyncIterator[Services]:
+    """One running installation; ``launcher`` was begun for it already.
 
     Raises:
         RingfenceError: says what stands in the way and what to do.
@@ -80,7 +81,7 @@ async def wire(settings: Settings) -> AsyncIterator[Services]:
     with anyio.CancelScope() as scope:
         async with AsyncExitStack() as stack:
             try:
-                yield await _build(settings, stack)
+                yield await _build(settings, stack, launcher)
             finally:
                 scope.shield = True
                 scope.deadline = anyio.current_time() + settings.shutdown_s
@@ -88,7 +89,7 @@ async def wire(settings: Settings) -> AsyncIterator[Services]:
         log.error("stopping took longer than %.0f s; the next start sweeps the rest", settings.shutdown_s)
 
 
-async def _build(settings: Settings, stack: AsyncExitStack) -> Services:
+async def _build(settings: Settings, stack: AsyncExitStack, begun: BegunLauncher | None) -> Services:
     await anyio.to_thread.run_sync(_prepare_directories, settings)
     stack.enter_context(_only_one(settings.data_dir))
     operator_token = load_operator_token(
@@ -105,7 +106,7 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Services:
     store = await stack.enter_async_context(
         TensorStore(places, StoreLimits(tenant_bytes=settings.shm_quota_bytes, bytes_of=quotas.shared_memory))
     )
-    launcher = await stack.enter_async_context(launcher_of(settings))
+    launcher = await stack.enter_async_context(launcher_of(settings, begun))
     refused = RefusedPlaces()
     environments = Environments(places.environments, launcher, settings=builds_of(settings), refused=refused)
     await environments.sweep()

@@ -22,8 +22,8 @@ from sandbox.audit import (
     parse_cursor,
 )
 from sandbox.audit.denial import denial
-from sandbox.bill_of_materials import MEDIA_TYPE as BILL_MEDIA_TYPE
-from sandbox.bill_of_materials import Subject, make_bill
+from sandbox.bills import MEDIA_TYPE as BILL_MEDIA_TYPE
+from sandbox.bills import Subject, make_bill
 from sandbox.calls import (
     EventSink,
     ExpandedCall,
@@ -83,6 +83,7 @@ from sandbox.fast_paths import FastPath, FastPathError, parse_fast_paths, take_f
 from sandbox.inventory import Inventory
 from sandbox.launcher.about import LauncherFacts, ask_launcher
 from sandbox.launcher.build_verb import BUILDS, INDEX_ONLY, BuildSettings, IndexSettings
+from sandbox.launcher.child import BegunLauncher
 from sandbox.launcher.child import child as launcher_child
 from sandbox.launcher.client import LauncherClient
 from sandbox.launcher.self_test import KEPT_AS as SELF_TEST_FILE
@@ -123,6 +124,7 @@ __all__ = [
     "AuditUnreadableError",
     "AuditValue",
     "AuditWriter",
+    "BegunLauncher",
     "BuildSettings",
     "CallTimeoutError",
     "DatabaseFacts",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import uuid
-from dataclasses import dataclass
 from typing import Final
 
 from cyclonedx.contrib.license.factories import LicenseFactory
@@ -27,26 +26,13 @@ from cyclonedx.schema import OutputFormat, SchemaVersion
 from packageurl import PackageURL
 
 from policies import safe_text
+from sandbox.bills import Subject
 from sandbox.inventory import Inventory, Package
 
-MEDIA_TYPE: Final = "application/vnd.cyclonedx+json; version=1.6"
 _NAMESPACE: Final = uuid.UUID("6f8b0c0e-6d5b-5a5e-9a1e-1f1f4f4b0a51")
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """The pack that a bill is about."""
-
-    name: str
-    content_hash: str
-    """sha256 of its pinned files (docs/architecture/05-extensions.md says how it is made)."""
-    kind: str
-    location: str
-    commit: str | None = None
-    lock_digest: str | None = None
-
-
-def make_bill(subject: Subject, inventory: Inventory) -> str:
+def written(subject: Subject, inventory: Inventory) -> str:
     """The bill as JSON."""
     pack = _pack(subject, inventory)
     parts = [_part(package) for package in inventory.packages]

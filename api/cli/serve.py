@@ -19,9 +19,21 @@ def serve(
     """Run the server (all settings: docs/operating.md)."""
     given: dict[str, Any] = {"listen": listen, "port": port}
     settings = settings_from_environment({key: value for key, value in given.items() if value is not None})
-    from api.server import run_server
+    from api.launching import begin_launcher
+    from api.logging import configure
+    from api.open_files import raise_open_files
 
-    run_server(settings)
+    configure(settings.log_level, settings.log_format)
+    raise_open_files()
+    launcher = begin_launcher(settings)
+    try:
+        # Late: these imports take about as long as the launcher's, which goes about its own meanwhile.
+        from api.server import run_server
+
+        run_server(settings, launcher)
+    finally:
+        if launcher is not None:
+            launcher.close()
 
 
 def settings_from_environment(given: dict[str, Any]) -> Settings:

@@ -1,7 +1,7 @@
 """A launcher as a child process, for a host that is started by itself ('ringfence serve' without compose).
 
-Both ends of the tie are in this module: a socket pair over which the child says once that it is ready, or why it is
-not, and whose end tells the child that its host is gone, however that came.
+Both ends of the tie are in this module: a socket pair over which the host says once that the child may begin, and the
+child that it is ready, or why it is not; its end tells the child that its host is gone, however that came.
 """
 
 from __future__ import annotations
@@ -28,38 +28,63 @@ TIE: Final = "RINGFENCE_LAUNCHER_TIE"
 _READY_S: Final = 60.0
 _END_S: Final = 90.0
 _WORD: Final = 16 * 1024
+_GO: Final = b"go\n"
+
+
+class BegunLauncher:
+    """A launcher's process that imports what it needs, and does nothing before it is told to.
+
+    A host that begins one before its own imports has it ready by the time that it needs it. Whatever may keep the host
+    from starting (a port in use, another host of the same data) comes before the word.
+    """
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        """Blocks for as long as starting a process takes."""
+        self.tie, theirs = socket.socketpair()
+        with theirs:
+            self.process = subprocess.Popen(
+                list(command),
+                env={**environment, TIE: str(theirs.fileno())},
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                # Ctrl-C is for the host, which ends its sandboxes in order; the tie then ends the launcher.
+                start_new_session=True,
+            )
+        self.is_told = False
+
+    def go(self) -> Any:
+        """Tell it to begin; its first word, or None when it has none. Blocking, for a bounded time."""
+        self.is_told = True
+        self.tie.settimeout(_READY_S)
+        try:
+            self.tie.sendall(_GO)
+        except OSError as error:
+            log.warning("the launcher's process has ended before it was needed: %s", error)
+        return _first_word(self.tie)
+
+    def close(self) -> None:
+        """Let go of it. One that was never told to begin has nothing to end in order. Blocking."""
+        self.tie.close()
+        if not self.is_told:
+            self.process.kill()
+        _wait(self.process)
 
 
 @asynccontextmanager
-async def child(command: Sequence[str], environment: Mapping[str, str]) -> AsyncIterator[None]:
-    """``command`` as a launcher, ready; it ends when the body does, or this process.
+async def child(begun: BegunLauncher) -> AsyncIterator[None]:
+    """Have it begin, and wait until it is ready; it ends when the body does, or this process.
 
     Raises:
         StartError: it did not start; its own reason.
     """
-    ours, theirs = socket.socketpair()
-    with ours:
-        with theirs:
-            process = await anyio.to_thread.run_sync(
-                lambda: subprocess.Popen(
-                    list(command),
-                    env={**environment, TIE: str(theirs.fileno())},
-                    stdin=subprocess.DEVNULL,
-                    pass_fds=(theirs.fileno(),),
-                    # Ctrl-C is for the host, which ends its sandboxes in order; the tie then ends the launcher.
-                    start_new_session=True,
-                )
-            )
-        try:
-            ours.settimeout(_READY_S)
-            word = await anyio.to_thread.run_sync(_first_word, ours, abandon_on_cancel=True)
-            if word != {"ready": True}:
-                raise _failed(word)
-            yield
-        finally:
-            ours.close()
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(_wait, process)
+    try:
+        word = await anyio.to_thread.run_sync(begun.go, abandon_on_cancel=True)
+        if word != {"ready": True}:
+            raise _failed(word)
+        yield
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(begun.close)
 
 
 def _first_word(ours: socket.socket) -> Any:
@@ -101,6 +126,27 @@ class Tie:
         if self._socket is not None:
             os.set_inheritable(self._socket.fileno(), False)
             self._socket.setblocking(False)
+
+    async def told(self) -> bool:
+        """Wait for the host's word to begin; False when the host is gone before it. Without a host: at once."""
+        said = b""
+        while self._socket is not None and said != _GO:
+            await anyio.wait_readable(self._socket)
+            try:
+                piece = self._socket.recv(len(_GO) - len(said))
+            except BlockingIOError:
+                continue
+            except OSError:
+                return False
+            if not piece:
+                return False
+            said += piece
+        return True
+
+    def close(self) -> None:
+        """Let go of it."""
+        if self._socket is not None:
+            self._socket.close()
 
     def ready(self) -> None:
         """Say that the launcher listens."""

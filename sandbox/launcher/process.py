@@ -52,10 +52,13 @@ class LauncherProgram:
         """
         tie = Tie(environment)
         try:
-            await self._serve(tie)
+            if await tie.told():
+                await self._serve(tie)
         except RingfenceError as error:
             tie.failed(error)
             raise
+        finally:
+            tie.close()
 
     async def _serve(self, tie: Tie) -> None:
         places = self.places

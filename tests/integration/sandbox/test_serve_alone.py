@@ -37,6 +37,7 @@ class Alone:
     port: int
     instance: str
     log: Path
+    environment: dict[str, str]
 
     def ready(self) -> bool:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
@@ -57,9 +58,9 @@ class Alone:
         ]
         return found
 
-    def containers(self) -> list[str]:
+    def containers(self, *more: str) -> list[str]:
         label = f"label=ringfence.instance={self.instance}"
-        listing = ["docker", "ps", "-aq", "--filter", label]
+        listing = ["docker", "ps", "-aq", "--filter", label, *more]
         return subprocess.run(listing, capture_output=True, text=True, timeout=60, check=True).stdout.split()
 
 
@@ -71,11 +72,16 @@ def until(condition: Callable[[], bool], alone: Alone, seconds: float = 90) -> N
         time.sleep(0.1)
 
 
-@pytest.fixture
-def alone(tmp_path: Path, engine: None) -> Iterator[Alone]:
+def unused_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        port: int = free.getsockname()[1]
+    return port
+
+
+@pytest.fixture
+def alone(tmp_path: Path, engine: None) -> Iterator[Alone]:
+    port = unused_port()
     instance = f"alone-{os.getpid()}-{secrets.token_hex(3)}"
     places = {
         "RINGFENCE_SHM_DIR": Path(f"/dev/shm/{instance}"),
@@ -93,7 +99,7 @@ def alone(tmp_path: Path, engine: None) -> Iterator[Alone]:
             [sys.executable, "-c", "from api.cli import main; main()", "serve"],
             cwd=CHECKOUT, env=environment, stdout=stream, stderr=stream,
         )  # fmt: skip
-        made = Alone(process, port, instance, log)
+        made = Alone(process, port, instance, log, environment)
         try:
             until(lambda: process.poll() is not None or made.ready(), made)
             assert process.poll() is None, log.read_text()
@@ -108,7 +114,7 @@ def alone(tmp_path: Path, engine: None) -> Iterator[Alone]:
 
 def test_the_launcher_of_a_host_that_is_killed_ends_its_sandboxes_and_itself(alone: Alone) -> None:
     launcher = alone.launcher
-    until(lambda: len(alone.containers()) == 1, alone)  # the built-in nodes
+    until(lambda: len(alone.containers()) >= 1, alone)  # the built-in nodes
     environment = launcher.environ()
     assert "RINGFENCE_OPERATOR_TOKEN" not in environment
     alone.process.kill()
@@ -119,7 +125,7 @@ def test_the_launcher_of_a_host_that_is_killed_ends_its_sandboxes_and_itself(alo
 
 def test_a_host_that_is_told_to_stop_takes_its_launcher_along(alone: Alone) -> None:
     launcher = alone.launcher
-    until(lambda: len(alone.containers()) == 1, alone)
+    until(lambda: len(alone.containers()) >= 1, alone)
     alone.process.send_signal(signal.SIGTERM)
     assert alone.process.wait(60) == 0, alone.log.read_text()
     assert not launcher.is_running()
@@ -127,15 +133,30 @@ def test_a_host_that_is_told_to_stop_takes_its_launcher_along(alone: Alone) -> N
     assert not Path(f"/run/{alone.instance}/{alone.instance}.launcher/launcher.sock").exists()
 
 
+def test_a_second_host_of_the_same_data_is_refused_and_ends_nothing_of_the_first(alone: Alone) -> None:
+    of_nodes = ("--filter", "label=ringfence.extensions=core")
+    until(lambda: len(alone.containers(*of_nodes)) >= 1, alone)
+    launcher, before = alone.launcher, set(alone.containers(*of_nodes))
+    for changed in ({}, {"RINGFENCE_PORT": str(unused_port())}):  # the port of the first, and one of its own
+        done = subprocess.run(
+            [sys.executable, "-c", "from api.cli import main; main()", "serve"],
+            cwd=CHECKOUT, env={**alone.environment, **changed}, capture_output=True, text=True, timeout=120,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 1, done.stderr
+        assert ("cannot listen" if not changed else "another") in done.stderr
+    assert launcher.is_running()
+    assert before <= set(alone.containers(*of_nodes))
+    assert alone.ready()
+
+
 def test_a_launcher_that_cannot_start_says_why_through_its_host(tmp_path: Path) -> None:
     environment = {
         **os.environ, "RINGFENCE_DATA_DIR": str(tmp_path / "data"), "RINGFENCE_RUN_DIR": str(tmp_path / "run"),
         "RINGFENCE_SHM_DIR": f"/dev/shm/none-{os.getpid()}", "RINGFENCE_INSTANCE": f"none-{os.getpid()}",
-        "RINGFENCE_PORT": "1", "DOCKER_HOST": f"unix://{tmp_path}/no.sock", "RINGFENCE_FRONTEND_DIR": "none",
+        "RINGFENCE_PORT": str(unused_port()), "DOCKER_HOST": f"unix://{tmp_path}/no.sock",
+        "RINGFENCE_FRONTEND_DIR": "none",
     }  # fmt: skip
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        environment["RINGFENCE_PORT"] = str(free.getsockname()[1])
     done = subprocess.run(
         [sys.executable, "-c", "from api.cli import main; main()", "serve"],
         cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=120, check=False,

@@ -13,7 +13,7 @@ import httpx2
 import pytest
 from fastapi import FastAPI
 
-from api.server import OpenFilesError, raise_open_files
+from api.open_files import OpenFilesError, raise_open_files
 from api.settings import Settings
 from tests.unit.api.conftest import OPERATOR_TOKEN, Start, client_for, make_settings
 from tests.unit.api.fakes import PROMPT, FakeEngine

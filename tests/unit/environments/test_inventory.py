@@ -10,7 +10,7 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from sandbox.bill_of_materials import Subject, make_bill
+from sandbox.bills import Subject, make_bill
 from sandbox.inventory import Inventory, licence_in, take_inventory
 from sandbox.launcher.build_verb import NodeImage
 
