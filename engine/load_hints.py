@@ -14,7 +14,9 @@ from typing import Final
 import anyio
 
 _MISSING: Final = re.compile(r"No module named '([A-Za-z_][\w.]{0,200})'")
-_MISSING_PART: Final = re.compile(r"No module named '/[^']{0,300}/custom_nodes/[^'/.]{1,200}\.([\w.]{1,200})'")
+_MISSING_PART: Final = re.compile(
+    r"No module named '/[^']{0,300}/custom_nodes/[^'/.]{1,200}\.([\w.]{1,200})'"
+)
 _MOST_NAMES: Final = 20_000
 
 
