@@ -14,6 +14,9 @@ from typing import Final
 import anyio
 
 _MISSING: Final = re.compile(r"No module named '([A-Za-z_][\w.]{0,200})'")
+_MISSING_PART: Final = re.compile(
+    r"No module named '/[^']{0,300}/custom_nodes/[^'/.]{1,200}\.([\w.]{1,200})'"
+)
 _MOST_NAMES: Final = 20_000
 
 
@@ -24,17 +27,15 @@ async def module_hint(
 
     ``notes`` are those of the pack's environment; ``ask`` knows what the image has.
     """
-    found = _MISSING.search(message)
+    part, found = _MISSING_PART.search(message), _MISSING.search(message)
+    if part is not None:  # a relative import
+        return _of_the_pack(part[1])
     if found is None:
         return None
     module = found[1]
     top = module.partition(".")[0]
     if await anyio.to_thread.run_sync(_is_part, pack, top):
-        return (
-            f"'{module}' is a part of the pack itself, and the copy that was added does not have it: packs bring such "
-            "parts as git submodules, or download them in install.py, which is not run. Put it into the pack's folder "
-            "and add the pack again"
-        )
+        return _of_the_pack(module)
     named = re.compile(rf"(?<![\w-]){re.escape(top).replace('_', '[-_]')}(?![\w-])", re.IGNORECASE)
     for note in notes:
         if "left out" in note and named.search(note):
@@ -48,6 +49,14 @@ async def module_hint(
             "of it. Name that version in the pack's requirements.txt, then: ringfence extension reload"
         )
     return said
+
+
+def _of_the_pack(module: str) -> str:
+    return (
+        f"'{module}' is a part of the pack itself, and the copy that was added does not have it: packs bring such "
+        "parts as git submodules, or download them in install.py, which is not run. Put it into the pack's folder "
+        "and add the pack again"
+    )
 
 
 def _is_part(pack: Path, name: str) -> bool:

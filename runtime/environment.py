@@ -27,6 +27,7 @@ def prepare() -> None:
     )  # whose import installs the finder of the names-only modules
     _directories()
     sys.argv[:] = [f"{paths.app()}/main.py"]
+    sys.modules["__main__"].__file__ = sys.argv[0]  # where packs look for ComfyUI's root, too
     # As ComfyUI sets it up: packs log at INFO through the root logger.
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
 

@@ -369,3 +369,21 @@ def test_a_v3_class_in_v1_mappings_goes_by_its_name_there(
     loaded = worker.load("showlazy", write(init=code))
     assert [node["info"]["name"] for node in loaded["nodes"]] == ["Show", "Show, deprecated"]
     assert said(worker, "Show, deprecated") == "lazy"
+
+
+def test_the_main_module_lies_in_the_application_root_which_can_be_written(
+    worker: WorkerHost, write: Callable[..., Path]
+) -> None:
+    place = write(
+        init="""
+        import os
+        import __main__
+        here = os.path.join(os.path.dirname(os.path.realpath(__main__.__file__)), "web", "extensions", "mine")
+        os.makedirs(here)
+        class Main(Node):
+            said = os.path.relpath(here, os.getcwd())
+        NODE_CLASS_MAPPINGS = {"Main": Main}
+        """
+    )
+    worker.load("asksmain", place)
+    assert said(worker, "Main") == "web/extensions/mine"

@@ -34,6 +34,12 @@ async def test_a_part_of_the_pack_that_a_submodule_would_have_brought_is_no_pack
         assert "requirements.txt" not in said
 
 
+async def test_a_relative_import_of_what_is_not_there_is_one_of_a_part_of_the_pack(tmp_path: Path) -> None:
+    said = await hint("/app/custom_nodes/reader_x_1.prompts.parser", tmp_path)
+    assert said is not None
+    assert said.startswith("'prompts.parser' is a part of the pack itself")
+
+
 async def test_what_was_left_out_says_why_by_whole_names_only(tmp_path: Path) -> None:
     assert await hint("some_thing", tmp_path, "a note", LEFT_OUT) == LEFT_OUT
     assert await hint("some_thing.part", tmp_path, LEFT_OUT) == LEFT_OUT
