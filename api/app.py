@@ -31,7 +31,7 @@ from api.uploads import Uploads
 from api.v2.board import Board
 from api.v2.jobs import Jobs
 from api.websocket import Connections
-from engine import Assets, Submissions
+from engine import Assets, JobList, Submissions
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ def _jobs(services: Services, board: Board) -> Jobs:
     settings = services.settings
     assets = AssetStore(Assets(services.database), settings.data_dir, max_bytes=settings.max_asset_bytes)
     submissions = Submissions(services.database, limit=settings.history_limit)
-    return Jobs(services.engine, settings, submissions, assets, board)
+    return Jobs(services.engine, settings, submissions, JobList(services.database), assets, board)
 
 
 def _say_ready(services: Services) -> None:

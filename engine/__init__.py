@@ -39,6 +39,7 @@ from engine.extensions import (
     PackFiles,
     parse_source,
 )
+from engine.job_list import JobList, JobPlace
 from engine.learning import Learner, Lesson, NothingToLearnError, Trial
 from engine.media import Media, MediaBusyError, MediaRefusedError, PreviewWish
 from engine.node_state import NodeStateStore, StateLimits
@@ -100,6 +101,8 @@ __all__ = [
     "ExtensionRegistry",
     "FileRef",
     "GitSource",
+    "JobList",
+    "JobPlace",
     "KeyReusedError",
     "Learner",
     "Lesson",

@@ -30,21 +30,25 @@ def append(
     prompt_id: str,
     document: bytes,
     *,
+    created_ms: int | None,
     limit: int,
     most_bytes: int | None = None,
 ) -> None:
     """Add an entry as the newest, replacing one of the same id, and drop the oldest beyond the two limits.
 
-    The newest stays, however large: whoever waited for it asks for it now.
+    The newest stays, however large: whoever waited for it asks for it now. ``created_ms``: when it was queued, if
+    that is known.
     """
     connection.execute(
         sa.delete(history_table).where(_t.tenant == tenant, _t.prompt_id == prompt_id),
     )
+    now = time.time_ns() // 1_000_000
     connection.execute(
         sa.insert(history_table).values(
             tenant=tenant,
             prompt_id=prompt_id,
-            ended_ms=time.time_ns() // 1_000_000,
+            created_ms=now if created_ms is None else created_ms,
+            ended_ms=now,
             document=document,
             nbytes=len(document),
         )

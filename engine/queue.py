@@ -148,7 +148,13 @@ class SqlStorage:
             row = connection.execute(_ENDING, named).one_or_none()
             connection.execute(_DELETE, named)
             history_rows.append(
-                connection, tenant, prompt_id, document, limit=self._history_limit, most_bytes=most_bytes
+                connection,
+                tenant,
+                prompt_id,
+                document,
+                created_ms=None if row is None else row.created_ms,
+                limit=self._history_limit,
+                most_bytes=most_bytes,
             )
             return row
 
@@ -292,9 +298,9 @@ _CLAIM = (
     .values(claimed=sa.bindparam("place"))
 )
 _NAMED = sa.and_(_q.tenant == sa.bindparam("of_tenant"), _q.prompt_id == sa.bindparam("named"))
-_ENDING = sa.select(_q.claimed, _q.secrets.is_not(None).label("has_secrets"), _NBYTES.label("nbytes")).where(
-    _NAMED
-)
+_ENDING = sa.select(
+    _q.claimed, _q.created_ms, _q.secrets.is_not(None).label("has_secrets"), _NBYTES.label("nbytes")
+).where(_NAMED)
 _DELETE = sa.delete(queue_table).where(_NAMED)
 _COUNTED = sa.select(
     _q.tenant,

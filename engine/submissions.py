@@ -5,7 +5,6 @@ cancelled before they ran. Bounded per tenant; the oldest go first.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -32,7 +31,6 @@ class KeyReusedError(EngineError):
 class Submission:
     """One job. ``document``: what was cancelled, as ``prompt`` and ``extra_data``."""
 
-    sequence: int
     job_id: str
     created_ms: int
     canceled_ms: int | None
@@ -100,16 +98,7 @@ class Submissions:
             row = (await connection.execute(query)).one_or_none()
         return None if row is None else _submission(row)
 
-    async def page(self, tenant: TenantId, *, before: int | None, limit: int) -> Sequence[Submission]:
-        """Jobs, newest first, older than the row ``before``."""
-        query = sa.select(submissions_table).where(_t.tenant == tenant)
-        if before is not None:
-            query = query.where(_t.sequence < before)
-        async with self._database.read() as connection:
-            rows = (await connection.execute(query.order_by(_t.sequence.desc()).limit(limit))).all()
-        return [_submission(row) for row in rows]
-
 
 def _submission(row: Any) -> Submission:
     document = None if row.document is None else decode(row.document)
-    return Submission(row.sequence, row.job_id, row.created_ms, row.canceled_ms, document)
+    return Submission(row.job_id, row.created_ms, row.canceled_ms, document)

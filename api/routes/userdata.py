@@ -57,7 +57,9 @@ async def list_userdata(
         if dir.strip("/") not in _OF_THE_PAGE:
             raise
         entries = []
-    files = sorted((entry for entry in entries if not entry.is_directory), key=lambda entry: entry.path)
+    # As in ComfyUI: the page's own index of bookmarks ("workflows/.index.json") is no workflow to list.
+    shown = (entry for entry in entries if not entry.is_directory and not _is_hidden(entry.path))
+    files = sorted(shown, key=lambda entry: entry.path)
     if full_info.lower() == "true":
         return OrjsonResponse([_info(entry) for entry in files])
     if split.lower() == "true":
@@ -146,6 +148,10 @@ def _decoded(segment: str) -> str:
         return unquote(text, errors="strict") if "%" in text else text  # some clients encode twice
     except UnicodeDecodeError:
         raise FileRefusedError("the file name is not UTF-8") from None
+
+
+def _is_hidden(path: str) -> bool:
+    return any(part.startswith(".") for part in path.split("/"))
 
 
 def _info(entry: Entry) -> dict[str, Any]:

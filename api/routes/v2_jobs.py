@@ -22,12 +22,13 @@ from api.v2.dependencies import Base, HaveJobs
 from api.v2.events import EventSource, JobEvents
 from api.v2.jobs import LABELS, Found, Jobs, update_ms
 from api.v2.models import ErrorEnvelope, JobItem, JobPage, JobView, WorkflowView
-from engine import PromptRequest
+from engine import JobPlace, PromptRequest
 from policies import RingfenceError, TenantId, safe_text
 
 router = APIRouter()
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
+_PLACE = re.compile(r"j(\d{1,18}) (\d{1,18}) ([0-9a-f-]{36})\Z", re.ASCII)
 _KEY = re.compile(r"[\x20-\x7e]{1,255}\Z")
 _LABEL_COUNT, _LABEL_KEY, _LABEL_VALUE = 16, 64, 512
 _PAGE, _LONGEST_PAGE = 50, 100
@@ -156,7 +157,7 @@ async def create_job(request: Request, jobs: HaveJobs, tenant: ForTenant, base: 
 async def list_jobs(
     request: Request, jobs: HaveJobs, tenant: ForTenant, limit: str | None = None, cursor: str | None = None
 ) -> Response:
-    """Jobs that came through this API, newest first; ``status=a,b`` and ``metadata[key]=value`` choose."""
+    """All jobs, newest first, whichever API queued them; ``status=a,b`` and ``metadata[key]=value`` choose."""
     labels = {
         name[len("metadata[") : -1]: value
         for name, value in request.query_params.multi_items()
@@ -174,18 +175,20 @@ async def list_jobs(
     page: list[JobItem] = []
     scanned = 0
     while len(page) < wanted and scanned < _SCANNED:
-        rows = list(await jobs.submissions.page(tenant, before=before, limit=_LONGEST_PAGE))
+        places = await jobs.listed.page(tenant, before=before, limit=_LONGEST_PAGE)
         queued = await jobs.queued(tenant)
-        for submission in rows:
+        for place in places:
             if len(page) == wanted:
                 break
-            job = await jobs.of(tenant, submission, queued)
-            before = submission.sequence
+            job = await jobs.among(queued, tenant, place.job_id)
+            before = place
             scanned += 1
+            if job is None:
+                continue  # deleted this instant
             if (not statuses or job.status in statuses) and _has_labels(job, labels):
                 page.append(_item(job))
         else:
-            if len(rows) < _LONGEST_PAGE:
+            if len(places) < _LONGEST_PAGE:
                 before = None
                 break
     return _shown(JobPage(jobs=page, next_cursor=None if before is None else _write_cursor(before)))
@@ -354,17 +357,19 @@ def _limit(text: str | None) -> int:
     return min(int(text[:9]), _LONGEST_PAGE)
 
 
-def _write_cursor(sequence: int) -> str:
-    return base64.urlsafe_b64encode(b"j%d" % sequence).decode().rstrip("=")
+def _write_cursor(place: JobPlace) -> str:
+    plain = f"j{place.created_ms} {place.sequence} {place.job_id}"
+    return base64.urlsafe_b64encode(plain.encode()).decode().rstrip("=")
 
 
-def _read_cursor(cursor: str | None) -> int | None:
+def _read_cursor(cursor: str | None) -> JobPlace | None:
     if not cursor:
         return None
     try:
-        plain = base64.urlsafe_b64decode(cursor[:64] + "=" * (-len(cursor) % 4)).decode("ascii")
+        plain = base64.urlsafe_b64decode(cursor[:200] + "=" * (-len(cursor) % 4)).decode()
     except (binascii.Error, ValueError):
         raise ValueError(cursor) from None
-    if not plain.startswith("j"):
+    found = _PLACE.match(plain)
+    if not found:
         raise ValueError(cursor)
-    return int(plain[1:20])
+    return JobPlace(int(found[1]), int(found[2]), found[3])

@@ -17,7 +17,7 @@ from api.v2.board import Board
 from api.v2.models import JobError, JobUrls, JobView, OutputView, ProgressView
 from api.v2.outputs import output_assets, output_view, with_sizes
 from api.v2.progress import needed_nodes, progress_of
-from engine import Engine, EventStream, Submission, Submissions
+from engine import Engine, EventStream, JobList, Submission, Submissions
 from policies import RingfenceError, TenantId
 
 LABELS = "ringfence_metadata"
@@ -66,11 +66,18 @@ class Jobs:
     """Looks jobs up and shows them."""
 
     def __init__(
-        self, engine: Engine, settings: Settings, submissions: Submissions, assets: AssetStore, board: Board
+        self,
+        engine: Engine,
+        settings: Settings,
+        submissions: Submissions,
+        listed: JobList,
+        assets: AssetStore,
+        board: Board,
     ) -> None:
         self.engine = engine
         self.settings = settings
         self.submissions = submissions
+        self.listed = listed
         self.assets = assets
         self.board = board
         self.submitting: set[tuple[TenantId, str]] = set()
@@ -113,8 +120,11 @@ class Jobs:
 
     async def find(self, tenant: TenantId, job_id: str) -> Found | None:
         """One job, or None."""
+        return await self.among(await self.queued(tenant), tenant, job_id)
+
+    async def among(self, queued: Mapping[str, Found], tenant: TenantId, job_id: str) -> Found | None:
+        """One job; ``queued`` are those of a moment ago. Lists ask so: jobs may be large, so one by one."""
         # Queue before history: a job only ever moves that way, so it cannot slip between the two looks.
-        queued = await self.queued(tenant)
         if job_id in queued:
             return queued[job_id]
         entry = await self.engine.history_entry(tenant, job_id)
@@ -122,13 +132,6 @@ class Jobs:
             return ended(job_id, entry)
         submission = await self.submissions.get(tenant, job_id)
         return None if submission is None else self._remembered(tenant, submission)
-
-    async def of(self, tenant: TenantId, submission: Submission, queued: Mapping[str, Found]) -> Found:
-        """A submission's job; ``queued`` are those of a moment ago. For lists: jobs may be large, so one by one."""
-        if submission.job_id in queued:
-            return queued[submission.job_id]
-        entry = await self.engine.history_entry(tenant, submission.job_id)
-        return ended(submission.job_id, entry) if entry else self._remembered(tenant, submission)
 
     async def view(self, tenant: TenantId, job: Found, base: str) -> JobView:
         """A job as the API shows it."""

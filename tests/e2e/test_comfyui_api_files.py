@@ -127,6 +127,14 @@ def test_a_job_of_the_comfy_api_v2_runs_on_an_uploaded_asset_and_tells_how_it_fa
     assert len(content.content) == outputs[0]["size_bytes"]
     assert opened(content.content).getpixel((0, 0)) == (0, 255, 0)
     assert comfy.http.head(f"/api/v2/assets/by-hash/{asset['hash']}").status_code == 200
+    with comfy.events() as told:
+        empty = node("EmptyImage", width=8, height=8, batch_size=1, color=0)
+        prompt_id = comfy.queue({"1": empty, "2": node("PreviewImage", images=["1", 0])}, told)
+        told.until_ended(prompt_id)
+    listed = [(one["id"], one["status"]) for one in comfy.get("/api/v2/jobs")["jobs"]]
+    assert [one for one in listed if one[0] in (prompt_id, job["id"])] == [
+        (prompt_id, "succeeded"), (job["id"], "succeeded"),
+    ]  # fmt: skip
 
 
 def test_a_running_job_of_the_comfy_api_v2_shows_progress_and_can_be_cancelled(

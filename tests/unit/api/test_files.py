@@ -340,6 +340,11 @@ async def test_userdata_is_stored_listed_moved_and_deleted(client: httpx2.AsyncC
     assert [(item["path"], item["type"]) for item in tree] == [
         ("workflows/deep", "directory"), ("workflows/a.json", "file"), ("workflows/deep/b.json", "file"),
     ]  # fmt: skip
+    for hidden in ("workflows%2F.index.json", "workflows%2F.kept%2Fx.json"):
+        assert (await client.post(f"/userdata/{hidden}", content=b"{}")).status_code == 200
+        assert (await client.get(f"/userdata/{hidden}")).content == b"{}"
+        assert (await client.get("/userdata?dir=workflows&recurse=true")).json() == ["a.json", "deep/b.json"]
+        assert (await client.delete(f"/userdata/{hidden}")).status_code == 204
     no_directory = await client.get("/v2/userdata?path=workflows%2Fa.json")
     assert (no_directory.status_code, no_directory.json()["error"]["message"]) == (400, "this is a file")
     moved = await client.post("/userdata/workflows%2Fa.json/move/workflows%2Fc.json")

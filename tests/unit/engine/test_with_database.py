@@ -65,6 +65,36 @@ async def test_prompts_of_one_client_still_run_one_after_another_when_the_host_c
         assert [name for name in gate.entered if name != "b0"] == ["a0", "a1", "a2"]
 
 
+async def test_a_prompt_that_is_not_in_the_queue_is_in_the_history_whenever_somebody_looks(tmp_path):
+    """Clients look into the queue, then into the history, and call what is in neither lost."""
+    url = f"sqlite+aiosqlite:///{tmp_path}/queue.db"
+    async with (
+        Database(url) as database,
+        Stage(storage=SqlStorage(database), limits=EngineLimits(concurrency=3)) as stage,
+    ):
+        left: set[str] = set()
+        is_sent = False
+
+        async def look():
+            while left or not is_sent:
+                known = sorted(left)
+                snapshot = await stage.engine.queue(LOCAL_TENANT)
+                queued = [item.prompt_id for item in (*snapshot.running, *snapshot.pending)]
+                assert len(queued) == len(set(queued))
+                for prompt_id in known:
+                    if prompt_id not in queued:
+                        assert await stage.engine.history_entry(LOCAL_TENANT, prompt_id) is not None
+                        left.discard(prompt_id)
+
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as group:
+                for _ in range(3):
+                    group.start_soon(look)
+                for number in range(15):
+                    left.add((await stage.submit(prompt(s=("Show", {"x": number})))).prompt_id)
+                is_sent = True
+
+
 async def test_many_prompts_of_two_tenants(tmp_path):
     async with Database(f"sqlite+aiosqlite:///{tmp_path}/queue.db") as database:
         stage = Stage(storage=SqlStorage(database))

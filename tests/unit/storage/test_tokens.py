@@ -132,6 +132,7 @@ CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY);
 INSERT INTO alembic_version VALUES ('0004');
 CREATE TABLE tenants (name VARCHAR(64) NOT NULL PRIMARY KEY, token_sha256 VARCHAR(64) NOT NULL UNIQUE,
   created_ms BIGINT NOT NULL, rotated_ms BIGINT NOT NULL);
-CREATE TABLE history (tenant VARCHAR(64) NOT NULL, sequence BIGINT NOT NULL, document BLOB NOT NULL);
+CREATE TABLE history (tenant VARCHAR(64) NOT NULL, sequence BIGINT NOT NULL, prompt_id VARCHAR(64) NOT NULL,
+  ended_ms BIGINT NOT NULL, document BLOB NOT NULL);
 CREATE INDEX history_order ON history (tenant, sequence);
 """
