@@ -63,6 +63,8 @@ TEAR_DOWN_S: Final = 40.0
 _GOFER_UID: Final = 0
 _OWN_EXIT_S: Final = 2.0
 """For a worker that hung up: from there to its exit, so that its own exit code is seen."""
+_RESTLESS_S: Final = 1.0
+"""CPU time that an idle worker does not use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,7 @@ class Sandbox:
         self._gate: EgressGate | None = None
         self._disk: DiskWatch | None = None
         self._cpu_s = 0.0
+        self._idle_cpu_s = 0.0
         self.services = Services(
             request.sandbox,
             request.tenant,
@@ -214,6 +217,11 @@ class Sandbox:
     def in_use(self) -> bool:
         """Whether anybody works with it: neither idle nor retired then."""
         return self.calls > 0 or self.kept > 0
+
+    @property
+    def is_working(self) -> bool:
+        """Whether it is in use, or a process that a call left behind works on while nobody waits for anything."""
+        return self.in_use or self._idle_cpu_s > _RESTLESS_S
 
     @contextmanager
     def busy(self) -> Iterator[None]:
@@ -467,6 +475,7 @@ class Sandbox:
         usage = await self._around.launcher.stats(self.id)
         cpu_s = self._cpu_s if usage.cpu_s is None else usage.cpu_s
         used, self._cpu_s = max(0.0, cpu_s - self._cpu_s), cpu_s
+        self._idle_cpu_s = 0.0 if self.in_use or self.is_starting else self._idle_cpu_s + used
         return metering.charge_time(self.tenant, used, elapsed_s * len(self.policy.gpus))
 
     async def _watch_disk(self) -> None:
