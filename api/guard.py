@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import anyio
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -35,7 +36,7 @@ from api.sessions import check_own_page, cookie_of, is_navigation, local_path
 from api.settings import Settings
 from api.upload_limits import allowed_size, is_upload
 from engine import SizeQuotaError, prepare_tenant_directory
-from policies import LOCAL_TENANT, RingfenceError, format_bytes
+from policies import LOCAL_TENANT, RingfenceError, format_bytes, safe_text
 
 log = logging.getLogger(__name__)
 
@@ -141,6 +142,16 @@ class Guard:
             if answer.status:
                 raise
             await _refuse(scope, body, answer, body.too_large or _too_large(body.limit))
+        except ClientDisconnect:
+            # No fault of ours, and nothing that anybody may fill the log with.
+            log.debug(
+                "%s %s: the client hung up before its body ended",
+                scope["method"],
+                safe_text(scope["path"], 200),
+            )
+            if not answer.status:
+                gone = BodyError("the request ended before its body did")
+                await response_to(gone, scope["path"])(scope, body.receive, answer.send)
         except Exception as error:
             if answer.status:
                 raise

@@ -63,6 +63,8 @@ TEAR_DOWN_S: Final = 40.0
 _GOFER_UID: Final = 0
 _OWN_EXIT_S: Final = 2.0
 """For a worker that hung up: from there to its exit, so that its own exit code is seen."""
+_RESTLESS_S: Final = 1.0
+"""CPU time that an idle worker does not use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,7 @@ class Sandbox:
         self._gate: EgressGate | None = None
         self._disk: DiskWatch | None = None
         self._cpu_s = 0.0
+        self._idle_cpu_s = 0.0
         self.services = Services(
             request.sandbox,
             request.tenant,
@@ -258,6 +261,11 @@ class Sandbox:
         finally:
             self.asks -= 1
             self.asked += 1
+
+    @property
+    def is_working(self) -> bool:
+        """Whether it is in use, or a process that a call left behind works on while nobody waits for anything."""
+        return self.in_use or self._idle_cpu_s > _RESTLESS_S
 
     @contextmanager
     def busy(self) -> Iterator[None]:
@@ -547,6 +555,7 @@ class Sandbox:
         used, self._cpu_s = max(0.0, cpu_s - self._cpu_s), cpu_s
         if self.is_spare:
             return None  # ours to have started, not the tenant's
+        self._idle_cpu_s = 0.0 if self.in_use or self.is_starting else self._idle_cpu_s + used
         return metering.charge_time(self.tenant, used, elapsed_s * len(self.policy.gpus))
 
     async def _watch_disk(self) -> None:

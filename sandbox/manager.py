@@ -575,7 +575,7 @@ class SandboxManager:
                 if sandbox.launched is None or sandbox.is_ending:
                     continue
                 over = await sandbox.meter(metering, time.monotonic() - before)
-                if over and sandbox.in_use and not sandbox.is_ending:
+                if over and sandbox.is_working and not sandbox.is_ending:
                     sandbox.end(failure.over_quota(sandbox.names, over), deliberate=True)
 
     def _on_lease_break(self, sandbox: SandboxId) -> None:

@@ -159,6 +159,11 @@ def fsopen() -> str:
     return gained(430, b"tmpfs", 0)
 
 
+@attack("change-a-mount")
+def mount_setattr() -> str:
+    return gained(442, -100, b"/ringfence/in", 0, struct.pack("4Q", 0, 1, 0, 0), 32)
+
+
 @attack("open-tree")
 def open_tree() -> str:
     return gained(428, -100, b"/", 0)

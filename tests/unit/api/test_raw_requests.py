@@ -116,6 +116,32 @@ async def test_a_request_whose_end_could_be_taken_for_elsewhere_is_the_last_of_i
     assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 501 "))
 
 
+@pytest.mark.parametrize(
+    "cut",
+    [
+        b"Content-Length: 50\r\n\r\n{",
+        b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n" + b"X-A: b\r\n" * 20_000,
+        b"Transfer-Encoding: chunked\r\n\r\n2;" + b"x" * 200_000,
+    ],
+    ids=["half a body", "endless trailers", "endless extension of a chunk"],
+)
+async def test_who_hangs_up_within_its_body_leaves_no_error_in_the_log(
+    start: Start, tmp_path: Path, cut: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG", "api.guard")
+    async with serving_with(start, tmp_path) as url:
+        async with await connected(url) as stream:
+            try:
+                await stream.send(POST + cut)
+            except anyio.BrokenResourceError:
+                pass  # hung up on before it was done
+        with anyio.fail_after(30):
+            while "the client hung up before its body ended" not in caplog.text:
+                await anyio.lowlevel.checkpoint()
+    assert "Traceback" not in caplog.text
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 # -- how many ------------------------------------------------------------------------------------------------------
 
 
