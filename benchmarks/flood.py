@@ -79,7 +79,7 @@ def server(folder: Path, more: Mapping[str, str] | None = None) -> Iterator[Serv
         )
     url = f"http://127.0.0.1:{port}"
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while not _is_ready(url):
             if time.monotonic() > deadline or process.poll() is not None:
                 raise RuntimeError((folder / "server.log").read_text())

@@ -66,7 +66,7 @@ def _policies(folder: Path, isolation: str) -> PolicyStore:
 @asynccontextmanager
 async def house(folder: Path, *, isolation: str = "runc", may_adopt: bool = True) -> AsyncIterator[House]:
     """Everything real; gone again at the end."""
-    places = Places("bench", folder)
+    places = Places(f"bench-{os.getpid()}", folder)
     places.launcher_data.mkdir(parents=True, exist_ok=True)
     policies = _policies(folder, isolation)
     async with (
