@@ -22,8 +22,8 @@ check: dev ## format, lint, types, layering
 fix: dev ## mend format and lint
 	@.ci/check.sh fix
 
-bench: dev images ## the benchmarks (docs/performance.md holds the figures)
-	@.venv/bin/python -m benchmarks
+bench: dev images ## the benchmarks beside their peers (BENCH="--quick", see docs/performance.md)
+	@.venv/bin/python -m benchmarks $(BENCH)
 
 doctor: venv ## what is missing on this machine, and what to do
 	@./ringfence doctor

@@ -56,6 +56,7 @@ class Run:
     goals: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     pyisolate: processes.Measured | None = None
+    drawn: list[Path] = field(default_factory=list)
 
     def prepare(self, *, peers: bool) -> None:
         """Find the peers; what is not found is left out."""
@@ -139,6 +140,8 @@ class Run:
             "### What was aimed at, and what was reached",
             "",
             goals_table(self.goals),
+            "",
+            *(f"![{plot.stem}]({plot.parent.name}/{plot.name})" for plot in self.drawn),
             *self.text,
         ]
         return "\n".join(lines)
@@ -178,7 +181,7 @@ def main() -> None:
     if not options.no_peers:
         drawn = PAGE.parent / "performance" if options.write else options.results / "plots"
         try:
-            plots.draw(options.results, drawn, options.results / "environments")
+            run.drawn = plots.draw(options.results, drawn, options.results / "environments")
         except LeftOutError as error:
             run.left_out.append(f"plots: {error}")
     page = run.page()

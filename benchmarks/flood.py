@@ -81,7 +81,7 @@ def server(
     if weight is not None:
         weight.take(process.pid)
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while not _is_ready(url):
             if time.monotonic() > deadline or process.poll() is not None:
                 raise RuntimeError((folder / "server.log").read_text())

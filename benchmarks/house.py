@@ -71,7 +71,7 @@ async def house(
     folder: Path, *, isolation: str = "runc", may_adopt: bool = True, limits: ManagerLimits | None = None
 ) -> AsyncIterator[House]:
     """Everything real; gone again at the end."""
-    places = Places("bench", folder)
+    places = Places(f"bench-{os.getpid()}", folder)
     places.launcher_data.mkdir(parents=True, exist_ok=True)
     policies = _policies(folder, isolation)
     async with (

@@ -10,8 +10,8 @@ REQUIREMENT = "matplotlib==3.11.2"
 DRAWER = Path(__file__).resolve().with_name("drawing.py")
 
 
-def draw(results: Path, target: Path, environments: Path) -> None:
-    """Draw every plot that there are figures for.
+def draw(results: Path, target: Path, environments: Path) -> list[Path]:
+    """Draw every plot that there are figures for; the SVG files.
 
     Raises:
         LeftOutError: matplotlib cannot be installed, or does not run.
@@ -19,3 +19,4 @@ def draw(results: Path, target: Path, environments: Path) -> None:
     python = environment(environments / "plots", [REQUIREMENT], with_ours=False)
     target.mkdir(parents=True, exist_ok=True)
     print(run([str(python), str(DRAWER), str(results), str(target)], "the plots could not be drawn"), end="")
+    return sorted(target.glob("*.svg"))
