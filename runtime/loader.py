@@ -275,11 +275,17 @@ def _web_directory(module: ModuleType, place: Path) -> str | None:
 
 
 def _project_web(file: Path) -> str | None:
-    import tomllib  # few packs have the file, and it is a parser more in every sandbox
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None
+    if "web" not in text or "comfy" not in text:
+        return None  # so it is with most: no parser is needed to know it
+    import tomllib
 
     try:
-        project = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        project = tomllib.loads(text)
+    except ValueError:
         return None
     web = (
         project.get("tool", {}).get("comfy", {}).get("web") if isinstance(project.get("tool"), dict) else None

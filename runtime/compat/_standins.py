@@ -15,10 +15,14 @@ import importlib.util
 import sys
 from abc import ABCMeta
 from collections.abc import Callable, Sequence
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from importlib.abc import Loader, MetaPathFinder
+else:  # see aliases.py
+    Loader = MetaPathFinder = object
 
 MODEL = "needs a model runtime, which Ringfence does not provide inside a sandbox"
 SERVER = "belongs to the server process, which is not inside a sandbox"
