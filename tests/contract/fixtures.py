@@ -18,6 +18,8 @@ _TMPFS = {
     "_adopt_one",
     "_discard_file",
     "_forget",
+    "_free_spare",
+    "_spared",
     "_sized",
 }
 
