@@ -247,6 +247,8 @@ class TensorStore:
     async def adopt(self, sandbox: SandboxId, files: Iterable[tuple[str, int]]) -> None:
         """Take over published files ``(name, announced bytes)``; afterwards each is an object without a reference.
 
+        A name of an object that the sandbox is granted at this moment stands for that object, which stays as it is.
+
         All or none: when one is refused, the others are dropped. Call ``retain`` before anything else is awaited.
         Others get a turn between many files, never after the last.
 
@@ -262,6 +264,9 @@ class TensorStore:
                 if files_at_once >= ADOPTED_AT_ONCE or bytes_at_once > COPIED_AT_ONCE:
                     files_at_once = bytes_at_once = 0
                     await anyio.lowlevel.checkpoint()
+                if name not in box.files and box.grants.get(name):
+                    self._check_handed_on(name, announced)
+                    continue
                 fd, nbytes = self._take(box, name)
                 try:
                     known = await self._adopt_one(sandbox, box, name, fd, nbytes, announced)
@@ -277,6 +282,12 @@ class TensorStore:
             for known in adopted:
                 self._forget(known)
             raise
+
+    def _check_handed_on(self, name: str, announced: int) -> None:
+        """An input that is granted right now came back: it is an object already, and nobody can write to it."""
+        nbytes = self._known(name).nbytes
+        if announced != nbytes:
+            raise ProtocolViolationError(f"input {name} holds {nbytes} bytes, announced were {announced}")
 
     async def _adopt_one(
         self, sandbox: SandboxId, box: _Box, name: str, fd: int, nbytes: int, announced: int
@@ -372,8 +383,8 @@ class TensorStore:
 
     def retain_objects(self, objects: Iterable[str]) -> None:
         """Take another reference to each object."""
-        for object_id in objects:
-            self._known(object_id).references += 1
+        for known in [self._known(object_id) for object_id in objects]:  # all or none
+            known.references += 1
 
     def release(self, value: Value) -> None:
         """Give back one reference to each object of ``value``; what nobody holds any more is freed."""
