@@ -181,10 +181,11 @@ def measure(lengths: tuple[int, ...], repeat: int, *, most: int, only_chain: boo
     with tempfile.TemporaryDirectory(prefix="ringfence-bench-") as folder:
         data = Path(folder) / "data"
         data.mkdir()
-        with server(data) as url:
+        with server(data) as served:
+            url = served.url
             for number in range(2 if only_chain else BLOCKERS):
-                _add_pack(url, Path(folder), number)
-            host = next(p for p in psutil.Process().children() if SERVE in p.cmdline())
+                add_pack(url, Path(folder), f"bench-step-{number}", PACK.format(number=number))
+            host = psutil.Process(served.pid)
             client = Client(url, host)
             client.figure("warm", lambda seed: chain(20, seed, packs=2), 20, 3)
             for packs, length in ((packs, length) for packs in (1, 2) for length in lengths):
@@ -204,10 +205,11 @@ def measure(lengths: tuple[int, ...], repeat: int, *, most: int, only_chain: boo
     return figures
 
 
-def _add_pack(url: str, folder: Path, number: int) -> None:
-    pack = folder / f"bench-step-{number}"
+def add_pack(url: str, folder: Path, name: str, code: str) -> None:
+    """Write a pack and add it to the server."""
+    pack = folder / name
     pack.mkdir()
-    (pack / "__init__.py").write_text(PACK.format(number=number), encoding="utf-8")
+    (pack / "__init__.py").write_text(code, encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "RINGFENCE_URL": url, "RINGFENCE_TOKEN": OPERATOR}
     command = [sys.executable, "-c", SERVE, "extension", "add", str(pack)]
     done = subprocess.run(

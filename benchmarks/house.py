@@ -14,6 +14,7 @@ from sandbox import (
     Places,
     SandboxManager,
     Session,
+    StoreLimits,
     TensorStore,
 )
 from sandbox.launcher.docker import DockerLauncher
@@ -60,12 +61,14 @@ def _policies(folder: Path, isolation: str) -> PolicyStore:
 
 
 @asynccontextmanager
-async def house(folder: Path, *, isolation: str = "runc", may_adopt: bool = True) -> AsyncIterator[House]:
+async def house(
+    folder: Path, *, isolation: str = "runc", may_adopt: bool = True, limits: StoreLimits | None = None
+) -> AsyncIterator[House]:
     """Everything real; gone again at the end."""
     places = Places("bench", folder)
     policies = _policies(folder, isolation)
     async with (
-        TensorStore(places, may_adopt=may_adopt) as store,
+        TensorStore(places, limits, may_adopt=may_adopt) as store,
         DockerLauncher(places, policies, LaunchSettings(image=IMAGE, trusted_sources=(PACK,))) as launcher,
         SandboxManager(
             launcher=launcher, policies=policies, extensions=OnePack(), store=store, places=places

@@ -14,19 +14,19 @@ class BenchNothing:
 
 
 class BenchMake:
-    """A new tensor of the given number of MiB."""
+    """A new tensor of the given number of KiB."""
 
     RETURN_TYPES = ("IMAGE",)
     FUNCTION = "run"
 
     @classmethod
     def INPUT_TYPES(cls):
-        return {"required": {"mib": ("INT", {"default": 1})}}
+        return {"required": {"kib": ("INT", {"default": 1})}}
 
-    def run(self, mib):
+    def run(self, kib):
         import torch
 
-        return (torch.ones(mib * 1024 * 1024 // 4, dtype=torch.float32),)
+        return (torch.ones(kib * 1024 // 4, dtype=torch.float32),)
 
 
 class BenchTake:
@@ -43,4 +43,27 @@ class BenchTake:
         return (float(image[-1]),)
 
 
-NODE_CLASS_MAPPINGS = {"BenchNothing": BenchNothing, "BenchMake": BenchMake, "BenchTake": BenchTake}
+class BenchDouble:
+    """Takes a tensor and makes another of the same size from it."""
+
+    RETURN_TYPES = ("IMAGE",)
+    FUNCTION = "run"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"image": ("IMAGE",)}}
+
+    def run(self, image):
+        return (image * 2,)
+
+
+class BenchPass(BenchDouble):
+    """Gives back what it got."""
+
+    def run(self, image):
+        return (image,)
+
+
+NODE_CLASS_MAPPINGS = {
+    kind.__name__: kind for kind in (BenchNothing, BenchMake, BenchTake, BenchDouble, BenchPass)
+}
