@@ -9,11 +9,12 @@ from __future__ import annotations
 import ctypes
 import os
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import Any
 
 from . import wire
 from .peer import RpcError
+from .unchanged import is_unchanged
 
 #: Below this, reading a file costs less than mapping it and takes no entry in the process's table of mappings.
 _READ_INSTEAD = 128 * 1024
@@ -29,11 +30,14 @@ class SharedFiles:
         *,
         allocate: Callable[[int], str],
         discard: Callable[[str], None],
+        hands_on: bool = True,
     ) -> None:
         self._in = in_directory
         self._out = out_directory
         self._allocate = allocate
         self._discard = discard
+        self._hands_on = hands_on
+        self._mapped: dict[int, tuple[str, int]] = {}  # address -> file, bytes
 
     def read(self, name: str, nbytes: int) -> bytearray:
         """Return the bytes of a granted file.
@@ -58,9 +62,25 @@ class SharedFiles:
             return self.read(name, nbytes)
         fd = self._open(name, nbytes)
         try:
-            return _map_private(fd, nbytes)
+            buffer, address = _map_private(fd, nbytes)
         finally:
             os.close(fd)
+        self._mapped[address] = (name, nbytes)
+        weakref.finalize(buffer, self._unmap, address, nbytes).atexit = False
+        return buffer
+
+    @property
+    def has_mapped(self) -> bool:
+        """Whether any input is mapped."""
+        return bool(self._mapped)
+
+    def handed_on(self, address: int, nbytes: int, given: Container[str]) -> str | None:
+        """The name of the granted file whose bytes lie at ``address``, all of them and unchanged; None when it must be
+        copied. Only a file among ``given`` counts: one of an earlier call is not ours to name any more."""
+        name, mapped = self._mapped.get(address, ("", 0))
+        if not self._hands_on or mapped != nbytes or name not in given or not is_unchanged(address, nbytes):
+            return None
+        return name
 
     def publish(self, pieces: Iterable[memoryview], nbytes: int) -> str:
         """Fill a new file with the pieces, one after the other, and return its name.
@@ -91,6 +111,10 @@ class SharedFiles:
         """Give back a file that will not be named in a result."""
         self._discard(name)
 
+    def _unmap(self, address: int, nbytes: int) -> None:
+        del self._mapped[address]  # first: the next mapping may get this address
+        _libc.munmap(address, nbytes)
+
     def _open(self, name: str, nbytes: int) -> int:
         if os.sep in name or name in {"", ".", ".."}:
             raise RpcError(
@@ -120,9 +144,12 @@ _MAP_PRIVATE = 2
 _libc: Any = None
 
 
-def _map_private(fd: int, nbytes: int) -> Any:
-    """Map copy-on-write, without keeping a descriptor (``mmap.mmap`` keeps one for each mapping until 3.13: a list
-    of a thousand frames would use up the sandbox's file limit). Unmapped when the last tensor over it goes."""
+def _map_private(fd: int, nbytes: int) -> tuple[Any, int]:
+    """Map copy-on-write; return the buffer and its address. Whoever calls unmaps it when the last tensor over it goes.
+
+    No descriptor is kept (``mmap.mmap`` keeps one for each mapping until 3.13: a list of a thousand frames would use
+    up the sandbox's file limit).
+    """
     global _libc
     if _libc is None:
         _libc = ctypes.CDLL(None, use_errno=True)
@@ -133,6 +160,4 @@ def _map_private(fd: int, nbytes: int) -> Any:
     if address in {None, ctypes.c_void_p(-1).value}:
         number = ctypes.get_errno()
         raise MemoryError(f"an input of {nbytes} bytes cannot be mapped: {os.strerror(number)}")
-    buffer = (ctypes.c_ubyte * nbytes).from_address(address)
-    weakref.finalize(buffer, _libc.munmap, address, nbytes).atexit = False
-    return buffer
+    return (ctypes.c_ubyte * nbytes).from_address(address), address

@@ -19,7 +19,7 @@ from .handles import HandleTable
 from .loop import LoopThread
 from .peer import RpcError
 from .sdk import context
-from .values import Decoder, Encoder
+from .values import Decoder, Encoder, files_in
 
 
 class NodeCalls:
@@ -92,7 +92,9 @@ class NodeCalls:
         Raises:
             RpcError: the node returned what no node may, or a value has no portable form.
         """
-        encoder = Encoder(self._files, self.handles)
+        inputs_of_call = list((params.get("inputs") or {}).values()) if self._files.has_mapped else []
+        given = frozenset(files_in(inputs_of_call))
+        encoder = Encoder(self._files, self.handles, given)
         try:
             return calling.execute_result(self._catalogue.node(params).cls, outcomes, encoder)
         except BaseException as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import TYPE_CHECKING, Any
 
 from . import wire
@@ -46,8 +46,8 @@ def is_array(value: Any) -> bool:
     return value.dtype.kind in _NUMPY_KINDS and value.dtype.name in wire.ITEMSIZE
 
 
-def encode_tensor(tensor: torch.Tensor, files: SharedFiles) -> dict[str, Any]:
-    """Write a tensor to a new file; return its tensor ref.
+def encode_tensor(tensor: torch.Tensor, files: SharedFiles, given: Container[str] = ()) -> dict[str, Any]:
+    """Write a tensor to a new file; return its tensor ref. An unchanged input among the files ``given`` is only named.
 
     Raises:
         RpcError: it has no plain buffer (VALUE_NOT_PORTABLE), or the host refused the space (QUOTA_EXCEEDED).
@@ -63,8 +63,9 @@ def encode_tensor(tensor: torch.Tensor, files: SharedFiles) -> dict[str, Any]:
         source = source.cpu()
     shape = [int(size) for size in source.shape]
     nbytes = wire.ITEMSIZE[dtype] * math.prod(shape)
+    file = files.handed_on(source.data_ptr(), nbytes, given) if nbytes and _is_plain(source) else None
     return {
-        "file": files.publish(_tensor_bytes(source), nbytes) if nbytes else None,
+        "file": file or (files.publish(_tensor_bytes(source), nbytes) if nbytes else None),
         "nbytes": nbytes,
         "dtype": dtype,
         "shape": shape,
@@ -94,14 +95,18 @@ def decode_tensor(ref: dict[str, Any], files: SharedFiles) -> torch.Tensor:
     return tensor.requires_grad_() if ref.get("requires_grad") else tensor
 
 
-def encode_array(array: np.ndarray[Any, Any], files: SharedFiles) -> dict[str, Any]:
-    """Write an array (see ``is_array``) to a new file; return its tensor ref.
+def encode_array(
+    array: np.ndarray[Any, Any], files: SharedFiles, given: Container[str] = ()
+) -> dict[str, Any]:
+    """Write an array (see ``is_array``) to a new file; return its tensor ref. An unchanged input is only named.
 
     Raises:
         RpcError: the host refused the space (QUOTA_EXCEEDED).
     """
+    is_plain = array.nbytes and array.flags.c_contiguous and array.dtype == array.dtype.newbyteorder("<")
+    file = files.handed_on(array.ctypes.data, array.nbytes, given) if is_plain else None
     return {
-        "file": files.publish(_array_bytes(array), array.nbytes) if array.nbytes else None,
+        "file": file or (files.publish(_array_bytes(array), array.nbytes) if array.nbytes else None),
         "nbytes": int(array.nbytes),
         "dtype": array.dtype.name,
         "shape": [int(size) for size in array.shape],
@@ -146,8 +151,13 @@ def _obstacle(tensor: torch.Tensor, dtype: str) -> str | None:
     return None
 
 
+def _is_plain(source: torch.Tensor) -> bool:
+    """Whether its memory is its value, in order."""
+    return source.is_contiguous() and not source.is_conj() and not source.is_neg()
+
+
 def _tensor_bytes(source: torch.Tensor) -> Iterator[memoryview]:
-    if source.is_contiguous() and not source.is_conj() and not source.is_neg():
+    if _is_plain(source):
         yield _memory(source)
         return
     import torch

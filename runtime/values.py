@@ -10,7 +10,7 @@ import json
 import math
 import sys
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterator
 from enum import Enum
 from typing import Any
 
@@ -43,9 +43,10 @@ class _TooDeepError(Exception):
 class Encoder:
     """Encodes the values of one reply, and can take them all back."""
 
-    def __init__(self, files: SharedFiles, handles: HandleTable) -> None:
+    def __init__(self, files: SharedFiles, handles: HandleTable, given: Container[str] = ()) -> None:
         self._files = files
         self._handles = handles
+        self._given = given  # files that this call was granted
         self._budget = _REPLY_BUDGET
         self._published: list[str] = []
         self._kept: list[int] = []
@@ -120,9 +121,9 @@ class Encoder:
             self._has_foreign = True
             return {wire.TAG_FOREIGN: {"id": passing.number_of(value)}}
         if tensors.is_tensor(value):
-            return {wire.TAG_TENSOR: self._note(tensors.encode_tensor(value, self._files))}
+            return {wire.TAG_TENSOR: self._note(tensors.encode_tensor(value, self._files, self._given))}
         if tensors.is_array(value):
-            return {wire.TAG_ARRAY: self._note(tensors.encode_array(value, self._files))}
+            return {wire.TAG_ARRAY: self._note(tensors.encode_array(value, self._files, self._given))}
         numpy = sys.modules.get("numpy")
         if numpy is not None and isinstance(value, numpy.generic):
             return self._numpy_scalar(value, depth)
@@ -215,7 +216,7 @@ class Encoder:
 
     def _note(self, ref: dict[str, Any]) -> dict[str, Any]:
         self._size += 150
-        if ref["file"] is not None:
+        if ref["file"] is not None and ref["file"] not in self._given:
             self._published.append(ref["file"])
         return ref
 
@@ -315,6 +316,20 @@ _BY_TAG: dict[str, Callable[[Decoder, Any], Any]] = {
     wire.TAG_FOREIGN: lambda decoder, payload: decoder._handles.stand_ins.get(payload),  # noqa: SLF001
     wire.TAG_BLOCKER: lambda _, payload: ExecutionBlocker(payload),
 }
+
+
+def files_in(tree: Any) -> Iterator[str]:
+    """The names of all files of tensors and arrays in an encoded value."""
+    if isinstance(tree, list):
+        for item in tree:
+            yield from files_in(item)
+    elif isinstance(tree, dict):
+        for tag, item in tree.items():
+            if tag in {wire.TAG_TENSOR, wire.TAG_ARRAY}:
+                if item["file"] is not None:
+                    yield item["file"]
+            else:
+                yield from files_in(item)
 
 
 def _frozen(value: Any) -> Any:

@@ -166,9 +166,10 @@ TAGS: Final = frozenset(
     }
 )  # fmt: skip
 
-#: Keys of a tensor ref. ``file`` is a bare file name: in the worker's out directory when the worker sends it, in
-#: its in directory when the host does. The buffer is C-contiguous, little-endian, from byte 0; nbytes is exactly
-#: itemsize * product(shape). requires_grad is false for arrays.
+#: Keys of a tensor ref. ``file`` is a bare file name: in the worker's out directory when the worker sends it (or an
+#: input of the same call that it hands on unchanged), in its in directory when the host does. The buffer is
+#: C-contiguous, little-endian, from byte 0; nbytes is exactly itemsize * product(shape). requires_grad is false for
+#: arrays.
 TENSOR_REF: Final = ("file", "nbytes", "dtype", "shape", "requires_grad")
 
 #: dtype name on the wire -> bytes per item. Names are torch's without the prefix; numpy adds none but uint16/32/64.

@@ -27,6 +27,8 @@ class StoreLimits:
     """Files per tenant; each costs an inode and, while its maker lives, one of our descriptors."""
     bytes_of: Callable[[TenantId], int | None] = lambda _tenant: None
     """A tenant's own cap, where it has one; it may be lower than ``tenant_bytes``, never higher."""
+    kept_bytes: int = 512 << 20
+    """Dead outputs that a sandbox keeps for a moment to fill them again (``kept_outputs.py``); 0 keeps none."""
     sandbox_files: int = 1_024
     """Files a sandbox has asked for and not yet published or discarded; each holds one of our descriptors."""
 
@@ -55,6 +57,8 @@ class Refusal:
     error: QuotaError
     by_sandbox: bool
     """The sandbox's own cap is in the way, not one of the tenant or the machine."""
+    by_host: bool = False
+    """All tenants together hold too much."""
 
 
 def charge(nbytes: int) -> int:
@@ -110,7 +114,9 @@ class Ledger:
         total = self._bytes.total()
         if total + asked > limits.total_bytes:
             text = _over(f"shared memory of this host {human_bytes(limits.total_bytes)}", asked, total)
-            return Refusal(QuotaError(text, "run fewer prompts at once or raise the host's total"), False)
+            return Refusal(
+                QuotaError(text, "run fewer prompts at once or raise the host's total"), False, True
+            )
         return None
 
 

@@ -88,8 +88,16 @@ class Outputs:
             )
             for item in parsed
         ]
-        for made in values:
-            self._store.retain(made)
+        retained = []
+        try:
+            for made in values:
+                self._store.retain(made)
+                retained.append(made)
+        except BaseException:  # an input was handed on whose maker broke its lease meanwhile
+            for made in retained:
+                self._store.release(made)
+            self._store.drop_unreferenced(adopted)
+            raise
         return values
 
     async def _open_json(self, value: Parsed) -> None:

@@ -89,6 +89,12 @@ class Reaper:
             if self._lingering:
                 await anyio.sleep(_ASK_AGAIN_S)
 
+    async def finish(self) -> None:
+        """Return when what waits to be closed is closed."""
+        work, self._work = self._work, []
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(_finish, work)
+
     def close(self) -> None:
         """Close everything. Blocking; for the end."""
         _finish(self._work)

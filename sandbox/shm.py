@@ -47,6 +47,8 @@ def create(path: Path, nbytes: int) -> int:
     reader = -1
     try:
         if nbytes:
+            # The size first: a tmpfs mounted with huge=within_size gives huge pages only to what lies within it.
+            os.ftruncate(writer, nbytes)
             os.posix_fallocate(writer, 0, nbytes)
         reader = os.open(path, _READ)
         os.fchmod(writer, 0o666)
@@ -60,6 +62,19 @@ def create(path: Path, nbytes: int) -> int:
     return reader
 
 
+def create_again(fd: int, nbytes: int, source: Path, path: Path) -> None:
+    """Let a sandbox fill a file of its own once more, under a new name: one that nobody has open but ``fd``.
+
+    Raises:
+        FileRefusedError: somebody has it open or mapped, or it is not what it was.
+    """
+    if is_open_elsewhere(fd):
+        raise FileRefusedError("somebody still has it open")
+    check_extent(fd, nbytes)
+    os.rename(source, path)  # noqa: PTH104  (as in ``tensors.py``)
+    os.fchmod(fd, 0o666)
+
+
 def write(path: Path, data: bytes) -> int:
     """Make a read-only file that holds ``data``; return a read-only descriptor.
 
@@ -68,6 +83,7 @@ def write(path: Path, data: bytes) -> int:
     """
     writer = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o400)
     try:
+        os.ftruncate(writer, len(data))  # as in ``create``
         view = memoryview(data)
         while view:
             view = view[os.write(writer, view) :]
@@ -162,6 +178,7 @@ def copy(source: int, path: Path, nbytes: int) -> int:
     """
     target = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o400)
     try:
+        os.ftruncate(target, nbytes)  # as in ``create``
         offset = 0
         while offset < nbytes:
             sent = os.sendfile(target, source, offset, min(_COPY_STEP, nbytes - offset))

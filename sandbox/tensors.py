@@ -13,6 +13,7 @@ import errno
 import logging
 import os
 import secrets
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
@@ -36,12 +37,16 @@ from sandbox.instance import InstanceLock
 from sandbox.patience import remove_tree
 from sandbox.places import Places
 from sandbox.reaper import INLINE_BYTES, Reaper
+from sandbox.kept_outputs import KeptOutput, KeptOutputs
 
 log = logging.getLogger(__name__)
 
 ADOPTED_AT_ONCE: Final = 64
 COPIED_AT_ONCE: Final = 4 * 1024 * 1024
 """Files, and bytes of copies, that ``adopt`` handles before others get a turn: 2 to 5 ms."""
+
+OUTPUTS_KEPT_S: Final = 10.0
+"""How long a dead output waits to be filled again."""
 
 T = TypeVar("T")
 
@@ -56,6 +61,7 @@ class _Object:
     leased: bool
     references: int = 0
     lost: bool = False
+    seen_by_others: bool = False
     holders: set[SandboxId] = field(default_factory=set)
     # sandboxes that may have it open: whoever it was granted to, and its maker
 
@@ -89,6 +95,8 @@ class TensorStore:
         self._boxes: dict[SandboxId, _Box] = {}
         self._ledger = Ledger(self._limits)
         self._reaper = Reaper()
+        self._kept = KeptOutputs(self._limits.kept_bytes)
+        self._has_kept = anyio.Event()
         self._lock = InstanceLock(places)
         self._stack = AsyncExitStack()
         self.on_lease_break: Callable[[SandboxId], None] = lambda _sandbox: None
@@ -107,6 +115,7 @@ class TensorStore:
             group = await self._stack.enter_async_context(anyio.create_task_group())
             group.start_soon(self._watch_leases)
             group.start_soon(self._reaper.run)
+            group.start_soon(self._age_kept)
         except BaseException:
             await anyio.to_thread.run_sync(self._lock.release)
             raise
@@ -152,6 +161,7 @@ class TensorStore:
         for name, (fd, nbytes) in box.files.items():
             self._ledger.subtract(box.tenant, None, nbytes)
             self._discard_file(box.outbox / name, fd, nbytes)
+        self._drop_kept(lambda output: output.sandbox == sandbox)
         for known in list(self._objects.values()):
             known.holders.discard(sandbox)
             if known.producer == sandbox:
@@ -180,14 +190,18 @@ class TensorStore:
                 f"{len(box.files)} output files are open; at most {self._limits.sandbox_files} may be",
                 "publish or discard some before asking for more",
             )
+        name = secrets.token_hex(16)
+        output = self._kept_again(sandbox, box.outbox / name, nbytes)
+        if output is not None:
+            box.files[name] = (output, nbytes)
+            return name
         self._check_quota(box.tenant, sandbox, nbytes)
         self._ledger.add(box.tenant, box.account, nbytes)
         box.pending += 1
-        name = secrets.token_hex(16)
         fd = -1
         try:
             path = box.outbox / name
-            fd = await _sized(nbytes, lambda: shm.create(path, nbytes))
+            fd = await self._with_room(nbytes, lambda: shm.create(path, nbytes))
             if self._boxes.get(sandbox) is not box:
                 self._discard_file(path, fd, nbytes)
                 raise QuotaError("the sandbox ended while it asked for memory")
@@ -233,6 +247,8 @@ class TensorStore:
     async def adopt(self, sandbox: SandboxId, files: Iterable[tuple[str, int]]) -> None:
         """Take over published files ``(name, announced bytes)``; afterwards each is an object without a reference.
 
+        A name of an object that the sandbox is granted at this moment stands for that object, which stays as it is.
+
         All or none: when one is refused, the others are dropped. Call ``retain`` before anything else is awaited.
         Others get a turn between many files, never after the last.
 
@@ -248,6 +264,9 @@ class TensorStore:
                 if files_at_once >= ADOPTED_AT_ONCE or bytes_at_once > COPIED_AT_ONCE:
                     files_at_once = bytes_at_once = 0
                     await anyio.lowlevel.checkpoint()
+                if name not in box.files and box.grants.get(name):
+                    self._check_handed_on(name, announced)
+                    continue
                 fd, nbytes = self._take(box, name)
                 try:
                     known = await self._adopt_one(sandbox, box, name, fd, nbytes, announced)
@@ -264,6 +283,12 @@ class TensorStore:
                 self._forget(known)
             raise
 
+    def _check_handed_on(self, name: str, announced: int) -> None:
+        """An input that is granted right now came back: it is an object already, and nobody can write to it."""
+        nbytes = self._known(name).nbytes
+        if announced != nbytes:
+            raise ProtocolViolationError(f"input {name} holds {nbytes} bytes, announced were {announced}")
+
     async def _adopt_one(
         self, sandbox: SandboxId, box: _Box, name: str, fd: int, nbytes: int, announced: int
     ) -> _Object:
@@ -276,7 +301,7 @@ class TensorStore:
                 os.rename(source, target)  # noqa: PTH104  (one syscall on tmpfs, and blockbuster knows this place)
                 return _Object(name, box.tenant, sandbox, nbytes, fd, leased=True, holders={sandbox})
             shm.check_extent(fd, nbytes)
-            copied = await _sized(nbytes, lambda: shm.copy(fd, target, nbytes))
+            copied = await self._with_room(nbytes, lambda: shm.copy(fd, target, nbytes))
         except shm.FileRefusedError as error:
             raise ProtocolViolationError(f"output file {name}: {error}") from error
         except OSError as error:
@@ -299,7 +324,7 @@ class TensorStore:
         name = secrets.token_hex(16)
         path = self._places.store / name
         try:
-            os.close(await _sized(nbytes, lambda: shm.write(path, data)))
+            os.close(await self._with_room(nbytes, lambda: shm.write(path, data)))
         except BaseException as error:
             self._ledger.subtract(tenant, None, nbytes)
             if isinstance(error, OSError):
@@ -320,7 +345,7 @@ class TensorStore:
         name = secrets.token_hex(16)
         path = self._places.store / name
         try:
-            os.close(await _sized(nbytes, lambda: shm.copy(source, path, nbytes)))
+            os.close(await self._with_room(nbytes, lambda: shm.copy(source, path, nbytes)))
         except BaseException as error:
             self._ledger.subtract(tenant, None, nbytes)
             if isinstance(error, shm.FileRefusedError):
@@ -358,8 +383,8 @@ class TensorStore:
 
     def retain_objects(self, objects: Iterable[str]) -> None:
         """Take another reference to each object."""
-        for object_id in objects:
-            self._known(object_id).references += 1
+        for known in [self._known(object_id) for object_id in objects]:  # all or none
+            known.references += 1
 
     def release(self, value: Value) -> None:
         """Give back one reference to each object of ``value``; what nobody holds any more is freed."""
@@ -395,6 +420,7 @@ class TensorStore:
                     os.link(self._places.store / object_id, box.inbox / object_id)
                 box.grants[object_id] += 1
                 known.holders.add(sandbox)
+                known.seen_by_others |= sandbox != known.producer
                 known.references += 1  # a release while the node runs must not pull it away
                 granted.append(object_id)
         except BaseException:
@@ -455,8 +481,12 @@ class TensorStore:
         if refusal and self._reaper.has_lingering:
             self._reaper.ask_again()
             refusal = self._ledger.refusal(tenant, account, nbytes)
+        by_host = refusal is not None and refusal.by_host
+        if refusal and self._drop_kept(lambda output: by_host or output.tenant == tenant):
+            refusal = self._ledger.refusal(tenant, account, nbytes)
         if refusal:
             self.on_pressure(tenant, sandbox if refusal.by_sandbox else None, charge(nbytes))
+            self._drop_kept(lambda output: output.tenant == tenant)  # what was let go just now
             refusal = self._ledger.refusal(tenant, account, nbytes)
         if refusal:
             raise refusal.error
@@ -475,6 +505,8 @@ class TensorStore:
         """The last reference is gone: free it, unless a sandbox still has it mapped."""
         if self._objects.pop(known.id, None) is None:
             return
+        if self._keep(known):
+            return
         path = self._places.store / known.id
         if known.fd < 0:
             known.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -488,6 +520,76 @@ class TensorStore:
             known.holders,
             lambda: self._ledger.subtract(known.tenant, account, known.nbytes),
         )
+
+    # -- dead outputs that are filled again ----------------------------------------------------------------------
+
+    def _keep(self, known: _Object) -> bool:
+        """Keep a dead object for its maker to fill again: only what no other sandbox ever saw, and nobody has open."""
+        sandbox = known.producer
+        if (
+            sandbox is None
+            or not known.leased
+            or known.lost
+            or known.seen_by_others
+            or sandbox not in self._boxes
+            or not self._kept.wants(sandbox, known.nbytes)
+            or shm.is_open_elsewhere(known.fd)
+        ):
+            return False
+        known.leased = False  # the question ended it
+        now = time.monotonic()
+        self._kept.keep(KeptOutput(sandbox, known.tenant, known.id, known.fd, known.nbytes, now))
+        self._has_kept.set()
+        return True
+
+    def _kept_again(self, sandbox: SandboxId, path: Path, nbytes: int) -> int | None:
+        """A dead output of this sandbox under a new name, to be filled again; it is on the books already."""
+        while output := self._kept.take(sandbox, nbytes):
+            try:
+                shm.create_again(output.fd, nbytes, self._places.store / output.name, path)
+            except (shm.FileRefusedError, OSError) as error:
+                log.debug("an output of %s is not filled again: %s", sandbox, error)
+                self._free_kept(output)
+            else:
+                return output.fd
+        return None
+
+    def _drop_kept(self, which: Callable[[KeptOutput], bool]) -> bool:
+        """Whether there were any."""
+        dropped = list(self._kept.drop(which))
+        for output in dropped:
+            self._free_kept(output)
+        return bool(dropped)
+
+    def _free_kept(self, output: KeptOutput) -> None:
+        (self._places.store / output.name).unlink(missing_ok=True)
+        box = self._boxes.get(output.sandbox)
+        account = box.account if box else None
+        self._reaper.release(
+            output.fd,
+            output.nbytes,
+            {output.sandbox},
+            lambda: self._ledger.subtract(output.tenant, account, output.nbytes),
+        )
+
+    async def _age_kept(self) -> None:
+        while True:
+            await self._has_kept.wait()
+            self._has_kept = anyio.Event()
+            while self._kept:
+                await anyio.sleep(OUTPUTS_KEPT_S / 2)
+                oldest = time.monotonic() - OUTPUTS_KEPT_S
+                self._drop_kept(lambda output: output.since < oldest)  # noqa: B023  (asked at once)
+
+    async def _with_room(self, nbytes: int, work: Callable[[], T]) -> T:
+        """Run ``work``, which makes a file; once more without kept outputs, should memory be full."""
+        try:
+            return await _sized(nbytes, work)
+        except OSError as error:
+            if error.errno != errno.ENOSPC or not self._drop_kept(lambda _: True):
+                raise
+        await self._reaper.finish()
+        return await _sized(nbytes, work)
 
     def _discard_file(self, path: Path, fd: int, nbytes: int) -> None:
         try:
@@ -518,6 +620,8 @@ class TensorStore:
         for known in self._objects.values():
             if known.fd >= 0:
                 os.close(known.fd)
+        for output in self._kept.drop(lambda _: True):
+            os.close(output.fd)
         self._reaper.close()
         self._objects.clear()
         self._boxes.clear()

@@ -18,6 +18,8 @@ _TMPFS = {
     "_adopt_one",
     "_discard_file",
     "_forget",
+    "_free_kept",
+    "_kept_again",
     "_sized",
 }
 

@@ -242,6 +242,20 @@ async def test_a_tensor_goes_from_one_sandbox_to_another_without_a_copy(at: Worl
     at.store.release(made)
 
 
+async def test_an_input_that_comes_out_unchanged_is_handed_on_without_a_copy(at: World, kind: Kind) -> None:
+    made = await a_tensor(at, 1_000_000)
+    (echoed,) = await run(await at.session("twin"), "echo", made)
+    (changed,) = await run(await at.session("twin"), "double_in_place", made)
+    assert (echoed.objects == made.objects) is kind.adopts
+    assert changed.objects != made.objects
+    assert set(tensor_of(echoed, at.store)) == {7}
+    at.store.release(made)
+    (again,) = await run(await at.session("pack"), "echo", echoed)
+    assert set(tensor_of(again, at.store)) == {7}
+    for value in (echoed, changed, again):
+        at.store.release(value)
+
+
 async def test_views_arrive_as_what_they_show(at: World) -> None:
     base = np.arange(12, dtype="int64").reshape(3, 4)
     name = await at.store.put(TENANT, base.tobytes())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ class Trip:
         )
         self.handles = HandleTable()
 
-    def encoder(self) -> Encoder:
-        return Encoder(self.files, self.handles)
+    def encoder(self, given: Container[str] = ()) -> Encoder:
+        return Encoder(self.files, self.handles, given)
 
     def send(self, value: Any) -> Any:
         """The wire form, as the host has it after it took over the files."""

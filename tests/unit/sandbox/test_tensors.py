@@ -390,6 +390,52 @@ async def test_objects_outlive_their_producer(tmp_path: Path) -> None:
         assert store.usage() == store.usage(TWO)
 
 
+async def test_an_input_that_comes_back_stays_the_object_it_is(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        name = await store.put(ONE, b"z" * 5000)
+        store.grant(A, [name])
+        await store.adopt(A, [(name, 5000)])
+        store.retain_objects([name])
+        store.revoke(A, [name])
+        store.release(Value(None, (name,)))
+        assert await store.read(name, 5000) == b"z" * 5000
+        assert store.usage(ONE).bytes == 8192
+        store.release(Value(None, (name,)))
+        assert store.usage(ONE).bytes == 0
+
+
+@pytest.mark.parametrize("lie", ["never granted", "granted to another", "granted no longer"])
+async def test_an_object_that_a_sandbox_is_not_shown_is_not_its_to_name(tmp_path: Path, lie: str) -> None:
+    async with opened(tmp_path) as store:
+        name = await store.put(ONE, b"secret")
+        if lie != "never granted":
+            store.grant(B if lie == "granted to another" else A, [name])
+        if lie == "granted no longer":
+            store.revoke(A, [name])
+        with pytest.raises(ProtocolViolationError, match="a file that it was not given"):
+            await store.adopt(A, [(name, 6)])
+        assert await store.read(name, 6) == b"secret"
+
+
+@pytest.mark.parametrize("announced", [5, 7])
+async def test_an_input_that_comes_back_with_another_size_is_refused(tmp_path: Path, announced: int) -> None:
+    async with opened(tmp_path) as store:
+        name = await store.put(ONE, b"secret")
+        store.grant(A, [name])
+        with pytest.raises(ProtocolViolationError, match="holds 6 bytes"):
+            await store.adopt(A, [(name, announced)])
+
+
+async def test_a_refused_answer_costs_nobody_the_input_that_it_named(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        name = await store.put(ONE, b"z" * 5000)
+        store.grant(A, [name])
+        with pytest.raises(ProtocolViolationError):
+            await store.adopt(A, [(name, 5000), ("f" * 32, 1)])
+        store.revoke(A, [name])
+        assert await store.read(name, 5000) == b"z" * 5000
+
+
 # -- quotas --------------------------------------------------------------------------------------------------
 
 

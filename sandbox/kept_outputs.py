@@ -1,0 +1,72 @@
+"""Outputs that nobody wants any more, kept for a moment so that their maker can fill the same pages again.
+
+Making a file's pages costs more than filling them, and freeing them costs nearly as much; a node that runs again
+makes outputs of the same size. What is kept here was seen by no sandbox but the one that made it: another that keeps
+a descriptor of the file could read along. Whoever made them goes on paying for them, and they go first when memory
+is short. Book-keeping only: the files are the store's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from policies import SandboxId, TenantId
+
+SMALLEST: Final = 256 * 1024
+"""Below, making a file anew costs as little."""
+MOST_FILES: Final = 32
+"""Of one sandbox; each holds a descriptor."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptOutput:
+    """One file: under ``name`` in the store, unwritable, without a lease."""
+
+    sandbox: SandboxId
+    tenant: TenantId
+    name: str
+    fd: int
+    nbytes: int
+    since: float
+
+
+class KeptOutputs:
+    """What is kept, oldest first. ``most_bytes`` is for one sandbox; all together may keep four times that."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._kept: list[KeptOutput] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._kept)
+
+    def wants(self, sandbox: SandboxId, nbytes: int) -> bool:
+        """Whether there is room for one more of this size."""
+        own = [output.nbytes for output in self._kept if output.sandbox == sandbox]
+        total = sum(output.nbytes for output in self._kept)
+        return (
+            nbytes >= SMALLEST
+            and len(own) < MOST_FILES
+            and sum(own) + nbytes <= self._most_bytes
+            and total + nbytes <= 4 * self._most_bytes
+        )
+
+    def keep(self, output: KeptOutput) -> None:
+        """Keep one that ``wants`` said yes to."""
+        self._kept.append(output)
+
+    def take(self, sandbox: SandboxId, nbytes: int) -> KeptOutput | None:
+        """The youngest of exactly this size that this sandbox made, no longer kept."""
+        for at in range(len(self._kept) - 1, -1, -1):
+            output = self._kept[at]
+            if output.sandbox == sandbox and output.nbytes == nbytes:
+                return self._kept.pop(at)
+        return None
+
+    def drop(self, which: Callable[[KeptOutput], bool]) -> Iterable[KeptOutput]:
+        """Those that ``which`` names, no longer kept."""
+        dropped = [output for output in self._kept if which(output)]
+        self._kept = [output for output in self._kept if not which(output)]
+        return dropped
