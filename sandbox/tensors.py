@@ -34,10 +34,10 @@ from sandbox.calls import Value
 from sandbox.errors import ProtocolViolationError, QuotaError, SandboxError
 from sandbox.figures import human_bytes
 from sandbox.instance import InstanceLock
+from sandbox.kept_outputs import KeptOutput, KeptOutputs
 from sandbox.patience import remove_tree
 from sandbox.places import Places
 from sandbox.reaper import INLINE_BYTES, Reaper
-from sandbox.kept_outputs import KeptOutput, KeptOutputs
 
 log = logging.getLogger(__name__)
 
