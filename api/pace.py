@@ -51,7 +51,7 @@ class Pace:
     ) -> None:
         self._clock = clock
         self._company = company
-        self._allowance = Allowance(PER_S, BURST)
+        self._allowance = Allowance(PER_S, BURST, clock)
         self._held: dict[_Key, Event] = {}
         self._since = math.inf
         self._price = 1.0

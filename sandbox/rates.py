@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 
 class Allowance:
     """A token bucket: ``rate`` per second, up to ``burst`` at once. Not shared between threads."""
 
-    def __init__(self, rate: float, burst: float) -> None:
+    def __init__(self, rate: float, burst: float, clock: Callable[[], float] | None = None) -> None:
         self._rate = rate
         self._burst = burst
         self._left = burst
-        self._at = time.monotonic()
+        self._clock = clock or (lambda: time.monotonic())  # noqa: PLW0108 - looked up at each call
+        self._at = self._clock()
 
     def take(self, amount: float = 1.0) -> bool:
         """Take ``amount`` if it is there."""
@@ -29,6 +31,6 @@ class Allowance:
         return max(0.0, -self._left / self._rate)
 
     def _refill(self) -> None:
-        now = time.monotonic()
+        now = self._clock()
         self._left = min(self._burst, self._left + (now - self._at) * self._rate)
         self._at = now
