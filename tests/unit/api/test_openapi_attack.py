@@ -7,12 +7,13 @@ is what the document says, in form and in status; no answer is a 5xx, and none s
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import pytest
@@ -53,49 +54,69 @@ def at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attacked]:
         yield made
 
 
+@pytest.fixture(scope="module")
+def cases(at: Attacked) -> Callable[[GenerationMode], list[list[schemathesis.Case]]]:
+    """What is asked of each operation, made once for all who ask it: making takes longer than asking."""
+    operations = [
+        found.ok() for found in schemathesis.openapi.from_dict(at.app.openapi()).get_all_operations()
+    ]
+
+    @functools.cache
+    def of(mode: GenerationMode) -> list[list[schemathesis.Case]]:
+        return [
+            made_for(operation, mode)
+            for operation in operations
+            # A path or nothing at all: there is no wrong way to write it.
+            if mode is not GenerationMode.NEGATIVE or operation.query or operation.body
+        ]
+
+    return of
+
+
+def made_for(operation: Any, mode: GenerationMode) -> list[schemathesis.Case]:
+    """Requests of one operation, always the same."""
+    made: list[schemathesis.Case] = []
+
+    @seed(SEED)
+    @settings(
+        max_examples=2 * EXAMPLES,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate],
+    )
+    @given(case=operation.as_strategy(generation_mode=mode))
+    def make(case: schemathesis.Case) -> None:
+        made.append(case)
+
+    try:
+        make()
+    except Unsatisfiable:
+        assert mode is GenerationMode.NEGATIVE, operation.label  # any JSON at all is allowed there
+    return made
+
+
 @pytest.mark.parametrize(
     "mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["allowed", "forbidden"]
 )
 @pytest.mark.parametrize("who", WHO)
 @pytest.mark.timeout(600)
 def test_every_route_answers_what_the_document_says_and_shows_nothing_of_the_inside(
-    at: Attacked, who: str, mode: GenerationMode
+    at: Attacked,
+    cases: Callable[[GenerationMode], list[list[schemathesis.Case]]],
+    who: str,
+    mode: GenerationMode,
 ) -> None:
     asked = 0
     wrong: list[str] = []
     examples = EXAMPLES * (1 if who.startswith("scope") or who == "anonymous" else 2)
     with requests.Session() as session:
-        for operation in operations(at):
-            if mode is GenerationMode.NEGATIVE and not (operation.query or operation.body):
-                continue  # a path or nothing at all: there is no wrong way to write it
-
-            @seed(SEED)
-            @settings(
-                max_examples=examples,
-                database=None,
-                deadline=None,
-                suppress_health_check=list(HealthCheck),
-                phases=[Phase.generate],
-            )
-            @given(case=operation.as_strategy(generation_mode=mode))
-            def ask(case: schemathesis.Case) -> None:
-                nonlocal asked
+        for made in cases(mode):
+            for case in made[:examples]:
                 asked += 1
                 wrong.extend(f"{case.as_curl_command()}: {what}" for what in faults(at, session, who, case))
-
-            try:
-                ask()
-            except Unsatisfiable:
-                assert mode is GenerationMode.NEGATIVE, operation.label  # any JSON at all is allowed there
     assert wrong == []
     assert asked >= 50
-
-
-def operations(at: Attacked) -> Iterator[Any]:
-    """Every operation of the document."""
-    schema = schemathesis.openapi.from_dict(at.app.openapi())
-    for found in schema.get_all_operations():
-        yield found.ok()
 
 
 def faults(at: Attacked, session: requests.Session, who: str, case: schemathesis.Case) -> list[str]:
