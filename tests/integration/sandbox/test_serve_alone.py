@@ -39,7 +39,7 @@ class Alone:
     log: Path
 
     def ready(self) -> bool:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             connection.request("GET", "/readyz")
             response = connection.getresponse()

@@ -122,7 +122,7 @@ def test_every_route_answers_what_the_document_says_and_shows_nothing_of_the_ins
 def faults(at: Attacked, session: requests.Session, who: str, case: schemathesis.Case) -> list[str]:
     """What is wrong with the answer to one request."""
     sent = case.as_transport_kwargs(base_url=at.url, headers=dict(at.headers[who]))
-    with session.request(**sent, timeout=20, allow_redirects=False, stream=True) as answer:
+    with session.request(**sent, timeout=60, allow_redirects=False, stream=True) as answer:
         if answer.status_code == 200 and case.path.endswith("/events"):
             return []  # it goes on until we hang up
         answer.content  # noqa: B018 - read while it can be
@@ -157,12 +157,12 @@ def refusal(who: str, case: schemathesis.Case) -> int:
 def test_a_form_with_every_field_of_the_document_is_what_the_routes_read(at: Attacked) -> None:
     """The document's bodies are written by hand: one of each is taken, so that the attack above gets past the door."""
     every = at.headers["every scope"]
-    made = requests.post(f"{at.url}/ringfence/v1/tokens", headers=every, timeout=20,
+    made = requests.post(f"{at.url}/ringfence/v1/tokens", headers=every, timeout=60,
                          json={"name": "one-more", "scopes": ["run"], "expires_s": 60})  # fmt: skip
     assert made.status_code == 201, made.text
     archive = {"archive": ("pack.tar", tar_of_a_pack(), "application/x-tar")}
     added = requests.post(f"{at.url}/ringfence/v1/extensions", headers=every, files=archive, data={"name": "pack"},
-                          timeout=20)  # fmt: skip
+                          timeout=60)  # fmt: skip
     assert added.status_code == 200, added.text
     assert json.loads(added.text.splitlines()[-1])["result"]["name"] == "pack"
 
