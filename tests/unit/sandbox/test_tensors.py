@@ -171,9 +171,8 @@ async def test_an_output_that_was_tampered_with_is_refused_and_gone(
         began = time.monotonic()
         with pytest.raises(ProtocolViolationError, match=says):
             await store.adopt(A, [(name, 8192)])
-        assert (
-            time.monotonic() - began < 30
-        )  # the kernel waits 45 s: our own lease must not hold us up when the file is emptied
+        # Our own lease must not hold us up when the file is emptied: the kernel would wait 45 s.
+        assert time.monotonic() - began < 30
         assert not out(store, name).exists()
         assert not kept(store, name).exists()
         assert store.usage().bytes == 0
