@@ -28,7 +28,7 @@ status=0
 for level in "${levels[@]}"; do
     say "test: $level"
     workers=()
-    if [ "$level" = unit ]; then workers=(--numprocesses auto); fi # the other levels share an engine
+    if [ "$level" = unit ]; then workers=(--numprocesses auto --dist worksteal); fi # the other levels share an engine
     # A level that hangs, at its very end too, must not take the whole run's time: it says where, and fails.
     PYTHONFAULTHANDLER=1 timeout --foreground --signal ABRT --kill-after 30 "${RINGFENCE_LEVEL_TIMEOUT_S:-1500}" \
         .venv/bin/pytest --quiet "${workers[@]}" --junitxml="$results/$level.xml" "tests/$level" </dev/null || status=1

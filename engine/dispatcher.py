@@ -21,9 +21,10 @@ import anyio.to_thread
 
 from engine.cache import CacheMode, Result, ResultCache
 from engine.events import Event, PromptEnded, PromptFailed, QueueChanged
-from engine.executor import THREAD_NODES, PromptRun, Workbench
+from engine.executor import THREAD_NODES, PromptRun
 from engine.fairness import Turns
 from engine.instances import Instances
+from engine.node_calls import Workbench
 from engine.prompt import PromptLimits
 from engine.quotas import QuotaBook
 from engine.registry import NodeType, NodeTypes

@@ -20,8 +20,8 @@ from engine.cache import CacheMode
 from engine.dispatcher import Dispatcher, EngineLimits
 from engine.errors import EngineClosedError, QueueFullError
 from engine.events import Event, PackMessage
-from engine.executor import Workbench
 from engine.live_types import LiveTypes
+from engine.node_calls import Workbench
 from engine.prompt import PromptRequest, Submitted, split_secrets
 from engine.prompt_hooks import pass_through
 from engine.quotas import QuotaBook

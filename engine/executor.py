@@ -1,17 +1,15 @@
 """Performs what a ``Plan`` says: one ``PromptRun`` per prompt, each node call a task of its task group.
 
-Here is the I/O of a run (sessions, events, the clock); what runs when is ``plan.py``, what a call holds is
-``invocation.py``. A run never raises for what nodes or sandboxes do: that becomes its history entry.
+Here is what a run does with what happened (results, events, the end). What runs when is ``plan.py``, how a call reaches
+a sandbox ``node_calls.py``, what it holds ``invocation.py``. A run never raises for what nodes or sandboxes do: that
+becomes its history entry.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -19,15 +17,14 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 
-from engine import events as ev
 from engine import plan as pl
 from engine.announcer import Announcer
 from engine.cache import Result, ResultCache
 from engine.errors import EngineError, ExpansionError, NodeOutputError
 from engine.graph import Graph, GraphNode
 from engine.instances import Instances
-from engine.invocation import Inputs, Invocations, Sessions, wanted_links
-from engine.live_types import LiveTypes
+from engine.invocation import Inputs, Invocations, wanted_links
+from engine.node_calls import NodeCalls, Workbench
 from engine.registry import NodeType
 from engine.reports import cycle_details, failure_details
 from engine.results import RunResults
@@ -36,47 +33,18 @@ from engine.signature import Signatures
 from engine.splice import links_of, splice
 from engine.storage import QueuedPrompt
 from engine.ui_files import with_private_folders
-from engine.values import Ledger, ValueStore, as_json, encode
-from policies import ExtensionName, RingfenceError, SandboxId
+from engine.values import as_json
+from policies import RingfenceError, SandboxId
 from sandbox import FastPath, takes
 from sandbox.calls import NodeResult, Progress, Session
-from sandbox.errors import EndedError, NodeInterruptedError
+from sandbox.errors import NodeInterruptedError
 
 JSON = Any
 T = TypeVar("T")
 
-#: How often one node's result may be made anew within a run because its sandbox was lost.
-MAX_RECOMPUTED: Final = 3
-#: How often a call that never reached its worker is made again in another sandbox.
-MAX_REPEATED: Final = 2
-MAX_FINGERPRINTS: Final = 16  # IS_CHANGED calls at the same time
 THREAD_NODES: Final = 500  # a larger graph is computed on in a thread
-SAME_SESSION_S: Final = 0.05
-"""For so long a run calls a session again before it asks for it anew, and hears of changed code or policies."""
-NEVER: Final = {"$float": "nan"}
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Workbench:
-    """What all runs of one engine share."""
-
-    sessions: Sessions
-    store: ValueStore
-    ledger: Ledger
-    publish: Callable[[ev.Event], None]
-    now_ms: Callable[[], int]
-    expansion_nodes: int = 10_000
-    lanes: dict[Hashable, asyncio.Lock] = field(default_factory=dict)
-    live: LiveTypes = field(default_factory=LiveTypes)
-
-    def lane(self, lane: Hashable) -> asyncio.Lock:
-        """The lock of one sandbox: it runs one synchronous node at a time, over all prompts."""
-        known = self.lanes.get(lane)
-        if known is None:
-            known = self.lanes[lane] = asyncio.Lock()
-        return known
 
 
 class PromptRun:
@@ -101,6 +69,7 @@ class PromptRun:
         self._graph = Graph(self.prompt, types, row.prompt_id if cache.mode.kind == "none" else "")
         self._signatures = Signatures(self._graph, row.prompt_id, sub_caches=cache.mode.kind == "classic")
         self._invocations = Invocations(row, self.prompt, self._graph, bench.store, bench.ledger)
+        self._calls = NodeCalls(bench, row, self._invocations)
         self._plan: pl.Plan | None = None
         self._tasks: anyio.abc.TaskGroup
         self._inbox: deque[pl.Event] = deque()
@@ -112,10 +81,8 @@ class PromptRun:
         self._preparing: anyio.CancelScope | None = None
         self._results = RunResults(cache, self._signatures, bench.ledger)
         self._gathered: dict[str, Inputs] = {}
-        self._recomputed: dict[str, int] = {}
         self._failures: dict[str, RingfenceError] = {}
         self._started: dict[str, None] = {}
-        self._sessions: dict[ExtensionName, tuple[float, Session]] = {}
         self._say = Announcer(row, bench.publish, bench.now_ms, self.client_id)
 
     # -- for the engine ----------------------------------------------------------------------------------------------
@@ -149,7 +116,7 @@ class PromptRun:
             with anyio.CancelScope() as self._preparing:
                 if self._is_interrupted:
                     self._preparing.cancel()
-                await self._fingerprint(list(self._graph.nodes.values()))
+                await self._sign(list(self._graph.nodes.values()))
             self._preparing = None
             return await self._run()
         finally:
@@ -177,32 +144,9 @@ class PromptRun:
 
     # -- before the first node -----------------------------------------------------------------------------------------
 
-    async def _fingerprint(self, nodes: Sequence[GraphNode]) -> None:
-        """IS_CHANGED of all that have it; the values go into the run's prompt, where nodes can see them."""
-        found: dict[str, JSON] = {}
-        limiter = anyio.CapacityLimiter(MAX_FINGERPRINTS)
-
-        async def ask(node: GraphNode) -> None:
-            async with limiter:
-                try:
-                    session = await self._acquire(node)
-                    found[node.node_id] = await session.fingerprint(
-                        await self._invocations.fingerprint_call(node, session)
-                    )
-                except RingfenceError as error:
-                    _log.warning(
-                        "prompt %s node %s: IS_CHANGED failed: %s", self._row.prompt_id, node.node_id, error
-                    )
-                    found[node.node_id] = NEVER
-
-        async with anyio.create_task_group() as tasks:
-            for node in nodes:
-                if not node.node_type.description.has_fingerprint:
-                    continue
-                if node.has_is_changed:
-                    found[node.node_id] = encode(node.is_changed)
-                else:
-                    tasks.start_soon(ask, node)
+    async def _sign(self, nodes: Sequence[GraphNode]) -> None:
+        """Signatures of these nodes; what IS_CHANGED said goes into the run's prompt, where nodes can see it."""
+        found = await self._calls.fingerprints(nodes)
         for node_id, value in found.items():
             if node_id in self.prompt:
                 self.prompt[node_id]["is_changed"] = as_json(value)
@@ -311,39 +255,8 @@ class PromptRun:
             self._tell(pl.NodeFailed(node.node_id))
         return None
 
-    async def _acquire(self, node: GraphNode) -> Session:
-        extension, now = node.node_type.extension, time.monotonic()
-        known = self._sessions.get(extension)
-        if (
-            takes(FastPath.KEPT_SESSIONS)
-            and known is not None
-            and now - known[0] < SAME_SESSION_S
-            and known[1].is_alive
-        ):
-            return known[1]
-        session = await self._bench.sessions.acquire(self._row.tenant, extension)
-        self._bench.ledger.note_owner(session)
-        self._sessions[extension] = (now, session)
-        return session
-
     async def _run_node(self, node: GraphNode) -> GraphNode | None:
-        if node.node_type.description.is_async:
-            return await self._call_node(node)
-        lane = (self._row.tenant, node.node_type.group or node.node_type.extension)
-        async with self._bench.lane(lane):
-            return await self._call_node(node)
-
-    async def _call_node(self, node: GraphNode) -> GraphNode | None:
-        for _ in range(MAX_REPEATED):
-            session = await self._acquire(node)
-            try:
-                return await self._call_in(session, node)
-            except EndedError as error:
-                # Somebody else's node ended the sandbox while this one waited for its turn: nothing of it has run.
-                if error.call_started:
-                    raise
-                del self._sessions[node.node_type.extension]
-        return await self._call_in(await self._acquire(node), node)
+        return await self._calls.make(node, self._call_in)
 
     async def _call_in(self, session: Session, node: GraphNode) -> GraphNode | None:
         inputs = await self._invocations.gather(
@@ -381,16 +294,7 @@ class PromptRun:
     def _lose(self, node: GraphNode, lost: Sequence[str]) -> None:
         """These results cannot be used any more: have them made anew, but not without end."""
         for source in lost:
-            if not self._results.forget(source):
-                continue  # another reader has said so already
-            times = self._recomputed[source] = self._recomputed.get(source, 0) + 1
-            if times > MAX_RECOMPUTED:
-                extension = self._graph[source].node_type.extension
-                raise EndedError(
-                    f"the result of node {source!r} was lost {times} times: the sandbox of extension '{extension}' "
-                    "that holds its objects keeps ending",
-                    limit="stopped",
-                )
+            self._results.lose(source, self._graph[source].node_type.extension)
         self._tell(pl.ResultsLost(node.node_id, lost))
 
     # -- results -------------------------------------------------------------------------------------------------------
@@ -414,9 +318,8 @@ class PromptRun:
         try:
             children = self._graph.expand(node, calls, limit=self._bench.expansion_nodes)
         except ExpansionError:
-            self._results.release_children(
-                outcome
-            )  # the graph owns their values only once it has taken them in
+            # The graph owns their values only once it has taken them in.
+            self._results.release_children(outcome)
             raise
         waits_for = links_of(calls)
         for source in waits_for:
@@ -425,7 +328,7 @@ class PromptRun:
                     f"node {node.node_id!r}: its result links to {source!r}, which is no known node",
                     kind="comfy_execution.graph.NodeNotFoundError",
                 )
-        await self._fingerprint(children)
+        await self._sign(children)
         for child in children:
             self._results.forget(
                 child.node_id

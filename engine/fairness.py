@@ -42,9 +42,10 @@ class Turns:
         begin[tenant] = self._spent[tenant]
         self._clock = max(self._clock, min(begin.values()))
         self._count += 1
-        self._last[tenant] = self._count
+        self._last.pop(tenant, None)
+        self._last[tenant] = self._count  # in the order of their turns, so that the first is the longest ago
         if len(self._spent) > KEPT:
-            gone = min(self._last, key=lambda each: self._last[each])
+            gone = next(iter(self._last))
             del self._spent[gone], self._last[gone]
 
     def _weight(self, tenant: TenantId) -> int:

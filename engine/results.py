@@ -6,12 +6,18 @@ A run holds every result it may still need until it ends, so neither eviction no
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from engine.cache import Result, ResultCache
 from engine.graph import GraphNode
 from engine.signature import CacheKey, Signatures
 from engine.values import Ledger
+from policies import ExtensionName
 from sandbox.calls import NodeResult, Value
+from sandbox.errors import EndedError
+
+#: How often one node's result may be made anew within a run because its sandbox was lost.
+MAX_RECOMPUTED: Final = 3
 
 
 class RunResults:
@@ -24,6 +30,7 @@ class RunResults:
         self._by_node: dict[str, Result] = {}
         self._by_key: dict[CacheKey, Result] = {}  # made in this run
         self._unresolved: dict[str, NodeResult] = {}  # of expanded nodes, until their children are done
+        self._lost: dict[str, int] = {}  # how often
         self.are_kept = cache.mode.kind != "none"
 
     def __getitem__(self, node_id: str) -> Result:
@@ -65,6 +72,22 @@ class RunResults:
             if held is not None:
                 held.drop()
         return made is not None or result is not None
+
+    def lose(self, node_id: str, extension: ExtensionName) -> None:
+        """Let go of a result whose sandbox is gone, to be made anew.
+
+        Raises:
+            EndedError: it was lost too often.
+        """
+        if not self.forget(node_id):
+            return  # another reader has said so already
+        times = self._lost[node_id] = self._lost.get(node_id, 0) + 1
+        if times > MAX_RECOMPUTED:
+            raise EndedError(
+                f"the result of node {node_id!r} was lost {times} times: the sandbox of extension '{extension}' "
+                "that holds its objects keeps ending",
+                limit="stopped",
+            )
 
     # -- results of calls, before they are a node's result -----------------------------------------------------------
 

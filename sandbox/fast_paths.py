@@ -23,7 +23,7 @@ class FastPath(StrEnum):
     CHAINED_NODES = "chained-nodes"
     """A task that is done with its node runs the next (``engine.executor``)."""
     KEPT_SESSIONS = "kept-sessions"
-    """A run asks for its sandbox again after 50 ms, not for each node (``engine.executor``)."""
+    """A run asks for its sandbox again after 50 ms, not for each node (``engine.node_calls``)."""
     GROUP_COMMIT = "group-commit"
     """Transactions that wait share a commit (``engine.group_commit``)."""
     GATHERED_EVENTS = "gathered-events"

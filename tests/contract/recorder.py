@@ -103,6 +103,6 @@ class Recorder:
 
 async def until(condition: Any) -> None:
     """Wait until ``condition()`` holds, for what no event tells. Bounded."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         while not condition():
             await anyio.lowlevel.checkpoint()

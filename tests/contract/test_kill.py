@@ -50,7 +50,7 @@ async def test_every_acknowledged_prompt_is_in_the_queue_or_the_history_after_a_
     acknowledged = [child.stdout.readline().strip() for _ in range(60)]
     child.send_signal(signal.SIGKILL)
     acknowledged += [line.strip() for line in child.stdout if line.endswith("\n")]
-    child.wait(timeout=10)
+    child.wait(timeout=60)
     child.stdout.close()
 
     async with Database(url) as database:

@@ -90,7 +90,7 @@ def heard(at: World, who: str) -> list[Any]:
 
 async def until(condition: Callable[[], bool]) -> None:
     """A bounded poll: what is waited for happens in another process."""
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         while not condition():  # noqa: ASYNC110 - it becomes true in another process
             await anyio.sleep(0.01)
 

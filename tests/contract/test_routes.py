@@ -154,7 +154,7 @@ def states(at: World) -> list[str]:
 
 async def until(condition: Callable[[], bool]) -> None:
     """A bounded poll: what is waited for happens in another process."""
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         while not condition():  # noqa: ASYNC110 - it becomes true in another process
             await anyio.sleep(0.01)
 
@@ -199,7 +199,7 @@ async def test_too_many_open_requests_are_refused_until_there_is_room(session: S
         except RouteBusyError:
             return False
 
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         while not await answers():  # noqa: ASYNC110 - the worker answers what was given up when it gets to it
             await anyio.sleep(0.01)
 

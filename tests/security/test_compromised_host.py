@@ -70,7 +70,7 @@ class Intruder:
         async with await anyio.connect_unix(self.places.launcher_socket) as stream:
             await stream.send(wire.HEADER.pack(len(body)) + body if frame else body)
             try:
-                with anyio.fail_after(10):
+                with anyio.fail_after(60):
                     return json.loads(await channel.receive(stream, limit=channel.MAX_ANSWER))
             except (anyio.EndOfStream, anyio.BrokenResourceError):
                 return None
@@ -178,7 +178,7 @@ async def test_a_frame_over_the_limit_is_not_read(intruder: Intruder) -> None:
 async def test_a_connection_that_says_nothing_is_closed(intruder: Intruder) -> None:
     async with await anyio.connect_unix(intruder.places.launcher_socket) as stream:
         await stream.send(b"\0\0")
-        with anyio.fail_after(5), pytest.raises(anyio.EndOfStream):
+        with anyio.fail_after(60), pytest.raises(anyio.EndOfStream):
             await stream.receive()
 
 
@@ -208,7 +208,7 @@ async def test_a_connection_carries_one_request(intruder: Intruder) -> None:
         await stream.send(wire.HEADER.pack(len(message)) + message)
         await until(lambda: intruder.behind.started)
         await stream.send(wire.HEADER.pack(len(body)) + body)
-        with anyio.fail_after(5), pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+        with anyio.fail_after(60), pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
             await stream.receive()
     await until(lambda: intruder.behind.stopped)
     assert intruder.zone.service._host is not None
@@ -613,7 +613,7 @@ async def test_a_builds_lists_are_plain_files_that_hold_requirements(tmp_path: P
     job = _job(here)
     spoil, text = SPOILED[which]
     spoil(job.directory)
-    with anyio.fail_after(10), pytest.raises(StartError, match=text):
+    with anyio.fail_after(60), pytest.raises(StartError, match=text):
         await _staged(here, behind).run(job, "resolve", lambda _: None)
     assert behind.built == []
 

@@ -158,7 +158,7 @@ async def test_a_blocker_with_a_message(tmp_path):
 async def heard(events: Any) -> list[Event]:
     """What was said so far, up to the end of a prompt."""
     found = []
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         async for event in events:
             found.append(event)
             if isinstance(event, PromptEnded):
@@ -256,7 +256,7 @@ async def test_a_node_that_never_returns_is_ended_and_the_next_prompt_works(tmp_
                 out=("Out", {"x": ["add", 0]}),
             )
             assert (await until_ended(scene.engine, LOCAL_TENANT, other))["outputs"]["out"]["text"] == [3]
-            with anyio.fail_after(5):
+            with anyio.fail_after(60):
                 assert await scene.engine.interrupt(LOCAL_TENANT, stuck)
                 entry = await until_ended(scene.engine, LOCAL_TENANT, stuck)
         assert entry["status"]["messages"][-1][0] == "execution_interrupted"
@@ -268,7 +268,7 @@ async def test_a_polite_node_is_interrupted_and_its_sandbox_lives(tmp_path):
         sleeping = await scene.submit(s=("RFSleep", {"seconds": 500}))
         await until(events, "s", reports=True)
         (before,) = [item.id for item in scene.made.manager.list(LOCAL_TENANT) if "slow" in item.extensions]
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             await scene.engine.interrupt(LOCAL_TENANT)
             entry = await until_ended(scene.engine, LOCAL_TENANT, sleeping)
         assert entry["status"]["messages"][-1][0] == "execution_interrupted"

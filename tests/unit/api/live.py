@@ -23,7 +23,7 @@ async def serving(app: FastAPI, settings: Settings) -> AsyncIterator[str]:
         listener.bind(("127.0.0.1", 0))
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(server.serve, [listener])
-            with anyio.fail_after(10):
+            with anyio.fail_after(60):
                 while not server.started:  # noqa: ASYNC110 - uvicorn offers no event for it
                     await anyio.sleep(0.01)
             try:

@@ -156,7 +156,7 @@ async def test_subgraphs_come_with_their_content(
     assert (await client.get("/global_subgraphs/unknown")).json() is None
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(60)
 async def test_a_project_file_that_takes_the_parser_minutes_is_no_project_file(
     client: httpx2.AsyncClient, engine: FakeEngine, tmp_path: Path
 ) -> None:

@@ -93,7 +93,7 @@ class Inside:
     async def say(self, data: bytes) -> bytes:
         """Send, and read until the proxy hangs up."""
         stream = await self.connect()
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             try:
                 await stream.send(data)
             except anyio.BrokenResourceError:
@@ -125,7 +125,7 @@ class Inside:
 
     async def next_attempt(self) -> Attempt:
         """The first record that no test has taken yet."""
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             while not self.attempts:
                 await self.recorded.wait()
         return self.attempts.pop(0)
@@ -149,7 +149,7 @@ async def drain(stream: ByteStream) -> bytes:
 
 async def head_of(stream: ByteStream) -> bytes:
     data = b""
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         while not data.endswith(b"\r\n\r\n"):
             data += await stream.receive(1)
     return data

@@ -91,7 +91,7 @@ class Stage:
 
     async def said(self, graph: Mapping[str, JSON], **fields: Any) -> list[str]:
         """What a client hears of a prompt, one short line an event."""
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             async with self.engine.subscribe(LOCAL_TENANT) as events:
                 await self.submit(graph, **fields)
                 lines = []

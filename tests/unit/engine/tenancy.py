@@ -82,7 +82,7 @@ class Life:
 
     async def settled(self, live: list[TenantId]) -> None:
         """Wait until the dispatcher has nothing that it could start, and every end is told."""
-        with anyio.fail_after(15):
+        with anyio.fail_after(60):
             while not await self._is_settled(live):
                 await self._book.changed.wait()
                 self._book.changed = anyio.Event()

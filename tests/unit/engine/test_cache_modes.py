@@ -71,7 +71,7 @@ async def test_without_a_cache_every_prompt_has_node_objects_of_its_own():
     async with Stage(node, cache="none") as stage, anyio.create_task_group() as tasks:
         for _ in range(2):  # at the same time, since nobody says that they are one client's
             tasks.start_soon(partial(stage.outputs, prompt(n=("Note",)), client_id=None))
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             await both.wait()
     session = await stage.sessions.acquire(LOCAL_TENANT, ExtensionName("fake"))
     assert len(set(used)) == 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from engine import EngineLimits, PromptLimits, executor
+from engine import EngineLimits, PromptLimits, node_calls
 from engine.testing import Blocker, FakeNode, Live, Tensor
 from policies import LOCAL_TENANT, SandboxId, TenantId
 from sandbox.errors import EndedError, NodeInterruptedError, QuotaError
@@ -250,7 +250,7 @@ async def test_async_nodes_of_one_extension_overlap():
         arrived.append(v)
         if len(arrived) == 2:
             met.set()
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             await met.wait()
         return (v,)
 
@@ -738,7 +738,7 @@ async def test_a_lost_result_of_an_expansion_is_made_anew_by_expanding_again():
 
 
 async def test_a_result_that_is_lost_again_and_again_ends_the_prompt(monkeypatch):
-    monkeypatch.setattr(executor, "SAME_SESSION_S", 0)  # it dies whenever a session is asked for
+    monkeypatch.setattr(node_calls, "SAME_SESSION_S", 0)  # it dies whenever a session is asked for
     async with Stage(MODEL) as stage:
 
         def die(m):

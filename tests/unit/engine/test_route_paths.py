@@ -112,9 +112,9 @@ def test_a_folder_takes_what_is_below_it_to_read() -> None:
 
 
 def test_a_pattern_made_to_take_long_takes_no_time() -> None:
-    began = time.perf_counter()
+    began = time.thread_time()
     assert answers("/a/{x:" + "(a+)+" * 100 + "}", "/a/" + "a" * 5000 + "!")
-    assert time.perf_counter() - began < 0.5
+    assert time.thread_time() - began < 0.5
 
 
 @given(st.text(max_size=60), st.text(max_size=60), st.sampled_from(["GET", "*", "STATIC", "POST", ""]))

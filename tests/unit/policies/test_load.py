@@ -299,7 +299,7 @@ def test_whatever_the_text_nothing_but_a_policy_error_comes_out(text: str) -> No
 
 
 def test_the_largest_allowed_file_is_read_in_bounded_time() -> None:
-    started = time.monotonic()
+    started = time.thread_time()
     for text in (
         "a" * MAX_BYTES,
         "{a: " * (MAX_BYTES // 4),
@@ -312,4 +312,4 @@ def test_the_largest_allowed_file_is_read_in_bounded_time() -> None:
     ):
         error = refused_by(load_policy, text.encode()[:MAX_BYTES])
         assert (error is None) == text.startswith("#")
-    assert time.monotonic() - started < 20
+    assert time.thread_time() - started < 20

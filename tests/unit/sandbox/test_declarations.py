@@ -157,7 +157,7 @@ def test_defaults_outside_their_options_are_found(declaration: Any, is_unknown: 
     assert unknown_defaults({"input": required(declaration)}) == (["a"] if is_unknown else [])
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(60)
 def test_long_lists_of_defaults_and_options_do_not_hold_up_the_host() -> None:
     count = 100_000
     options = [str(number) for number in range(count)]

@@ -49,7 +49,7 @@ async def nothing() -> None:
 async def test_closing_while_the_stream_is_being_opened_ends_the_thread() -> None:
     engine = Engine()
     thread = EventThread(lambda: engine, {}, lambda _: None, nothing)
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as group:
             await group.start(thread.run)
             await anyio.to_thread.run_sync(engine.asked.wait)
@@ -64,7 +64,7 @@ async def test_closing_while_the_thread_waits_for_an_event_ends_it() -> None:
     engine.answer.set()
     came = anyio.Event()
     thread = EventThread(lambda: engine, {}, lambda _: came.set(), nothing)
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as group:
             await group.start(thread.run)
             engine.waiting.put({"timeNano": 1, "id": "a", "status": "die"})

@@ -120,7 +120,7 @@ async def test_a_caller_that_goes_away_does_not_take_the_start_with_it(tmp_path:
             await began.wait()
             group.cancel_scope.cancel()
         go_on.set()
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             await at.session("pack")
         assert len(at.launcher.requests) == 1
 
@@ -154,7 +154,7 @@ async def test_a_caller_that_is_interrupted_does_not_end_a_load_that_others_wait
 
         group.start_soon(stay)
         await anyio.wait_all_tasks_blocked()
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             impatient.cancel()
             await anyio.wait_all_tasks_blocked()
             go_on.set()
@@ -172,7 +172,7 @@ async def test_new_content_means_a_new_sandbox_and_the_old_one_ends(tmp_path: Pa
         at.shelf.write("pack", "")
         new = await at.session("pack")
         assert new.sandbox != old.sandbox
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             await ended.gone()
         assert not at.manager.is_alive(old.sandbox)
         assert at.manager.is_alive(new.sandbox)
@@ -197,7 +197,7 @@ async def test_a_dead_sandbox_fails_the_running_node_only_and_is_replaced(tmp_pa
                 await bad.execute(call("X"), ignore)
             errors.append(caught.value)
 
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             async with anyio.create_task_group() as group:
                 group.start_soon(run)
                 await running.wait()
@@ -225,7 +225,7 @@ async def test_a_call_that_waited_for_its_turn_may_be_made_again(tmp_path: Path)
                 await session.execute(call("X"), ignore)
             started[name] = caught.value.call_started
 
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             async with anyio.create_task_group() as group:
                 group.start_soon(run, "first")
                 await running.wait()
@@ -239,7 +239,7 @@ async def test_an_idle_sandbox_ends_after_its_policys_time(tmp_path: Path) -> No
     async with world(tmp_path, fake(), policies={"pack": "timeouts: {idle: 50ms}\n"}) as at:
         at.shelf.write("pack", "")
         session = await at.session("pack")
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             await at.manager._all[session.sandbox].sandbox.gone()
         assert not session.is_alive
         assert at.manager.list() == []
@@ -251,7 +251,7 @@ async def test_the_longest_idle_sandbox_makes_room(tmp_path: Path) -> None:
             at.shelf.write(name, "")
         first, second = await at.session("a"), await at.session("b")
         await second.execute(call("X"), ignore)
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             third = await at.session("c")
         assert (first.is_alive, second.is_alive, third.is_alive) == (False, True, True)
 
@@ -270,7 +270,7 @@ async def test_when_all_are_busy_the_next_is_refused_in_time(tmp_path: Path) -> 
         async with anyio.create_task_group() as group:
             group.start_soon(session.execute, call("X"), ignore)
             await running.wait()
-            with anyio.fail_after(5), pytest.raises(StartError, match="1 sandboxes run"):
+            with anyio.fail_after(60), pytest.raises(StartError, match="1 sandboxes run"):
                 await at.session("b")
             group.cancel_scope.cancel()
 
@@ -461,7 +461,7 @@ async def test_a_call_over_its_time_ends_the_sandbox(tmp_path: Path) -> None:
         at.shelf.write("pack", "")
         session = await at.session("pack")
         with (
-            anyio.fail_after(5),
+            anyio.fail_after(60),
             pytest.raises(CallTimeoutError, match=r"\(X\) took longer than timeouts.call 50 ms"),
         ):
             await session.execute(call("X"), ignore)
@@ -486,7 +486,7 @@ async def test_a_node_that_heeds_the_interrupt_keeps_its_sandbox(tmp_path: Path)
     async with world(tmp_path, fake(script)) as at:
         at.shelf.write("pack", "")
         session = await at.session("pack")
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             async with anyio.create_task_group() as group:
                 group.start_soon(session.execute, call("X"), ignore)
                 await running.wait()
@@ -504,7 +504,7 @@ async def test_a_node_that_ignores_the_interrupt_ends_with_its_sandbox_only(tmp_
         at.shelf.write("bad", "")
         at.shelf.write("good", "")
         bad, good = await at.session("bad"), await at.session("good")
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             async with anyio.create_task_group() as group:
                 group.start_soon(bad.execute, call("X"), ignore)
                 await running.wait()
@@ -532,7 +532,7 @@ async def test_a_result_that_comes_after_the_interrupt_is_given_back(tmp_path: P
     async with world(tmp_path, fake(script)) as at:
         at.shelf.write("pack", "")
         session = await at.session("pack")
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             async with anyio.create_task_group() as group:
                 group.start_soon(session.execute, call("X"), ignore)
                 await running.wait()
@@ -687,7 +687,7 @@ async def test_a_worker_that_breaks_the_protocol_is_ended_and_others_live_on(
         at.shelf.write("bad", "")
         good = await at.session("good")
         bad = await at.session("bad")
-        with anyio.fail_after(5), pytest.raises(ProtocolViolationError, match=says) as caught:
+        with anyio.fail_after(60), pytest.raises(ProtocolViolationError, match=says) as caught:
             await bad.execute(call("X"), ignore)
         assert str(caught.value).startswith("extension 'bad' broke the protocol and was ended: it ")
         assert at.launcher.stopped == [bad.sandbox]
@@ -702,7 +702,7 @@ async def test_an_id_used_twice_at_once_is_a_violation(
     async with world(tmp_path, fake(sends(*frames))) as at:
         at.shelf.write("bad", "")
         session = await at.session("bad")
-        with anyio.fail_after(5), pytest.raises(ProtocolViolationError, match="id 5 twice"):
+        with anyio.fail_after(60), pytest.raises(ProtocolViolationError, match="id 5 twice"):
             await session.execute(call("X"), ignore)
 
 
@@ -716,7 +716,7 @@ async def test_a_stream_that_breaks_off_inside_a_frame_is_a_violation(tmp_path: 
     async with world(tmp_path, fake(script)) as at:
         at.shelf.write("bad", "")
         session = await at.session("bad")
-        with anyio.fail_after(5), pytest.raises((ProtocolViolationError, EndedError)):
+        with anyio.fail_after(60), pytest.raises((ProtocolViolationError, EndedError)):
             await session.execute(call("X"), ignore)
 
 
@@ -737,7 +737,7 @@ async def test_a_worker_that_does_not_read_cannot_hold_the_host(
     async with world(tmp_path, fake(script), policies={"bad": FAST}) as at:
         at.shelf.write("bad", "")
         session = await at.session("bad")
-        with anyio.fail_after(5), pytest.raises(ProtocolViolationError, match="has not read"):
+        with anyio.fail_after(60), pytest.raises(ProtocolViolationError, match="has not read"):
             await session.execute(call("X", {"a": "x" * 3_000_000}), ignore)
 
 
@@ -748,7 +748,7 @@ async def test_a_worker_that_connects_and_never_speaks_is_ended_in_time(tmp_path
 
     async with world(tmp_path, fake(silent), policies={"bad": "timeouts: {import: 100ms}\n"}) as at:
         at.shelf.write("bad", "")
-        with anyio.fail_after(5), pytest.raises(EndedError, match="hello took longer"):
+        with anyio.fail_after(60), pytest.raises(EndedError, match="hello took longer"):
             await at.session("bad")
 
 
@@ -771,7 +771,7 @@ async def test_an_import_that_hangs_is_a_failed_load(
     policies = {"pack": "timeouts: {import: 200ms}\n"}
     async with world(tmp_path, fake(serving(load=load)), policies=policies) as at:
         at.shelf.write("pack", "")
-        with anyio.fail_after(5), pytest.raises(LoadFailedError, match=says):
+        with anyio.fail_after(60), pytest.raises(LoadFailedError, match=says):
             await at.session("pack")
         assert at.manager.list() == []
 
@@ -823,7 +823,7 @@ async def test_leaving_while_nodes_run_ends_everything_in_time(tmp_path: Path) -
         running.set()
 
     errors: list[BaseException] = []
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as group:  # noqa: SIM117
             async with world(tmp_path, fake(serving(execute=hang)), policies={"pack": FAST}) as at:
                 at.shelf.write("pack", "")

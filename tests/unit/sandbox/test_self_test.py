@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sandbox.errors import RuntimeRefusedError, StartError
-from sandbox.launcher.self_test import SelfTest, judge, read_kept, refused_flag
+from sandbox.launcher.self_test import SelfTest, prove, read_kept, refused_flag
+from sandbox.launcher.self_test_verdict import Proof, judge
 
 
 @pytest.mark.parametrize(
@@ -83,3 +87,79 @@ def test_a_kept_file_that_is_not_ours_counts_as_none(tmp_path: Path, text: str) 
     path.write_text(text)
     assert read_kept(path) == {}
     assert read_kept(tmp_path / "absent") == {}
+
+
+class Death:
+    """How one probe ends: what each look at the engine's events finds, and then its state."""
+
+    def __init__(self, *looks: tuple[str, ...], exit_code: int = 137, oom_killed: bool = False) -> None:
+        self.looks = list(looks)
+        self.state = {"ExitCode": exit_code, "OOMKilled": oom_killed}
+
+
+class Dying:
+    """As much of the SDK's client as a probe needs, with one death after the other."""
+
+    def __init__(self, *deaths: Death) -> None:
+        self.deaths = deaths
+        self.started: list[str] = []
+        self.removed: list[str] = []
+
+    def create_container_from_config(self, config: Any, name: str) -> dict[str, str]:
+        return {"Id": name}
+
+    def start(self, container: str) -> None:
+        self.started.append(container)
+
+    def _death(self, container: str) -> Death:
+        return self.deaths[self.started.index(container)]
+
+    def events(self, *, filters: dict[str, list[str]], **_: Any) -> Iterator[dict[str, str]]:
+        looks = self._death(filters["container"][0]).looks
+        return iter([{"status": word} for word in (looks.pop(0) if len(looks) > 1 else looks[0])])
+
+    def inspect_container(self, container: str) -> dict[str, Any]:
+        return {"State": self._death(container).state}
+
+    def logs(self, container: str) -> bytes:
+        facts = [GOOD, {"fact": "pids", "forked": 30}, {"fact": "memory begins"}]
+        return "\n".join(map(json.dumps, facts)).encode()
+
+    def remove_container(self, container: str, **_: Any) -> None:
+        self.removed.append(container)
+
+    def memory(self) -> Proof:
+        proofs = prove(self, "runc", "image", "i", {}, threading.Event())
+        return next(proof for proof in proofs if proof.name == "memory")
+
+
+@pytest.mark.parametrize(
+    "death",
+    [Death(("oom",)), Death(("die",), oom_killed=True), Death((), ("die",), ("die",), ("die", "oom"))],
+    ids=["at once", "in its state", "after its death"],
+)
+def test_the_kernels_word_is_taken_by_whichever_way_it_comes_and_waited_for(death: Death) -> None:
+    engine = Dying(death)
+    assert engine.memory().holds
+    assert engine.removed == engine.started
+    assert len(engine.started) == 1
+
+
+def test_a_killed_probe_whose_word_was_lost_is_tried_again_and_not_believed_without(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sandbox.launcher.self_test._WORD_S", 0)
+    engine = Dying(Death(("die",)), Death(("die", "oom")))
+    assert engine.memory().holds
+    assert len(engine.started) == 2
+    engine = Dying(Death(("die",)), Death(("die",)), Death(("die",)))
+    assert engine.memory() == Proof("memory", holds=False, seen="it ended with SIGKILL, die")
+    assert engine.removed == engine.started
+    assert len(engine.started) == 3
+
+
+def test_a_probe_that_left_by_itself_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sandbox.launcher.self_test._WORD_S", float("inf"))
+    engine = Dying(Death(("die",), exit_code=1))
+    assert engine.memory() == Proof("memory", holds=False, seen="it ended with die")
+    assert len(engine.started) == 1

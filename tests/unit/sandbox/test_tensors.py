@@ -171,7 +171,8 @@ async def test_an_output_that_was_tampered_with_is_refused_and_gone(
         began = time.monotonic()
         with pytest.raises(ProtocolViolationError, match=says):
             await store.adopt(A, [(name, 8192)])
-        assert time.monotonic() - began < 5  # our own lease must not hold us up when the file is emptied
+        # Our own lease must not hold us up when the file is emptied: the kernel would wait 45 s.
+        assert time.monotonic() - began < 30
         assert not out(store, name).exists()
         assert not kept(store, name).exists()
         assert store.usage().bytes == 0
@@ -254,7 +255,7 @@ async def test_a_lease_break_ends_its_sandbox_and_not_the_host(tmp_path: Path) -
         name = await made(store)
         with pytest.raises(BlockingIOError):  # root may, so this is an open that slipped past the chmod
             os.open(kept(store, name), os.O_RDWR | os.O_NONBLOCK)
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             await told.wait()
         assert broken == [A]
         with pytest.raises(SandboxError, match="gone"):
@@ -358,7 +359,7 @@ async def test_a_maker_that_keeps_its_output_mapped_keeps_no_memory_of_ours(tmp_
         discarded = await store.allocate(A, 3 * MIB)
         other = os.open(out(store, discarded), os.O_RDWR)
         store.discard(A, discarded)
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             while os.fstat(other).st_blocks:  # noqa: ASYNC110  (a thread empties it; nothing tells)
                 await anyio.sleep(0.01)
         os.close(fd)

@@ -1,0 +1,128 @@
+"""How the calls of one run reach a sandbox: which session, in whose turn, and again where none of a call has run.
+
+What a call holds is ``invocation.py``; what comes of its outcome is ``executor.py``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+import anyio
+
+from engine import events as ev
+from engine.graph import GraphNode
+from engine.invocation import Invocations, Sessions
+from engine.live_types import LiveTypes
+from engine.storage import QueuedPrompt
+from engine.values import Ledger, ValueStore, encode
+from policies import ExtensionName, RingfenceError
+from sandbox import FastPath, takes
+from sandbox.calls import Session
+from sandbox.errors import EndedError
+
+JSON = Any
+T = TypeVar("T")
+
+#: How often a call that never reached its worker is made again in another sandbox.
+MAX_REPEATED: Final = 2
+MAX_FINGERPRINTS: Final = 16  # IS_CHANGED calls at the same time
+SAME_SESSION_S: Final = 0.05
+"""For so long a run calls a session again before it asks for it anew, and hears of changed code or policies."""
+NEVER: Final = {"$float": "nan"}
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Workbench:
+    """What all runs of one engine share."""
+
+    sessions: Sessions
+    store: ValueStore
+    ledger: Ledger
+    publish: Callable[[ev.Event], None]
+    now_ms: Callable[[], int]
+    expansion_nodes: int = 10_000
+    lanes: dict[Hashable, asyncio.Lock] = field(default_factory=dict)
+    live: LiveTypes = field(default_factory=LiveTypes)
+
+    def lane(self, lane: Hashable) -> asyncio.Lock:
+        """The lock of one sandbox: it runs one synchronous node at a time, over all prompts."""
+        known = self.lanes.get(lane)
+        if known is None:
+            known = self.lanes[lane] = asyncio.Lock()
+        return known
+
+
+class NodeCalls:
+    """The sandboxes of one run, as its nodes find them."""
+
+    def __init__(self, bench: Workbench, row: QueuedPrompt, invocations: Invocations) -> None:
+        self._bench = bench
+        self._row = row
+        self._invocations = invocations
+        self._sessions: dict[ExtensionName, tuple[float, Session]] = {}
+
+    async def make(self, node: GraphNode, call_in: Callable[[Session, GraphNode], Awaitable[T]]) -> T:
+        """``call_in`` a session of the node's extension, when it is the node's turn there."""
+        if node.node_type.description.is_async:
+            return await self._make(node, call_in)
+        lane = (self._row.tenant, node.node_type.group or node.node_type.extension)
+        async with self._bench.lane(lane):
+            return await self._make(node, call_in)
+
+    async def _make(self, node: GraphNode, call_in: Callable[[Session, GraphNode], Awaitable[T]]) -> T:
+        for _ in range(MAX_REPEATED):
+            session = await self._acquire(node)
+            try:
+                return await call_in(session, node)
+            except EndedError as error:
+                # Somebody else's node ended the sandbox while this one waited for its turn: nothing of it has run.
+                if error.call_started:
+                    raise
+                del self._sessions[node.node_type.extension]
+        return await call_in(await self._acquire(node), node)
+
+    async def fingerprints(self, nodes: Sequence[GraphNode]) -> dict[str, JSON]:
+        """IS_CHANGED of all that have it, by node; one that fails has always changed."""
+        found: dict[str, JSON] = {}
+        limiter = anyio.CapacityLimiter(MAX_FINGERPRINTS)
+
+        async def ask(node: GraphNode) -> None:
+            async with limiter:
+                try:
+                    session = await self._acquire(node)
+                    found[node.node_id] = await session.fingerprint(
+                        await self._invocations.fingerprint_call(node, session)
+                    )
+                except RingfenceError as error:
+                    _log.warning(
+                        "prompt %s node %s: IS_CHANGED failed: %s", self._row.prompt_id, node.node_id, error
+                    )
+                    found[node.node_id] = NEVER
+
+        async with anyio.create_task_group() as tasks:
+            for node in nodes:
+                if not node.node_type.description.has_fingerprint:
+                    continue
+                if node.has_is_changed:
+                    found[node.node_id] = encode(node.is_changed)
+                else:
+                    tasks.start_soon(ask, node)
+        return found
+
+    async def _acquire(self, node: GraphNode) -> Session:
+        extension, now = node.node_type.extension, time.monotonic()
+        known = self._sessions.get(extension)
+        is_new = known is not None and now - known[0] < SAME_SESSION_S
+        if known is not None and is_new and known[1].is_alive and takes(FastPath.KEPT_SESSIONS):
+            return known[1]
+        session = await self._bench.sessions.acquire(self._row.tenant, extension)
+        self._bench.ledger.note_owner(session)
+        self._sessions[extension] = (now, session)
+        return session
