@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from policies import SandboxId, TenantId
+from sandbox.accounts import charge
 
 SMALLEST: Final = 256 * 1024
 """Below, making a file anew costs as little."""
@@ -41,6 +42,11 @@ class Spares:
 
     def __bool__(self) -> bool:
         return bool(self._kept)
+
+    def held(self, tenant: TenantId | None) -> tuple[int, int]:
+        """Bytes and files kept for a tenant, or for all."""
+        sizes = [spare.nbytes for spare in self._kept if tenant in (None, spare.tenant)]
+        return sum(map(charge, sizes)), len(sizes)
 
     def wants(self, sandbox: SandboxId, nbytes: int) -> bool:
         """Whether there is room for one more of this size."""

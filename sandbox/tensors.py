@@ -446,8 +446,12 @@ class TensorStore:
     # -- figures ---------------------------------------------------------------------------------------------------
 
     def usage(self, tenant: TenantId | None = None) -> StoreUsage:
-        """What a tenant (or, without one, everybody) holds, outputs in the making included."""
-        return self._ledger.usage(tenant)
+        """What a tenant (or, without one, everybody) holds, outputs in the making included.
+
+        Without dead outputs that wait to be filled again: they give way to whoever asks.
+        """
+        booked, (nbytes, files) = self._ledger.usage(tenant), self._spares.held(tenant)
+        return StoreUsage(booked.bytes - nbytes, booked.objects - files)
 
     def sandbox_bytes(self, sandbox: SandboxId) -> int:
         """Live outputs of a sandbox."""
@@ -621,6 +625,7 @@ class TensorStore:
             if known.fd >= 0:
                 os.close(known.fd)
         for spare in self._spares.drop(lambda _: True):
+            (self._places.store / spare.name).unlink(missing_ok=True)
             os.close(spare.fd)
         self._reaper.close()
         self._objects.clear()

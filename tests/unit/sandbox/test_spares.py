@@ -147,9 +147,9 @@ async def test_a_dead_output_is_not_kept_for_long(tmp_path: Path, monkeypatch: p
     async with opened(tmp_path) as store:
         await dead(store)
         with anyio.fail_after(30):
-            while store.usage(ONE).bytes:  # noqa: ASYNC110  (nothing tells)
+            while list(store._places.store.iterdir()):  # noqa: ASYNC110  (nothing tells)
                 await anyio.sleep(0.01)
-        assert not list(store._places.store.iterdir())
+        assert store.sandbox_bytes(A) == 0
 
 
 async def test_a_sandbox_that_ends_leaves_no_spare(tmp_path: Path) -> None:
@@ -163,7 +163,15 @@ async def test_a_sandbox_that_ends_leaves_no_spare(tmp_path: Path) -> None:
 async def test_none_is_kept_where_none_may_be(tmp_path: Path) -> None:
     async with opened(tmp_path, StoreLimits(spare_bytes=0)) as store:
         await dead(store)
-        assert store.usage(ONE).bytes == 0
+        assert store.sandbox_bytes(A) == 0
+        assert not list(store._places.store.iterdir())
+
+
+async def test_what_waits_is_charged_to_its_maker_and_is_no_usage_of_the_tenant(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        await dead(store)
+        assert store.sandbox_bytes(A) == MIB
+        assert store.usage(ONE).bytes == store.usage().objects == 0
 
 
 async def test_a_copied_output_is_not_filled_again(tmp_path: Path) -> None:
