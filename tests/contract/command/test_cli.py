@@ -442,7 +442,7 @@ def test_a_server_that_cannot_listen_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RINGFENCE_DATA_DIR", str(tmp_path))
-    monkeypatch.setattr("api.server.configure", lambda *_: None)
+    monkeypatch.setattr("api.logging.configure", lambda *_: None)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
