@@ -245,14 +245,15 @@ def measure(folder: Path, *, prompts: int, rounds: int) -> tuple[Report, dict[st
 
 
 @contextlib.contextmanager
-def flooding(url: str, token: str, weight: Weighed) -> Iterator[int]:
+def flooding(url: str, token: str, weight: Weighed | None = None) -> Iterator[int]:
     """A process that floods as this tenant; its pid."""
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.flood", "--flood", url],
         cwd=ROOT,
         env={**os.environ, "FLOOD_TOKEN": token},
     )
-    weight.take(process.pid)
+    if weight is not None:
+        weight.take(process.pid)
     try:
         yield process.pid
     finally:

@@ -110,6 +110,9 @@ NO_WALL = {
     "HostConfig.Runtime": "the policy's choice between two runtimes that each proved its walls (the self-test)",
     "HostConfig.Mounts./ringfence/out.ReadOnly": "the one mount that is writable: the files in it are for filling",
     "Env.LANG": "an encoding",
+    "Env.MALLOC_MMAP_THRESHOLD_": "speed: how much memory the C library asks for at a time, within the cap",
+    "Env.MALLOC_TRIM_THRESHOLD_": "speed: how much freed memory the C library keeps, within the cap",
+    "Env.THP_MEM_ALLOC_ENABLE": "speed: huge pages for what torch makes, counted against the same cap",
     "Env.HF_HUB_OFFLINE": "a courtesy: without it a library would wait for a network that is not there",
     "NetworkDisabled": "says once more what NetworkMode says; alone it changes nothing",
 }
