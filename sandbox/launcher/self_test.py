@@ -187,10 +187,13 @@ def prove(
     parts = ("all",) if isolation == "runc" else ("pids", "walls")
     for _ in range(_TRIES):
         heard, ends = _probe(api, isolation, image, instance, parts, closing, weaken)
-        if "oom" in (last := ends[parts[-1]]) or "SIGKILL" not in last:
-            break
         # Killed, and nobody says by whom: on a machine under load the engine's OOM watcher loses the kernel's word when
-        # the container's cgroup is gone before it looks. Silence is no proof; another probe may give one.
+        # the container's cgroup is gone before it looks. Or a gVisor whose own threads met the cap before its first
+        # word. Silence is no proof; another probe may give one.
+        is_unexplained = "oom" not in (last := ends[parts[-1]]) and "SIGKILL" in last
+        is_unheard = "pids" in parts and not any("pids" in str(fact.get("fact")) for fact in heard)
+        if not is_unexplained and not is_unheard:
+            break
     return judge(isolation, heard, ends, kernel=str(info.get("KernelVersion", "")))
 
 

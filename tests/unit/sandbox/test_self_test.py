@@ -163,3 +163,26 @@ def test_a_probe_that_left_by_itself_is_not_waited_for(monkeypatch: pytest.Monke
     engine = Dying(Death(("die",), exit_code=1))
     assert engine.memory() == Proof("memory", holds=False, seen="it ended with die")
     assert len(engine.started) == 1
+
+
+class Unheard(Dying):
+    """A gVisor whose kernel ends at its cap: before the probe's first word, so many times, and then after it."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__(*(Death(("die",)), Death(("oom",))) * 3)
+        self.times = times
+
+    def logs(self, container: str) -> bytes:
+        attempt, part = divmod(self.started.index(container), 2)
+        facts = (
+            [GOOD, {"fact": "memory begins"}] if part else [{"fact": "pids begins"}] * (attempt >= self.times)
+        )
+        return "\n".join(map(json.dumps, facts)).encode()
+
+
+@pytest.mark.parametrize(("times", "holds"), [(0, True), (1, True), (2, True), (3, False)])
+def test_a_gvisor_that_ended_before_the_probes_first_word_is_tried_again(times: int, holds: bool) -> None:
+    engine = Unheard(times)
+    proofs = prove(engine, "gvisor", "image", "i", {"KernelVersion": "6.1"}, threading.Event())
+    assert {proof.name for proof in proofs if not proof.holds} == (set() if holds else {"processes"})
+    assert len(engine.started) == len(engine.removed) == 2 * min(times + 1, 3)
