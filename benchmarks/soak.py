@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Final
 
 import httpx2
 import psutil
@@ -32,6 +33,7 @@ from benchmarks.flood import ROOT, Served, server
 from benchmarks.prompts import without_rates
 from benchmarks.report import machine
 from benchmarks.talking import HEADERS, Client, Prompt, RefusedError, add_packs
+from sandbox.tensors import OUTPUTS_KEPT_S
 
 CLIENTS = 3
 LOOKS = 20
@@ -186,6 +188,8 @@ class Look:
     run_files: int
 
 
+KEPT_S: Final = 1.5 * OUTPUTS_KEPT_S + 1.0
+"""Dead outputs wait for so long at most before their memory is given back."""
 ALLOWED = {
     "memory_mib": 64.0,
     "descriptors": 24,
@@ -368,10 +372,12 @@ class Soak:
         for kind in (things, tensors, trivial):  # so that the same sandboxes run at each look
             self._one(self._clients[0], kind)
         self._http.post("/free", json={"unload_models": True, "free_memory": True})
-        last = None
+        last, since = None, time.monotonic()
         while time.monotonic() < deadline:
             now = look(self._served, 0, 0.0)
-            if last is not None and (now.descriptors, now.shm_files) == (last.descriptors, last.shm_files):
+            if last is None or now.shm_files != last.shm_files:
+                since = time.monotonic()
+            elif now.descriptors == last.descriptors and time.monotonic() - since > KEPT_S:
                 return
             last = now
             time.sleep(0.5)
