@@ -36,7 +36,9 @@ class Weighed:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):  # what is in it ends later
+        with contextlib.suppress(OSError):  # where there is none, or something else is in it still
+            if str(os.getpid()) in (self._place / "cgroup.procs").read_text().split():
+                (_V1 / "cgroup.procs").write_text(str(os.getpid()))
             self._place.rmdir()
 
     def take(self, pid: int) -> None:
