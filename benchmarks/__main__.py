@@ -85,8 +85,11 @@ class Run:
                 try:
                     ask(Path(folder))
                 except Exception as error:  # noqa: BLE001 - said, and the run goes on
-                    traceback.print_exc()
-                    self.left_out.append(f"{what}: it failed: {type(error).__name__}: {error!s:.300}")
+                    self._failed(what, error)
+
+    def _failed(self, what: str, error: Exception) -> None:
+        traceback.print_exception(error)
+        self.left_out.append(f"{what}: it failed: {type(error).__name__}: {error!s:.300}")
 
     def _ways(self, question: str) -> Iterator[tuple[str, Callable[[Path], None]]]:
         module = importlib.import_module(f"benchmarks.{question}")
@@ -109,8 +112,7 @@ class Run:
                     module.measure(folder / kind, quick=self.quick, isolation=kind, **peers)
                 )
             except Exception as error:  # noqa: BLE001 - said, and the other kind is asked
-                traceback.print_exc()
-                self.left_out.append(f"{question}, {kind}: it failed: {type(error).__name__}: {error!s:.300}")
+                self._failed(f"{question}, {kind}", error)
                 continue
             reports[kind].save(self.results, f"{question}-{kind}")
         if reports:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import anyio
@@ -44,12 +44,12 @@ async def _cold(built: House) -> float:
     return took
 
 
-async def _after(built: House, end: Callable[[House, Session], object]) -> float:
+async def _after(built: House, end: Callable[[House, Session], Awaitable[None]]) -> float:
     """ms from the request for a session to the first result, its sandbox before having been ended."""
     session = await built.session(NAME)
     await _call(session, built)
     await built.manager.pool_filled(1)
-    await end(built, session)  # type: ignore[misc]
+    await end(built, session)
     begin = time.perf_counter()
     await _call(await built.session(NAME), built)
     return (time.perf_counter() - begin) * 1000

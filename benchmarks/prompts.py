@@ -18,6 +18,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from websockets.sync.client import ClientConnection
+
 from benchmarks.chain import chain, packs
 from benchmarks.flood import ROOT, Served, server
 from benchmarks.peers.servers import ComfyUI
@@ -134,7 +136,7 @@ def _send(served: Served, ready: threading.Barrier, count: int, seed: int) -> No
 class _Listener(threading.Thread):
     """Counts the prompts that succeeded."""
 
-    def __init__(self, events: object, count: int) -> None:
+    def __init__(self, events: ClientConnection, count: int) -> None:
         super().__init__(daemon=True)
         self._events = events
         self.left = count
@@ -143,7 +145,7 @@ class _Listener(threading.Thread):
     def run(self) -> None:
         try:
             while self.left:
-                frame = self._events.recv(timeout=300)  # type: ignore[attr-defined]
+                frame = self._events.recv(timeout=300)
                 if isinstance(frame, str) and '"execution_' in frame[:24]:
                     if '"execution_success"' in frame[:40]:
                         self.left -= 1

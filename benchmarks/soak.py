@@ -301,8 +301,9 @@ class Soak:
             say(self.outcome.looks[-1])
             if len(self.outcome.wrong) > 20:
                 break
-        for client in (*self._clients, self._http):
+        for client in self._clients:
             client.close()
+        self._http.close()
         return self.outcome
 
     def _work(self, client: Client, stop: int) -> None:
