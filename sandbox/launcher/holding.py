@@ -13,6 +13,7 @@ import fcntl
 import logging
 import os
 import stat
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -37,6 +38,8 @@ class Holder:
         self._roots = tuple(dict.fromkeys((places.data, places.shm_root, places.run_root)))
         self._uid = uid
         self._elsewhere = elsewhere
+        self._one_at_a_time = threading.Lock()
+        """To look at an owner and change it is two steps, and starts are made in threads."""
         self._owners: dict[tuple[int, int], int] = {}
         """Of roots that belonged to somebody else than us: the operator may keep them in a directory of theirs."""
 
@@ -127,6 +130,15 @@ class Holder:
         return fd
 
     def _own(self, fd: int) -> None:
+        with self._one_at_a_time:
+            try:
+                self._make_nobodys(fd)
+            except PermissionError:
+                # Another launcher did it between our look and our change, and only an owner sets modes.
+                if os.fstat(fd).st_uid != self._uid:
+                    raise
+
+    def _make_nobodys(self, fd: int) -> None:
         status = os.fstat(fd)
         if status.st_uid == self._uid:
             return
@@ -141,8 +153,9 @@ class Holder:
     def _give_back(self, fd: int, path: Path) -> None:
         try:
             # Only the last who holds it gets the lock alone.
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._disown(fd)
+            with self._one_at_a_time:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._disown(fd)
         except BlockingIOError:
             return
         except OSError as error:

@@ -114,13 +114,12 @@ def test_a_stack_that_is_taken_down_while_it_works_leaves_nothing_and_its_prompt
     there = Stack(second_stack["RINGFENCE_URL"], stack.compose, stack.settings)
     for pack in ("never_returns", "friendly_v1"):
         there.ringfence("extension", "add", str(ROOT / "tests" / "extensions" / pack))
-    comfy = Comfy(there.url)
     prompt = {
         "1": node("RFNeverReturns"),
         "2": node("RFSolid", width=512, height=512, value=0.5),
         "3": node("PreviewImage", images=["2", 0]),
     }
-    with comfy.events() as events:
+    with Comfy(there.url) as comfy, comfy.events() as events:
         prompt_id = comfy.queue(prompt, events)
         events.until(lambda event: event["type"] == "executed" and event["data"]["node"] == "3")
         assert [item[1] for item in comfy.get("/queue")["queue_running"]] == [prompt_id]
@@ -130,13 +129,15 @@ def test_a_stack_that_is_taken_down_while_it_works_leaves_nothing_and_its_prompt
     assert left_of(second_stack) == {"containers": [], "networks": [], "volumes": [], "files": []}
 
     make(second_stack, "up")
-    again = Comfy(there.url)
-    until(lambda: again.get("/queue")["queue_running"], "what was running runs again")
-    assert again.get("/queue")["queue_running"][0][1] == prompt_id
-    assert again.post("/interrupt", {"prompt_id": prompt_id}).status_code == 200
-    until(lambda: again.get(f"/history/{prompt_id}"), "it was interrupted")
-    comfy.http.close()
-    again.http.close()
+    with Comfy(there.url) as again:
+        until(
+            lambda: again.get("/queue")["queue_running"] or again.get("/history"),
+            "what was running runs again",
+        )
+        assert again.get("/history") == {}
+        assert again.get("/queue")["queue_running"][0][1] == prompt_id
+        assert again.post("/interrupt", {"prompt_id": prompt_id}).status_code == 200
+        until(lambda: again.get(f"/history/{prompt_id}"), "it was interrupted")
 
 
 def left_of(environment: dict[str, str]) -> dict[str, list[str]]:

@@ -62,6 +62,28 @@ with Holder(Places("main", *paths[:3]), 199_998).held(paths[3:]):
     print("held", flush=True)
     __import__("signal").pause()
 """
+#: Many starts at once, of two launchers, by a process with what the launcher's container has; prints what went wrong.
+HOLD_TOGETHER = """
+import pathlib, sys, threading
+sys.path[:0] = [sys.argv[1]]
+sys.setswitchinterval(1e-6)
+from sandbox import Places, StartError
+from sandbox.launcher.holding import Holder
+paths = [pathlib.Path(each) for each in sys.argv[2:]]
+holders = [Holder(Places("main", *paths[:3]), 199_998) for _ in range(2)]
+together = threading.Barrier(8)
+def start(holder):
+    for _ in range(100):
+        together.wait()
+        try:
+            with holder.held(paths[3:]):
+                pass
+        except StartError as error:
+            print(error, flush=True)
+threads = [threading.Thread(target=start, args=(holders[n % 2],)) for n in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"""
 UNLINK = """
 import os, sys
 sys.path[:0] = [sys.argv[2]]
@@ -72,9 +94,9 @@ print("gone")
 CHECKOUT = str(Path(__file__).parents[2])
 
 
-def as_host(script: str, *arguments: object) -> list[str]:
+def as_host(script: str, *arguments: object, capabilities: str = "+dac_override") -> list[str]:
     """The command that runs ``script`` as the host's process could."""
-    drop = "-all,+dac_override"
+    drop = f"-all,{capabilities}"
     return [
         "setpriv", f"--inh-caps={drop}", f"--bounding-set={drop}", "--no-new-privs",
         sys.executable, "-I", "-c", script, *map(str, arguments),
@@ -155,6 +177,20 @@ def test_a_directory_is_held_until_the_last_start_that_needs_it(here: Places, tm
             pass
         assert swap(tmp_path, outbox.parent) == ["1"]
     assert outbox.parent.stat().st_uid == os.geteuid()
+
+
+def test_starts_that_hold_the_same_directories_at_the_same_moment_do_not_get_in_each_others_way(
+    here: Places,
+) -> None:
+    every = {each for path in boxes(here) for each in (*chain(here, path), path)}
+    places = (CHECKOUT, here.data, here.shm_root, here.run_root, *boxes(here))
+    done = subprocess.run(
+        as_host(HOLD_TOGETHER, *places, capabilities="+chown,+dac_override"),
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    assert done.stdout == ""
+    assert done.stderr == ""
+    assert {each.stat().st_uid for each in every} == {os.geteuid()}
 
 
 def test_a_launcher_that_was_killed_gives_back_what_it_held_when_it_starts_again(here: Places) -> None:
