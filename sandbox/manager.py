@@ -37,7 +37,7 @@ from sandbox.extension_source import ExtensionFiles, ExtensionSource
 from sandbox.health import Health
 from sandbox.launcher import failure
 from sandbox.launcher.verbs import Launcher, SandboxRequest, Usage
-from sandbox.lifecycle import Sandbox, Surroundings, ended_copy
+from sandbox.lifecycle import Sandbox, ended_copy
 from sandbox.logbook import Logbook, LogLine
 from sandbox.metering import Metering
 from sandbox.node_state import NodeStates
@@ -47,6 +47,7 @@ from sandbox.session import ExtensionSession
 from sandbox.shares import Decision, Place, Share, ShareOf, decide
 from sandbox.spare_keeper import Hands, PoolState, SpareKeeper
 from sandbox.spares import SETTLE_S, NoSpareError, Owner, SparePlan
+from sandbox.surroundings import Surroundings
 from sandbox.tensors import TensorStore
 from sandbox.watching import Watch
 
