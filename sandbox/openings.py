@@ -13,7 +13,7 @@ import anyio
 import anyio.to_thread
 
 from policies import EffectivePolicy
-from sandbox.egress import EgressGate, unwatched
+from sandbox.egress import EgressGate, gate_for, unwatched
 from sandbox.errors import ProtocolViolationError, StartError
 from sandbox.launcher import failure
 from sandbox.launcher.attachment import Tail
@@ -73,7 +73,7 @@ class Openings:
 
     def _egress_gate(self) -> EgressGate | None:
         if self._around.egress is not None:
-            return self._around.egress.gate(self._request, self._policy, self._told, self._reached)
+            return gate_for(self._around.egress, self._request, self._policy, self._told, self._reached)
         if self._policy.network:
             raise StartError(
                 f"the policy of {self._names.who} allows a network, and this host has no proxy for it",
