@@ -91,9 +91,10 @@ from sandbox.launcher.self_test import read_kept, refused_flag
 from sandbox.launcher.settings import LaunchSettings
 from sandbox.launcher.verbs import Launcher
 from sandbox.logbook import LogLine
-from sandbox.manager import ManagerLimits, SandboxInfo, SandboxManager, SandboxState
+from sandbox.manager import ManagerLimits, SandboxManager
 from sandbox.manifests import Declared, read_declared
 from sandbox.node_state import MAX_STATE, MAX_STATE_NAMES, NodeStates, StateHolder
+from sandbox.overview import SandboxInfo, SandboxState
 from sandbox.pack_toml import parse_toml
 from sandbox.patience import patiently, remove_tree
 from sandbox.places import Places

@@ -57,7 +57,7 @@ from sandbox.launcher import build_verb as verb
 from sandbox.manifests import Declared, read_declared
 from sandbox.trees import tree_digest
 
-IMAGE_FRESH_S: Final = 1.0  # as long as a policy that was read (sandbox/manager.py)
+IMAGE_FRESH_S: Final = 1.0  # as long as a policy that was read (sandbox/planning.py)
 
 __all__ = ["Environment", "EnvironmentLimits", "Environments"]
 

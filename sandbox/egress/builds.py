@@ -22,8 +22,9 @@ from policies import Destination, SandboxId, TenantId
 from sandbox.egress.attempts import Attempt, Verdict, log_attempt
 from sandbox.egress.connect import Connector
 from sandbox.egress.decision import Rules
-from sandbox.egress.gate import EgressGate, EgressOffice
+from sandbox.egress.gate import EgressGate
 from sandbox.egress.limits import EgressLimits
+from sandbox.egress.office import EgressOffice
 from sandbox.errors import StartError
 from sandbox.launcher.build_verb import BUILDS, BuildSettings, IndexSettings
 from sandbox.launcher.verbs import SandboxRequest

@@ -1,43 +1,39 @@
-"""The only module that talks to the container engine.
+"""Sandboxes as containers of an engine: started, ended, looked at, each under a record of what it was started for.
 
-Every call of the SDK blocks, so each runs in a thread under a limiter of our own; one more thread follows the engine's
-events. The engine's errors become ours here and nowhere else. What a container is made of stands in ``spec.py``,
-what may be mounted in ``mounts.py``, what ended it in ``failure.py``.
+What is asked of the engine stands in ``container_engine.py``; a thread follows its events. What a container is made of
+stands in ``spec.py``, what may be mounted in ``mounts.py``, what ended it in ``failure.py``.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import socket
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 import anyio
 import anyio.to_thread
-import docker
-import requests
 from anyio.abc import ObjectReceiveStream
-from anyio.streams.memory import MemoryObjectSendStream
-from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
-from policies import EffectivePolicy, ExtensionName, PolicyStore, SandboxGroup, SandboxId, TenantId, safe_text
+from policies import EffectivePolicy, ExtensionName, PolicyStore, SandboxGroup, SandboxId, TenantId
 from sandbox.errors import StartError
 from sandbox.launcher.attachment import Tail, read_tail
 from sandbox.launcher.cgroups import ROOT, Cgroup, find
+from sandbox.launcher.container_engine import DOCTOR, ContainerEngine
 from sandbox.launcher.engine_events import EventThread
 from sandbox.launcher.holding import Holder
+from sandbox.launcher.listeners import Listeners
 from sandbox.launcher.mounts import sandbox_mounts
 from sandbox.launcher.parents import ENGINES_OWN, parent_for, remove_empty
 from sandbox.launcher.refusals import Refusals
 from sandbox.launcher.self_test import KEPT_AS, SelfTest
 from sandbox.launcher.settings import LaunchSettings, TestOverride
-from sandbox.launcher.spec import LABEL, RUNTIMES, ContainerSpec, Identity, Mount, container_spec
+from sandbox.launcher.spec import LABEL, RUNTIMES, Identity, Mount, container_spec
 from sandbox.launcher.uids import UidBook
 from sandbox.launcher.verbs import Ending, LaunchedSandbox, LauncherEvent, SandboxRequest, Usage
 from sandbox.places import Places
@@ -48,9 +44,7 @@ T = TypeVar("T")
 DEATH_WAIT_S: Final = 15.0
 """From our kill to the engine's word that it is dead."""
 SHUTDOWN_S: Final = 60.0
-_THREADS: Final = 16
 _ENDINGS_KEPT: Final = 256
-_DOCTOR: Final = "run 'ringfence doctor'"
 
 
 @dataclass(slots=True)
@@ -84,7 +78,6 @@ class DockerLauncher:
         self._places = places
         self._policies = policies
         self._settings = settings or LaunchSettings()
-        self._engine_url = engine_url
         self._override = override
         self._uids = UidBook(
             places.launcher_data / "uids.json", self._settings.first_uid, self._settings.uids
@@ -94,11 +87,11 @@ class DockerLauncher:
         self._refusals = Refusals()
         self._records: dict[SandboxId, _Record] = {}
         self._endings: OrderedDict[SandboxId, Ending] = OrderedDict()
-        self._listeners: set[MemoryObjectSendStream[LauncherEvent]] = set()
-        self._threads = anyio.CapacityLimiter(_THREADS)
+        self._listeners = Listeners()
         self._starting = anyio.CapacityLimiter(self._settings.concurrent_starts or os.cpu_count() or 1)
         self._stack = AsyncExitStack()
         self._filters = {"label": [f"{LABEL}.instance={places.instance}", f"{LABEL}.purpose=sandbox"]}
+        self._engine = ContainerEngine(engine_url, self._settings.image, self._filters)
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -108,22 +101,20 @@ class DockerLauncher:
         Raises:
             StartError: the engine does not answer.
         """
-        self._client = await self._engine("reach it", self._connect)
-        self._api: Any = self._client.api
-        self._info: Mapping[str, Any] = await self._engine("ask it what it is", self._api.info)
+        engine = self._engine
+        await engine.open()
         self._self_test = SelfTest(
-            self._api, self._settings.image, self._places.instance, self._places.launcher_data / KEPT_AS
+            engine.api, self._settings.image, self._places.instance, self._places.launcher_data / KEPT_AS
         )
-        await self._engine("list self-tests", self._self_test.sweep)
-        held = await self._in_thread(self._holder.release_all)
+        await engine.ask("list self-tests", self._self_test.sweep)
+        held = await self._engine.in_thread(self._holder.release_all)
         if held:
             log.warning("giving back %d directories that an earlier run held", held)
-        left = await self._engine("list sandboxes", self._list)
-        for container in left:
+        for container in await engine.containers():
             log.warning("removing leftover sandbox container %s", container["Id"][:12])
-            await self._remove(container["Id"])
+            await engine.remove(container["Id"])
         self._group = await self._stack.enter_async_context(anyio.create_task_group())
-        self._events = EventThread(self._connect, self._filters, self._on_event, self._recheck)
+        self._events = EventThread(engine.connect, self._filters, self._on_event, self._recheck)
         await self._group.start(self._events.run)
         self._group.start_soon(self._refusals.run)
         if self._settings.self_test_at_start:
@@ -139,21 +130,11 @@ class DockerLauncher:
                 for sandbox in list(self._records):
                     group.start_soon(self._stop_quietly, sandbox)
             await self._events.close()
-            await self._in_thread(lambda: remove_empty(self._places.instance, ROOT))
-            await anyio.to_thread.run_sync(self._client.close, limiter=self._threads)
+            await self._engine.in_thread(lambda: remove_empty(self._places.instance, ROOT))
+            await self._engine.close()
         self._group.cancel_scope.cancel()
         await self._stack.__aexit__(None, None, None)
         self._refusals.close()
-
-    def _connect(self) -> docker.DockerClient:
-        url = self._engine_url or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
-        if url.startswith("unix://"):
-            # The SDK's own error for this is a chain of four, and it leaves its socket open.
-            with socket.socket(socket.AF_UNIX) as probe:
-                probe.connect(url.removeprefix("unix://"))
-        if self._engine_url:
-            return docker.DockerClient(base_url=url, version="auto")
-        return docker.from_env(version="auto")
 
     # -- verbs ---------------------------------------------------------------------------------------------------
 
@@ -170,22 +151,22 @@ class DockerLauncher:
                 return await self._start(request)
         raise StartError(
             f"the container engine did not start a sandbox within {self._settings.start_timeout_s:.0f} s",
-            _DOCTOR,
+            DOCTOR,
         )
 
     async def _start(self, request: SandboxRequest) -> LaunchedSandbox:
         clock = _Clock()
-        policy = await self._in_thread(lambda: self._policy(request))
+        policy = await self._engine.in_thread(lambda: self._policy(request))
         if policy.digest() != request.policy_digest:
             raise StartError(f"the policy of {', '.join(request.names)} has just changed", "try again")
-        mounts = await self._in_thread(
+        mounts = await self._engine.in_thread(
             lambda: sandbox_mounts(request, policy, self._places, self._settings, self._override)
         )
         # Nobody's code runs in a runtime that has not proved its walls here.
-        await self._engine("test a runtime", lambda: self._self_test.require(policy.isolation))
+        await self._engine.ask("test a runtime", lambda: self._self_test.require(policy.isolation))
         owner = f"{request.tenant}/{request.group or request.names[0]}"
         live = self._live_under_others(request)
-        uid = await self._in_thread(lambda: self._uids.assign(owner, live))
+        uid = await self._engine.in_thread(lambda: self._uids.assign(owner, live))
         self._uids_taken[request.sandbox] = (uid, request)
         container, attached = "", None
         try:
@@ -200,7 +181,7 @@ class DockerLauncher:
             settings = self._settings
             image = settings.gpu_image if policy.gpus and settings.gpu_image else settings.image
             parent = self._parent(request.tenant)
-            spec = await self._in_thread(
+            spec = await self._engine.in_thread(
                 lambda: container_spec(identity, policy, mounts, image=image, cgroup_parent=parent)
             )
             clock.step("prepare")
@@ -208,18 +189,16 @@ class DockerLauncher:
             # From before the engine hears of a path until it has mounted it.
             async with self._held(mounts):
                 clock.step("hold")
-                container = await self._engine("create a sandbox", lambda: self._create(spec))
+                container = await self._engine.create(spec)
                 clock.step("create")
-                attached = await self._engine(
-                    "attach to a sandbox", lambda: self._attach(container, stdin=stdio)
-                )
+                attached = await self._engine.attach(container, stdin=stdio)
                 clock.step("attach")
                 record = _Record(
                     LaunchedSandbox(request.sandbox, request.tenant, request.names, container, uid), Tail()
                 )
                 # Known before it runs: its death may be reported before the start call returns.
                 self._records[request.sandbox] = record
-                await self._engine("start a sandbox", lambda: self._api.start(container))
+                await self._engine.start(container)
                 clock.step("start")
             self._refusals.watch(await self._cgroup(record), record.refused)
             record.launched = replace(
@@ -238,7 +217,7 @@ class DockerLauncher:
                 attached.close()
             if container:
                 with anyio.move_on_after(DEATH_WAIT_S, shield=True):
-                    await self._remove(container)
+                    await self._engine.remove(container)
             raise
 
     @asynccontextmanager
@@ -246,11 +225,11 @@ class DockerLauncher:
         sources = [self._settings.own_path(mount.source) for mount in mounts]
         stack = ExitStack()
         try:
-            await self._in_thread(lambda: stack.enter_context(self._holder.held(sources)))
+            await self._engine.in_thread(lambda: stack.enter_context(self._holder.held(sources)))
             yield
         finally:
             with anyio.CancelScope(shield=True):
-                await self._in_thread(stack.close)
+                await self._engine.in_thread(stack.close)
 
     def _live_under_others(self, request: SandboxRequest) -> frozenset[int]:
         """The uids that ``request`` may not have.
@@ -268,7 +247,7 @@ class DockerLauncher:
         """Before anybody asks, so that the first sandbox need not wait."""
         for isolation in RUNTIMES:
             try:
-                await self._engine("test a runtime", lambda: self._self_test.require(isolation))  # noqa: B023
+                await self._engine.ask("test a runtime", lambda: self._self_test.require(isolation))  # noqa: B023
             except StartError as error:
                 log.warning("%s", error)
 
@@ -284,11 +263,11 @@ class DockerLauncher:
                 await record.ended.wait()
             container, killed = record.launched.container, False
             if not record.ended.is_set():
-                killed = await self._engine("end a sandbox", lambda: self._kill(container))
+                killed = await self._engine.kill(container)
                 with anyio.move_on_after(DEATH_WAIT_S):
                     await record.ended.wait()
-            state = await self._engine("inspect a sandbox", lambda: self._state(container))
-            await self._remove(container)
+            state = await self._engine.inspect(container)
+            await self._engine.remove(container)
             ending = Ending(
                 exit_code=state.get("ExitCode") if state else record.exit_code,
                 oom_killed=bool(state.get("OOMKilled")),
@@ -307,8 +286,7 @@ class DockerLauncher:
 
     async def list(self) -> tuple[LaunchedSandbox, ...]:
         """See ``Launcher.list``."""
-        found = await self._engine("list sandboxes", self._list)
-        return tuple(_from_engine(container) for container in found)
+        return tuple(_from_engine(container) for container in await self._engine.containers())
 
     async def stats(self, sandbox: SandboxId) -> Usage:
         """See ``Launcher.stats``."""
@@ -316,14 +294,14 @@ class DockerLauncher:
         if record is None or record.ended.is_set():
             return Usage()
         cgroup = await self._cgroup(record)
-        return await self._in_thread(cgroup.usage)
+        return await self._engine.in_thread(cgroup.usage)
 
     async def _cgroup(self, record: _Record) -> Cgroup:
         if record.cgroup is None:
             container = record.launched.container
-            state = await self._engine("inspect a sandbox", lambda: self._state(container))
+            state = await self._engine.inspect(container)
             parent = self._parent(record.launched.tenant)
-            record.cgroup = await self._in_thread(
+            record.cgroup = await self._engine.in_thread(
                 lambda: find(container, int(state.get("Pid") or 0), parent=parent)
             )
         return record.cgroup
@@ -334,17 +312,9 @@ class DockerLauncher:
         text = record.tail.text() if record else self._endings.get(sandbox, Ending()).last_words
         return text[-limit:]
 
-    @asynccontextmanager
-    async def events(self) -> AsyncIterator[ObjectReceiveStream[LauncherEvent]]:
+    def events(self) -> AbstractAsyncContextManager[ObjectReceiveStream[LauncherEvent]]:
         """See ``Launcher.events``."""
-        send, receive = anyio.create_memory_object_stream[LauncherEvent](10_000)
-        self._listeners.add(send)
-        try:
-            with receive:
-                yield receive
-        finally:
-            self._listeners.discard(send)
-            send.close()
+        return self._listeners.listen()
 
     # -- events ----------------------------------------------------------------------------------------------------
 
@@ -356,136 +326,39 @@ class DockerLauncher:
         sandbox, record = found[0]
         if action == "oom":
             record.ooms += 1
-            self._tell(LauncherEvent(sandbox, "oom"))
+            self._listeners.tell(LauncherEvent(sandbox, "oom"))
         elif action == "die" and not record.ended.is_set():
             code = event.get("Actor", {}).get("Attributes", {}).get("exitCode")
             record.exit_code = int(code) if code is not None else None
             record.ended.set()
-            self._tell(LauncherEvent(sandbox, "died"))
+            self._listeners.tell(LauncherEvent(sandbox, "died"))
 
     async def _recheck(self) -> None:
         """After a reconnect: who died while nobody listened."""
         for sandbox, record in list(self._records.items()):
             container = record.launched.container
-            state = await self._engine("inspect a sandbox", lambda: self._state(container))  # noqa: B023
+            state = await self._engine.inspect(container)
             if not state.get("Running") and state.get("Status") != "created" and not record.ended.is_set():
                 record.ended.set()
-                self._tell(LauncherEvent(sandbox, "died"))
+                self._listeners.tell(LauncherEvent(sandbox, "died"))
 
-    def _tell(self, event: LauncherEvent) -> None:
-        for listener in self._listeners:
-            try:
-                listener.send_nowait(event)
-            except (anyio.WouldBlock, anyio.BrokenResourceError):
-                log.warning("a listener missed the event %s of sandbox %s", event.kind, event.sandbox)
-
-    # -- the engine, blocking ----------------------------------------------------------------------------------------
+    # -- what it knows ---------------------------------------------------------------------------------------------
 
     def _parent(self, tenant: TenantId) -> str:
         if not self._settings.tenant_cgroups:
             return ENGINES_OWN
-        return parent_for(self._info, self._places.instance, tenant)
+        return parent_for(self._engine.info, self._places.instance, tenant)
 
     def _policy(self, request: SandboxRequest) -> EffectivePolicy:
         if request.group:
             return self._policies.effective_group(SandboxGroup(request.group), request.tenant)
         return self._policies.effective(request.names[0], request.tenant)
 
-    def _list(self) -> Sequence[dict[str, Any]]:
-        found: Sequence[dict[str, Any]] = self._api.containers(all=True, filters=self._filters)
-        return found
-
-    def _create(self, spec: ContainerSpec) -> str:
-        made = self._api.create_container_from_config(dict(spec.config), name=spec.name)
-        for warning in made.get("Warnings") or ():
-            # A cap that this kernel cannot enforce: the self-test decides whether that is fatal, but say it.
-            log.warning("container engine: %s", warning)
-        return str(made["Id"])
-
-    def _attach(self, container: str, *, stdin: bool) -> socket.socket:
-        params = {"stdin": int(stdin), "stdout": 1, "stderr": 1, "stream": 1}
-        attached = self._api.attach_socket(container, params=params)
-        # The SDK's wrapper reads ahead and lives as long as its response; a duplicate is a plain socket.
-        plain = socket.socket(fileno=os.dup(attached.fileno()))
-        underlying, response = attached._sock, attached._response  # noqa: SLF001  (nothing public closes them)
-        response.close()
-        underlying.close()
-        plain.setblocking(False)
-        return plain
-
-    def _kill(self, container: str) -> bool:
-        """True if it still ran."""
-        try:
-            self._api.kill(container)
-        except NotFound:
-            return False
-        except APIError as error:
-            if error.status_code == 409:  # not running
-                return False
-            raise
-        return True
-
-    def _state(self, container: str) -> dict[str, Any]:
-        try:
-            state: dict[str, Any] = self._api.inspect_container(container)["State"]
-        except NotFound:
-            return {}
-        return state
-
-    async def _remove(self, container: str) -> None:
-        def remove() -> None:
-            try:
-                self._api.remove_container(container, v=True, force=True)
-            except NotFound:
-                pass
-            except APIError as error:
-                if error.status_code != 409:  # somebody is removing it already
-                    raise
-
-        await self._engine("remove a sandbox", remove)
-
     async def _stop_quietly(self, sandbox: SandboxId) -> None:
         try:
             await self.stop(sandbox)
         except StartError as error:
             log.error("sandbox %s may still run: %s", sandbox, error)  # noqa: TRY400
-
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await anyio.to_thread.run_sync(work, limiter=self._threads)
-
-    async def _engine(self, doing: str, work: Callable[[], T]) -> T:
-        try:
-            return await self._in_thread(work)
-        except (DockerException, requests.RequestException, OSError) as error:
-            raise translated(error, doing, self._settings.image) from error
-
-
-def translated(error: Exception, doing: str, image: str) -> StartError:
-    """The engine's error as ours: what is missing on this machine, and what to do."""
-    if isinstance(error, ImageNotFound):
-        return StartError(f"image '{image}' not found", f"build it with 'make up', or {_DOCTOR}")
-    if isinstance(error, APIError):
-        said = safe_text(str(error.explanation or error), 500)
-        low = said.lower()
-        if "no such image" in low:
-            return StartError(f"image '{image}' not found", f"build it with 'make up', or {_DOCTOR}")
-        if "could not select device driver" in low or "nvidia" in low or "cdi" in low:
-            return StartError(
-                f"the policy asks for GPUs, and this container engine refuses: {said}",
-                "install the NVIDIA container toolkit, or remove 'gpus' from the policy",
-            )
-        if "unknown or invalid runtime" in low or "unknown runtime" in low:
-            return StartError(
-                f"the policy's isolation needs a runtime that this container engine lacks: {said}",
-                "install runsc and name it in daemon.json, or write 'isolation: runc'",
-            )
-        if "bind source path does not exist" in low:
-            return StartError(f"a directory cannot be mounted: {said}", _DOCTOR)
-        return StartError(f"the container engine cannot {doing}: {said}", _DOCTOR)
-    return StartError(
-        f"the container engine does not answer (to {doing}): {safe_text(str(error), 300)}",
-        f"start it, or {_DOCTOR}",
-    )
 
 
 def _from_engine(container: dict[str, Any]) -> LaunchedSandbox:

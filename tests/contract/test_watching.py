@@ -125,7 +125,7 @@ async def test_what_was_learned_suffices_and_a_notch_less_does_not(tmp_path: Pat
             assert "claimed" in line
 
         at.policies.write("needy", learned.text)
-        at.manager._read.clear()
+        at.manager._planner._read.clear()
         await at.run("needy", "Needy")
         for less, error in (
             ("memory: 160MiB\n", EndedError),
@@ -141,7 +141,7 @@ async def test_what_was_learned_suffices_and_a_notch_less_does_not(tmp_path: Pat
                 ]
                 kept = [line for line in kept if line != "limits:"]
             at.policies.write("needy", "\n".join(kept) + "\n" + less)
-            at.manager._read.clear()
+            at.manager._planner._read.clear()
             with pytest.raises(error):
                 await at.run("needy", "Needy")
 

@@ -211,8 +211,8 @@ async def test_a_connection_carries_one_request(intruder: Intruder) -> None:
         with anyio.fail_after(60), pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
             await stream.receive()
     await until(lambda: intruder.behind.stopped)
-    assert intruder.zone.service._host is not None
-    assert intruder.zone.service._host.live == set()
+    assert intruder.zone.service._attendance.host is not None
+    assert intruder.zone.service._attendance.host.live == set()
 
 
 # -- who may speak -------------------------------------------------------------------------------------------------
@@ -459,7 +459,7 @@ async def test_what_another_host_had_begun_when_this_one_came_is_nobodys(intrude
         async with await anyio.connect_unix(intruder.places.launcher_socket) as stream:
             body = json.dumps(attach).encode()
             await stream.send(wire.HEADER.pack(len(body)) + body)
-            await until(lambda: intruder.zone.service._host is None)
+            await until(lambda: intruder.zone.service._attendance.host is None)
             intruder.behind.gate.set()
             with anyio.fail_after(30):
                 attached = json.loads(await channel.receive(stream, limit=channel.MAX_ANSWER))

@@ -117,7 +117,7 @@ async def test_a_spare_shares_its_uid_with_the_sandbox_that_it_stands_in_for_and
         assert uids[first] == uids[spare] != uids[other]
         # Another policy is another request: while both live, they have nothing in common.
         at.policies.write("pack", "memory: 300MiB\n")
-        at.manager._read.clear()
+        at.manager._planner._read.clear()
         with at.manager._all[first].sandbox.busy():
             again = (await at.session("pack")).sandbox
             uids = {item.sandbox: item.uid for item in await at.launcher.list()}

@@ -319,14 +319,14 @@ async def read_with_a_swap(at: World, secret: Path, *, held: bool) -> tuple[list
     """What the pack sees of its input when the host swaps it at the worst moment: the engine is about to mount."""
     place = at.places.tenant(TENANT) / "input"
     docker = at.launcher.docker
-    start, fates = docker._api.start, []
+    start, fates = docker._engine.api.start, []
 
     def swap_then_start(container: str) -> None:
         if any(record.launched.container == container for record in docker._records.values()):
             fates.extend(swap(secret, place))  # not at the launcher's own self-test
         start(container)
 
-    docker._api.start = swap_then_start
+    docker._engine.api.start = swap_then_start
     if not held:
         docker._holder = Holder(Places("none", Path("/none"), Path("/none"), Path("/none")), NOBODY)
     result = await at.run("pack", "Reads")

@@ -32,7 +32,7 @@ SIDE_DOORS = {
     "sandbox.testing": "official stand-ins, for tests",
     "engine.testing": "official stand-ins, for tests",
 }
-ENGINE_SDK_MODULES = {"sandbox/launcher/docker.py", "sandbox/launcher/build.py"}
+ENGINE_SDK_MODULES = {"sandbox/launcher/container_engine.py", "sandbox/launcher/build.py"}
 #: In runtime/, allowed only inside functions: a value or a stand-in may need them, starting may not.
 LATE_ONLY = {"numpy", "torch", "PIL", "scipy", "safetensors", "aiohttp", "einops", "cv2", "av", "psutil"}
 LATE_ONLY |= {"yarl"}  # aiohttp's own type of URLs

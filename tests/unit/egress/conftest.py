@@ -10,4 +10,4 @@ __all__ = ["anyio_backend", "no_blocking_calls"]
 @pytest.fixture(autouse=True)
 def clients_that_hang_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """These clients are next door: what they still send is there at once."""
-    monkeypatch.setattr("sandbox.egress.gate._LINGER_S", 0.1)
+    monkeypatch.setattr("sandbox.egress.conversation._LINGER_S", 0.1)

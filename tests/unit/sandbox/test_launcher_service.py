@@ -151,7 +151,7 @@ async def test_who_asks_for_figures_while_the_launcher_is_gone_gets_none(pair: P
 
 
 async def test_events_that_came_while_the_connection_was_broken_are_not_lost(pair: Pair) -> None:
-    host = pair.zone.service._host
+    host = pair.zone.service._attendance.host
     assert host is not None
     async with pair.zone.events() as events:
         pair.behind.tell(BOX, "oom")
@@ -198,7 +198,7 @@ async def test_calls_while_there_is_no_launcher_fail_by_name_and_a_start_waits_f
 async def test_sandboxes_of_a_host_that_does_not_come_back_are_ended(pair: Pair) -> None:
     await pair.zone.ensure(pair.request())
     pair.zone._is_leaving = True  # as if it were killed: nothing is said, and nobody connects again
-    host = pair.zone.service._host
+    host = pair.zone.service._attendance.host
     assert host is not None
     host.gone.set()
     await until(lambda: pair.behind.stopped)
