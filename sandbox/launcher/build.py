@@ -43,7 +43,7 @@ from sandbox.launcher.holding import Holder
 
 logger = logging.getLogger(__name__)
 
-MAX_LINE = 400
+MAX_LINE = 1_000  # one line names all that a build from source asks for
 LINES_KEPT = 60
 LINES_HANDED_ON = 5_000
 
