@@ -27,7 +27,7 @@ from sandbox.environment_errors import (
 )
 from sandbox.environment_locks import locked_hashes, pinned, refuse_changed
 from sandbox.environment_plan import Plan
-from sandbox.environment_steps import BuildSteps, Progress
+from sandbox.environment_steps import LOOK_ABOVE, BuildSteps, Progress
 from sandbox.launcher import build_verb as verb
 from sandbox.requirement_lines import parse_requirement
 
@@ -96,10 +96,10 @@ async def run_step(
             asked = _asked(error.lines)
             if asked is None:
                 raise
-            if tools.kept:
-                raise _not_in_lock(asked, tools, error) from error
-            if not _adds(asked, tools):
-                raise _not_to_be_had(asked, error) from error
+            if tools.kept and asked.name is not None:
+                raise _not_in_lock(asked, asked.name, tools, error) from error
+            if tools.kept or not _adds(asked, tools):
+                raise _not_to_be_had(asked, tools, error) from error
             await _resolve(steps, job, plan, tools, asked, deadline, progress)
         else:
             tools.text = tools.text or ""
@@ -142,7 +142,7 @@ async def _resolve(
     except (BuildLimitError, PackageChangedError):
         raise
     except BuildFailedError as error:
-        raise _not_to_be_had(asked, error) from error
+        raise _not_to_be_had(asked, tools, error) from error
     text = await anyio.to_thread.run_sync(steps.lock_text, job, verb.TOOLS)
     tools.text = _checked(text)
     refuse_changed(locked_hashes(tools.before), tools.before, tools.text)
@@ -156,6 +156,8 @@ def _asked(lines: tuple[str, ...]) -> _Asked | None:
     package = _PACKAGE.search(text)
     line = _ASKED.search(text)
     name = _NOT_LOCKED.search(text)
+    if line is None and name is None:
+        return None  # they could be chosen, and were not to be had
     return _Asked(
         package[1] if package else "a package",
         tuple(_QUOTED.findall(line[1])) if line else (),
@@ -196,26 +198,33 @@ def _checked(text: str) -> str:
     return text
 
 
-def _not_in_lock(asked: _Asked, tools: BuildTools, error: BuildFailedError) -> BuildToolsError:
-    missing = [text for text in asked.requirements if _name(text) == asked.name]
-    wanted = asked.requirements if asked.name is None else missing or (asked.name,)
+def _not_in_lock(asked: _Asked, name: str, tools: BuildTools, error: BuildFailedError) -> BuildToolsError:
+    missing = [text for text in asked.requirements if _name(text) == name] or [name]
     return BuildToolsError(
-        f"the build of {asked.package} asks for {_shown(wanted)}, and the extension's lock of build tools has "
-        f"{_shown(f'{name} {version}' for name, version in versions(tools.text).items()) or 'none'}",
+        f"the build of {asked.package} asks for {_shown(missing)}, and the extension's lock of build tools has "
+        f"{_locked(tools)}",
         hint="the same files asked for less when they were locked: find out why. To lock anew what they ask for now: "
         "ringfence extension reload NAME --upgrade",
         lines=error.lines,
     )
 
 
-def _not_to_be_had(asked: _Asked, error: BuildFailedError) -> BuildToolsError:
+def _not_to_be_had(asked: _Asked, tools: BuildTools, error: BuildFailedError) -> BuildToolsError:
+    locked = f" (locked: {_locked(tools)})" if tools.text else ""
     return BuildToolsError(
-        f"the build of {asked.package} asks for {_shown(asked.requirements) or asked.name}, which cannot be had: "
-        f"{error.message}",
+        f"the build of {asked.package} asks for {_shown(asked.requirements or (asked.name or '',))}, which cannot be "
+        f"had{locked}: {error.message}",
         hint="build tools are ready-made wheels of the package index, one version of each for all packages of an "
-        "extension; ask for a version of the package that has a wheel, or needs other tools",
+        "extension; ask for a version of the package that has a wheel, or whose build needs other tools. To lock "
+        "tools anew: ringfence extension reload NAME --upgrade"
+        if error.hint == LOOK_ABOVE
+        else error.hint,
         lines=error.lines,
     )
+
+
+def _locked(tools: BuildTools) -> str:
+    return _shown(f"{name} {version}" for name, version in versions(tools.text).items()) or "none"
 
 
 def _shown(texts: Iterable[str]) -> str:

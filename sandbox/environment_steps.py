@@ -27,6 +27,10 @@ from sandbox.launcher import build_verb as verb
 Progress = Callable[[str], None]
 
 _LINES_SHOWN: Final = 8
+LOOK_ABOVE: Final = (
+    "look at the lines above, then change the pack's requirements and run: ringfence extension reload"
+)
+"""The hint where nothing better is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +182,7 @@ def _failed(
         return PackageChangedError(*changed, lines=outcome.lines)
     lines = outcome.lines[-_LINES_SHOWN:]
     text = " ".join(lines)
-    hint = "look at the lines above, then change the pack's requirements and run: ringfence extension reload"
+    hint = LOOK_ABOVE
     if "'--require-build-hashes'" in text:
         hint = "the node image's uv is older than this server: make images"
     elif not job.network:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +44,7 @@ class Uv:
         self.asks: list[Mapping[str, tuple[str, ...]]] = [{"made==1.0": ("setuptools>=40.8.0",)}]
         self.asks_to_resolve: tuple[str, ...] = ()
         self.steps: list[str] = []
+        self.instead: dict[str, Callable[[str], verb.BuildOutcome | None]] = {}
         self.preferred: list[str] = []
 
     async def image(self) -> verb.NodeImage:
@@ -59,6 +60,9 @@ class Uv:
 
     def _run(self, job: verb.BuildJob, step: verb.Step) -> verb.BuildOutcome:
         inputs, outputs = job.directory / "in", job.directory / "out"
+        given = inputs / (verb.WANTED_TOOLS if step == "tools" else verb.TOOLS)
+        if step in self.instead and (outcome := self.instead[step](given.read_text())) is not None:
+            return outcome
         if step == "tools":
             self.preferred.append((outputs / verb.TOOLS).read_text())
             wanted = (inputs / verb.WANTED_TOOLS).read_text().splitlines()
@@ -225,6 +229,47 @@ async def test_tools_that_cannot_be_had_are_no_packages_to_leave_out(house: Hous
         await house.ensure()
     assert house.uv.steps == ["resolve", "install", "tools"]
     assert not [line for line in house.lines if "left out" in line]
+
+
+async def test_packages_that_need_other_versions_of_one_tool_are_refused_with_both(house: House) -> None:
+    house.uv.asks.append({"other==2": ("setuptools<60",)})
+    conflict = "Because you require setuptools<60 and setuptools==80.0, we can conclude that"
+    house.uv.instead = {
+        "install": lambda locked: said("other==2", ("setuptools<60",), conflict) if locked else None,
+        "tools": lambda wanted: verb.BuildOutcome(1, ("error: No solution",), 0) if "<60" in wanted else None,
+    }
+    with pytest.raises(BuildToolsError) as caught:
+        await house.ensure()
+    assert caught.value.message.startswith(
+        "the build of other==2 asks for 'setuptools<60', which cannot be had (locked: 'setuptools 80.0'): uv could"
+    )
+    assert "one version of each for all packages of an extension" in caught.value.hint
+    assert house.uv.steps == ["resolve", "install", "tools", "install", "tools"]
+
+
+async def test_a_locked_tool_that_the_index_has_no_more_is_said_to_be_gone_and_not_to_be_unlocked(
+    house: House,
+) -> None:
+    first = await house.ensure()
+    await house.environments.discard(first.key)
+    gone = "Because setuptools was not found in the package registry and you require setuptools>=40.8.0"
+    house.uv.instead = {"install": lambda _: said("made==1.0", ("setuptools>=40.8.0",), gone)}
+    with pytest.raises(
+        BuildToolsError, match=r"which cannot be had \(locked: 'setuptools 80\.0'\).*not found"
+    ):
+        await house.ensure(kept=first.lock)
+
+
+async def test_tools_that_could_not_be_fetched_are_a_failed_build_with_its_own_hint(house: House) -> None:
+    lines = (
+        "error: Failed to download and build `made==1.0`",
+        "  cause: Failed to install requirements from `build-system.requires`",
+        "  cause: Failed to fetch: `https://index.example/setuptools.whl`",
+    )
+    house.uv.instead = {"install": lambda _: verb.BuildOutcome(1, lines, 0)}
+    with pytest.raises(BuildFailedError, match="Failed to fetch") as caught:
+        await house.ensure()
+    assert "check that builds reach the package index" in caught.value.hint
 
 
 @pytest.mark.parametrize(
