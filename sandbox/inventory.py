@@ -74,7 +74,7 @@ def take_inventory(
     here = {package.name for package in found}
     for name, version in sorted(image.packages.items()):
         if name not in here:
-            found.append(Package(name, version, "image"))
+            found.append(Package(name, version, "image", licence=image.licences.get(name, "")))
     return Inventory(key, image, tuple(found[:MAX_PACKAGES]))
 
 

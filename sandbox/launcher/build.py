@@ -27,6 +27,7 @@ from packaging.utils import canonicalize_name
 
 from policies import safe_text
 from sandbox.errors import StartError
+from sandbox.inventory import licence_in
 from sandbox.launcher.build_verb import (
     FACTS,
     BuildJob,
@@ -206,6 +207,11 @@ def _facts(image_id: str, archive: bytes) -> NodeImage:
         machine=str(data["machine"]),
         packages={canonicalize_name(name): str(version) for name, version in data["packages"].items()},
         absent={canonicalize_name(name): str(reason) for name, reason in data.get("absent", {}).items()},
+        licences={
+            canonicalize_name(name): licence
+            for name, lines in data.get("licences", {}).items()
+            if (licence := licence_in(str(lines)))
+        },
     )
 
 

@@ -59,6 +59,8 @@ class NodeImage:
     """Canonical name to version."""
     absent: Mapping[str, str] = field(default_factory=dict)
     """Packages this image had to go without, each with the reason its build gave."""
+    licences: Mapping[str, str] = field(default_factory=dict)
+    """Of its packages, as those name them; an image from before this has none."""
 
 
 @dataclass(frozen=True, slots=True)

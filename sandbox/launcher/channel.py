@@ -245,6 +245,7 @@ class ImageFacts(Strict):
     machine: str
     packages: dict[str, str]
     absent: dict[str, str]
+    licences: dict[str, str]
 
 
 class Outcome(Strict):

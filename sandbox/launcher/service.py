@@ -600,4 +600,5 @@ def _facts(image: verb.NodeImage) -> channel.ImageFacts:
         machine=image.machine,
         packages=dict(image.packages),
         absent=dict(image.absent),
+        licences=dict(image.licences),
     )
