@@ -152,6 +152,9 @@ class BuildSettings:
     network_mode: str = "bridge"
     """Network of builds that may reach the index; ``host`` where the engine's bridge reaches nothing, ``index`` for
     none but the host's proxy to it."""
+    open_because: str = ""
+    """Why builds reach more than the index though nobody chose that; builds from source, which run strangers' code, are
+    refused then."""
     proxy: Path | None = None
     """Where the socket of that proxy is, with the network mode ``index``."""
     memory: int = 4 * 1024**3

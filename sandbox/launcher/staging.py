@@ -85,6 +85,7 @@ class StagedBuilder:
         """
         if job.directory.parent != self._jobs:
             raise StartError(f"a build's directory does not lie in {self._jobs}")
+        self._refuse_open(job, step)
         staged = replace(
             job,
             directory=self._stages / job.directory.name,
@@ -103,6 +104,16 @@ class StagedBuilder:
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(lambda: shutil.rmtree(staged.directory, ignore_errors=True))
+
+    def _refuse_open(self, job: verb.BuildJob, step: verb.Step) -> None:
+        # Its code would reach whatever the engine's network reaches: other services, metadata addresses, the world.
+        if job.source_builds and job.network and step != "tools" and self._settings.open_because:
+            raise StartError(
+                "builds from source run the packages' own code and reach the package index only, but here builds reach "
+                f"all that the engine's network '{self._settings.network_mode}' reaches: {self._settings.open_because}",
+                "name the index in UV_DEFAULT_INDEX (and where it keeps its files in RINGFENCE_BUILD_HOSTS); or let "
+                f"builds reach that network: RINGFENCE_BUILD_NETWORK={self._settings.network_mode}",
+            )
 
     async def _watched(
         self, staged: verb.BuildJob, step: verb.Step, line: verb.Line, timeout_s: float

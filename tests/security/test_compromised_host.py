@@ -654,6 +654,39 @@ async def test_what_a_source_build_may_install_is_a_lock_that_was_checked(
     assert behind.built == []
 
 
+async def test_code_of_a_build_reaches_the_index_only_unless_the_operator_chose_another_network(
+    tmp_path: Path,
+) -> None:
+    here, behind = places(tmp_path), Recorder()
+    job = replace(_job(here), source_builds=True)
+    for name, text in (
+        (verb.TOOLS, ""),
+        (verb.WANTED_TOOLS, "wheel\n"),
+        (verb.LOCK, f"numpy==1.26.4 {HASH}\n"),
+    ):
+        (job.directory / "in" / name).write_text(text)
+    (job.directory / "out" / verb.TOOLS).write_text("")
+    fallen_back = BuildSettings(
+        image="x", network_mode="bridge", open_because="no setting names the package index"
+    )
+    builder = StagedBuilder(here, behind, fallen_back, IndexSettings())
+    steps: tuple[verb.Step, ...] = ("resolve", "install")
+    for step in steps:
+        with pytest.raises(
+            StartError, match="reach all that the engine's network 'bridge' reaches: no setting"
+        ) as caught:
+            await builder.run(job, step, lambda _: None)
+        assert "RINGFENCE_BUILD_NETWORK=bridge" in caught.value.hint
+    assert behind.built == []
+    # What runs nobody's code, or reaches nothing, needs no such wall.
+    await builder.run(job, "tools", lambda _: None)
+    await builder.run(replace(job, source_builds=False), "install", lambda _: None)
+    await builder.run(replace(job, network=False), "install", lambda _: None)
+    chosen = replace(fallen_back, open_because="")
+    await StagedBuilder(here, behind, chosen, IndexSettings()).run(job, "install", lambda _: None)
+    assert len(behind.built) == 4
+
+
 async def test_build_tools_come_from_the_wheels_cache_and_source_builds_have_one_of_their_own(
     tmp_path: Path,
 ) -> None:
