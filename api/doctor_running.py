@@ -105,7 +105,12 @@ def _builds(settings: Settings) -> Check:
         return Check("builds", "ok", "they reach the package index and nothing else")
     found = f"they reach all that the engine's network '{reach.network}' reaches"
     if reach.because:
-        return Check("builds", "warning", f"{found}: {reach.because}", "name the index in UV_DEFAULT_INDEX")
+        return Check(
+            "builds",
+            "warning",
+            f"{found}: {reach.because}; builds from source are refused",
+            "name the index in UV_DEFAULT_INDEX",
+        )
     return Check(
         "builds",
         "warning",

@@ -59,10 +59,12 @@ def policies_of(settings: Settings) -> PolicyStore:
 
 def builds_of(settings: Settings) -> BuildSettings:
     """The caps of builds, and their network, which is the launcher's to say."""
+    reach = build_reach(settings)
     return BuildSettings(
         image=settings.node_image,
         instance=settings.instance,
-        network_mode=build_reach(settings).network,
+        network_mode=reach.network,
+        open_because=reach.because,
         proxy=places_of(settings).egress_directory(SandboxId(BUILDS)),
     )
 
@@ -80,7 +82,7 @@ async def way_to_the_index(
     reach = build_reach(settings)
     if reach.because:
         log.warning(
-            "builds of environments reach all that the engine's network '%s' reaches: %s",
+            "builds of environments reach all that the engine's network '%s' reaches, so none from source: %s",
             reach.network,
             reach.because,
         )

@@ -1,4 +1,5 @@
-"""The bill of materials of an extension, in CycloneDX: the pack itself and every package that it can import.
+"""The bill of materials of an extension, in CycloneDX: the pack itself, every package that it can import, and
+what those were built with.
 
 The same pack, lock and image give the same document, byte for byte: it holds no time, and its serial number is made
 of its content.
@@ -20,7 +21,7 @@ from cyclonedx.model import (
     XsUri,
 )
 from cyclonedx.model.bom import Bom
-from cyclonedx.model.component import Component, ComponentType
+from cyclonedx.model.component import Component, ComponentScope, ComponentType
 from cyclonedx.output import make_outputter
 from cyclonedx.schema import OutputFormat, SchemaVersion
 from packageurl import PackageURL
@@ -46,7 +47,7 @@ def _document(pack: Component, parts: list[Component], serial: uuid.UUID | None)
     bill = Bom(components=parts, serial_number=serial or _NAMESPACE)
     bill.metadata.timestamp = None  # type: ignore[assignment]  # the schema does not ask for one, and it would differ
     bill.metadata.component = pack
-    bill.register_dependency(pack, parts)
+    bill.register_dependency(pack, [part for part in parts if part.scope is not ComponentScope.EXCLUDED])
     written: str = make_outputter(bill, OutputFormat.JSON, SchemaVersion.V1_6).output_as_string(indent=2)
     return json.dumps(json.loads(written), indent=2, sort_keys=True, ensure_ascii=True) + "\n"
 
@@ -77,6 +78,7 @@ def _pack(subject: Subject, inventory: Inventory) -> Component:
 
 def _part(package: Package) -> Component:
     address = PackageURL("pypi", None, package.name, package.version)
+    is_tool = package.comes_from == "build"
     properties = [Property(name="ringfence:from", value=package.comes_from)]
     if not package.locked:
         properties.append(Property(name="ringfence:locked", value="false"))
@@ -84,7 +86,8 @@ def _part(package: Package) -> Component:
         name=package.name,
         version=package.version,
         type=ComponentType.LIBRARY,
-        bom_ref=str(address),
+        bom_ref=f"{address}#build" if is_tool else str(address),
+        scope=ComponentScope.EXCLUDED if is_tool else None,  # a sandbox never meets it
         purl=address,
         hashes=[
             HashType(alg=HashAlgorithm.SHA_256, content=each.removeprefix("sha256:"))

@@ -8,6 +8,7 @@ RingfenceError (policies)
    ├─ GroupConflictError         the members of a sandbox group need packages that exclude each other
    ├─ EnvironmentChangedError    an environment on disk is not what was built
    └─ BuildFailedError           the build container ended without an environment; ``lines`` is the end of its output
+      ├─ BuildToolsError         ... because what a build from source needs to run cannot be had, or is not locked
       ├─ PackageChangedError     ... because the index has another file than the lock; both hashes are named
       └─ BuildLimitError         ... because of a cap; ``limit`` (time, memory, disk) and ``figure`` say which
 """
@@ -57,6 +58,12 @@ class BuildFailedError(EnvironmentFailedError):
     def __init__(self, message: str, *, hint: str = "", lines: tuple[str, ...] = ()) -> None:
         super().__init__(message, hint=hint)
         self.lines = lines
+
+
+class BuildToolsError(BuildFailedError):
+    """What a build from source needs in order to run cannot be had, or does not stand in the lock."""
+
+    code = "build-tools"
 
 
 class BuildLimitError(BuildFailedError):

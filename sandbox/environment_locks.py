@@ -40,11 +40,14 @@ class KeptLock(BaseModel):
     """Packages that could not be had when it was made: one that appears later is not slipped in."""
     bare: bool = False
     """Made without what was only implied."""
+    tools: str | None = Field(default=None, max_length=1024 * 1024)
+    """What packages that are built from source install in order to be built, in the same form; None when nothing is
+    built from source, or the lock is older than this."""
 
     @property
     def digest(self) -> str:
         """Names the lock."""
-        return lock_digest(self.text)
+        return lock_digest(self.text + (f"\n# build tools\n{self.tools}" if self.tools else ""))
 
 
 def lock_digest(text: str) -> str:
@@ -52,7 +55,7 @@ def lock_digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def environment_key(image: NodeImage, lock: Lock, tenant: TenantId | None) -> str:
+def environment_key(image: NodeImage, lock: Lock, tenant: TenantId | None, tools: str | None = None) -> str:
     """Names an environment by what it is made of: the image's interpreter and packages, and the locked files.
 
     Wheels are only unpacked, so an environment of wheels serves every tenant. Building from source runs the packages'
@@ -65,6 +68,7 @@ def environment_key(image: NodeImage, lock: Lock, tenant: TenantId | None) -> st
         "image": dict(sorted(image.packages.items())),
         "lock": lock.text,
         "source_builds": tenant,
+        **({} if tools is None else {"tools": tools}),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -114,9 +118,14 @@ def preferences(plan: Plan, image: NodeImage, kept: KeptLock | None) -> tuple[st
     """The versions that a resolver keeps to where it can: the image's, and those that the extension had."""
     if kept is None:
         return plan.preferences
-    had = (block.split()[0] for block in kept.text.splitlines() if block and not block[0].isspace())
-    mine = (pin for pin in had if "==" in pin and pin.partition("==")[0] not in image.packages)
+    mine = (pin for pin in pinned(kept.text) if pin.partition("==")[0] not in image.packages)
     return (*plan.preferences, *mine)
+
+
+def pinned(text: str) -> tuple[str, ...]:
+    """Each ``name==version`` of a lock."""
+    had = (line.split()[0] for line in text.splitlines() if line.strip() and not line[0].isspace())
+    return tuple(pin for pin in had if "==" in pin)
 
 
 def refuse_changed(before: Mapping[str, tuple[str, ...]], old: str, new: str) -> None:

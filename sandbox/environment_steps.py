@@ -27,6 +27,10 @@ from sandbox.launcher import build_verb as verb
 Progress = Callable[[str], None]
 
 _LINES_SHOWN: Final = 8
+LOOK_ABOVE: Final = (
+    "look at the lines above, then change the pack's requirements and run: ringfence extension reload"
+)
+"""The hint where nothing better is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +106,12 @@ class BuildSteps:
         if outcome.exit_code != 0:
             raise _failed(step, outcome, job, () if self._refused is None else self._refused.since(began))
 
-    def lock_text(self, job: verb.BuildJob) -> str:
+    def lock_text(self, job: verb.BuildJob, name: str = verb.LOCK) -> str:
         """What the resolver left. Raises: BuildFailedError."""
         # The file was in a hostile container's hands: opened without following a link, and read to a bound.
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
         try:
-            with os.fdopen(os.open(job.directory / "out" / verb.LOCK, flags), "rb") as stream:
+            with os.fdopen(os.open(job.directory / "out" / name, flags), "rb") as stream:
                 return stream.read(4 * 1024**2).decode("utf-8", "replace")
         except OSError as error:
             raise BuildFailedError("the resolver left no readable result") from error
@@ -163,7 +167,11 @@ def _size(directory: Path) -> int:
     return total
 
 
-_WORDS = {"resolve": "find a set of packages", "install": "install the packages"}
+_WORDS: Final[dict[verb.Step, str]] = {
+    "resolve": "find a set of packages",
+    "tools": "find the build tools",
+    "install": "install the packages",
+}
 
 
 def _failed(
@@ -174,8 +182,10 @@ def _failed(
         return PackageChangedError(*changed, lines=outcome.lines)
     lines = outcome.lines[-_LINES_SHOWN:]
     text = " ".join(lines)
-    hint = "look at the lines above, then change the pack's requirements and run: ringfence extension reload"
-    if not job.network:
+    hint = LOOK_ABOVE
+    if "'--require-build-hashes'" in text:
+        hint = "the node image's uv is older than this server: make images"
+    elif not job.network:
         hint = "the policy says 'build.network: false', so only what the cache holds can be installed"
     elif refused:
         places = json.dumps(refused[:4])

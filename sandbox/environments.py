@@ -25,10 +25,12 @@ import anyio
 import anyio.to_thread
 
 from policies import EffectivePolicy, ExtensionName, TenantId, Where, usual_place
+from sandbox.build_tools import BuildTools, run_step, versions
 from sandbox.egress.builds import RefusedPlaces
 from sandbox.environment_errors import (
     BuildFailedError,
     BuildLimitError,
+    BuildToolsError,
     EnvironmentChangedError,
 )
 from sandbox.environment_locks import (
@@ -52,7 +54,7 @@ from sandbox.environment_plan import (
 )
 from sandbox.environment_steps import BuildSteps, EnvironmentLimits, Progress
 from sandbox.group_requirements import merge_declared, told_of_group
-from sandbox.inventory import Inventory, take_inventory
+from sandbox.inventory import Inventory, take_inventory, with_build_tools
 from sandbox.launcher import build_verb as verb
 from sandbox.manifests import Declared, read_declared
 from sandbox.trees import tree_digest
@@ -202,6 +204,8 @@ class Environments:
                 raise
             except BuildFailedError as error:
                 missing = unobtainable(" ".join((error.message, *error.lines))) - without
+                if isinstance(error, BuildToolsError):
+                    missing = frozenset()  # those are no packages of the pack's
                 if missing and len(without) < _MOST_LEFT_OUT:
                     # As with pip, where one line fails and the pack is tried all the same: often it loads.
                     without |= missing
@@ -229,30 +233,53 @@ class Environments:
         if not plan.key:
             return Environment(None, None, image.id, asks=declared.asks, notes=plan.notes)
         async with self._locks.setdefault(plan.key, anyio.Lock()):
-            text = await anyio.to_thread.run_sync(self._known_lock, plan, whose)
+            text, locked = await anyio.to_thread.run_sync(self._known_lock, plan, whose)
+            tools = None
+            if policy.build.source_builds:
+                # Those of a lock that answers the wish are kept to; of another, their versions are preferred.
+                before = "" if whose.kept is None else whose.kept.tools or ""
+                tools = BuildTools(locked, kept=locked is not None, before=before)
             job = self._job(whose, plan, policy)
             async with _job_directory(job), AsyncExitStack() as stack:
-                deadline = None
+                deadline: float | None = None
+
+                async def begin() -> float:
+                    nonlocal deadline
+                    if deadline is None:
+                        await stack.enter_async_context(self._slots)
+                        deadline = time.monotonic() + policy.build.timeout_s
+                    return deadline
+
+                is_new, seconds = text is None, None
                 if text is None:
-                    await stack.enter_async_context(self._slots)
-                    deadline = time.monotonic() + policy.build.timeout_s
-                    text = await self._resolve(job, plan, image, whose.kept, deadline, progress)
+                    text = await self._resolve(job, plan, image, whose.kept, tools, await begin(), progress)
                 lock = prune_lock(text, image, keep_torch=keeps_torch(plan))
-                key = environment_key(image, lock, whose.tenant if policy.build.source_builds else None)
+                owner = whose.tenant if tools is not None else None
+                key = environment_key(image, lock, owner, locked)
+                if tools is not None and not tools.kept:
+                    # An environment that is older than locks of build tools serves until it is built anew.
+                    older = None if is_new else await anyio.to_thread.run_sync(self._whole, key, progress)
+                    if older is None:
+                        # What its builds ask for is part of its name, and known when they are done.
+                        seconds = await self._install(job, plan, lock, tools, await begin(), progress)
+                        key = environment_key(image, lock, owner, tools.text)
                 async with self._locks.setdefault(key, anyio.Lock()):
                     stored = await anyio.to_thread.run_sync(self._whole, key, progress)
                     reused = stored is not None
                     if stored is None:
-                        if deadline is None:
-                            await stack.enter_async_context(self._slots)
-                            deadline = time.monotonic() + policy.build.timeout_s
-                        stored = await self._install(job, plan, image, lock, key, deadline, progress)
+                        if seconds is None:
+                            seconds = await self._install(job, plan, lock, tools, await begin(), progress)
+                        stored = await self._record(job, plan, image, lock, tools, key, seconds, progress)
                     else:
                         progress(f"environment {key[:12]} is there already")
             await anyio.to_thread.run_sync(self._point, plan, key)
         packages: dict[str, str] = stored["packages"]
         kept = KeptLock(
-            plan=plan.key, text=lock.text, without=tuple(sorted(without)), bare=not declared.implied
+            plan=plan.key,
+            text=lock.text,
+            without=tuple(sorted(without)),
+            bare=not declared.implied,
+            tools=None if tools is None else tools.text,
         )
         return Environment(
             key,
@@ -279,19 +306,27 @@ class Environments:
             image, declared, tenant=whose.tenant, source_builds=source_builds, without=frozenset(without)
         )
 
-    def _known_lock(self, plan: Plan, whose: _Whose) -> str | None:
-        """The lock that answers a plan: the extension's own, else that of an environment made for the same wish."""
+    def _known_lock(self, plan: Plan, whose: _Whose) -> tuple[str | None, str | None]:
+        """The lock that answers a plan, and that of its build tools where there is one.
+
+        They are the extension's own, else those of an environment made for the same wish.
+        """
         if whose.upgrade:
-            return None
+            return None, None
         if whose.kept is not None and whose.kept.plan == plan.key:
-            return whose.kept.text
+            return whose.kept.text, whose.kept.tools
         try:
             key = (self._root / _PLANS / plan.key).read_text(encoding="ascii").strip()
             if _KEY.fullmatch(key) is None or _read_manifest(self._root / key) is None:
-                return None
-            return (self._root / key / verb.LOCK).read_text(encoding="utf-8")
+                return None, None
+            return (self._root / key / verb.LOCK).read_text(encoding="utf-8"), self._tools(key)
         except (OSError, ValueError):
-            return None
+            return None, None
+
+    def _tools(self, key: str) -> str | None:
+        """The lock of the build tools of an environment; None where nothing was built from source."""
+        file = self._root / key / verb.TOOLS
+        return file.read_text(encoding="utf-8") if file.exists() else None
 
     def _point(self, plan: Plan, key: str) -> None:
         plans = self._root / _PLANS
@@ -321,7 +356,9 @@ class Environments:
             )
         digest = tree_digest(self._root / key / verb.SITE) if stored["packages"] else ""
         lock = lock_digest((self._root / key / verb.LOCK).read_text(encoding="utf-8"))
-        if (digest, lock) != (stored.get("digest"), stored.get("lock")):
+        tools = self._tools(key)
+        found = (digest, lock, None if tools is None else lock_digest(tools))
+        if found != (stored.get("digest"), stored.get("lock"), stored.get("tools")):
             raise EnvironmentChangedError(
                 f"environment {key[:12]} is not as it was built: its files have the digest {digest[:12] or 'none'}, "
                 f"recorded is {str(stored.get('digest'))[:12]}",
@@ -346,7 +383,9 @@ class Environments:
         if key is None or stored is None:
             return take_inventory(image, None, None, {}, {})
         lock = locked_hashes((self._root / key / verb.LOCK).read_text(encoding="utf-8"))
-        return take_inventory(image, key, self.site(key), lock, stored["packages"])
+        tools = self._tools(key)
+        found = take_inventory(image, key, self.site(key), lock, stored["packages"])
+        return with_build_tools(found, versions(tools), locked_hashes(tools or ""))
 
     def site(self, key: str) -> Path | None:
         """The directory of an environment that exists; None when it is gone or adds nothing to the image."""
@@ -387,13 +426,14 @@ class Environments:
         plan: Plan,
         image: verb.NodeImage,
         kept: KeptLock | None,
+        tools: BuildTools | None,
         deadline: float,
         progress: Progress,
     ) -> str:
         before = locked_hashes(kept.text) if kept is not None else {}
         await anyio.to_thread.run_sync(self._steps.prepare, job, plan, preferences(plan, image, kept))
         progress(f"resolving {len(plan.requirements)} requirement(s) for Python {image.python}")
-        await self._steps.run(job, "resolve", plan, deadline, progress)
+        await run_step(self._steps, job, "resolve", plan, tools, deadline, progress)
         text = await anyio.to_thread.run_sync(self._steps.lock_text, job)
         lock = prune_lock(text, image, keep_torch=keeps_torch(plan))
         for note in lock.notes:
@@ -406,12 +446,12 @@ class Environments:
         self,
         job: verb.BuildJob,
         plan: Plan,
-        image: verb.NodeImage,
         lock: Lock,
-        key: str,
+        tools: BuildTools | None,
         deadline: float,
         progress: Progress,
-    ) -> Mapping[str, Any]:
+    ) -> float:
+        """Install what is locked into the job's directory; returns the seconds that it took."""
         started = time.monotonic()
         await anyio.to_thread.run_sync(self._steps.prepare, job, plan, ())
         await anyio.to_thread.run_sync((job.directory / "in" / verb.LOCK).write_text, lock.text)
@@ -419,7 +459,23 @@ class Environments:
             progress(
                 "installing " + ", ".join(f"{name} {version}" for name, version in lock.packages.items())
             )
-            await self._steps.run(job, "install", plan, deadline, progress)
+            await run_step(self._steps, job, "install", plan, tools, deadline, progress)
+        elif tools is not None:
+            tools.text = tools.text or ""
+        return time.monotonic() - started
+
+    async def _record(
+        self,
+        job: verb.BuildJob,
+        plan: Plan,
+        image: verb.NodeImage,
+        lock: Lock,
+        tools: BuildTools | None,
+        key: str,
+        seconds: float,
+        progress: Progress,
+    ) -> Mapping[str, Any]:
+        text = None if tools is None else tools.text
         manifest = {
             "key": key,
             "plan": plan.key,
@@ -429,13 +485,16 @@ class Environments:
             "requirements": plan.requirements,
             "packages": dict(lock.packages),
             "notes": lock.notes,
-            "seconds": round(time.monotonic() - started, 3),
+            "seconds": round(seconds, 3),
+            **({} if text is None else {"tools": lock_digest(text), "build_tools": dict(versions(text))}),
         }
-        finished = await anyio.to_thread.run_sync(self._finish, job, key, manifest)
+        finished = await anyio.to_thread.run_sync(self._finish, job, key, manifest, text)
         progress(f"environment {key[:12]} built in {manifest['seconds']} s")
         return finished
 
-    def _finish(self, job: verb.BuildJob, key: str, known: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _finish(
+        self, job: verb.BuildJob, key: str, known: Mapping[str, Any], tools: str | None
+    ) -> Mapping[str, Any]:
         manifest = dict(known)
         built = job.directory / "whole"
         built.mkdir(mode=0o755)
@@ -446,6 +505,8 @@ class Environments:
             manifest["contents"] = tree_digest(built / verb.SITE, compiled=False)
         manifest["digest"] = tree_digest(built / verb.SITE) if manifest["packages"] else ""
         (job.directory / "in" / verb.LOCK).replace(built / verb.LOCK)
+        if tools is not None:
+            (built / verb.TOOLS).write_text(tools, encoding="utf-8")
         (built / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
         target = self._root / key
         shutil.rmtree(target, ignore_errors=True)  # a damaged one: _whole would have taken a whole one

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.parser import HeaderParser
 from pathlib import Path
 from typing import Final, Literal
@@ -27,12 +27,12 @@ _UNSAID: Final = {"", "UNKNOWN", "NONE"}
 _DISTRIBUTION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]{0,200}\.dist-info\Z")
 _VERSION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.!+_-]{0,100}\Z")
 
-From = Literal["environment", "image"]
+From = Literal["environment", "image", "build"]
 
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """One package that an extension can import."""
+    """One package that an extension can import, or that one of them was built with (``build``)."""
 
     name: str
     """Canonical."""
@@ -74,8 +74,19 @@ def take_inventory(
     here = {package.name for package in found}
     for name, version in sorted(image.packages.items()):
         if name not in here:
-            found.append(Package(name, version, "image"))
+            found.append(Package(name, version, "image", licence=image.licences.get(name, "")))
     return Inventory(key, image, tuple(found[:MAX_PACKAGES]))
+
+
+def with_build_tools(
+    inventory: Inventory, versions: Mapping[str, str], lock: Mapping[str, tuple[str, ...]]
+) -> Inventory:
+    """The same, and what its packages were built with, as locked."""
+    hashes: dict[str, tuple[str, ...]] = {canonicalize_name(name): found for name, found in lock.items()}
+    tools = [
+        Package(name, version, "build", hashes.get(name, ())) for name, version in sorted(versions.items())
+    ]
+    return replace(inventory, packages=(*inventory.packages, *tools)[:MAX_PACKAGES])
 
 
 def _distributions(site: Path) -> Iterator[tuple[str, str, str]]:

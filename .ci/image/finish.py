@@ -59,6 +59,17 @@ def make_places() -> None:
     Path("/usr/share/fonts/truetype").mkdir(parents=True, exist_ok=True)
 
 
+def licence_lines(dist: importlib.metadata.Distribution) -> str:
+    """What a package's metadata says of its licence, as it says it; who reads the facts makes a name of it."""
+    lines = [
+        f"{key}: {value[:400]}".replace("\n", "\n ")
+        for key in ("License-Expression", "License", "Classifier")
+        for value in map(str, dist.metadata.get_all(key) or ())
+        if key != "Classifier" or value.startswith("License :: ")
+    ]
+    return "\n".join(lines[:12])
+
+
 def image_facts() -> dict[str, object]:
     """What other code may want to know of this image without starting it."""
     import torch
@@ -73,6 +84,10 @@ def image_facts() -> dict[str, object]:
             for dist in sorted(
                 importlib.metadata.distributions(), key=lambda dist: dist.metadata["Name"].lower()
             )
+        },
+        "licences": {
+            dist.metadata["Name"].lower().replace("_", "-"): licence_lines(dist)
+            for dist in importlib.metadata.distributions()
         },
         "partial": notes("partial"),
         "absent": notes("absent"),

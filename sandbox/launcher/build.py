@@ -27,6 +27,7 @@ from packaging.utils import canonicalize_name
 
 from policies import safe_text
 from sandbox.errors import StartError
+from sandbox.inventory import licence_in
 from sandbox.launcher.build_verb import (
     FACTS,
     BuildJob,
@@ -43,7 +44,7 @@ from sandbox.launcher.holding import Holder
 
 logger = logging.getLogger(__name__)
 
-MAX_LINE = 400
+MAX_LINE = 1_000  # one line names all that a build from source asks for
 LINES_KEPT = 60
 LINES_HANDED_ON = 5_000
 
@@ -206,6 +207,11 @@ def _facts(image_id: str, archive: bytes) -> NodeImage:
         machine=str(data["machine"]),
         packages={canonicalize_name(name): str(version) for name, version in data["packages"].items()},
         absent={canonicalize_name(name): str(reason) for name, reason in data.get("absent", {}).items()},
+        licences={
+            canonicalize_name(name): licence
+            for name, lines in data.get("licences", {}).items()
+            if (licence := licence_in(str(lines)))
+        },
     )
 
 

@@ -19,7 +19,7 @@ from typing import Any, Final, Literal, Protocol
 from policies import ExtensionName, TenantId, seccomp_profile
 from runtime import wire
 
-Step = Literal["resolve", "install"]
+Step = Literal["resolve", "tools", "install"]
 Line = Callable[[str], None]
 
 TMP: Final = "/tmp"  # noqa: S108  (a tmpfs of the build container)
@@ -34,6 +34,9 @@ REQUIREMENTS: Final = "requirements.in"
 CONSTRAINTS: Final = "constraints.txt"
 OVERRIDES: Final = "overrides.txt"
 LOCK: Final = "lock.txt"
+WANTED_TOOLS: Final = "tools.in"
+TOOLS: Final = "tools.txt"
+"""What builds from source may install to run with, locked."""
 CA_BUNDLE: Final = "ca.pem"
 SITE: Final = "site"
 BUILDS: Final = "builds"
@@ -56,6 +59,8 @@ class NodeImage:
     """Canonical name to version."""
     absent: Mapping[str, str] = field(default_factory=dict)
     """Packages this image had to go without, each with the reason its build gave."""
+    licences: Mapping[str, str] = field(default_factory=dict)
+    """Of its packages, as those name them; an image from before this has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +152,9 @@ class BuildSettings:
     network_mode: str = "bridge"
     """Network of builds that may reach the index; ``host`` where the engine's bridge reaches nothing, ``index`` for
     none but the host's proxy to it."""
+    open_because: str = ""
+    """Why builds reach more than the index though nobody chose that; builds from source, which run strangers' code, are
+    refused then."""
     proxy: Path | None = None
     """Where the socket of that proxy is, with the network mode ``index``."""
     memory: int = 4 * 1024**3
@@ -173,9 +181,26 @@ class BuildSettings:
         return str(path)
 
 
+# What a build from source needs in order to run is installed from the lock of build tools or not at all, and a source
+# cannot name another place for it.
+_LOCKED_TOOLS: Final = [
+    "--build-constraints", f"{IN}/{TOOLS}", "--require-build-hashes",
+    "--preview-features", "build-dependency-hashes", "--no-sources",
+]  # fmt: skip
+
+
 def command(job: BuildJob, step: Step) -> list[str]:
     """The one command of a step."""
-    wheels = [] if job.source_builds else ["--only-binary", ":all:"]
+    wheels_only = ["--only-binary", ":all:"]
+    if step == "tools":
+        # No stranger's code runs in this step: a build tool without a wheel is not to be had.
+        return [
+            UV, "pip", "compile", f"{IN}/{WANTED_TOOLS}",
+            "--output-file", f"{OUT}/{TOOLS}",
+            "--generate-hashes", "--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links",
+            *wheels_only,
+        ]  # fmt: skip
+    wheels = _LOCKED_TOOLS if job.source_builds else wheels_only
     if step == "resolve":
         return [
             UV, "pip", "compile", f"{IN}/{REQUIREMENTS}",

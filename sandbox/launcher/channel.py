@@ -150,7 +150,7 @@ class Build(_Request):
     network: bool
     source_builds: bool
     has_constraints: bool
-    step: Literal["resolve", "install"]
+    step: Literal["resolve", "tools", "install"]
 
 
 class Sweep(_Request):
@@ -245,6 +245,7 @@ class ImageFacts(Strict):
     machine: str
     packages: dict[str, str]
     absent: dict[str, str]
+    licences: dict[str, str]
 
 
 class Outcome(Strict):

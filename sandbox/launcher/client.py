@@ -187,7 +187,7 @@ class LauncherClient:
     async def image(self) -> NodeImage:
         """See ``EnvironmentBuilder.image``."""
         found = await self._ask("image", channel.ImageFacts)
-        return NodeImage(found.id, found.variant, found.python, found.machine, found.packages, found.absent)
+        return NodeImage(**found.model_dump())
 
     async def run(self, job: BuildJob, step: Step, line: Line) -> BuildOutcome:
         """See ``EnvironmentBuilder.run``."""

@@ -32,6 +32,7 @@ def facts(image: verb.NodeImage) -> channel.ImageFacts:
         machine=image.machine,
         packages=dict(image.packages),
         absent=dict(image.absent),
+        licences=dict(image.licences),
     )
 
 

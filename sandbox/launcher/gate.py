@@ -125,9 +125,11 @@ class Gate:
             policy = self.policies.effective(ExtensionName(asked.extension), tenant)
         else:
             raise StartError("a build names neither an extension nor a sandbox group")
+        # Build tools are for builds from source.
+        from_source = asked.source_builds or asked.step == "tools"
         for key, wanted, allowed in (
             ("network", asked.network, policy.build.network),
-            ("source_builds", asked.source_builds, policy.build.source_builds),
+            ("source_builds", from_source, policy.build.source_builds),
         ):
             if wanted and not allowed:
                 raise StartError(

@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 MAX_LIST: Final = 4 * 1024 * 1024
 MAX_LINES: Final = 50_000
+_RESULTS: Final[dict[verb.Step, str]] = {"resolve": verb.LOCK, "tools": verb.TOOLS, "install": verb.SITE}
 _HASH: Final = re.compile(r"(?:^|\s)--hash=sha256:[0-9a-f]{64}(?=\s|$)")
 _OPEN: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _DIRECTORY: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
@@ -84,13 +85,14 @@ class StagedBuilder:
         """
         if job.directory.parent != self._jobs:
             raise StartError(f"a build's directory does not lie in {self._jobs}")
+        self._refuse_open(job, step)
         staged = replace(
             job,
             directory=self._stages / job.directory.name,
             # Building from source runs the packages' code with write access to the cache, so that step has a cache of
-            # its own, which nothing else is ever installed from.
+            # its own, which nothing else is ever installed from. Build tools are wheels, and are only looked for.
             cache=self._stages / job.directory.name / "cache"
-            if job.source_builds
+            if job.source_builds and step != "tools"
             else self._caches / job.tenant / "wheels",
         )
         try:
@@ -102,6 +104,16 @@ class StagedBuilder:
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(lambda: shutil.rmtree(staged.directory, ignore_errors=True))
+
+    def _refuse_open(self, job: verb.BuildJob, step: verb.Step) -> None:
+        # Its code would reach whatever the engine's network reaches: other services, metadata addresses, the world.
+        if job.source_builds and job.network and step != "tools" and self._settings.open_because:
+            raise StartError(
+                "builds from source run the packages' own code and reach the package index only, but here builds reach "
+                f"all that the engine's network '{self._settings.network_mode}' reaches: {self._settings.open_because}",
+                "name the index in UV_DEFAULT_INDEX (and where it keeps its files in RINGFENCE_BUILD_HOSTS); or let "
+                f"builds reach that network: RINGFENCE_BUILD_NETWORK={self._settings.network_mode}",
+            )
 
     async def _watched(
         self, staged: verb.BuildJob, step: verb.Step, line: verb.Line, timeout_s: float
@@ -150,8 +162,13 @@ class StagedBuilder:
                     _copy(here, ("in", name), inputs / name, checked_requirements)
                 # The image's own versions, which the resolver keeps to where it can.
                 _copy(here, ("out", verb.LOCK), outputs / verb.LOCK, checked_requirements)
+            elif step == "tools":
+                _copy(here, ("in", verb.WANTED_TOOLS), inputs / verb.WANTED_TOOLS, checked_requirements)
+                _copy(here, ("out", verb.TOOLS), outputs / verb.TOOLS, checked_requirements)
             else:
                 _copy(here, ("in", verb.LOCK), inputs / verb.LOCK, checked_lock)
+            if job.source_builds and step != "tools":
+                _copy(here, ("in", verb.TOOLS), inputs / verb.TOOLS, checked_lock)
         if self._index.ca_bundle is not None:
             (inputs / verb.CA_BUNDLE).write_bytes(self._index.ca_bundle)
         inputs.chmod(0o755)
@@ -159,15 +176,15 @@ class StagedBuilder:
             file.chmod(0o644)  # whatever our umask is: the build runs as another uid
         uid, gid = self._settings.user
         if os.geteuid() == 0:
-            lock = [outputs / verb.LOCK] if step == "resolve" else []
-            for path in (outputs, *lock, staged.cache, staged.cache / "unpacked", staged.cache / "uv"):
+            lists = [outputs / name for name in (verb.LOCK, verb.TOOLS) if (outputs / name).exists()]
+            for path in (outputs, *lists, staged.cache, staged.cache / "unpacked", staged.cache / "uv"):
                 os.chown(path, uid, gid, follow_symlinks=False)
 
     # -- out ---------------------------------------------------------------------------------------------------------
 
     def _hand_over(self, job: verb.BuildJob, staged: verb.BuildJob, step: verb.Step) -> None:
         """Move the result into the job's directory; nobody but us can change it by now."""
-        name = verb.LOCK if step == "resolve" else verb.SITE
+        name = _RESULTS[step]
         with _opened(staged.directory, self._stages) as ours, _opened(job.directory, self._jobs) as theirs:
             outputs = os.open("out", _DIRECTORY, dir_fd=ours)
             try:

@@ -88,7 +88,9 @@ class Recorder:
             send.close()
 
     async def image(self) -> NodeImage:
-        return NodeImage("sha256:1", "cpu", "3.11.2", "x86_64", {"numpy": "2.4.0"}, {"cv2": "why not"})
+        return NodeImage(
+            "sha256:1", "cpu", "3.11.2", "x86_64", {"numpy": "2.4.0"}, {"cv2": "why not"}, {"numpy": "BSD"}
+        )
 
     async def run(self, job: BuildJob, step: Step, line: Line) -> BuildOutcome:
         self.built.append(job)

@@ -11,6 +11,7 @@ import secrets
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -506,6 +507,7 @@ async def test_builds_at_once_have_a_ceiling_of_their_own(intruder: Intruder) ->
 
 async def test_a_build_gets_no_more_than_the_policy_allows(intruder: Intruder) -> None:
     assert "build.source_builds" in refusal(await intruder.build(source_builds=True))
+    assert "build.source_builds" in refusal(await intruder.build(step="tools"))
     intruder.policies.write("pack", "build: {network: false}\n")
     assert "build.network" in refusal(await intruder.build())
     assert "neither an extension nor" in refusal(await intruder.build(extension=None))
@@ -625,6 +627,81 @@ async def test_what_is_installed_is_a_lock_that_was_checked(tmp_path: Path) -> N
     with pytest.raises(StartError, match="one version and its hashes"):
         await _staged(here, behind).run(job, "install", lambda _: None)
     assert behind.built == []
+
+
+@pytest.mark.parametrize("step", ["resolve", "install"])
+@pytest.mark.parametrize(
+    ("tools", "text"),
+    [
+        ("setuptools\n", "one version and its hashes"),
+        ("setuptools==80.0\n", "one version and its hashes"),
+        ("setuptools==80.* --hash=sha256:" + "0" * 64, "one version and its hashes"),
+        (f"--index-url https://evil.example\nsetuptools==80.0 {HASH}\n", "a build was refused"),
+        (f"setuptools @ file:///x.whl {HASH}\n", "a build was refused"),
+        (None, "cannot be read"),
+    ],
+)
+async def test_what_a_source_build_may_install_is_a_lock_that_was_checked(
+    tmp_path: Path, step: verb.Step, tools: str | None, text: str
+) -> None:
+    here, behind = places(tmp_path), Recorder()
+    job = replace(_job(here), source_builds=True)
+    (job.directory / "in" / verb.LOCK).write_text(f"numpy==1.26.4 {HASH}\n")
+    if tools is not None:
+        (job.directory / "in" / verb.TOOLS).write_text(tools)
+    with pytest.raises(StartError, match=text):
+        await _staged(here, behind).run(job, step, lambda _: None)
+    assert behind.built == []
+
+
+async def test_code_of_a_build_reaches_the_index_only_unless_the_operator_chose_another_network(
+    tmp_path: Path,
+) -> None:
+    here, behind = places(tmp_path), Recorder()
+    job = replace(_job(here), source_builds=True)
+    for name, text in (
+        (verb.TOOLS, ""),
+        (verb.WANTED_TOOLS, "wheel\n"),
+        (verb.LOCK, f"numpy==1.26.4 {HASH}\n"),
+    ):
+        (job.directory / "in" / name).write_text(text)
+    (job.directory / "out" / verb.TOOLS).write_text("")
+    fallen_back = BuildSettings(
+        image="x", network_mode="bridge", open_because="no setting names the package index"
+    )
+    builder = StagedBuilder(here, behind, fallen_back, IndexSettings())
+    steps: tuple[verb.Step, ...] = ("resolve", "install")
+    for step in steps:
+        with pytest.raises(
+            StartError, match="reach all that the engine's network 'bridge' reaches: no setting"
+        ) as caught:
+            await builder.run(job, step, lambda _: None)
+        assert "RINGFENCE_BUILD_NETWORK=bridge" in caught.value.hint
+    assert behind.built == []
+    # What runs nobody's code, or reaches nothing, needs no such wall.
+    await builder.run(job, "tools", lambda _: None)
+    await builder.run(replace(job, source_builds=False), "install", lambda _: None)
+    await builder.run(replace(job, network=False), "install", lambda _: None)
+    chosen = replace(fallen_back, open_because="")
+    await StagedBuilder(here, behind, chosen, IndexSettings()).run(job, "install", lambda _: None)
+    assert len(behind.built) == 4
+
+
+async def test_build_tools_come_from_the_wheels_cache_and_source_builds_have_one_of_their_own(
+    tmp_path: Path,
+) -> None:
+    here, behind = places(tmp_path), Recorder()
+    job = replace(_job(here), source_builds=True)
+    (job.directory / "in" / verb.LOCK).write_text(f"numpy==1.26.4 {HASH}\n")
+    (job.directory / "in" / verb.TOOLS).write_text(f"setuptools==80.0 {HASH}\n")
+    (job.directory / "in" / verb.WANTED_TOOLS).write_text("setuptools>=40\n")
+    (job.directory / "out" / verb.TOOLS).write_text("")
+    steps: tuple[verb.Step, ...] = ("tools", "install")
+    for step in steps:
+        await _staged(here, behind).run(job, step, lambda _: None)
+    wheels = here.launcher_data / "caches" / "local" / "wheels"
+    # What runs strangers' code must not write where other builds install from; looking for wheels runs none.
+    assert [each.cache == wheels for each in behind.built] == [True, False]
 
 
 async def test_a_builds_directory_that_is_a_link_is_not_followed(tmp_path: Path) -> None:

@@ -6,19 +6,24 @@ import base64
 import hashlib
 import http.server
 import io
+import json
 import tarfile
 import threading
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 
-def wheel(name: str, version: str, files: Mapping[str, str], *, licence: str = "MIT") -> bytes:
+def wheel(
+    name: str, version: str, files: Mapping[str, str], *, licence: str = "MIT", requires: Sequence[str] = ()
+) -> bytes:
     """A wheel with these files."""
+    needs = "".join(f"Requires-Dist: {each}\n" for each in requires)
     info = f"{name}-{version}.dist-info"
     every = {
         **files,
-        f"{info}/METADATA": f"Metadata-Version: 2.4\nName: {name}\nVersion: {version}\nLicense-Expression: {licence}\n",
+        f"{info}/METADATA": f"Metadata-Version: 2.4\nName: {name}\nVersion: {version}\n"
+        f"License-Expression: {licence}\n{needs}",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
     record = []
@@ -33,9 +38,10 @@ def wheel(name: str, version: str, files: Mapping[str, str], *, licence: str = "
     return data.getvalue()
 
 
-def source(name: str, version: str, backend: str) -> bytes:
-    """A source distribution that is built by its own code ``backend`` and by nothing else."""
-    project = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+def source(name: str, version: str, backend: str, requires: Sequence[str] = ()) -> bytes:
+    """A source distribution that is built by its own code ``backend``, which asks for ``requires``."""
+    system = f"[build-system]\nrequires = {json.dumps(list(requires))}\n"
+    project = f'{system}build-backend = "backend"\nbackend-path = ["."]\n'
     files = {
         "pyproject.toml": project + f'[project]\nname = "{name}"\nversion = "{version}"\n',
         "backend.py": backend,

@@ -168,6 +168,14 @@ async def test_a_file_that_changed_at_the_index_is_refused_and_both_hashes_are_n
     assert yard.environments.site(first.key) is None
 
 
+async def test_the_image_knows_the_licences_of_its_packages(yard: Yard) -> None:
+    image = await yard.environments.image()
+    assert image.licences["numpy"].startswith("BSD-3-Clause")
+    assert sorted(image.packages.keys() - image.licences.keys()) == []
+    inventory = await yard.environments.inventory(None)
+    assert {package.licence for package in inventory.packages if package.name == "yarl"} == {"Apache-2.0"}
+
+
 async def test_the_same_lock_gives_the_same_environment(yard: Yard) -> None:
     first = await yard.ensure("victim")
     assert first.key is not None

@@ -73,3 +73,17 @@ def test_host_and_launcher_come_to_the_same(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("UV_DEFAULT_INDEX", INDEX)
     settings = make_settings(tmp_path)
     assert builds_of(settings).network_mode == build_reach(settings).network == "index"
+    assert builds_of(settings).open_because == ""
+
+
+def test_builds_know_whether_somebody_chose_their_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    fallen_back = builds_of(make_settings(tmp_path))
+    assert fallen_back.network_mode == "bridge"
+    assert "no setting names the package index" in fallen_back.open_because
+    chosen = builds_of(make_settings(tmp_path, build_network="bridge"))
+    assert (chosen.network_mode, chosen.open_because) == ("bridge", "")

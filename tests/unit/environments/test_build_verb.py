@@ -80,6 +80,21 @@ def test_paths_are_called_as_the_engine_calls_them() -> None:
 
 
 @pytest.mark.parametrize("step", ["resolve", "install"])
+def test_what_is_built_from_source_installs_locked_tools_only(step: build_verb.Step) -> None:
+    words = command(replace(JOB, source_builds=True), step)
+    assert words[words.index("--build-constraints") + 1] == "/build/in/tools.txt"
+    assert {"--require-build-hashes", "--no-sources"} <= set(words)
+    assert "--build-constraints" not in command(JOB, step)
+
+
+@pytest.mark.parametrize("source_builds", [True, False])
+def test_build_tools_are_looked_for_without_running_anybodys_code(source_builds: bool) -> None:
+    words = command(replace(JOB, source_builds=source_builds), "tools")
+    assert words[words.index("--only-binary") + 1] == ":all:"
+    assert "--generate-hashes" in words
+
+
+@pytest.mark.parametrize("step", ["resolve", "install"])
 def test_source_builds_have_to_be_allowed(step: build_verb.Step) -> None:
     assert "--only-binary" in command(JOB, step)
     assert "--only-binary" not in command(replace(JOB, source_builds=True), step)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,18 @@ def test_locked_packages_come_first_and_strays_are_marked(image: NodeImage, tmp_
     assert (found["victim"].licence, found["victim"].hashes, found["victim"].locked) == ("MIT", (HASH,), True)
     assert (found["stray"].locked, found["stray"].comes_from) == (False, "environment")
     assert found["numpy"].comes_from == "image"
+
+
+def test_the_images_packages_have_the_licences_that_were_written_down_when_it_was_made(
+    image: NodeImage,
+) -> None:
+    image = replace(image, licences={"numpy": "BSD-3-Clause"})
+    parts = {
+        part["name"]: part
+        for part in json.loads(bill(take_inventory(image, None, None, {}, {})))["components"]
+    }
+    assert parts["numpy"]["licenses"] == [{"license": {"id": "BSD-3-Clause"}}]
+    assert "licenses" not in parts["scipy"]
 
 
 def test_hostile_metadata_reaches_nothing_and_breaks_no_bill(image: NodeImage, tmp_path: Path) -> None:

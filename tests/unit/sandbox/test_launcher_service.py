@@ -75,19 +75,21 @@ async def test_every_verb_says_the_same_on_both_sides(pair: Pair) -> None:
     assert (await client.logs(BOX)).startswith("words")
     assert await client.stop(BOX, grace_s=1.0) == Ending(137, True, 2, 0, True, "bye")
     image = await client.image()
-    assert (image.variant, image.packages, image.absent) == ("cpu", {"numpy": "2.4.0"}, {"cv2": "why not"})
+    assert image == await behind.image()
     assert await client.sweep() == 0
 
 
-async def test_a_builds_lines_come_while_it_runs(pair: Pair) -> None:
+@pytest.mark.parametrize("step", ["resolve", "tools", "install"])
+async def test_a_builds_lines_come_while_it_runs(pair: Pair, step: verb.Step) -> None:
+    pair.policies.write("pack", "build: {source_builds: true}\n")
     lines: list[str] = []
     directory = pair.places.environments / verb.JOBS / "ab-cd"
     job = verb.BuildJob(
         id="ab-ef", tenant=TENANT, directory=directory, cache=directory, network=True, source_builds=False,
         timeout_s=5, extension=ExtensionName("pack"),
     )  # fmt: skip
-    outcome = await pair.zone.run(job, "resolve", lines.append)
-    assert (outcome.exit_code, outcome.lines, lines) == (0, ("all good",), ["resolve begins"])
+    outcome = await pair.zone.run(job, step, lines.append)
+    assert (outcome.exit_code, outcome.lines, lines) == (0, ("all good",), [f"{step} begins"])
     assert pair.behind.built[0].directory == directory
 
 
