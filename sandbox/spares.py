@@ -4,8 +4,8 @@ A spare is a sandbox of exactly one tenant's extension (or group) and policy, st
 loaded nothing of it. The extensions used last have one, ``size`` of them in all; one that was used within ``HOLD_S``
 keeps its spare, so that a prompt of many extensions does not end one spare for another all the time. While several
 tenants want spares no one of them has more than its part: who has two more than another gives one up to it, and who has
-fewest comes first, among those used within ``HOLD_S``. Spares live in memory that nobody else needs: none is started when little is left, and the oldest
-ends when less is.
+fewest comes first, among those used within ``HOLD_S``. Spares live in memory that nobody else needs: none is started
+when little is left, and the oldest ends when less is.
 """
 
 from __future__ import annotations
