@@ -53,7 +53,11 @@ class Served:
 
 @contextlib.contextmanager
 def server(
-    folder: Path, more: Mapping[str, str] | None = None, *, weight: Weighed | None = None
+    folder: Path,
+    more: Mapping[str, str] | None = None,
+    *,
+    weight: Weighed | None = None,
+    serve: str = SERVE,
 ) -> Iterator[Served]:
     """A server of this checkout, with directories of its own; ``more`` environment variables."""
     with socket.socket() as free:
@@ -75,7 +79,7 @@ def server(
     }
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-c", SERVE, "serve"], env=environment, stderr=log, cwd=ROOT
+            [sys.executable, "-c", serve, "serve"], env=environment, stderr=log, cwd=ROOT
         )
     url = f"http://127.0.0.1:{port}"
     if weight is not None:

@@ -23,13 +23,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Final
 
 import httpx2
 import psutil
 
 from benchmarks.chain import chain, packs
-from benchmarks.flood import ROOT, Served, server
+from benchmarks.flood import ROOT, SERVE, Served, server
 from benchmarks.prompts import without_rates
 from benchmarks.report import machine
 from benchmarks.talking import HEADERS, Client, Prompt, RefusedError, add_packs
@@ -188,8 +187,6 @@ class Look:
     run_files: int
 
 
-KEPT_S: Final = 1.5 * OUTPUTS_KEPT_S + 1.0
-"""Dead outputs wait for so long at most before their memory is given back."""
 ALLOWED = {
     "memory_mib": 64.0,
     "descriptors": 24,
@@ -265,8 +262,11 @@ class Outcome:
 class Soak:
     """Three clients and somebody who kills."""
 
-    def __init__(self, served: Served, *, calls: int, kills: int, seed: int, looks: int = LOOKS) -> None:
+    def __init__(
+        self, served: Served, *, calls: int, kills: int, seed: int, looks: int, kept_s: float
+    ) -> None:
         self._served = served
+        self._kept_s = kept_s
         self._calls = calls
         self._looks = looks
         self._random = random.Random(seed)
@@ -373,15 +373,16 @@ class Soak:
         for kind in (things, tensors, trivial):  # so that the same sandboxes run at each look
             self._one(self._clients[0], kind)
         self._http.post("/free", json={"unload_models": True, "free_memory": True})
+        longest = 1.5 * self._kept_s + 1.0  # dead outputs wait before their memory is given back
         last, since = None, time.monotonic()
         while time.monotonic() < deadline:
             now = look(self._served, 0, 0.0)
             if last is None or now.shm_files != last.shm_files:
                 since = time.monotonic()
-            elif now.descriptors == last.descriptors and time.monotonic() - since > KEPT_S:
+            elif now.descriptors == last.descriptors and time.monotonic() - since > longest:
                 return
             last = now
-            time.sleep(0.5)
+            time.sleep(0.2)
 
 
 def _how(said: str) -> str:
@@ -401,15 +402,17 @@ def soak(
     kills: int,
     seed: int,
     looks: int = LOOKS,
+    kept_s: float = OUTPUTS_KEPT_S,
     say: Callable[[Look], None] = lambda _: None,
 ) -> Outcome:
-    """One run on a server of its own."""
+    """One run on a server of its own, which keeps dead outputs for ``kept_s``: each look waits for their end."""
     data = folder / "data"
     data.mkdir()
     policies = without_rates(folder / "policies")
-    with server(data, {"RINGFENCE_POLICIES_DIR": str(policies)}) as served:
+    serve = f"import sandbox.tensors; sandbox.tensors.OUTPUTS_KEPT_S = {kept_s}; {SERVE}"
+    with server(data, {"RINGFENCE_POLICIES_DIR": str(policies)}, serve=serve) as served:
         add_packs(served.url, folder / "packs", {**packs(2), "soak": PACK})
-        outcome = Soak(served, calls=calls, kills=kills, seed=seed, looks=looks).run(say)
+        outcome = Soak(served, calls=calls, kills=kills, seed=seed, looks=looks, kept_s=kept_s).run(say)
     left = _containers(served)
     if left:
         outcome.wrong.append(f"{len(left)} containers outlive the server")

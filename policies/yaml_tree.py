@@ -9,16 +9,19 @@ ruamel.yaml's round-trip scanner reads the text; none of its constructors runs.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.composer import Composer
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import (
     AliasEvent,
     CollectionEndEvent,
     CollectionStartEvent,
     DocumentStartEvent,
+    Event,
     NodeEvent,
 )
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
@@ -74,8 +77,7 @@ def parse_tree(raw: bytes, file: str) -> Tree:
         line = raw[: error.start].count(b"\n") + 1
         raise _refused(file, line, 1, "this is not UTF-8 text", "save the file as UTF-8") from None
     try:
-        _check_events(text, file)
-        root = YAML(typ="rt", pure=True).compose(text)
+        root = _composed(text, file)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
@@ -101,9 +103,47 @@ def parse_tree(raw: bytes, file: str) -> Tree:
     return tree
 
 
-def _check_events(text: str, file: str) -> None:
+def _composed(text: str, file: str) -> Node | None:
+    """The text is scanned once: scanning is nearly all of what reading costs."""
+    yaml = YAML(typ="rt", pure=True)
+    root: Node | None = _Composer(yaml, list(_checked(yaml.parse(text), file))).get_single_node()
+    return root
+
+
+class _Composer(Composer):
+    """Makes nodes of events that were parsed already."""
+
+    def __init__(self, yaml: YAML, events: Sequence[Event]) -> None:
+        super().__init__(loader=yaml)
+        self._replay = _Replay(events)
+
+    @property
+    def parser(self) -> _Replay:
+        return self._replay
+
+
+class _Replay:
+    """Stands in for the parser before the composer: the same events once more."""
+
+    def __init__(self, events: Sequence[Event]) -> None:
+        self._events = events
+        self._at = 0
+
+    def check_event(self, *kinds: type[Event]) -> bool:
+        return self._at < len(self._events) and isinstance(self._events[self._at], kinds)
+
+    def peek_event(self) -> Event:
+        return self._events[self._at]
+
+    def get_event(self) -> Event:
+        self._at += 1
+        return self._events[self._at - 1]
+
+
+def _checked(events: Iterable[Event], file: str) -> Iterator[Event]:
     depth = nodes = documents = 0
-    for event in YAML(typ="rt", pure=True).parse(text):
+    for event in events:
+        yield event
         line, column = event.start_mark.line + 1, event.start_mark.column + 1
         if isinstance(event, DocumentStartEvent):
             documents += 1

@@ -4,8 +4,8 @@ A spare is a sandbox of exactly one tenant's extension (or group) and policy, st
 loaded nothing of it. The extensions used last have one, ``size`` of them in all; one that was used within ``HOLD_S``
 keeps its spare, so that a prompt of many extensions does not end one spare for another all the time. While several
 tenants want spares no one of them has more than its part: who has two more than another gives one up to it, and who has
-fewest comes first. Spares live in memory that nobody else needs: none is started when little is left, and the oldest
-ends when less is.
+fewest comes first, among those used within ``HOLD_S``. Spares live in memory that nobody else needs: none is started
+when little is left, and the oldest ends when less is.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ class SparePlan:
         if held and memory.available < memory.reserve // 2:
             return End(first_to_go(held), f"the machine has {human_bytes(memory.available)} of memory left")
         parts = Counter(tenant for tenant, _ in held)
-        for owner, wish in sorted(self.wishes.items(), key=lambda item: self._turn(item[0], parts)):
+        for owner, wish in sorted(self.wishes.items(), key=lambda item: self._turn(item[0], now, parts)):
             if owner in held or now < wish.not_before or self.size == 0:
                 continue
             why_not = self._why_not(wish, len(held), memory, places)
@@ -168,10 +168,13 @@ class SparePlan:
                 return end
         return None
 
-    def _turn(self, owner: Owner, parts: Mapping[TenantId, int]) -> tuple[int, float, float]:
-        """First whose tenant has the fewest, then whose tenant's turn is longer ago, then what was used last."""
-        tenant = owner[0]
-        return (parts.get(tenant, 0), self.turns.get(tenant, float("-inf")), -self.wishes[owner].last)
+    def _turn(
+        self, owner: Owner, now: float, parts: Mapping[TenantId, int]
+    ) -> tuple[bool, int, float, float]:
+        """First what was used within HOLD_S, then whose tenant has the fewest, then whose tenant's turn is longer ago,
+        then what was used last."""
+        tenant, last = owner[0], self.wishes[owner].last
+        return (now - last > HOLD_S, parts.get(tenant, 0), self.turns.get(tenant, float("-inf")), -last)
 
     def _why_not(self, wish: Wish, held: int, memory: Memory, places: int | None) -> str:
         if held >= self.size:
@@ -202,9 +205,14 @@ class SparePlan:
             stalest = min((each for each in held if parts[each[0]] == most), key=last)
             return End(stalest, "its tenant had more than its part of the spares")
         stalest = min(held, key=last)
-        if wish.last - last(stalest) > HOLD_S:
+        if wish.last - last(stalest) > HOLD_S and self._comes_before(owner, stalest, now, parts):
             return End(stalest, "another extension has been used since")
         return None
+
+    def _comes_before(self, owner: Owner, other: Owner, now: float, parts: Mapping[TenantId, int]) -> bool:
+        """Whether the place of ``other``'s spare would not go to ``other`` again."""
+        without = {**parts, other[0]: parts.get(other[0], 0) - 1}
+        return other not in self.wishes or self._turn(owner, now, without) < self._turn(other, now, without)
 
     def pause(self, now: float, held: Mapping[Owner, float], *, places: int | None) -> float:
         """Seconds until ``next`` may say something else by itself."""

@@ -30,7 +30,7 @@ def test_what_shrinks_is_no_leak() -> None:
 @pytest.mark.docker
 @pytest.mark.timeout(1200)
 def test_two_thousand_calls_and_killed_sandboxes_leave_nothing_behind(tmp_path: Path) -> None:
-    outcome = soak(tmp_path, calls=2_000, kills=12, seed=4, looks=2)
+    outcome = soak(tmp_path, calls=2_000, kills=12, seed=4, looks=2, kept_s=0.5)
     assert outcome.verdict == [], (outcome.ended, outcome.looks)
     assert outcome.kills >= 6
     assert outcome.looks[-1].calls >= 2_000

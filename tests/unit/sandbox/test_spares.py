@@ -187,6 +187,22 @@ def test_small_machines_keep_none_by_default() -> None:
     assert sizes == [0, 0, 1, 3, 4, 4]
 
 
+def test_a_spare_that_was_ended_for_another_tenants_is_not_the_next_to_be_started() -> None:
+    made, held, now = SparePlan(2), dict[Owner, float](), 0.0
+    for owner, at in ((of("b", "x"), 0.0), (of("a", "x"), 10.0), (of("a", "y"), HOLD_S + 1)):
+        now = at + made.settle_s
+        made.used(owner, ExtensionName("e"), at)
+        steps = []
+        while step := made.next(now, held, PLENTY, places=9):
+            steps.append(step)
+            assert len(steps) < 9, steps
+            if isinstance(step, Start):
+                held[step.owner] = now
+            else:
+                del held[step.owner]
+    assert set(held) == {of("a", "x"), of("a", "y")}  # b has used nothing for longer than it is held
+
+
 @given(
     size=st.integers(0, 4),
     uses=st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 7), st.floats(0, 60)), max_size=40),
