@@ -403,6 +403,13 @@ class TensorStore:
             if known is not None and known.references <= 0:
                 self._forget(known)
 
+    async def give_back(self, tenant: TenantId) -> None:
+        """Free what of a tenant nobody refers to: dead outputs that wait to be filled again, and what sandboxes held
+        on to and have let go of since. The memory is free when this returns."""
+        self._drop_kept(lambda output: output.tenant == tenant)
+        self._reaper.ask_again()
+        await self._reaper.finish()
+
     def grant(self, sandbox: SandboxId, objects: Sequence[str]) -> None:
         """Let a sandbox read objects, by their id as file name, until each grant is revoked.
 
@@ -586,11 +593,11 @@ class TensorStore:
                 self._drop_kept(lambda output: output.since < oldest)  # noqa: B023  (asked at once)
 
     async def _with_room(self, nbytes: int, work: Callable[[], T]) -> T:
-        """Run ``work``, which makes a file; once more without kept outputs, should memory be full."""
+        """Run ``work``, which makes a file; once more without kept outputs, should memory or descriptors be used up."""
         try:
             return await _sized(nbytes, work)
         except OSError as error:
-            if error.errno != errno.ENOSPC or not self._drop_kept(lambda _: True):
+            if error.errno not in {errno.ENOSPC, errno.EMFILE} or not self._drop_kept(lambda _: True):
                 raise
         await self._reaper.finish()
         return await _sized(nbytes, work)
