@@ -6,15 +6,13 @@ import time
 from pathlib import Path
 
 from benchmarks import floors
-from benchmarks.house import TENANT, House, house
+from benchmarks.house import House, house
 from benchmarks.peers.processes import Measured
 from benchmarks.report import Report
 from sandbox import NodeCall, NodeResult, Session, Value
 
 SIZES_KIB = (1, 1 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20)
 WARM_UP = 2
-CAP_KIB = 2 << 20
-"""Of the policy's `shared_memory`."""
 LARGE = 256 << 10
 """The size that aims are about."""
 
@@ -35,10 +33,7 @@ async def measure(
             copied, written = floor[kib] = f"{size(kib)}: memcpy", f"{size(kib)}: written once to tmpfs"
             report.add(copied, floors.memcpy(kib << 10, times))
             report.add(written, floors.write_tmpfs(kib << 10, times))
-            if isolation == "runc":
-                make, take, double = await trips(built, kib, times)
-            else:
-                make, take, double = await short_trips(built, kib, min(times, 5))
+            make, take, double = await trips(built, kib, times)
             report.add(f"{size(kib)}: {made}", make, floor=written)
             report.add(handed(kib), take, floor=copied)
             peer = f"{size(kib)}: pyisolate, shared: a fresh one in and a new one back"
@@ -52,10 +47,6 @@ async def measure(
     for kib in sizes[1:]:
         report.aim(handed(kib), handed(sizes[0]), 1.5)
     if isolation != "runc":
-        report.notes.append(
-            "gVisor holds on to what a sandbox has read for as long as it lives, and that goes on being counted: each "
-            "gVisor sandbox was given few tensors, and none of 1 GiB"
-        )
         return report
     async with house(folder, isolation=isolation, may_adopt=False) as built:
         for kib in sizes:
@@ -79,13 +70,11 @@ def back(kib: int) -> str:
     return f"{size(kib)}: a fresh one into a sandbox and a new one back"
 
 
-async def trips(
-    built: House, kib: int, runs: int, warm_up: int = WARM_UP
-) -> tuple[list[float], list[float], list[float]]:
+async def trips(built: House, kib: int, runs: int) -> tuple[list[float], list[float], list[float]]:
     """ms to make a tensor in one sandbox and own it; to hand it to another and get a number; or a new tensor."""
     maker, taker = await built.session("bench-a"), await built.session("bench-b")
     make, take, double = [], [], []
-    for i in range(runs + warm_up):
+    for i in range(runs + WARM_UP):
         took, value = await _timed(maker, _call("BenchFill", "kib", Value(kib)))
         took_take, _ = await _timed(taker, _call("BenchTake", "image", value))
         built.store.release(value)
@@ -93,25 +82,10 @@ async def trips(
         took_double, new = await _timed(taker, _call("BenchDouble", "image", fresh))
         built.store.release(fresh)
         built.store.release(new)
-        if i >= warm_up:
+        if i >= WARM_UP:
             make.append(took)
             take.append(took_take)
             double.append(took_double)
-    return make, take, double
-
-
-async def short_trips(built: House, kib: int, runs: int) -> tuple[list[float], list[float], list[float]]:
-    """As ``trips``, in sandboxes that are ended before what they hold on to fills their cap."""
-    make: list[float] = []
-    take: list[float] = []
-    double: list[float] = []
-    at_once = max(1, min(runs, CAP_KIB // (3 * kib) - WARM_UP))
-    while len(make) < runs:
-        found = await trips(built, kib, at_once, warm_up=1)
-        for samples, more in zip((make, take, double), found, strict=True):
-            samples.extend(more)
-        for name in ("bench-a", "bench-b"):
-            await built.manager.stop(TENANT, (await built.session(name)).sandbox)
     return make, take, double
 
 

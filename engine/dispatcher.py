@@ -151,15 +151,16 @@ class Dispatcher:
         return None
 
     async def free(self, tenant: TenantId, *, results: bool) -> None:
-        """Drop the tenant's node objects in workers and, when asked, its cached results."""
+        """Drop the tenant's node objects in workers and, when asked, its cached results and the memory they were in."""
         known = self._tenants.get(tenant)
-        if known is None:
-            return
-        if results:
-            known.cache.clear()
-        for session in known.instances.take_all():
-            await _quietly(session.drop_instances, ())
-        await self._release_handles()
+        if known is not None:
+            if results:
+                known.cache.clear()
+            for session in known.instances.take_all():
+                await _quietly(session.drop_instances, ())
+            await self._release_handles()
+        if results:  # last: what the cache let go of is what waits to be filled again
+            await self._bench.store.give_back(tenant)
 
     def give_way(self, tenant: TenantId, sandbox: SandboxId | None, nbytes: int) -> None:
         """Memory is short: let the tenant's cache give back ``nbytes``. What running prompts hold stays.

@@ -75,6 +75,8 @@ class FakeStore:
         self.references: Counter[str] = Counter()
         self.data: dict[str, Any] = {}
         self.lost: set[str] = set()
+        self.given_back: list[tuple[TenantId, int]] = []
+        """Who was to have memory back at once, and how many objects were referred to then."""
         self.on_pressure: Callable[[TenantId, SandboxId | None, int], None] = lambda *_: None
 
     def add(self, data: Any) -> str:
@@ -100,6 +102,9 @@ class FakeStore:
             self.references[name] -= 1
             if self.references[name] == 0:
                 del self.references[name]
+
+    async def give_back(self, tenant: TenantId) -> None:
+        self.given_back.append((tenant, len(self.references)))
 
 
 # -- what node functions may take and return ---------------------------------------------------------------------

@@ -39,6 +39,9 @@ class ValueStore(Protocol):
     async def put(self, tenant: TenantId, data: bytes) -> str:
         """Make an object of the host's own; the caller holds one reference."""
 
+    async def give_back(self, tenant: TenantId) -> None:
+        """Free at once what of a tenant nobody refers to any more."""
+
 
 def encode(value: JSON) -> JSON:
     """JSON as a value tree: names that look like tags and floats that JSON cannot say are wrapped.

@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable, Container, Iterable
 from typing import Any
 
-from . import wire
+from . import letting_go, wire
 from .peer import RpcError
 from .unchanged import is_unchanged
 
@@ -38,6 +38,7 @@ class SharedFiles:
         self._discard = discard
         self._hands_on = hands_on
         self._mapped: dict[int, tuple[str, int]] = {}  # address -> file, bytes
+        self._letting_go = letting_go.LettingGo(in_directory) if letting_go.is_needed() else None
 
     def read(self, name: str, nbytes: int) -> bytearray:
         """Return the bytes of a granted file.
@@ -128,6 +129,8 @@ class SharedFiles:
                 f"a granted file cannot be opened: {error.strerror}",
                 {"what": "file"},
             ) from error
+        if self._letting_go is not None:
+            self._letting_go.opened(name)
         size = os.fstat(fd).st_size
         if size < nbytes:
             os.close(fd)

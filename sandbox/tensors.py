@@ -48,6 +48,11 @@ COPIED_AT_ONCE: Final = 4 * 1024 * 1024
 OUTPUTS_KEPT_S: Final = 10.0
 """How long a dead output waits to be filled again."""
 
+LETTING_GO_S: Final = 0.5
+"""How long a refusal waits for sandboxes to let go of what they read: gVisor does so a moment later, when asked."""
+
+_ASK_AGAIN_S: Final = 0.01
+
 T = TypeVar("T")
 
 
@@ -195,7 +200,7 @@ class TensorStore:
         if output is not None:
             box.files[name] = (output, nbytes)
             return name
-        self._check_quota(box.tenant, sandbox, nbytes)
+        await self._check_quota(box.tenant, sandbox, nbytes)
         self._ledger.add(box.tenant, box.account, nbytes)
         box.pending += 1
         fd = -1
@@ -319,7 +324,7 @@ class TensorStore:
             QuotaError: the tenant's quota refuses.
         """
         nbytes = len(data)
-        self._check_quota(tenant, None, nbytes)
+        await self._check_quota(tenant, None, nbytes)
         self._ledger.add(tenant, None, nbytes)
         name = secrets.token_hex(16)
         path = self._places.store / name
@@ -340,7 +345,7 @@ class TensorStore:
             QuotaError: the tenant's quota refuses, before anything is copied.
             SandboxError: the file is shorter, or cannot be read.
         """
-        self._check_quota(tenant, None, nbytes)
+        await self._check_quota(tenant, None, nbytes)
         self._ledger.add(tenant, None, nbytes)
         name = secrets.token_hex(16)
         path = self._places.store / name
@@ -402,6 +407,13 @@ class TensorStore:
             known = self._objects.get(object_id)
             if known is not None and known.references <= 0:
                 self._forget(known)
+
+    async def give_back(self, tenant: TenantId) -> None:
+        """Free what of a tenant nobody refers to: dead outputs that wait to be filled again, and what sandboxes held
+        on to and have let go of since. The memory is free when this returns."""
+        self._drop_kept(lambda output: output.tenant == tenant)
+        self._reaper.ask_again()
+        await self._reaper.finish()
 
     def grant(self, sandbox: SandboxId, objects: Sequence[str]) -> None:
         """Let a sandbox read objects, by their id as file name, until each grant is revoked.
@@ -479,7 +491,8 @@ class TensorStore:
         except KeyError:
             raise ProtocolViolationError(f"it named a file that it was not given: {name!r:.80}") from None
 
-    def _check_quota(self, tenant: TenantId, sandbox: SandboxId | None, nbytes: int) -> None:
+    async def _check_quota(self, tenant: TenantId, sandbox: SandboxId | None, nbytes: int) -> None:
+        """Nothing is awaited between the last look and the return: what was found free is free."""
         account = self._box(sandbox).account if sandbox is not None else None
         refusal = self._ledger.refusal(tenant, account, nbytes)
         if refusal and self._reaper.has_lingering:
@@ -491,6 +504,13 @@ class TensorStore:
         if refusal:
             self.on_pressure(tenant, sandbox if refusal.by_sandbox else None, charge(nbytes))
             self._drop_kept(lambda output: output.tenant == tenant)  # what was let go just now
+            refusal = self._ledger.refusal(tenant, account, nbytes)
+        until = time.monotonic() + LETTING_GO_S
+        while refusal and self._reaper.has_lingering and time.monotonic() < until:
+            await anyio.sleep(_ASK_AGAIN_S)
+            if sandbox is not None:
+                self._box(sandbox)  # it may have ended meanwhile
+            self._reaper.ask_again()
             refusal = self._ledger.refusal(tenant, account, nbytes)
         if refusal:
             raise refusal.error
@@ -586,11 +606,11 @@ class TensorStore:
                 self._drop_kept(lambda output: output.since < oldest)  # noqa: B023  (asked at once)
 
     async def _with_room(self, nbytes: int, work: Callable[[], T]) -> T:
-        """Run ``work``, which makes a file; once more without kept outputs, should memory be full."""
+        """Run ``work``, which makes a file; once more without kept outputs, should memory or descriptors be used up."""
         try:
             return await _sized(nbytes, work)
         except OSError as error:
-            if error.errno != errno.ENOSPC or not self._drop_kept(lambda _: True):
+            if error.errno not in {errno.ENOSPC, errno.EMFILE} or not self._drop_kept(lambda _: True):
                 raise
         await self._reaper.finish()
         return await _sized(nbytes, work)

@@ -256,6 +256,39 @@ async def test_an_input_that_comes_out_unchanged_is_handed_on_without_a_copy(at:
         at.store.release(value)
 
 
+async def test_what_was_read_is_free_again_while_its_reader_lives(at: World, kind: Kind) -> None:
+    """gVisor would hold each file that was read until its sandbox ends."""
+    objects: list[str] = []
+
+    async def give(class_type: str, nbytes: int) -> None:
+        name = await at.store.put(TENANT, bytes(nbytes))
+        ref = {"file": name, "nbytes": nbytes, "dtype": "uint8", "shape": [nbytes], "requires_grad": False}
+        given = Value({"$tensor": ref}, (name,))
+        (made,) = await run(await at.session("twin"), class_type, given)
+        at.store.release(given)
+        at.store.release(made)
+        objects.append(name)
+
+    async def until_free(left: int) -> None:
+        with anyio.fail_after(60):
+            while at.store.usage().bytes > left:
+                await anyio.sleep(0.01)
+                at.store._reaper.ask_again()
+
+    sandbox = (await at.session("twin")).sandbox
+    await until_free(0)
+    for nbytes in (8192, 1 << 20, 4 << 20):  # read, mapped, mapped
+        await give("describe", nbytes)
+    await until_free(0)
+    await give("holds", 4 << 20)
+    await give("describe", 4 << 20)
+    await until_free(4 << 20)
+    assert at.store.usage().bytes == 4 << 20  # what is still in use is still counted
+    await run(await at.session("twin"), "holds", 0)
+    await until_free(0)
+    assert (await at.session("twin")).sandbox == sandbox
+
+
 async def test_views_arrive_as_what_they_show(at: World) -> None:
     base = np.arange(12, dtype="int64").reshape(3, 4)
     name = await at.store.put(TENANT, base.tobytes())

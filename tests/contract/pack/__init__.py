@@ -97,12 +97,21 @@ def use_object(value):
     return (value(),)
 
 
+_held = []
+
+
+def holds(value):
+    """Keeps one input until the next comes."""
+    _held[:] = [value]
+    return (0,)
+
+
 def full(value):
     return (torch.full((int(value),), 7, dtype=torch.uint8),)
 
 
 _nodes = [echo, describe, double_in_place, fails, leaves, prints, progresses, patient, stubborn]
-_nodes += [make_object, use_object, full]
+_nodes += [make_object, use_object, full, holds]
 NODE_CLASS_MAPPINGS = {function.__name__: node(function, ["value"]) for function in _nodes}
 NODE_CLASS_MAPPINGS["views"] = node(views, ["value"], (ANY, ANY, ANY))
 NODE_CLASS_MAPPINGS["progresses"].OUTPUT_NODE = True

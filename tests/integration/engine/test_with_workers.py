@@ -166,6 +166,21 @@ async def heard(events: Any) -> list[Event]:
     raise AssertionError("the stream ended")
 
 
+async def test_freeing_memory_leaves_no_page_of_an_output_behind(tmp_path):
+    """Neither in the cache, nor among the dead outputs that their makers would fill again."""
+    async with stage(tmp_path, "friendly_v1") as scene:
+        files = scene.made.places.store
+        await scene.text(
+            solid=("RFSolid", {"width": 512, "height": 512, "value": 0.25}),
+            mean=("RFInPlace", {"image": ["solid", 0]}),
+            out=("Out", {"x": ["mean", 0]}),
+        )
+        assert sum(file.stat().st_size for file in files.iterdir()) == 512 * 512 * 3 * 4
+        await scene.engine.free(LOCAL_TENANT, unload_models=False, free_memory=True)
+        assert not list(files.iterdir())
+        assert all(scene.made.store.sandbox_bytes(info.id) == 0 for info in scene.made.manager.list())
+
+
 async def test_validators_instances_and_is_changed(tmp_path):
     async with stage(tmp_path, "friendly_v1", "flow") as scene:
         with pytest.raises(PromptInvalidError) as caught:

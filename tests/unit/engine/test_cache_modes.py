@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from engine.testing import FakeNode
-from policies import LOCAL_TENANT, ExtensionName
+from policies import LOCAL_TENANT, ExtensionName, TenantId
 from tests.unit.engine.scene import Stage, prompt
 
 pytestmark = pytest.mark.anyio
@@ -88,3 +88,20 @@ async def test_freeing_memory_runs_everything_anew(cache):
         await stage.engine.free(LOCAL_TENANT, unload_models=False, free_memory=True)
         await stage.outputs(graph)
         assert stage.sessions.calls == ["a", "s", "a", "s"]
+
+
+async def test_freeing_memory_gives_back_the_stores_memory_after_the_cache_let_go_of_it():
+    async with Stage() as stage:
+        store = stage.sessions.store
+        await stage.outputs(prompt(a=("Image", {"v": 4}), s=("Sink", {"x": ["a", 0]})))
+        await stage.engine.free(LOCAL_TENANT, unload_models=True, free_memory=False)
+        assert store.references
+        assert not store.given_back  # models only: results stay, and what waits to be filled again
+        await stage.engine.free(LOCAL_TENANT, unload_models=False, free_memory=True)
+        assert store.given_back == [(LOCAL_TENANT, 0)]
+
+
+async def test_freeing_memory_reaches_what_nodes_left_that_ran_for_no_prompt():
+    async with Stage() as stage:
+        await stage.engine.free(TenantId("other"), unload_models=False, free_memory=True)
+        assert stage.sessions.store.given_back == [(TenantId("other"), 0)]

@@ -14,7 +14,7 @@ import pytest
 from policies import SandboxId
 from sandbox import QuotaError, StoreLimits, TensorStore, Value, shm, tensors
 from sandbox.kept_outputs import MOST_FILES, SMALLEST, KeptOutput, KeptOutputs
-from tests.unit.sandbox.test_tensors import MIB, ONE, A, B, is_leased, kept, made, opened, out
+from tests.unit.sandbox.test_tensors import MIB, ONE, TWO, A, B, is_leased, kept, made, opened, out
 
 pytestmark = pytest.mark.anyio
 
@@ -140,6 +140,41 @@ async def test_a_dead_output_gives_way_when_shared_memory_is_full(
         monkeypatch.setattr(os, "posix_fallocate", fallocate)
         await store.allocate(B, 2 * MIB)
         assert store.usage(ONE).bytes == 2 * MIB
+
+
+async def test_a_dead_output_gives_way_when_descriptors_are_used_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path) as store:
+        await dead(store)
+        real, none_left = shm.create, [OSError(errno.EMFILE, "none left")]
+
+        def create(path: Path, nbytes: int) -> int:
+            if none_left:
+                raise none_left.pop()
+            return real(path, nbytes)
+
+        monkeypatch.setattr(shm, "create", create)
+        await store.allocate(B, 2 * MIB)
+        assert not list(store._places.store.iterdir())
+
+
+async def test_a_tenant_that_frees_memory_has_all_of_its_own_back_at_once(tmp_path: Path) -> None:
+    other = SandboxId("c")
+    async with opened(tmp_path) as store:
+        await store.register(other, TWO, quota=1 << 30, quota_name="shared_memory")
+        await dead(store, b"x" * 2 * MIB)
+        theirs = await store.allocate(other, MIB)
+        await store.adopt(other, [(theirs, MIB)])
+        store.drop_unreferenced([theirs])
+        held = await made(store, DATA)
+        fd = os.open(kept(store, held), os.O_RDONLY)
+        store.release(Value(None, (held,)))
+        os.close(fd)  # let go of after it died: the store has not asked since
+        await store.give_back(ONE)
+        assert store.sandbox_bytes(A) == store.usage(ONE).bytes == 0
+        assert [path.name for path in store._places.store.iterdir()] == [theirs]
+        assert not store._reaper._work  # closed, too: the memory is there
 
 
 async def test_a_dead_output_is_not_kept_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import errno
 import fcntl
@@ -31,6 +32,7 @@ from sandbox import (
     TensorStore,
     Value,
     shm,
+    tensors,
 )
 from sandbox.places import Places
 from tests.contract.kit import CHECKOUT, places
@@ -616,3 +618,48 @@ async def test_adopting_that_is_cancelled_between_files_leaves_nothing(tmp_path:
         for name in names[64:]:
             store.discard(A, name)
         assert store.usage(ONE).objects == 0
+
+
+async def test_a_refusal_waits_for_a_sandbox_that_is_about_to_let_go_of_what_it_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tensors, "LETTING_GO_S", 30.0)
+    async with opened(tmp_path, quota=3 * MIB) as store:
+        name = await made(store, b"x" * 2 * MIB)
+        store.grant(B, [name])
+        fd = os.open(store._places.inbox(B) / name, os.O_RDONLY)
+        store.revoke(B, [name])
+        store.release(Value(None, (name,)))
+        # When all else was tried: the moment in which the worker is still to be asked by its thread.
+        store.on_pressure = lambda *_: asyncio.get_running_loop().call_soon(os.close, fd)  # type: ignore[assignment]
+        assert await store.allocate(A, 2 * MIB)
+        assert store.usage(ONE).bytes == 2 * MIB
+
+
+async def test_a_refusal_waits_for_nobody_where_nothing_is_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tensors.anyio, "sleep", lambda _: pytest.fail("it waited"))
+    async with opened(tmp_path, quota=3 * MIB) as store:
+        await made(store, b"x" * 2 * MIB)
+        with pytest.raises(QuotaError):
+            await store.allocate(A, 2 * MIB)
+
+
+async def test_a_sandbox_that_ends_while_its_refusal_waits_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path, quota=3 * MIB) as store:
+        name = await made(store, b"x" * 2 * MIB)
+        store.grant(B, [name])
+        fd = os.open(store._places.inbox(B) / name, os.O_RDONLY)
+        store.revoke(B, [name])
+        store.release(Value(None, (name,)))
+
+        async def ended(_: float) -> None:
+            await store.unregister(A)
+
+        monkeypatch.setattr(tensors.anyio, "sleep", ended)
+        with pytest.raises(SandboxError, match="has ended"):
+            await store.allocate(A, 2 * MIB)
+        os.close(fd)
