@@ -26,6 +26,8 @@ class FastPath(StrEnum):
     """A run asks for its sandbox again after 50 ms, not for each node (``engine.node_calls``)."""
     GROUP_COMMIT = "group-commit"
     """Transactions that wait share a commit (``engine.group_commit``)."""
+    PLAIN_STATEMENTS = "plain-statements"
+    """Statements of every prompt go to SQLite's driver as they are (``engine.prepared``)."""
     GATHERED_EVENTS = "gathered-events"
     """Events of 5 ms are sent together (``api.websocket``)."""
 
