@@ -50,11 +50,11 @@ def _is_small(value: Any) -> bool:
         kind = type(part)
         if kind is str or kind is bytes:
             left -= len(part)
+        elif kind is list or kind is tuple:
+            parts += part
         elif kind is dict or (kind not in _SCALARS and isinstance(part, Mapping)):
             parts += part.values()
             left -= sum(map(len, map(str, part)))
-        elif kind is list or kind is tuple:
-            parts += part
         if left < 0 or len(parts) > _FEW_PARTS:
             return False
     return True
