@@ -18,6 +18,8 @@ class FastPath(StrEnum):
     """Short messages are read and written by orjson (``hostile_json``, ``peer.encoded``)."""
     PLAIN_RESULTS = "plain-results"
     """A result of numbers and short texts is read without models (``messages.executed_plainly``)."""
+    INSTANT_ANSWERS = "instant-answers"
+    """A short answer is handed over when its bytes come, without the reader's turn (``peer``)."""
     INSTANT_WRITES = "instant-writes"
     """A frame that fits the socket goes to the kernel at once (``streams``)."""
     CHAINED_NODES = "chained-nodes"
