@@ -11,6 +11,7 @@ import asyncio
 import logging
 import secrets
 from dataclasses import dataclass, field
+from functools import partial
 from typing import cast
 
 import anyio
@@ -51,7 +52,7 @@ class Connection:
     is_current: bool = True
     logs: anyio.Event = field(default_factory=anyio.Event)
     """Set while the client wants to hear what packs print."""
-    _sending: anyio.Lock = field(default_factory=anyio.Lock)
+    _sending: anyio.Lock = field(default_factory=partial(anyio.Lock, fast_acquire=True))
 
     async def send(self, frames: list[Message]) -> None:
         """Send frames together.

@@ -199,8 +199,11 @@ class Dispatcher:
                 _log.exception("the queue cannot be read; trying again in %s s", RETRY_S)
                 await anyio.sleep(RETRY_S)
                 continue
-            with anyio.move_on_after(self._look_again_s):
+            if self._look_again_s == math.inf:
                 await wake.wait()
+            else:
+                with anyio.move_on_after(self._look_again_s):
+                    await wake.wait()
 
     async def _claim(self) -> QueuedPrompt | None:
         room = self._limits.concurrency - len(self._running)

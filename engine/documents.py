@@ -18,6 +18,7 @@ LARGE: Final = 64 * 1024
 """Bytes from which on a thread is worth its price."""
 _FEW_PARTS: Final = 500
 _FEW_BYTES: Final = 16 * 1024
+_SCALARS: Final = frozenset({int, float, bool, type(None)})
 _THREADS: Final = (
     2  # a parser holds the interpreter's lock: more at once are not faster, only larger together
 )
@@ -45,20 +46,18 @@ async def encoded(value: Any) -> bytes:
 def _is_small(value: Any) -> bool:
     """True when there are few parts, and no long text among them."""
     left, parts = _FEW_BYTES, [value]
-    for _ in range(_FEW_PARTS):
-        if not parts:
-            return True
-        part = parts.pop()
-        if isinstance(part, str | bytes):
+    for part in parts:  # which grows meanwhile
+        kind = type(part)
+        if kind is str or kind is bytes:
             left -= len(part)
-        elif isinstance(part, Mapping | list | tuple):
-            if len(part) > _FEW_PARTS:
-                return False
-            parts += part.values() if isinstance(part, Mapping) else part
-            left -= sum(map(len, map(str, part))) if isinstance(part, Mapping) else 0
-        if left < 0:
+        elif kind is list or kind is tuple:
+            parts += part
+        elif kind is dict or (kind not in _SCALARS and isinstance(part, Mapping)):
+            parts += part.values()
+            left -= sum(map(len, map(str, part)))
+        if left < 0 or len(parts) > _FEW_PARTS:
             return False
-    return False
+    return True
 
 
 def _threads() -> anyio.CapacityLimiter:

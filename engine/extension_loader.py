@@ -120,6 +120,7 @@ class Sandboxes(Protocol):
 
     async def acquire(self, tenant: TenantId, extension: ExtensionName) -> Session: ...
     def list(self, tenant: TenantId | None = None) -> Sequence[SandboxView]: ...
+    def holding(self, tenant: TenantId, extension: ExtensionName) -> tuple[SandboxId, ...]: ...
     async def stop(self, tenant: TenantId, sandbox: SandboxId, why: str = ...) -> bool: ...
     def quarantined_for(self, tenant: TenantId, extension: ExtensionName) -> float: ...
 
@@ -430,7 +431,7 @@ class Loader:
 
     def live(self, entry: Entry) -> tuple[SandboxId, ...]:
         """The sandboxes that hold the extension now."""
-        return tuple(view.id for view in self._views(entry))
+        return () if self.sandboxes is None else self.sandboxes.holding(entry.tenant, entry.name)
 
     def _views(self, entry: Entry) -> list[SandboxView]:
         if self.sandboxes is None:

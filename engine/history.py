@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.database import decode, history_table
+from engine.prepared import Prepared
 from policies import TenantId
 
 HISTORY_LIMIT = 10_000
@@ -18,6 +19,21 @@ HISTORY_LIMIT = 10_000
 
 _t = history_table.c
 _BATCH = 500  # ids per statement: databases bound the number of parameters
+_OF_TENANT = _t.tenant == sa.bindparam("of_tenant")
+_FORGET: Final = Prepared(sa.delete(history_table).where(_OF_TENANT, _t.prompt_id == sa.bindparam("named")))
+_ADD: Final = Prepared(
+    sa.insert(history_table),
+    columns=("tenant", "prompt_id", "created_ms", "ended_ms", "document", "nbytes"),
+)
+_SIZE: Final = Prepared(
+    sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(_t.nbytes), 0)).where(_OF_TENANT)
+)
+_OLDEST: Final = Prepared(
+    sa.select(_t.sequence, _t.nbytes).where(_OF_TENANT).order_by(_t.sequence).limit(_BATCH)
+)
+_FORGET_UNTIL: Final = Prepared(
+    sa.delete(history_table).where(_OF_TENANT, _t.sequence <= sa.bindparam("last"))
+)
 
 
 READ_BYTES: Final = 64 * 1024 * 1024
@@ -33,44 +49,45 @@ def append(
     created_ms: int | None,
     limit: int,
     most_bytes: int | None = None,
-) -> None:
+    held: tuple[int, int] | None = None,
+) -> tuple[int, int]:
     """Add an entry as the newest, replacing one of the same id, and drop the oldest beyond the two limits.
 
     The newest stays, however large: whoever waited for it asks for it now. ``created_ms``: when it was queued, if
-    that is known.
+    that is known. ``held``: at least so many entries and bytes as there were, where that is known; returns the same
+    of now. Only where a limit seems to be reached are they counted.
     """
-    connection.execute(
-        sa.delete(history_table).where(_t.tenant == tenant, _t.prompt_id == prompt_id),
-    )
     now = time.time_ns() // 1_000_000
-    connection.execute(
-        sa.insert(history_table).values(
-            tenant=tenant,
-            prompt_id=prompt_id,
-            created_ms=now if created_ms is None else created_ms,
-            ended_ms=now,
-            document=document,
-            nbytes=len(document),
-        )
+    _FORGET.change(connection, of_tenant=tenant, named=prompt_id)
+    _ADD.change(
+        connection,
+        tenant=tenant,
+        prompt_id=prompt_id,
+        created_ms=now if created_ms is None else created_ms,
+        ended_ms=now,
+        document=document,
+        nbytes=len(document),
     )
-    count, nbytes = size(connection, tenant)
-    if count <= limit and (most_bytes is None or nbytes <= most_bytes):
-        return
-    newest = sa.select(_t.sequence, _t.nbytes).where(_t.tenant == tenant).order_by(_t.sequence.desc())
-    held = 0
-    for kept, row in enumerate(connection.execute(newest).all()):
-        held += row.nbytes
-        if kept and (kept >= limit or (most_bytes is not None and held > most_bytes)):
-            connection.execute(
-                sa.delete(history_table).where(_t.tenant == tenant, _t.sequence <= row.sequence)
-            )
-            return
+    count, nbytes = size(connection, tenant) if held is None else (held[0] + 1, held[1] + len(document))
+    if held is not None and _is_over(count, nbytes, limit, most_bytes):
+        count, nbytes = size(connection, tenant)
+    while count > 1 and _is_over(count, nbytes, limit, most_bytes):
+        last = 0
+        for sequence, of_one in _OLDEST.all(connection, of_tenant=tenant):
+            if count == 1 or not _is_over(count, nbytes, limit, most_bytes):
+                break
+            last, count, nbytes = sequence, count - 1, nbytes - of_one
+        _FORGET_UNTIL.change(connection, of_tenant=tenant, last=last)
+    return count, nbytes
+
+
+def _is_over(count: int, nbytes: int, limit: int, most_bytes: int | None) -> bool:
+    return count > limit or (most_bytes is not None and nbytes > most_bytes)
 
 
 def size(connection: sa.Connection, tenant: TenantId) -> tuple[int, int]:
     """How many entries a tenant has, and their bytes."""
-    query = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(_t.nbytes), 0)).where(_t.tenant == tenant)
-    count, nbytes = connection.execute(query).one()
+    ((count, nbytes),) = _SIZE.all(connection, of_tenant=tenant)
     return int(count), int(nbytes)
 
 

@@ -91,6 +91,16 @@ class NodeCalls:
     async def fingerprints(self, nodes: Sequence[GraphNode]) -> dict[str, JSON]:
         """IS_CHANGED of all that have it, by node; one that fails has always changed."""
         found: dict[str, JSON] = {}
+        asked: list[GraphNode] = []
+        for node in nodes:
+            if not node.node_type.description.has_fingerprint:
+                continue
+            if node.has_is_changed:
+                found[node.node_id] = encode(node.is_changed)
+            else:
+                asked.append(node)
+        if not asked:
+            return found
         limiter = anyio.CapacityLimiter(MAX_FINGERPRINTS)
 
         async def ask(node: GraphNode) -> None:
@@ -107,13 +117,8 @@ class NodeCalls:
                     found[node.node_id] = NEVER
 
         async with anyio.create_task_group() as tasks:
-            for node in nodes:
-                if not node.node_type.description.has_fingerprint:
-                    continue
-                if node.has_is_changed:
-                    found[node.node_id] = encode(node.is_changed)
-                else:
-                    tasks.start_soon(ask, node)
+            for node in asked:
+                tasks.start_soon(ask, node)
         return found
 
     async def _acquire(self, node: GraphNode) -> Session:

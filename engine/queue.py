@@ -11,6 +11,7 @@ import hashlib
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
@@ -21,6 +22,7 @@ from engine.database import Database, counters_table, decode, encode, queue_tabl
 from engine.documents import decoded, encoded
 from engine.errors import DuplicatePromptError, QueueFullError
 from engine.history import HISTORY_LIMIT
+from engine.prepared import Prepared
 from engine.storage import NewPrompt, QueuedPrompt
 from policies import TenantId
 
@@ -48,12 +50,17 @@ class SqlStorage:
         self._history_bytes = history_bytes
         self._counting = asyncio.Lock()
         self._crowds: dict[TenantId, _Crowd] | None = None
+        self._last_claim: int | None = None
+        self._kept: dict[TenantId, tuple[int, int]] = {}
+        """Entries and bytes of histories, or more: what was deleted since is still in it. The writer's thread's own."""
+        self._must_count = False
 
     async def requeue_running(self) -> int:
         """At start: what was running when the host died is pending again."""
         statement = sa.update(queue_table).where(_q.claimed.is_not(None)).values(claimed=None)
         count = await self._database.transact(lambda connection: connection.execute(statement).rowcount)
         self._crowds = None
+        self._last_claim = None
         await self._look_again()
         return count
 
@@ -77,7 +84,7 @@ class SqlStorage:
 
         def insert(connection: sa.Connection) -> float:
             number = _next_number(connection, new) if new.number is None else float(new.number)
-            connection.execute(_INSERT, {**row, "number": number})
+            _INSERT.change(connection, number=number, **row)
             return number
 
         # Counted before it is stored: two that arrive together cannot both be the last one that fits.
@@ -116,53 +123,61 @@ class SqlStorage:
 
     async def claim_next(self, tenant: TenantId, busy: Collection[str] = ()) -> QueuedPrompt | None:
         """Mark the tenant's first pending prompt running, those of the ``busy`` clients passed over."""
-        first = _pending(sa.select(_q.sequence, *_SHOWN, _q.secrets), tenant).limit(1)
-        if busy:
-            clients = [_client_key(client) for client in busy]
-            first = first.where(sa.or_(_q.client_sha256.is_(None), _q.client_sha256.not_in(clients)))
         crowd = await self._crowd(tenant)
         if crowd.pending <= 0:
             return None
+        clients = {_client_name(place): _client_key(client) for place, client in enumerate(busy)}
 
         def claim(connection: sa.Connection) -> Any:
-            row = connection.execute(first).one_or_none()
+            row = _first_pending(len(clients)).first(connection, of_tenant=tenant, **clients)
             if row is not None:
-                place = connection.execute(_LAST_CLAIM).scalar_one() + 1
-                connection.execute(_CLAIM, {"claimed_row": row.sequence, "place": place})
+                if self._last_claim is None:
+                    ((self._last_claim,),) = _LAST_CLAIM.all(connection)
+                self._last_claim += 1
+                _CLAIM.change(connection, claimed_row=row[0], place=self._last_claim)
             return row
 
         # Not durable: after a power cut it is pending, which is what the start makes of it anyway.
         row = await self._changed(claim, durable=False)
         if row is None:
             return None
-        crowd.start(len(row.document))
-        return _queued(row, {} if row.secrets is None else decode(row.secrets))
+        _, *shown, secrets = row
+        crowd.start(len(shown[-1]))
+        return _queued(shown, {} if secrets is None else decode(secrets))
 
     async def finish(self, tenant: TenantId, prompt_id: str, entry: Mapping[str, Any]) -> None:
         """Move a prompt from the queue into the history; its secrets are gone with the row."""
         most_bytes = self._history_bytes(tenant)
         document = await encoded(entry)
-        named = {"of_tenant": tenant, "named": prompt_id}
 
         def move(connection: sa.Connection) -> Any:
-            row = connection.execute(_ENDING, named).one_or_none()
-            connection.execute(_DELETE, named)
-            history_rows.append(
+            if self._must_count:
+                self._must_count = False
+                self._kept.clear()
+            row = _ENDING.first(connection, of_tenant=tenant, named=prompt_id)
+            _DELETE.change(connection, of_tenant=tenant, named=prompt_id)
+            self._kept[tenant] = history_rows.append(
                 connection,
                 tenant,
                 prompt_id,
                 document,
-                created_ms=None if row is None else row.created_ms,
+                created_ms=None if row is None else row[1],
                 limit=self._history_limit,
                 most_bytes=most_bytes,
+                held=self._kept.get(tenant),
             )
             return row
 
         crowd = await self._crowd(tenant)
-        row = await self._changed(move)
+        try:
+            row = await self._changed(move)
+        except BaseException:
+            self._must_count = True  # what it dropped may be there again
+            raise
         if row is not None:
-            crowd.end(was_running=row.claimed is not None, nbytes=row.nbytes)
-            if row.has_secrets:
+            claimed, _, has_secrets, nbytes = row
+            crowd.end(was_running=claimed is not None, nbytes=nbytes)
+            if has_secrets:
                 await self._database.scrub()
 
     async def pending(self, tenant: TenantId) -> Sequence[QueuedPrompt]:
@@ -290,18 +305,26 @@ class _Crowd:
 
 
 _NBYTES = sa.func.length(_q.document)
-_INSERT = sa.insert(queue_table)
-_LAST_CLAIM = sa.select(sa.func.coalesce(sa.func.max(_q.claimed), 0))
-_CLAIM = (
+_INSERT = Prepared(
+    sa.insert(queue_table),
+    columns=(
+        *("tenant", "prompt_id", "number", "counted", "created_ms", "document", "secrets"),
+        "client_sha256",
+    ),
+)
+_LAST_CLAIM = Prepared(sa.select(sa.func.coalesce(sa.func.max(_q.claimed), 0)))
+_CLAIM = Prepared(
     sa.update(queue_table)
     .where(_q.sequence == sa.bindparam("claimed_row"))
     .values(claimed=sa.bindparam("place"))
 )
 _NAMED = sa.and_(_q.tenant == sa.bindparam("of_tenant"), _q.prompt_id == sa.bindparam("named"))
-_ENDING = sa.select(
-    _q.claimed, _q.created_ms, _q.secrets.is_not(None).label("has_secrets"), _NBYTES.label("nbytes")
-).where(_NAMED)
-_DELETE = sa.delete(queue_table).where(_NAMED)
+_ENDING = Prepared(
+    sa.select(
+        _q.claimed, _q.created_ms, _q.secrets.is_not(None).label("has_secrets"), _NBYTES.label("nbytes")
+    ).where(_NAMED)
+)
+_DELETE = Prepared(sa.delete(queue_table).where(_NAMED))
 _COUNTED = sa.select(
     _q.tenant,
     _q.claimed.is_not(None).label("is_running"),
@@ -319,12 +342,29 @@ def _pending(query: sa.Select[Any], tenant: TenantId) -> sa.Select[Any]:
     return query.where(_q.tenant == tenant, _q.claimed.is_(None)).order_by(_q.number, _q.prompt_id)
 
 
-def _queued(row: Any, secrets: Mapping[str, Any] | None = None) -> QueuedPrompt:
-    prompt, extra_data, outputs = decode(row.document)
+@cache
+def _first_pending(busy: int) -> Prepared:
+    """The tenant's first pending prompt, those of so many clients passed over."""
+    query = sa.select(_q.sequence, *_SHOWN, _q.secrets).where(
+        _q.tenant == sa.bindparam("of_tenant"), _q.claimed.is_(None)
+    )
+    if busy:
+        places: list[sa.BindParameter[str]] = [sa.bindparam(_client_name(place)) for place in range(busy)]
+        query = query.where(sa.or_(_q.client_sha256.is_(None), _q.client_sha256.not_in(places)))
+    return Prepared(query.order_by(_q.number, _q.prompt_id).limit(1))
+
+
+def _client_name(place: int) -> str:
+    return f"client_{place}"
+
+
+def _queued(row: Sequence[Any], secrets: Mapping[str, Any] | None = None) -> QueuedPrompt:
+    tenant, prompt_id, number, counted, document = row  # _SHOWN
+    prompt, extra_data, outputs = decode(document)
     return QueuedPrompt(
-        tenant=TenantId(row.tenant),
-        prompt_id=row.prompt_id,
-        number=int(row.number) if row.counted else row.number,
+        tenant=TenantId(tenant),
+        prompt_id=prompt_id,
+        number=int(number) if counted else number,
         prompt=prompt,
         extra_data=extra_data,
         outputs=tuple(outputs),
@@ -333,15 +373,17 @@ def _queued(row: Any, secrets: Mapping[str, Any] | None = None) -> QueuedPrompt:
 
 
 def _next_number(connection: sa.Connection, new: NewPrompt) -> int:
-    number: int | None = connection.execute(_NUMBER, {"of_tenant": new.tenant}).scalar_one_or_none()
-    if number is None:
-        number = 0
+    found = _NUMBER.first(connection, of_tenant=new.tenant)
+    number: int = 0 if found is None else found[0]
+    if found is None:
         connection.execute(sa.insert(counters_table).values(tenant=new.tenant, next_number=1))
     else:
-        connection.execute(_COUNT_ON, {"of_tenant": new.tenant, "following": number + 1})
+        _COUNT_ON.change(connection, of_tenant=new.tenant, following=number + 1)
     return -number if new.front else number
 
 
 _OF_TENANT = counters_table.c.tenant == sa.bindparam("of_tenant")
-_NUMBER = sa.select(counters_table.c.next_number).where(_OF_TENANT).with_for_update()
-_COUNT_ON = sa.update(counters_table).where(_OF_TENANT).values(next_number=sa.bindparam("following"))
+_NUMBER = Prepared(sa.select(counters_table.c.next_number).where(_OF_TENANT).with_for_update())
+_COUNT_ON = Prepared(
+    sa.update(counters_table).where(_OF_TENANT).values(next_number=sa.bindparam("following"))
+)

@@ -85,6 +85,8 @@ async def _run_validators(
     store: ValueStore,
 ) -> dict[str, ValidatorOutcome]:
     outcomes: dict[str, ValidatorOutcome] = {}
+    if not calls:
+        return outcomes
     limiter = anyio.CapacityLimiter(MAX_VALIDATORS)
 
     async def run(call: ValidatorCall) -> None:

@@ -18,6 +18,8 @@ class FastPath(StrEnum):
     """Short messages are read and written by orjson (``hostile_json``, ``peer.encoded``)."""
     PLAIN_RESULTS = "plain-results"
     """A result of numbers and short texts is read without models (``messages.executed_plainly``)."""
+    INSTANT_ANSWERS = "instant-answers"
+    """A short answer is handed over when its bytes come, without the reader's turn (``peer``)."""
     INSTANT_WRITES = "instant-writes"
     """A frame that fits the socket goes to the kernel at once (``streams``)."""
     CHAINED_NODES = "chained-nodes"
@@ -26,6 +28,8 @@ class FastPath(StrEnum):
     """A run asks for its sandbox again after 50 ms, not for each node (``engine.node_calls``)."""
     GROUP_COMMIT = "group-commit"
     """Transactions that wait share a commit (``engine.group_commit``)."""
+    PLAIN_STATEMENTS = "plain-statements"
+    """Statements of every prompt go to SQLite's driver as they are (``engine.prepared``)."""
     GATHERED_EVENTS = "gathered-events"
     """Events of 5 ms are sent together (``api.websocket``)."""
 

@@ -382,6 +382,14 @@ class SandboxManager:
         """The sandboxes of a tenant, or all, oldest first."""
         return self._overview.list(tenant)
 
+    def holding(self, tenant: TenantId, extension: ExtensionName) -> tuple[SandboxId, ...]:
+        """The tenant's sandboxes that are there for an extension, oldest first."""
+        return tuple(
+            tenancy.sandbox.id
+            for tenancy in self._all.values()
+            if tenancy.sandbox.tenant == tenant and extension in tenancy.sandbox.request.names
+        )
+
     async def refresh(self) -> None:
         """Read what each sandbox uses now, for the next ``list``."""
         await self._overview.refresh()

@@ -94,6 +94,11 @@ class RemoteError(Strict):
     data: Any = None
 
 
+def is_answer(body: bytes) -> bool:
+    """Whether a frame begins as our workers' answers do. What it is says ``parse_message``."""
+    return _ANSWER.match(body) is not None
+
+
 def parse_message(body: bytes) -> Request | Answer:
     """Read one frame.
 

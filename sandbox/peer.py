@@ -19,8 +19,8 @@ import orjson
 from runtime import wire
 from sandbox.errors import ProtocolViolationError
 from sandbox.fast_paths import FastPath, takes
-from sandbox.hostile_json import cost
-from sandbox.messages import Answer, RemoteError, Request, parse_message
+from sandbox.hostile_json import SHORT, cost
+from sandbox.messages import Answer, RemoteError, Request, is_answer, parse_message
 from sandbox.rates import Allowance
 from sandbox.streams import ByteStream, EndOfStreamError
 
@@ -143,6 +143,8 @@ class Peer:
         self._frames = Allowance(FRAMES_PER_S, 2 * FRAMES_PER_S)
         self._ended = False
         self._does_not_read = False
+        self._is_between_frames = False
+        """The reader waits for the first byte of a frame."""
         self.longest = 0
         """Bytes of the longest frame that came."""
 
@@ -153,6 +155,8 @@ class Peer:
             EndOfStreamError: the worker hung up.
             ProtocolViolationError: it broke the protocol.
         """
+        if takes(FastPath.INSTANT_ANSWERS):
+            self._stream.on_arrival(self._take_answers)
         try:
             async with anyio.create_task_group() as group:
                 while True:
@@ -229,7 +233,13 @@ class Peer:
     async def _read(self) -> Request | Answer:
         try:
             take = self._stream.take
-            head = take(wire.HEADER.size) or await self._stream.read_exactly(wire.HEADER.size)
+            head = take(wire.HEADER.size)
+            if head is None:
+                self._is_between_frames = True
+                try:
+                    head = await self._stream.read_exactly(wire.HEADER.size)
+                finally:
+                    self._is_between_frames = False
             length = wire.frame_length(head, limit=self._frame_limit)
             body = take(length) or await self._stream.read_exactly(length)
             if length > self.longest:
@@ -245,6 +255,38 @@ class Peer:
         if work > _PARSE_IN_THREAD:
             return await anyio.to_thread.run_sync(parse_message, body)
         return parse_message(body)
+
+    def _take_answers(self) -> None:
+        """Hand over short answers that came whole while the reader waits for a frame.
+
+        Whatever is not just that stays where it is, for the reader: parts of frames, requests, violations, and frames
+        of a worker that has used up what it may send in a second.
+        """
+        while self._is_between_frames and not self._ended:
+            head = self._stream.peek(wire.HEADER.size)
+            if head is None:
+                return
+            (length,) = wire.HEADER.unpack(head)
+            if not 0 < length <= min(self._frame_limit, SHORT):
+                return
+            frame = self._stream.peek(wire.HEADER.size + length)
+            if frame is None:
+                return
+            body = frame[wire.HEADER.size :]
+            try:
+                message = parse_message(body) if is_answer(body) else None
+            except ProtocolViolationError:
+                return
+            if not isinstance(message, Answer):
+                return
+            call = self._waiting.get(message.id)
+            if call is None or call.is_answered:
+                return
+            if not (self._bytes.take(cost(body)) and self._frames.take(1)):
+                return
+            self._stream.take(len(frame))
+            self.longest = max(self.longest, length)
+            self._settle(message)
 
     def _settle(self, answer: Answer) -> None:
         call = self._waiting.get(answer.id)

@@ -37,6 +37,15 @@ class ByteStream(Protocol):
     def take(self, count: int) -> bytes | None:
         """The next ``count`` bytes if they are there already."""
 
+    def peek(self, count: int) -> bytes | None:
+        """The same, and they stay."""
+
+    def on_arrival(self, look: Callable[[], None]) -> None:
+        """``look`` is called when bytes came for which ``read_exactly`` waits, before it goes on; it may take them.
+
+        A connection that knows nothing of it never calls.
+        """
+
     async def read_exactly(self, count: int) -> bytes:
         """Wait for ``count`` bytes.
 
@@ -76,6 +85,7 @@ class _Buffer(asyncio.Protocol):
         self._is_paused = False
         self._is_full = False
         self._writers: deque[asyncio.Future[None]] = deque()
+        self.look: Callable[[], None] | None = None
 
     async def wait_for(self, count: int) -> None:
         """Return when ``count`` bytes are there, or no more will come."""
@@ -119,7 +129,10 @@ class _Buffer(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self.data += data
         if self._reader is not None and len(self.data) >= self._needed:
-            _wake(self._reader)
+            if self.look is not None:
+                self.look()
+            if len(self.data) >= self._needed:
+                _wake(self._reader)
         elif len(self.data) > 2 * _BUFFER and not self._is_paused and self._reader is None:
             self._is_paused = True
             self._transport.pause_reading()
@@ -170,6 +183,14 @@ class SocketStream:
     def take(self, count: int) -> bytes | None:
         """See ``ByteStream``."""
         return self._buffer.take(count) if len(self._buffer.data) >= count else None
+
+    def peek(self, count: int) -> bytes | None:
+        """See ``ByteStream``."""
+        return bytes(self._buffer.data[:count]) if len(self._buffer.data) >= count else None
+
+    def on_arrival(self, look: Callable[[], None]) -> None:
+        """See ``ByteStream``."""
+        self._buffer.look = look
 
     async def read_exactly(self, count: int) -> bytes:
         """See ``ByteStream``."""
@@ -230,6 +251,13 @@ class AttachedStream:
         taken = bytes(self._ready[:count])
         del self._ready[:count]
         return taken
+
+    def peek(self, count: int) -> bytes | None:
+        """See ``ByteStream``."""
+        return bytes(self._ready[:count]) if len(self._ready) >= count else None
+
+    def on_arrival(self, look: Callable[[], None]) -> None:
+        """Never called: what comes is the engine's framing around the worker's."""
 
     async def read_exactly(self, count: int) -> bytes:
         """See ``ByteStream``."""

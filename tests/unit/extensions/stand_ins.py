@@ -129,6 +129,9 @@ class FakeSandboxes:
     def list(self, tenant: TenantId | None = None) -> list[FakeView]:
         return [view for view in self.views.values() if tenant in (None, view.tenant)]
 
+    def holding(self, tenant: TenantId, extension: ExtensionName) -> tuple[SandboxId, ...]:
+        return tuple(view.id for view in self.list(tenant) if extension in view.extensions)
+
     async def stop(self, tenant: TenantId, sandbox: SandboxId, why: str = "") -> bool:
         self.stopped.append(sandbox)
         return self.views.pop(sandbox, None) is not None

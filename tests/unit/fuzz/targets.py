@@ -82,6 +82,12 @@ class _Bytes:
         self._data.seek(at)
         return None
 
+    def peek(self, count: int) -> bytes | None:
+        return None
+
+    def on_arrival(self, look: Callable[[], None]) -> None:
+        """Nothing arrives: all is there."""
+
     async def read_exactly(self, count: int) -> bytes:
         piece = self._data.read(count)
         if len(piece) == count:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import anyio
 import pytest
 
+from runtime import wire
+from sandbox.errors import ProtocolViolationError
 from sandbox.peer import ConversationEndedError, Peer
-from sandbox.streams import EndOfStreamError
+from sandbox.streams import EndOfStreamError, SocketStream
 
 pytestmark = pytest.mark.anyio
 
@@ -25,6 +30,12 @@ class Line:
             return None
         piece, self.data = self.data[:count], self.data[count:]
         return piece
+
+    def peek(self, count: int) -> bytes | None:
+        return None
+
+    def on_arrival(self, look: Callable[[], None]) -> None:
+        """Nothing arrives: all is there."""
 
     async def read_exactly(self, count: int) -> bytes:
         raise EndOfStreamError
@@ -63,3 +74,134 @@ async def test_an_answer_that_came_before_the_end_is_an_answer() -> None:
     assert await call.wait() == "the last words"
     with pytest.raises(ConversationEndedError):
         await lost.wait()
+
+
+@asynccontextmanager
+async def conversation(
+    on_notification: Callable[[str, dict[str, Any]], Awaitable[None]],
+) -> AsyncIterator[tuple[Peer, socket.socket]]:
+    """A peer that reads from a real socket, and the worker's end of it."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+
+    async def nobody(*_: Any) -> None:
+        return None
+
+    peer = Peer(await SocketStream.of(ours), on_request=nobody, on_notification=on_notification)
+    async with anyio.create_task_group() as group:
+
+        async def read() -> None:
+            with suppress(EndOfStreamError):
+                await peer.run()
+
+        group.start_soon(read)
+        await anyio.wait_all_tasks_blocked()
+        with theirs:
+            yield peer, theirs
+        group.cancel_scope.cancel()
+
+
+def answer(identity: int, result: Any) -> bytes:
+    return wire.encode_frame({"jsonrpc": "2.0", "id": identity, "result": result})
+
+
+@pytest.mark.usefixtures("every_fast_path")
+async def test_a_short_answer_needs_no_turn_of_the_reader_and_what_came_before_it_is_heard_before() -> None:
+    heard: list[Any] = []
+
+    async def note(_: str, params: dict[str, Any]) -> None:
+        heard.append(params["number"])
+
+    async with conversation(note) as (peer, theirs):
+        calls = [await peer.start("node/execute", {}) for _ in range(4)]
+        reads = 0
+        read = peer._read
+
+        async def counted() -> Any:
+            nonlocal reads
+            reads += 1
+            return await read()
+
+        peer._read = counted  # type: ignore[method-assign]
+        theirs.sendall(answer(calls[0].id, "one") + answer(calls[1].id, "two"))
+        assert [await call.wait(60) for call in calls[:2]] == ["one", "two"]
+        assert reads == 0
+        note_it = wire.encode_frame({"jsonrpc": "2.0", "method": "node/text", "params": {"number": 1}})
+        theirs.sendall(answer(calls[2].id, "three") + note_it + answer(calls[3].id, "four"))
+        assert await calls[3].wait(60) == "four"
+        assert (await calls[2].wait(60), heard) == ("three", [1])
+        assert reads > 0
+
+
+@pytest.mark.usefixtures("every_fast_path")
+async def test_an_answer_in_pieces_and_a_long_one_come_by_the_reader() -> None:
+    async def nobody(*_: Any) -> None:
+        return None
+
+    async with conversation(nobody) as (peer, theirs):
+        first, second = await peer.start("node/execute", {}), await peer.start("node/execute", {})
+        whole = answer(first.id, "in pieces")
+        for start in range(0, len(whole), 7):
+            theirs.sendall(whole[start : start + 7])
+            await anyio.wait_all_tasks_blocked()
+        assert await first.wait(60) == "in pieces"
+        theirs.sendall(answer(second.id, "x" * 60_000))
+        assert await second.wait(60) == "x" * 60_000
+
+
+@pytest.mark.usefixtures("every_fast_path")
+@pytest.mark.parametrize(
+    "said",
+    [
+        pytest.param(answer(99, None), id="nobody asked"),
+        pytest.param(answer(1, None) * 2, id="answered twice"),
+        pytest.param(wire.HEADER.pack(2**31), id="no length"),
+        pytest.param(wire.HEADER.pack(50) + b'{"jsonrpc":"2.0","id":1,"result":'.ljust(50), id="no JSON"),
+        pytest.param(
+            wire.HEADER.pack(46) + b'{"jsonrpc":"2.0","id":1,"result":1,"result":2}', id="two results"
+        ),
+    ],
+)
+async def test_what_breaks_the_protocol_ends_the_conversation_also_where_the_reader_waits(
+    said: bytes,
+) -> None:
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+
+    async def nobody(*_: Any) -> None:
+        return None
+
+    peer = Peer(await SocketStream.of(ours), on_request=nobody, on_notification=nobody)
+    await peer.start("node/execute", {})
+    with theirs:
+        async with anyio.create_task_group() as group:
+
+            async def read() -> None:
+                with pytest.raises(ProtocolViolationError):
+                    await peer.run()
+                group.cancel_scope.cancel()
+
+            group.start_soon(read)
+            await anyio.wait_all_tasks_blocked()
+            theirs.sendall(said)
+
+
+@pytest.mark.usefixtures("every_fast_path")
+async def test_a_worker_that_has_used_up_its_second_is_read_by_the_reader_and_so_more_slowly(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def nobody(*_: Any) -> None:
+        return None
+
+    pauses: list[float] = []
+
+    async def pause(delay: float) -> None:
+        pauses.append(delay)
+
+    async with conversation(nobody) as (peer, theirs):
+        monkeypatch.setattr("sandbox.peer.anyio.sleep", pause)
+        call = await peer.start("node/execute", {})
+        peer._frames.borrow(1e9)
+        theirs.sendall(answer(call.id, "late"))
+        assert await call.wait(60) == "late"
+        assert pauses[:1] > [1.0]

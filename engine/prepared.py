@@ -1,0 +1,81 @@
+"""Statements that are asked over and over: put into words once, and given to SQLite's driver without a detour.
+
+SQLAlchemy looks each statement up, binds it and wraps its result, in Python and while others wait for the interpreter:
+some twenty times of what SQLite needs for a row by its key. In the writer's thread (``group_commit.py``) these go to
+the driver as they are; everywhere else, and to every other database, they go through SQLAlchemy as before.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from sandbox import FastPath, takes
+
+_DRIVER: Final = "pysqlite"  # of the writer's thread; the others' driver has a thread of its own
+
+
+class Prepared:
+    """One statement; ``columns`` are those that an INSERT fills.
+
+    What comes back are plain tuples, with what the driver makes of a column: of a boolean it makes a number.
+    """
+
+    def __init__(self, statement: sa.Executable, *, columns: Sequence[str] | None = None) -> None:
+        self._statement = statement
+        self._columns = columns
+        self._text: str | None = None
+        self._names: tuple[str, ...] = ()
+        self._constants: dict[str, Any] = {}
+
+    def all(self, connection: sa.Connection, **values: Any) -> Sequence[Sequence[Any]]:
+        """The rows."""
+        if not _goes_plainly(connection):
+            return connection.execute(self._statement, values).all()
+        return self._run(connection, values).fetchall()
+
+    def first(self, connection: sa.Connection, **values: Any) -> Sequence[Any] | None:
+        """The first row, if there is one."""
+        if not _goes_plainly(connection):
+            return connection.execute(self._statement, values).first()
+        row: Sequence[Any] | None = self._run(connection, values).fetchone()
+        return row
+
+    def change(self, connection: sa.Connection, **values: Any) -> int:
+        """Change rows; how many there were."""
+        if not _goes_plainly(connection):
+            return connection.execute(self._statement, values).rowcount
+        return self._run(connection, values).rowcount
+
+    def _run(self, connection: sa.Connection, values: dict[str, Any]) -> sqlite3.Cursor:
+        """As SQLAlchemy would: raises its errors, in which no values stand."""
+        if self._text is None:
+            self._put_into_words(connection.dialect)
+        constants = self._constants
+        found = [values[name] if name in values else constants[name] for name in self._names]
+        driver: Any = connection.connection.dbapi_connection
+        text = self._text or ""
+        try:
+            cursor: sqlite3.Cursor = driver.execute(text, found)
+        except sqlite3.IntegrityError as error:
+            raise sa.exc.IntegrityError(text, None, error) from error
+        except sqlite3.Error as error:
+            raise sa.exc.DatabaseError(text, None, error) from error
+        return cursor
+
+    def _put_into_words(self, dialect: sa.Dialect) -> None:
+        compiled: Any = self._statement.compile(  # type: ignore[attr-defined]
+            dialect=dialect, column_keys=None if self._columns is None else list(self._columns)
+        )
+        self._constants = {
+            name: value.effective_value for name, value in compiled.binds.items() if not value.required
+        }
+        self._names = tuple(compiled.positiontup)
+        self._text = compiled.string
+
+
+def _goes_plainly(connection: sa.Connection) -> bool:
+    return connection.dialect.driver == _DRIVER and takes(FastPath.PLAIN_STATEMENTS)
