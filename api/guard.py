@@ -1,8 +1,8 @@
 """The gate in front of every route, HTTP and WebSocket alike: sizes, who may talk to us from where, and who is asking.
 
 One plain ASGI middleware, because it must see a body while it arrives. Order of the checks: URL and headers, health
-(always open), cross-site requests, Host and Origin, identity, the route's scope, announced body size. A connection that
-stays open (WebSocket, event stream) ends when what proved its sender's identity does.
+(always open), cross-site requests, Host and Origin, identity, its turn, the route's scope, announced body size. A
+connection that stays open (WebSocket, event stream) ends when what proved its sender's identity does.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from api.connections import TenantRequests
 from api.errors import response_to, unforeseen
 from api.logging import request_context
 from api.login_page import login_page
+from api.loop_share import Passage, of_address, of_tenant
+from api.metered import Metered
 from api.metrics import observe_request
 from api.peers import peer_of
 from api.permissions import Permissions
@@ -44,6 +46,7 @@ OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 LOGIN_PATHS = frozenset({"/ringfence/login", "/ringfence/logout"})
 _RECHECK_S = 15.0
 _LOGGED_OUT = 1008  # "policy violation", as for whoever has no token
+_STAYS_OPEN = frozenset({"websocket.accept", "websocket.close"})
 _CORS = {
     "Access-Control-Allow-Methods": "POST, GET, DELETE, PUT, PATCH, HEAD, OPTIONS",
     "Access-Control-Allow-Headers": "Content-Type, Authorization, Comfy-User, Idempotency-Key, Range",
@@ -69,16 +72,28 @@ class Guard:
             await self._app(scope, receive, send)
             return
         services: Services = scope["app"].state.services
+        if services.tenants.was_single_user or scope["path"] in OPEN_PATHS:
+            await self._answer(scope, receive, send, Passage())  # nobody to share with, or no time to lose
+            return
+        passage = Passage(services.share)
+        try:
+            await Metered(self._answer(scope, receive, send, passage), passage.charge)
+        finally:
+            passage.end()
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, passage: Passage) -> None:
+        services: Services = scope["app"].state.services
         trail: Trail = scope["app"].state.trail
         remarks_of(scope)
         started = time.monotonic()
         # Whoever waits to be told to go on sends no body that would have to be taken.
-        body = _Body(receive, is_coming=Headers(scope=scope).get("expect") is None)
-        answer = _Answer(send, _friendly_origin(scope, services.settings), body)
+        body = _Body(receive, passage, is_coming=Headers(scope=scope).get("expect") is None)
+        answer = _Answer(send, _friendly_origin(scope, services.settings), body, passage)
         try:
             limit = _check_form(scope, services.settings)
-            identity = await self._admit(scope, services)
+            identity = await self._admit(scope, services, passage)
         except RingfenceError as error:
+            error = await _in_its_turn(scope, services, passage, error)
             await _refuse(scope, body, answer, error)
             trail.answered(scope, services, None, answer.status)
         except _LogInFirstError:
@@ -181,7 +196,7 @@ class Guard:
         if failure is not None:
             raise failure
 
-    async def _admit(self, scope: Scope, services: Services) -> Identity:
+    async def _admit(self, scope: Scope, services: Services, passage: Passage) -> Identity:
         headers = Headers(scope=scope)
         if scope["path"] in OPEN_PATHS:
             return Identity(LOCAL_TENANT, is_operator=False)
@@ -207,6 +222,10 @@ class Guard:
         if scope["path"] in LOGIN_PATHS:
             return NOBODY  # they look at the cookie themselves
         identity = await self._identify(scope, headers, services, is_friend=is_friend)
+        if identity.is_operator:
+            await passage.begin("the operator", is_held=False)
+        else:
+            await passage.begin(of_tenant(identity.tenant), weight=services.quotas.weight(identity.tenant))
         permissions: Permissions = scope["app"].state.permissions
         permissions.check(scope, identity)
         # Whoever puts a flood right must get through it; a page that is opened is no flood.
@@ -377,17 +396,40 @@ class _LimitReachedError(Exception):
     """Unwinds whatever was reading the body."""
 
 
-class _Body:
-    """The incoming body, counted."""
+async def _in_its_turn(
+    scope: Scope, services: Services, passage: Passage, error: RingfenceError
+) -> RingfenceError:
+    """What to answer to a request that is refused, once it is its sender's turn: refusals take time as well."""
+    if not passage.has_begun:
+        try:
+            await passage.begin(of_address(peer_of(scope, services.settings.trusted_proxies)))
+        except RingfenceError as too_many:
+            return too_many
+    return error
 
-    def __init__(self, receive: Receive, *, is_coming: bool) -> None:
-        self.receive = receive
+
+class _Body:
+    """The incoming body, counted; each part of it is taken in its sender's turn."""
+
+    def __init__(self, receive: Receive, passage: Passage, *, is_coming: bool) -> None:
+        self._receive = receive
+        self._passage = passage
         self._is_coming = is_coming
         self.limit = 0
         self.ended = False
         self.too_large: RingfenceError | None = None
         """What to say at the limit, where that is not the installation's."""
         self.seen = 0
+
+    async def receive(self) -> Message:
+        """The next message."""
+        if self.ended:
+            return await self._receive()  # nothing but the end of the connection is waited for
+        self._passage.step_aside()
+        message = await self._receive()
+        if message["type"] == "http.request":
+            await self._passage.go_on()
+        return message
 
     async def limited(self) -> Message:
         """The next message; raises at the first byte over the limit."""
@@ -413,8 +455,9 @@ class _Body:
 class _Answer:
     """The outgoing answer: remembers its status, and adds what every answer carries."""
 
-    def __init__(self, send: Send, origin: str | None, body: _Body) -> None:
+    def __init__(self, send: Send, origin: str | None, body: _Body, passage: Passage) -> None:
         self._send = send
+        self._passage = passage
         self._is_hung_up = False
         self._origin = origin
         self._body = body
@@ -424,8 +467,17 @@ class _Answer:
 
     async def send_raw(self, message: Message) -> None:
         """Pass on as it is; what comes after ``hang_up`` goes nowhere."""
-        if not self._is_hung_up:
+        if self._is_hung_up:
+            return
+        if message["type"] == "http.response.body":
+            self._passage.step_aside()  # whoever takes it may be slow
             await self._send(message)
+            if message.get("more_body", False):
+                await self._passage.go_on()
+            return
+        if message["type"] in _STAYS_OPEN:
+            self._passage.end()
+        await self._send(message)
 
     async def hang_up(self, code: int, reason: str) -> None:
         """Close a WebSocket over its handler's head."""

@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 from starlette.requests import HTTPConnection
 
 from api.auth import Identity
+from api.loop_share import LoopShare
 from api.settings import Settings
 from engine import Database, Engine, Media, QuotaBook, SessionStore, TenantRegistry, hash_secret
 from policies import PolicyStore, TenantId
@@ -42,6 +43,9 @@ class Services:
     quotas: QuotaBook = field(default_factory=QuotaBook)
     store: ShmUsage | None = None
     """Who holds how much of /dev/shm; None where nobody does."""
+
+    share: LoopShare = field(default_factory=LoopShare)
+    """Who has used how much of the event loop."""
 
     audit: AuditWriter = field(default_factory=lambda: AuditWriter(None, "host"))
 

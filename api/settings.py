@@ -114,6 +114,9 @@ class Settings(BaseSettings):
     max_tenant_requests: int | None = Field(default=None, ge=1)
     """Requests of one tenant that are being answered at the same time, WebSockets and event streams among them; beyond,
     429. Default: half of max_connections."""
+    max_held_requests: int = Field(default=64, ge=0)
+    """Requests of one tenant (or of one address that proved nothing) that wait for their turn while it uses much of the
+    server's time and others are there; beyond, 429. 0: nobody's requests wait for others'."""
     request_head_s: float = Field(default=20.0, gt=0, le=3600)
     """How long the head of a request may take, from its first byte or the connection on; then 408."""
     slow_client_s: float = Field(default=30.0, gt=0, le=3600)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from api.launching import (
     policies_of,
     way_to_the_index,
 )
+from api.loop_share import LoopShare
 from api.services import Services
 from api.settings import Settings
 from engine import (
@@ -41,6 +42,7 @@ from engine import (
     TenantRegistry,
     UsageKeeper,
 )
+from engine.events import Event
 from policies import RingfenceError, TenantId
 from sandbox import (
     AdvisoryDatabase,
@@ -125,6 +127,7 @@ async def _build(settings: Settings, stack: AsyncExitStack, begun: BegunLauncher
     egress = _egress(settings, places, audit)
     await stack.enter_async_context(UsageKeeper(database, quotas, egress).open())
     engines: list[Engine] = []
+    share = LoopShare(settings.max_held_requests)
 
     def hear_pack(tenant: TenantId, extension: str, event: PackEvent) -> None:
         for engine in engines:  # none before the engine is there, which needs the manager first
@@ -167,7 +170,7 @@ async def _build(settings: Settings, stack: AsyncExitStack, begun: BegunLauncher
                 cache_bytes=settings.cache_bytes,
             ),
             quotas=quotas,
-            witness=prompt_witness(audit),
+            witness=_both(share.see, prompt_witness(audit)),
             where=policies.place_to_write,
         )
     )
@@ -183,7 +186,16 @@ async def _build(settings: Settings, stack: AsyncExitStack, begun: BegunLauncher
         store=store,
         operator_token=operator_token,
         audit=audit,
+        share=share,
     )
+
+
+def _both(first: Callable[[Event], None], second: Callable[[Event], None]) -> Callable[[Event], None]:
+    def see(event: Event) -> None:
+        first(event)
+        second(event)
+
+    return see
 
 
 def _advisories(settings: Settings) -> AdvisoryDatabase:

@@ -102,6 +102,11 @@ class TenantRegistry:
         """True while no tenant was ever created: every request then acts for ``local``."""
         return not (await self._current()).was_any
 
+    @property
+    def was_single_user(self) -> bool:
+        """The same when the database was last asked; False where that is not known."""
+        return self._known is not None and not self._known.was_any
+
     async def list(self) -> Sequence[Tenant]:
         """All tenants, by name."""
         self._known = None

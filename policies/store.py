@@ -1,6 +1,6 @@
 """The questions about policies: what holds, for whom, and whether a file would do. The files are `files.py`.
 
-Files are looked at on every question and parsed only when they changed, so an edit holds from the next sandbox
+Files are looked at on every question, parsed and merged only when they changed, so an edit holds from the next sandbox
 start on, in the launcher as in the host, without a signal. Nothing in a pack's own directory is ever read:
 a pack's suggestion becomes a policy only when the operator adopts it.
 """
@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from policies.difference import compare
 from policies.errors import PolicyError, place
@@ -27,8 +28,19 @@ from policies.names import (
     parse_extension_name,
     parse_tenant_id,
 )
+from policies.path_entries import HostPath
 from policies.quotas import QUOTA_KEYS, PartialQuotas, Quotas, merged_quotas
 from policies.schema import defaults_schema, policy_schema
+
+_KEPT: Final = 4096
+"""Merged policies that are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Merged:
+    own: Loaded[PartialPolicy] | None
+    defaults: Loaded[DefaultsFile]
+    policy: EffectivePolicy
 
 
 class PolicyStore:
@@ -41,6 +53,7 @@ class PolicyStore:
         self._files = PolicyFiles(directory, adopted)
         self.directory = self._files.directory
         self._protected = (self.directory, self._files.adopted, *protected)
+        self._known: dict[tuple[ExtensionName, TenantId], _Merged] = {}
 
     def fingerprint(self) -> str:
         """A digest of every policy file as it lies on the disk: who has the same one goes by the same files."""
@@ -52,8 +65,18 @@ class PolicyStore:
         Raises: PolicyError and its kinds when a file on disk is wrong (nothing is started on a guess).
         """
         tenant = parse_tenant_id(tenant)
-        own = self._files.extension(parse_extension_name(extension), tenant)
-        return self._merged(own, self._defaults(), tenant)
+        extension = parse_extension_name(extension)
+        own, defaults = self._files.extension(extension, tenant), self._defaults()
+        known = self._known.get((extension, tenant))
+        # The very objects that it was made of: a file that changed is another one.
+        if known is not None and known.own is own and known.defaults is defaults:
+            return known.policy
+        policy = self._merged(own, defaults, tenant)
+        if not any(isinstance(entry, HostPath) for entry in policy.paths):  # those are looked at each time
+            if len(self._known) >= _KEPT:
+                self._known.clear()
+            self._known[extension, tenant] = _Merged(own, defaults, policy)
+        return policy
 
     def effective_group(self, group: SandboxGroup, tenant: TenantId = LOCAL_TENANT) -> EffectivePolicy:
         """The one policy of a sandbox group: all members' policies must be equal.

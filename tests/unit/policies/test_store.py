@@ -55,6 +55,29 @@ def test_an_unchanged_file_is_not_read_again(
     assert store.effective(BLUR).pids == 100
 
 
+def test_unchanged_files_are_not_merged_again_and_changed_ones_are(
+    store: PolicyStore, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    merged: list[str] = []
+
+    def counted(*arguments: Any, **named: Any) -> Any:
+        merged.append("merged")
+        return merge(*arguments, **named)
+
+    monkeypatch.setattr("policies.store.merge", counted)
+    write("blur", "pids: 100\n")
+    for _ in range(3):
+        assert store.effective(BLUR).pids == 100
+    assert len(merged) == 1
+    write("default", "ceilings: {pids: 1000}\n")
+    for _ in range(2):
+        store.effective(BLUR)
+    assert store.effective(BLUR, TenantId("other")).pids == 256
+    assert len(merged) == 3
+    (store.directory / "blur.yaml").unlink()
+    assert store.effective(BLUR).pids == 256
+
+
 def test_a_file_that_became_wrong_stops_the_next_start_instead_of_using_old_values(
     store: PolicyStore, write: Write
 ) -> None:
