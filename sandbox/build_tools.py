@@ -68,28 +68,27 @@ class _Asked:
     """The one that is in no lock; None when the versions do not fit."""
 
 
-async def run_step(
+async def install(
     steps: BuildSteps,
     job: verb.BuildJob,
-    step: verb.Step,
     plan: Plan,
     tools: BuildTools | None,
     deadline: float,
     progress: Progress,
 ) -> None:
-    """Run a step; with ``tools`` until the lock holds what its builds ask for. ``tools`` is None without such builds.
+    """Install what is locked; with ``tools`` until their lock holds what builds ask for. None: nothing is built.
 
     Raises:
         BuildToolsError: a build asks for what is not in a lock that was kept, or for what cannot be had.
         BuildFailedError, StartError: as ``BuildSteps.run``.
     """
     if tools is None:
-        await steps.run(job, step, plan, deadline, progress)
+        await steps.run(job, "install", plan, deadline, progress)
         return
     for _ in range(_MOST_ROUNDS):
         await anyio.to_thread.run_sync(_hand_in, job, tools)
         try:
-            await steps.run(job, step, plan, deadline, progress)
+            await steps.run(job, "install", plan, deadline, progress)
         except (BuildLimitError, PackageChangedError):
             raise
         except BuildFailedError as error:

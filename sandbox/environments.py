@@ -25,7 +25,7 @@ import anyio
 import anyio.to_thread
 
 from policies import EffectivePolicy, ExtensionName, TenantId, Where, usual_place
-from sandbox.build_tools import BuildTools, run_step, versions
+from sandbox.build_tools import BuildTools, install, versions
 from sandbox.egress.builds import RefusedPlaces
 from sandbox.environment_errors import (
     BuildFailedError,
@@ -252,7 +252,7 @@ class Environments:
 
                 is_new, seconds = text is None, None
                 if text is None:
-                    text = await self._resolve(job, plan, image, whose.kept, tools, await begin(), progress)
+                    text = await self._resolve(job, plan, image, whose.kept, await begin(), progress)
                 lock = prune_lock(text, image, keep_torch=keeps_torch(plan))
                 owner = whose.tenant if tools is not None else None
                 key = environment_key(image, lock, owner, locked)
@@ -426,14 +426,13 @@ class Environments:
         plan: Plan,
         image: verb.NodeImage,
         kept: KeptLock | None,
-        tools: BuildTools | None,
         deadline: float,
         progress: Progress,
     ) -> str:
         before = locked_hashes(kept.text) if kept is not None else {}
         await anyio.to_thread.run_sync(self._steps.prepare, job, plan, preferences(plan, image, kept))
         progress(f"resolving {len(plan.requirements)} requirement(s) for Python {image.python}")
-        await run_step(self._steps, job, "resolve", plan, tools, deadline, progress)
+        await self._steps.run(job, "resolve", plan, deadline, progress)
         text = await anyio.to_thread.run_sync(self._steps.lock_text, job)
         lock = prune_lock(text, image, keep_torch=keeps_torch(plan))
         for note in lock.notes:
@@ -459,7 +458,7 @@ class Environments:
             progress(
                 "installing " + ", ".join(f"{name} {version}" for name, version in lock.packages.items())
             )
-            await run_step(self._steps, job, "install", plan, tools, deadline, progress)
+            await install(self._steps, job, plan, tools, deadline, progress)
         elif tools is not None:
             tools.text = tools.text or ""
         return time.monotonic() - started

@@ -182,10 +182,11 @@ class BuildSettings:
 
 
 # What a build from source needs in order to run is installed from the lock of build tools or not at all, and a source
-# cannot name another place for it.
+# cannot name another place for it. Not when versions are chosen, which happens before there is a lock: there uv 0.13.9
+# waits for ever once two sources were refused the same tool.
 _LOCKED_TOOLS: Final = [
     "--build-constraints", f"{IN}/{TOOLS}", "--require-build-hashes",
-    "--preview-features", "build-dependency-hashes", "--no-sources",
+    "--preview-features", "build-dependency-hashes",
 ]  # fmt: skip
 
 
@@ -200,7 +201,7 @@ def command(job: BuildJob, step: Step) -> list[str]:
             "--generate-hashes", "--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links",
             *wheels_only,
         ]  # fmt: skip
-    wheels = _LOCKED_TOOLS if job.source_builds else wheels_only
+    wheels = ["--no-sources"] if job.source_builds else wheels_only
     if step == "resolve":
         return [
             UV, "pip", "compile", f"{IN}/{REQUIREMENTS}",
@@ -218,6 +219,7 @@ def command(job: BuildJob, step: Step) -> list[str]:
         "--target", f"{OUT}/{SITE}",
         "--no-deps", "--require-hashes", "--link-mode", "copy", "--compile-bytecode",
         *wheels,
+        *(_LOCKED_TOOLS if job.source_builds else []),
     ]  # fmt: skip
 
 

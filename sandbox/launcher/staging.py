@@ -167,8 +167,8 @@ class StagedBuilder:
                 _copy(here, ("out", verb.TOOLS), outputs / verb.TOOLS, checked_requirements)
             else:
                 _copy(here, ("in", verb.LOCK), inputs / verb.LOCK, checked_lock)
-            if job.source_builds and step != "tools":
-                _copy(here, ("in", verb.TOOLS), inputs / verb.TOOLS, checked_lock)
+                if job.source_builds:
+                    _copy(here, ("in", verb.TOOLS), inputs / verb.TOOLS, checked_lock)
         if self._index.ca_bundle is not None:
             (inputs / verb.CA_BUNDLE).write_bytes(self._index.ca_bundle)
         inputs.chmod(0o755)

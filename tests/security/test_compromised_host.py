@@ -629,7 +629,6 @@ async def test_what_is_installed_is_a_lock_that_was_checked(tmp_path: Path) -> N
     assert behind.built == []
 
 
-@pytest.mark.parametrize("step", ["resolve", "install"])
 @pytest.mark.parametrize(
     ("tools", "text"),
     [
@@ -642,7 +641,7 @@ async def test_what_is_installed_is_a_lock_that_was_checked(tmp_path: Path) -> N
     ],
 )
 async def test_what_a_source_build_may_install_is_a_lock_that_was_checked(
-    tmp_path: Path, step: verb.Step, tools: str | None, text: str
+    tmp_path: Path, tools: str | None, text: str
 ) -> None:
     here, behind = places(tmp_path), Recorder()
     job = replace(_job(here), source_builds=True)
@@ -650,7 +649,7 @@ async def test_what_a_source_build_may_install_is_a_lock_that_was_checked(
     if tools is not None:
         (job.directory / "in" / verb.TOOLS).write_text(tools)
     with pytest.raises(StartError, match=text):
-        await _staged(here, behind).run(job, step, lambda _: None)
+        await _staged(here, behind).run(job, "install", lambda _: None)
     assert behind.built == []
 
 

@@ -38,12 +38,18 @@ def wheel(
     return data.getvalue()
 
 
-def source(name: str, version: str, backend: str, requires: Sequence[str] = ()) -> bytes:
-    """A source distribution that is built by its own code ``backend``, which asks for ``requires``."""
+def source(
+    name: str, version: str, backend: str, requires: Sequence[str] = (), *, says_all: bool = True
+) -> bytes:
+    """A source distribution that is built by its own code ``backend``, which asks for ``requires``.
+
+    ``says_all``: what it depends on stands in its files; else its code has to be asked.
+    """
     system = f"[build-system]\nrequires = {json.dumps(list(requires))}\n"
     project = f'{system}build-backend = "backend"\nbackend-path = ["."]\n'
     files = {
-        "pyproject.toml": project + f'[project]\nname = "{name}"\nversion = "{version}"\n',
+        "pyproject.toml": project
+        + (f'[project]\nname = "{name}"\nversion = "{version}"\n' if says_all else ""),
         "backend.py": backend,
         "PKG-INFO": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
     }

@@ -42,7 +42,6 @@ class Uv:
             "wheel": entry("wheel", "0.45"),
         }
         self.asks: list[Mapping[str, tuple[str, ...]]] = [{"made==1.0": ("setuptools>=40.8.0",)}]
-        self.asks_to_resolve: tuple[str, ...] = ()
         self.steps: list[str] = []
         self.instead: dict[str, Callable[[str], verb.BuildOutcome | None]] = {}
         self.preferred: list[str] = []
@@ -76,10 +75,10 @@ class Uv:
                 )
             (outputs / verb.TOOLS).write_text("".join(self.index[name] for name in sorted(names)))
             return verb.BuildOutcome(0, (), 0)
-        locked = (inputs / verb.TOOLS).read_text() if job.source_builds else ""
         if step == "resolve":
             (outputs / verb.LOCK).write_text(MADE)
-            return refusal("made==1.0", self.asks_to_resolve, locked) or verb.BuildOutcome(0, (), 0)
+            return verb.BuildOutcome(0, (), 0)
+        locked = (inputs / verb.TOOLS).read_text() if job.source_builds else ""
         for asks in self.asks:
             for package, requirements in asks.items():
                 if (refused := refusal(package, requirements, locked)) is not None:
@@ -178,14 +177,6 @@ async def test_tools_are_locked_as_builds_ask_for_them_and_kept(house: House) ->
     assert "wheel==0.46" in (newer.lock.tools or "")
     assert newer.key != first.key
     assert newer.lock.digest != first.lock.digest
-
-
-async def test_what_a_resolver_has_to_build_is_built_with_locked_tools(house: House) -> None:
-    house.uv.asks_to_resolve = ("wheel",)
-    house.uv.asks = []
-    made = await house.ensure()
-    assert house.uv.steps == ["resolve", "tools", "resolve", "install"]
-    assert made.lock.tools == entry("wheel", "0.45")
 
 
 async def test_a_second_extension_with_the_same_wish_has_the_same_tools(house: House) -> None:
@@ -361,8 +352,6 @@ async def test_a_lock_of_tools_that_was_changed_on_the_disk_is_noticed(house: Ho
 
 async def test_a_bill_lists_the_tools_beside_what_a_sandbox_meets(house: House) -> None:
     house.uv.index["setuptools"] = entry("made", "1.0", "c")  # a tool of the same name as a package
-    house.uv.asks = []
-    house.uv.asks_to_resolve = ("setuptools",)
     with pytest.raises(BuildToolsError):
         await house.ensure()
     house.uv.index["setuptools"] = entry("setuptools", "80.0", "c")

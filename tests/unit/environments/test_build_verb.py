@@ -79,12 +79,17 @@ def test_paths_are_called_as_the_engine_calls_them() -> None:
     assert sorted(volumes)[1] == "/srv/volume/environments/.jobs/abc/in"
 
 
-@pytest.mark.parametrize("step", ["resolve", "install"])
-def test_what_is_built_from_source_installs_locked_tools_only(step: build_verb.Step) -> None:
-    words = command(replace(JOB, source_builds=True), step)
+def test_what_is_built_from_source_installs_locked_tools_only() -> None:
+    words = command(replace(JOB, source_builds=True), "install")
     assert words[words.index("--build-constraints") + 1] == "/build/in/tools.txt"
     assert {"--require-build-hashes", "--no-sources"} <= set(words)
-    assert "--build-constraints" not in command(JOB, step)
+    assert "--build-constraints" not in command(JOB, "install")
+
+
+def test_versions_are_chosen_before_there_is_a_lock_of_tools_and_no_source_names_another_place() -> None:
+    words = command(replace(JOB, source_builds=True), "resolve")
+    assert "--require-build-hashes" not in words
+    assert "--no-sources" in words
 
 
 @pytest.mark.parametrize("source_builds", [True, False])
