@@ -1,6 +1,7 @@
 """For the whole suite: what needs a container engine asks for it once, and how long properties are tested."""
 
 import asyncio
+import gc
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -12,15 +13,13 @@ from hypothesis import settings
 
 from sandbox import FastPath, parse_fast_paths, take_fast_paths, takes
 from tests.contract.fixtures import engine, gvisor_runtime
+from tests.properties import PROFILE
 
 __all__ = ["engine", "gvisor_runtime"]
 
 pytest_plugins = ["tests.stack"]
 
-# A busy machine is no counterexample. HYPOTHESIS_PROFILE=thorough looks longer.
-settings.register_profile("suite", deadline=None, max_examples=40)
-settings.register_profile("thorough", deadline=None, max_examples=1000)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
+settings.load_profile(PROFILE)
 
 
 # The suite passes with and without each of the product's fast paths: RINGFENCE_FAST_PATHS=none.
@@ -43,6 +42,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if item.get_closest_marker("gvisor"):
                 item.fixturenames.insert(0, "gvisor_runtime")
             item.fixturenames.insert(0, "engine")
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: the garbage collector need not look through it a hundred times."""
+    gc.collect()
+    gc.freeze()
 
 
 class _PatientRunner(TestRunner):

@@ -49,24 +49,27 @@ def imports(path: Path) -> tuple[tuple[str, int, bool], ...]:
 
 
 def _imports(path: Path) -> Iterator[tuple[str, int, bool]]:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    guarded = {id(n) for node in ast.walk(tree) if _is_type_checking(node) for n in ast.walk(node)}
-    late = {
-        id(n)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        for n in ast.walk(node)
-    }
-    for node in ast.walk(tree):
-        if id(node) in guarded:
-            continue
+    for node, is_late in _statements(ast.parse(path.read_text(encoding="utf-8")), is_late=False):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield alias.name, node.lineno, id(node) not in late
+                yield alias.name, node.lineno, not is_late
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
             for alias in node.names:
                 submodule = f"{node.module}.{alias.name}"
-                yield submodule if _is_module(submodule) else node.module, node.lineno, id(node) not in late
+                yield submodule if _is_module(submodule) else node.module, node.lineno, not is_late
+
+
+def _statements(around: ast.AST, *, is_late: bool) -> Iterator[tuple[ast.stmt, bool]]:
+    """Each statement inside, and whether it stands in a function; none that is for a type checker only."""
+    for part in ("body", "orelse", "finalbody", "handlers", "cases"):
+        inside = getattr(around, part, ())
+        for node in inside if isinstance(inside, list) else ():
+            if _is_type_checking(node):
+                continue
+            if isinstance(node, ast.stmt):
+                yield node, is_late
+            is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            yield from _statements(node, is_late=is_late or is_function)
 
 
 @cache

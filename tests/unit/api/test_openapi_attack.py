@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import io
 import json
-import os
 import re
 import tarfile
 from collections.abc import Callable, Iterator
@@ -33,6 +32,7 @@ from schemathesis.specs.openapi.checks import (
 from api.openapi_answers import OPEN
 from api.permissions import NEEDS, Need
 from engine import Scope
+from tests.properties import tried
 from tests.unit.api.attacked import WHO, Attacked, attacked
 
 CHECKS: Final = [
@@ -44,7 +44,7 @@ CHECKS: Final = [
 ]
 SEED: Final = 4
 #: For each route; those who get further ask more.
-EXAMPLES: Final = 40 if os.environ.get("HYPOTHESIS_PROFILE") == "thorough" else 2
+EXAMPLES: Final = tried(2, 40)
 _INSIDE: Final = re.compile(r"Traceback|site-packages|/root/|\.py\b.*line \d+|File \"/|sqlalchemy|sqlite3")
 
 

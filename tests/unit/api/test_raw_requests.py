@@ -92,7 +92,7 @@ async def test_junk_gets_a_typed_error_and_nobody_else_notices(
         answer = await said_to(url, raw)
         assert answer.startswith(b"HTTP/1.1 %d " % status), answer[:200]
         assert b"nosniff" in answer
-        async with httpx2.AsyncClient(base_url=url) as other:
+        async with httpx2.AsyncClient(base_url=url, verify=False) as other:
             assert (await other.get("/prompt")).status_code == 200
 
 
@@ -210,7 +210,7 @@ async def test_a_request_beyond_the_tenants_part_is_a_429_and_health_is_still_to
             stream = await stack.enter_async_context(await connected(url))
             await stream.send(UPGRADE)
             assert (await stream.receive()).startswith(b"HTTP/1.1 101 ")
-        async with httpx2.AsyncClient(base_url=url) as client:
+        async with httpx2.AsyncClient(base_url=url, verify=False) as client:
             answer = await client.get("/prompt")
             assert answer.status_code == 429
             assert "2 requests under way, at most 2 (RINGFENCE_MAX_TENANT_REQUESTS)" in answer.text
@@ -250,7 +250,7 @@ async def test_a_websocket_that_floods_is_cut_off_and_told_why(
         await stream.send(flood)
         ending = await to_the_end(stream)
         assert b"\x03\xf0more than 20 messages a second" in ending
-        async with httpx2.AsyncClient(base_url=url) as other:
+        async with httpx2.AsyncClient(base_url=url, verify=False) as other:
             assert (await other.get("/prompt")).status_code == 200
 
 
@@ -283,5 +283,5 @@ async def test_a_websocket_that_is_none_ends_and_nobody_else_notices(
         assert (await stream.receive()).startswith(b"HTTP/1.1 101 ")
         await stream.send(raw)
         await to_the_end(stream)
-        async with httpx2.AsyncClient(base_url=url) as other:
+        async with httpx2.AsyncClient(base_url=url, verify=False) as other:
             assert (await other.get("/prompt")).status_code == 200

@@ -21,6 +21,7 @@ from engine.plan import (
     RunNode,
     Started,
 )
+from tests.properties import tried
 
 SUCCESS = FinishPrompt("success")
 
@@ -250,7 +251,7 @@ def graphs(draw):
     return nodes, cached
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=tried(60, 3000), deadline=None)
 @given(graphs(), st.randoms(use_true_random=False))
 def test_every_graph_ends_well_whatever_the_order(drawn, random):
     nodes, cached = drawn

@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from engine.fairness import Turns
 from engine.quotas import QuotaBook
 from policies import Quotas, TenantId
+from tests.properties import tried
 
 NAMES = [TenantId(f"t{number}") for number in range(4)]
 TENANT = st.sampled_from(NAMES)
@@ -91,4 +92,4 @@ class Machine(RuleBasedStateMachine):
 
 
 TestMachine = Machine.TestCase
-TestMachine.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestMachine.settings = settings(max_examples=tried(25, 1000), stateful_step_count=40, deadline=None)

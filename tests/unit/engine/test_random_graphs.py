@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.testing import FakeNode, Tensor
+from tests.properties import tried
 from tests.unit.engine.scene import Stage
 
 ANY = ["*", {}]
@@ -116,7 +117,7 @@ def reference(graph):
 
 @pytest.mark.parametrize("cache", ["classic", "lru:3", "none"])
 @settings(
-    max_examples=30,
+    max_examples=tried(12, 500),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
@@ -131,7 +132,7 @@ def test_outputs_are_those_of_the_reference_whatever_was_run_before(cache, rows)
 
 
 @settings(
-    max_examples=20,
+    max_examples=tried(8, 300),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )

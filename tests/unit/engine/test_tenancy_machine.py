@@ -20,6 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from engine import Scope, TenantExistsError, TokenError, TokenExistsError, TokenUnknownError, database
 from engine.testing import until_ended
 from policies import TenantId
+from tests.properties import tried
 from tests.unit.engine.tenancy import CONCURRENCY, NAMES, PROMPTS, QUEUED, RESERVE, Book, Life, life
 from tests.unit.prepared_database import copy_or_migrate
 
@@ -282,7 +283,7 @@ async def _open_all(
 
 TestTenancy = Tenancy.TestCase
 TestTenancy.settings = settings(
-    max_examples=10,
+    max_examples=tried(5, 100),
     stateful_step_count=20,
     deadline=None,
     suppress_health_check=list(HealthCheck),

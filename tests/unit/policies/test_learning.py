@@ -23,6 +23,7 @@ from policies import (
 )
 from policies.learned_text import Item, Line
 from policies.learning import Learned
+from tests.properties import tried
 
 NAME = parse_extension_name("pack")
 MIB = 2**20
@@ -155,7 +156,7 @@ HOSTILE = st.text(min_size=1, max_size=150)
 
 
 @settings(
-    max_examples=8,
+    max_examples=tried(5, 100),
     deadline=None,
     phases=(Phase.explicit, Phase.reuse, Phase.generate),
     suppress_health_check=[HealthCheck.function_scoped_fixture],

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime import plain
+from tests.properties import tried
 
 
 class Colour(Enum):
@@ -90,7 +91,7 @@ ANYTHING = st.recursive(
 )
 
 
-@settings(max_examples=50)
+@settings(max_examples=tried(25, 1000))
 @given(ANYTHING)
 def test_it_never_fails(value: Any) -> None:
     json.dumps(plain.to_json(value), allow_nan=False).encode()

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from runtime import wire
 from runtime.streams import FrameStream
+from tests.properties import tried
 
 
 @contextmanager
@@ -49,7 +50,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=tried(25, 1000))
 @given(st.lists(st.dictionaries(st.text(), JSON, max_size=4), max_size=4))
 def test_what_is_written_is_read(messages: list[dict[str, Any]]) -> None:
     with reading(b"".join(wire.encode_frame(message) for message in messages)) as stream:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from runtime import tensors, wire
 from runtime.peer import RpcError
 from sandbox.values import Reader
+from tests.properties import tried
 from tests.unit.runtime.memoryfiles import Trip
 
 TORCH_DTYPES = sorted(name for name in wire.ITEMSIZE if hasattr(torch, name))
@@ -46,7 +47,7 @@ def bits(tensor: torch.Tensor) -> bytes:
     return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=tried(60, 2000), deadline=None)
 @given(dtype=st.sampled_from(TORCH_DTYPES), shape=SHAPES, seed=st.integers(0, 2**31), data=st.data())
 def test_every_dtype_shape_and_view_survives(
     trip: Trip, dtype: str, shape: tuple[int, ...], seed: int, data: st.DataObject
@@ -80,7 +81,7 @@ def test_every_dtype_is_tried(trip: Trip, dtype: str) -> None:
     assert bits(trip.there_and_back(tensor)) == bits(tensor)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=tried(40, 2000), deadline=None)
 @given(dtype=st.sampled_from(NUMPY_DTYPES), shape=SHAPES, seed=st.integers(0, 2**31), data=st.data())
 def test_arrays_survive_whatever_their_strides_and_byte_order(
     trip: Trip, dtype: str, shape: tuple[int, ...], seed: int, data: st.DataObject

@@ -17,6 +17,7 @@ from runtime import wire
 from runtime.blocker import ExecutionBlocker
 from runtime.peer import RpcError
 from sandbox.values import Reader
+from tests.properties import tried
 from tests.unit.runtime.memoryfiles import Trip
 
 SCALARS = (
@@ -83,7 +84,7 @@ def thawed(value: Any) -> Any:
     return tuple(map(thawed, value)) if isinstance(value, tuple) else value
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=tried(40, 2000), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(value=VALUES)
 def test_plain_data_comes_back_as_it_was_and_the_host_accepts_it(module_trip: Trip, value: Any) -> None:
     try:

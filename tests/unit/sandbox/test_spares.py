@@ -131,7 +131,7 @@ def test_of_two_tenants_the_one_with_more_spares_makes_way_first() -> None:
 
 def test_a_tenant_that_uses_ever_new_extensions_makes_no_other_be_forgotten() -> None:
     made = plan(1, B, at=0.0)
-    for number in range(5000):
+    for number in range(1500):
         made.used(of("greedy", str(number)), ExtensionName("e"), 1.0)
     assert (B in made.wishes, len(made.wishes)) == (True, 1024)
 
@@ -177,7 +177,7 @@ def test_a_spare_that_keeps_dying_is_tried_less_and_less_often() -> None:
 
 def test_what_is_remembered_is_bounded() -> None:
     made = SparePlan(1)
-    for number in range(5000):
+    for number in range(1500):
         made.used((TenantId("local"), f"extension:e{number}"), ExtensionName("e"), float(number))
     assert len(made.wishes) == 1024
 
