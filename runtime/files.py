@@ -142,8 +142,12 @@ class SharedFiles:
         return fd
 
 
-_PROT_READ_WRITE = 3
-_MAP_PRIVATE = 2
+_PROT_NONE, _PROT_READ_WRITE = 0, 3
+_MAP_PRIVATE, _MAP_FIXED, _MAP_ANONYMOUS, _MAP_NORESERVE = 0x02, 0x10, 0x20, 0x4000
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_HUGE_PAGE = 2 << 20
+#: From here on a file may have huge pages, which are mapped as such only at addresses of which they are a divisor.
+_ALIGNED = 2 * _HUGE_PAGE
 _libc: Any = None
 
 
@@ -159,8 +163,26 @@ def _map_private(fd: int, nbytes: int) -> tuple[Any, int]:
         _libc.mmap.restype = ctypes.c_void_p
         _libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
         _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-    address = _libc.mmap(None, nbytes, _PROT_READ_WRITE, _MAP_PRIVATE, fd, 0)
+    at = _aligned(nbytes) if nbytes >= _ALIGNED else None
+    address = _libc.mmap(at, nbytes, _PROT_READ_WRITE, _MAP_PRIVATE | (_MAP_FIXED if at else 0), fd, 0)
     if address in {None, ctypes.c_void_p(-1).value}:
         number = ctypes.get_errno()
+        if at:
+            _libc.munmap(at, nbytes)
         raise MemoryError(f"an input of {nbytes} bytes cannot be mapped: {os.strerror(number)}")
     return (ctypes.c_ubyte * nbytes).from_address(address), address
+
+
+def _aligned(nbytes: int) -> int | None:
+    """Addresses that nothing else uses, beginning at one that suits huge pages; None when they cannot be had."""
+    length = -(-nbytes // _PAGE) * _PAGE
+    flags = _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_NORESERVE
+    reserved = _libc.mmap(None, length + _HUGE_PAGE, _PROT_NONE, flags, -1, 0)
+    if reserved in {None, ctypes.c_void_p(-1).value}:
+        return None
+    start = -(-reserved // _HUGE_PAGE) * _HUGE_PAGE
+    if start > reserved:
+        _libc.munmap(reserved, start - reserved)
+    if reserved + _HUGE_PAGE > start:
+        _libc.munmap(start + length, reserved + _HUGE_PAGE - start)
+    return int(start)

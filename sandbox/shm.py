@@ -17,6 +17,8 @@ import stat
 from pathlib import Path
 from typing import Final
 
+from sandbox import huge_pages
+
 log = logging.getLogger(__name__)
 
 F_SETLEASE: Final = fcntl.F_SETLEASE
@@ -49,6 +51,7 @@ def create(path: Path, nbytes: int) -> int:
         if nbytes:
             # The size first: a tmpfs mounted with huge=within_size gives huge pages only to what lies within it.
             os.ftruncate(writer, nbytes)
+            huge_pages.fill(writer, nbytes)
             os.posix_fallocate(writer, 0, nbytes)
         reader = os.open(path, _READ)
         os.fchmod(writer, 0o666)
@@ -179,6 +182,7 @@ def copy(source: int, path: Path, nbytes: int) -> int:
     target = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o400)
     try:
         os.ftruncate(target, nbytes)  # as in ``create``
+        huge_pages.fill(target, nbytes)
         offset = 0
         while offset < nbytes:
             sent = os.sendfile(target, source, offset, min(_COPY_STEP, nbytes - offset))

@@ -1,0 +1,173 @@
+"""Huge pages are made where the kernel makes them, and files are whole and of their size where it does not."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from runtime.files import SharedFiles
+from sandbox import huge_pages, shm
+from tests.unit.sandbox.test_tensors import MIB
+
+TAIL = 4096 + 100
+"""What a file is longer than its huge pages."""
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as path:
+        yield Path(path)
+
+
+@pytest.fixture
+def refusal(monkeypatch: pytest.MonkeyPatch) -> huge_pages._Refusal:
+    fresh = huge_pages._Refusal()
+    monkeypatch.setattr(huge_pages, "_refusal", fresh)
+    return fresh
+
+
+class Libc:
+    """The real one, but for what the kernel answers to the question for huge pages."""
+
+    def __init__(self, number: int = 0) -> None:
+        self._number = number
+        self._real = huge_pages._libc()
+        self.asked: list[tuple[int, int]] = []
+        self.mapped = 0
+
+    def mmap(self, *arguments: Any) -> Any:
+        self.mapped += 1
+        return self._real.mmap(*arguments)
+
+    def munmap(self, *arguments: Any) -> Any:
+        self.mapped = 0
+        return self._real.munmap(*arguments)
+
+    def madvise(self, address: int, nbytes: int, advice: int) -> int:
+        assert advice == huge_pages.MADV_COLLAPSE
+        self.asked.append((address, nbytes))
+        ctypes.set_errno(self._number)
+        return -1 if self._number else 0
+
+
+def use(monkeypatch: pytest.MonkeyPatch, libc: Libc) -> Libc:
+    monkeypatch.setattr(huge_pages, "page_size", lambda: 2 * MIB)
+    monkeypatch.setattr(huge_pages, "_libc", lambda: libc)
+    return libc
+
+
+def created(folder: Path, nbytes: int) -> int:
+    fd = shm.create(folder / "file", nbytes)
+    shm.check_extent(fd, nbytes)
+    return fd
+
+
+@pytest.mark.usefixtures("refusal")
+def test_whole_huge_pages_are_asked_for_at_fitting_addresses_and_nothing_stays_mapped(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    libc = use(monkeypatch, Libc())
+    os.close(created(folder, 36 * MIB + TAIL))
+    assert [nbytes for _, nbytes in libc.asked] == [16 * MIB, 16 * MIB, 4 * MIB]
+    assert all(address % (2 * MIB) == 0 for address, _ in libc.asked)
+    assert libc.mapped == 0
+
+
+@pytest.mark.usefixtures("refusal")
+def test_a_small_file_is_not_worth_asking_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    libc = use(monkeypatch, Libc())
+    os.close(created(folder, 4 * MIB - 1))
+    assert not libc.asked
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EPERM])
+def test_a_kernel_that_does_not_do_it_is_not_asked_again_for_a_while(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, refusal: huge_pages._Refusal, number: int
+) -> None:
+    libc = use(monkeypatch, Libc(number))
+    for name in ("one", "two"):
+        (folder / name).mkdir()
+        os.close(created(folder / name, 32 * MIB))
+    assert len(libc.asked) == 1
+    refusal._ask_again = 0.0
+    (folder / "three").mkdir()
+    os.close(created(folder / "three", 32 * MIB))
+    assert len(libc.asked) == 2
+
+
+@pytest.mark.usefixtures("refusal")
+def test_a_kernel_that_has_none_left_is_asked_for_the_next_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    libc = use(monkeypatch, Libc(errno.ENOMEM))
+    for name in ("one", "two"):
+        (folder / name).mkdir()
+        os.close(created(folder / name, 32 * MIB))
+    assert len(libc.asked) == 2
+
+
+@pytest.mark.usefixtures("refusal")
+def test_a_kernel_that_has_to_look_for_them_for_long_is_asked_no_more(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    libc = use(monkeypatch, Libc())
+    monkeypatch.setattr(huge_pages, "_WORTH_S", -1.0)
+    os.close(created(folder, 64 * MIB))
+    assert len(libc.asked) == 1
+
+
+@pytest.mark.usefixtures("refusal")
+def test_a_full_file_system_is_said_and_nothing_is_left(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, Libc())
+    real = os.pwrite
+
+    def full(fd: int, data: bytes, at: int) -> int:
+        if at:
+            raise OSError(errno.ENOSPC, "full")
+        return real(fd, data, at)
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(OSError, match="full"):
+        shm.create(folder / "file", 8 * MIB)
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.usefixtures("refusal")
+def test_the_files_of_this_kernel_are_whole_and_a_reader_finds_out_what_it_changed(folder: Path) -> None:
+    """With huge pages, if it makes them; the answers must be the same in any case."""
+    nbytes = 8 * MIB + TAIL
+    data = np.random.default_rng(0).integers(0, 256, nbytes, np.uint8).tobytes()
+    fd = created(folder, nbytes)
+    _filled(folder / "file", data)
+    assert shm.freeze(fd)
+    copy = shm.copy(fd, folder / "copy", nbytes)
+    files = SharedFiles(str(folder), str(folder), allocate=str, discard=str)
+    for name in ("file", "copy"):
+        tensor = torch.frombuffer(files.map(name, nbytes), dtype=torch.uint8)
+        assert tensor.data_ptr() % (2 * MIB) == 0
+        assert tensor.numpy().tobytes() == data
+        assert files.handed_on(tensor.data_ptr(), nbytes, {name}) == name
+        tensor[3 * MIB] += 1
+        assert files.handed_on(tensor.data_ptr(), nbytes, {name}) is None
+        assert (folder / name).read_bytes() == data
+        del tensor
+    assert not files.has_mapped
+    os.close(fd)
+    os.close(copy)
+
+
+def _filled(path: Path, data: bytes) -> None:
+    fd = os.open(path, os.O_RDWR)
+    os.pwrite(fd, data, 0)
+    os.close(fd)
