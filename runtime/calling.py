@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from types import FunctionType
 from typing import Any
 
 from . import failures, mapping, plain, schema, wire
@@ -53,6 +54,10 @@ class Mapped:
 
     @property
     def is_async(self) -> bool:
+        function = getattr(self.function, "__func__", self.function)
+        if type(function) is FunctionType and not function.__dict__:
+            # What ``inspect`` finds out of a function that nobody has marked, without looking through all kinds.
+            return bool(function.__code__.co_flags & inspect.CO_COROUTINE)
         return inspect.iscoroutinefunction(self.function)
 
     def run(self) -> list[Any]:

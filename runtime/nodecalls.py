@@ -7,7 +7,6 @@ which one runs a node is the worker's decision.
 from __future__ import annotations
 
 import inspect
-import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -73,7 +72,7 @@ class NodeCalls:
 
     # -- execution, in its three steps -----------------------------------------------------------------------------
 
-    def prepare(self, params: Mapping[str, Any], interrupted: threading.Event) -> Mapped:
+    def prepare(self, params: Mapping[str, Any], interrupted: context.Flag) -> Mapped:
         """Decode the inputs and find the node's function; step one of ``node/execute``."""
         cls = self._catalogue.node(params).cls
         return self._mapped(
@@ -113,7 +112,7 @@ class NodeCalls:
         params: Mapping[str, Any],
         *,
         instance: Callable[[], Any] | None,
-        interrupted: threading.Event | None = None,
+        interrupted: context.Flag | None = None,
         is_validator: bool = False,
         is_lazy: bool = False,
     ) -> Mapped:
@@ -130,7 +129,7 @@ class NodeCalls:
             str(params.get("prompt_id", "")),
             str(params.get("node_id", "")),
             None,
-            interrupted or threading.Event(),
+            interrupted or context.Flag(),
             is_execution=interrupted is not None,
             client_id=params.get("client_id"),
         )

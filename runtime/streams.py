@@ -44,7 +44,7 @@ class FrameStream:
         if len(body) < length:
             raise wire.TruncatedFrameError(f"the stream ended after {len(body)} of {length} bytes of a frame")
         try:
-            message = _DECODER.decode(body.decode("utf-8", "surrogatepass"))
+            message = _decoded(body.decode("utf-8", "surrogatepass"))
         except (ValueError, RecursionError) as error:
             raise wire.FrameError(f"a frame of {length} bytes is not JSON: {error}") from error
         if not isinstance(message, dict):
@@ -62,3 +62,16 @@ class FrameStream:
         with self._lock:
             while frame:
                 frame = frame[os.write(self._write_fd, frame) :]
+
+
+def _decoded(text: str) -> Any:
+    """The JSON in ``text``; without a look for blanks around it, where there are none.
+
+    Raises:
+        ValueError: it is not JSON.
+    """
+    try:
+        value, end = _DECODER.raw_decode(text)
+    except ValueError:
+        return _DECODER.decode(text)
+    return value if end == len(text) else _DECODER.decode(text)

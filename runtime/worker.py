@@ -25,6 +25,7 @@ from .nodecalls import NodeCalls
 from .peer import Peer, PeerGoneError, Reply, RpcError
 from .reading import Reading
 from .sdk import host, paths
+from .sdk.context import Flag
 from .site import Site
 from .stdio import Capture
 from .streams import FrameStream
@@ -42,7 +43,7 @@ class _Call:
 
     params: Mapping[str, Any]
     reply: Reply
-    interrupted: threading.Event = field(default_factory=threading.Event)
+    interrupted: Flag = field(default_factory=Flag)
     task: asyncio.Task[None] | None = None
     has_started: bool = False
 

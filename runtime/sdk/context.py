@@ -7,14 +7,30 @@ context: what they report is put down to the call that started last (``latest``)
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+class Flag:
+    """Set or not: a ``threading.Event`` that nobody waits for, which is made for every call."""
+
+    __slots__ = ("_is_set",)
+
+    def __init__(self) -> None:
+        self._is_set = False
+
+    def is_set(self) -> bool:
+        return self._is_set
+
+    def set(self) -> None:
+        self._is_set = True
+
+    def clear(self) -> None:
+        self._is_set = False
+
+
+@dataclass(slots=True, eq=False)
 class CallContext:
     """One mapped call of a node."""
 
@@ -24,7 +40,7 @@ class CallContext:
     node_id: str
     list_index: int | None
     """Which item of a list-mapped call; None outside list mapping."""
-    interrupted: threading.Event = field(default_factory=threading.Event, repr=False)
+    interrupted: Flag = field(default_factory=Flag, repr=False)
     """Set once the host (or the pack) asked the call to stop; shared by all mapped calls of one execution."""
     is_execution: bool = True
     """False for validators and the like: the host listens for the progress of executions only."""
@@ -55,15 +71,23 @@ def latest() -> CallContext | None:
         return None
 
 
-@contextmanager
-def entered(call: CallContext) -> Iterator[CallContext]:
+class entered:  # noqa: N801 - reads as a verb in `with`; a class, for it is entered with every call
     """Run the body as part of ``call``."""
-    token = _current.set(call)
-    if call.is_execution:
-        _active.append(call)
-    try:
-        yield call
-    finally:
+
+    __slots__ = ("_call", "_token")
+    _token: Token[CallContext | None]
+
+    def __init__(self, call: CallContext) -> None:
+        self._call = call
+
+    def __enter__(self) -> CallContext:
+        call = self._call
+        self._token = _current.set(call)
         if call.is_execution:
-            _active.remove(call)
-        _current.reset(token)
+            _active.append(call)
+        return call
+
+    def __exit__(self, *_: object) -> None:
+        if self._call.is_execution:
+            _active.remove(self._call)
+        _current.reset(self._token)

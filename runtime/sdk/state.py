@@ -11,8 +11,6 @@ import json
 import math
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -111,18 +109,25 @@ def flush(call: str | int) -> None:
             _ask(wire.STATE_SET, {"call": call, "values": changed})
 
 
-@contextmanager
-def kept(call: str | int) -> Iterator[None]:
+class kept:  # noqa: N801 - reads as a verb in `with`; a class, for it is entered with every call
     """Flush when the body ends; a body that fails fails with its own error, whatever becomes of its changes."""
-    try:
-        yield
-    except BaseException:
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: str | int) -> None:
+        self._call = call
+
+    def __enter__(self) -> None:
+        """Nothing is kept before somebody asks for it."""
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            flush(self._call)
+            return
         try:
-            flush(call)
+            flush(self._call)
         except Exception as error:  # noqa: BLE001
             print(f"the state of the failed node was not kept: {error}", file=sys.stderr)  # noqa: T201
-        raise
-    flush(call)
 
 
 def _call() -> context.CallContext:
