@@ -34,9 +34,12 @@ AMID_S: Final = 0.02
 LONG_S: Final = 0.25
 """A request that takes longer than this is not waited for any more, by its own party's next one neither."""
 HELD_S: Final = 0.1
-"""For so long the first in a party's line waits for others."""
+"""For so long the first in a party's line waits for others; for as long after that the party waits for nobody, so that
+others who always do a little leave it half of the time."""
 LOOK_S: Final = 0.004
 MOST_HELD: Final = 64
+_SMALL_S: Final = 0.001
+"""What one request used is added to its party's account in parts of this size."""
 _PARTIES: Final = 4096
 _LOOKED_AT: Final = 256
 
@@ -64,6 +67,7 @@ class _Part:
         "_at",
         "_used",
         "began",
+        "has_waited_at",
         "held",
         "holder",
         "line",
@@ -76,6 +80,8 @@ class _Part:
     def __init__(self, now: float) -> None:
         self.weight = 1
         self.seen = self.began = self.turn_began = now
+        self.has_waited_at = -math.inf
+        """When its first in line had waited for as long as anybody does."""
         self.under_way = 0
         self.held = 0
         self.holder: Passage | None = None
@@ -181,12 +187,9 @@ class Passage:
 
     def charge(self, seconds: float) -> None:
         """So much of the loop's time was used."""
-        if self._share is None:
-            return
-        if self._part is None:
-            self._spent += seconds
-        else:
-            self._part.charge(seconds, self._share.clock())
+        self._spent += seconds
+        if self._spent > _SMALL_S:
+            self._settle()
 
     async def begin(self, party: str, *, weight: int = 1, is_held: bool = True) -> None:
         """It is known whose request this is; returns when its turn has come.
@@ -202,7 +205,7 @@ class Passage:
         part.weight = max(1, weight)
         part.under_way += 1
         part.began = part.seen
-        part.charge(self._spent, part.seen)
+        self._settle()
         self._is_held = is_held and share.most_held > 0
         if not self._is_held or not share.company(part)[0]:
             return
@@ -236,9 +239,15 @@ class Passage:
         if self._share is None or part is None or self._is_over:
             return
         self.step_aside()
+        self._settle()
         self._is_over, self._is_held = True, False
         part.under_way -= 1
         self._share.heard(self._party)
+
+    def _settle(self) -> None:
+        if self._share is not None and self._part is not None:
+            self._part.charge(self._spent, self._share.clock())
+            self._spent = 0.0
 
     async def _turn(self, share: LoopShare, part: _Part) -> None:
         waits_since = share.clock()
@@ -248,7 +257,9 @@ class Passage:
                 return  # nobody who would notice
             now = share.clock()
             is_taken = part.holder not in (None, self) and now - part.turn_began < LONG_S
-            if not is_taken and (not is_amid or now - waits_since >= HELD_S):
+            if is_amid and now - waits_since >= HELD_S:
+                part.has_waited_at = now
+            if not is_taken and (not is_amid or now - part.has_waited_at < HELD_S):
                 part.holder, part.turn_began = self, now
                 return
             await share.sleep(LOOK_S)

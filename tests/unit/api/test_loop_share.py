@@ -108,6 +108,30 @@ async def test_nobody_is_held_for_long_though_others_always_do_something(
     assert HELD_S <= time.now - before < HELD_S + 2 * loop_share.LOOK_S
 
 
+async def test_others_who_always_do_a_little_leave_the_heavy_one_half_of_the_time(
+    share: LoopShare, time: Time
+) -> None:
+    await used(share, A, 0.5)
+    await begun(share, B)
+    waited = 0.0
+
+    async def sleep(seconds: float) -> None:
+        nonlocal waited
+        share.heard(B)
+        waited += seconds
+        time.now += seconds
+        await anyio.lowlevel.checkpoint()
+
+    share.sleep = sleep
+    began = time.now
+    for _ in range(200):
+        passage = await begun(share, A, used=0.005)
+        share.heard(B)
+        time.now += 0.005
+        passage.end()
+    assert waited < 0.6 * (time.now - began)
+
+
 async def test_in_company_the_requests_of_the_heavy_one_go_one_at_a_time(
     share: LoopShare, time: Time
 ) -> None:
