@@ -7,7 +7,9 @@ import json
 import re
 import statistics
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 
@@ -18,7 +20,7 @@ mpl.rcParams.update({"svg.hashsalt": "ringfence", "font.size": 9, "axes.grid": T
 COLOURS = {"ours": "#1f6f8b", "gvisor": "#99738e", "peer": "#d1495b", "floor": "#888888"}
 
 
-def medians(results, name):
+def medians(results: Path, name: str) -> dict[str, float]:
     """Row name to median, of one saved report; empty when there is none."""
     path = results / f"{name}.json"
     if not path.is_file():
@@ -27,7 +29,7 @@ def medians(results, name):
     return {row["what"]: statistics.median(row["samples_ms"]) for row in rows}
 
 
-def by_number(rows, pattern):
+def by_number(rows: Mapping[str, float], pattern: str) -> list[tuple[int, float]]:
     """Points (number in the name, median) of the rows whose whole name fits, in order."""
     found = []
     for what, value in rows.items():
@@ -37,13 +39,13 @@ def by_number(rows, pattern):
     return sorted(found)
 
 
-def _number(match):
+def _number(match: re.Match[str]) -> int:
     units = {"KiB": 1, "MiB": 1 << 10, "GiB": 1 << 20}
     number = int(match["n"].replace(",", ""))
     return number * units[match["unit"]] if "unit" in match.groupdict() else number
 
 
-def lines(axes, rows, series):
+def lines(axes: Any, rows: Mapping[str, float], series: Sequence[tuple[str, str, str, str]]) -> None:
     for label, pattern, colour, style in series:
         points = by_number(rows, pattern)
         if points:
@@ -53,7 +55,7 @@ def lines(axes, rows, series):
     axes.legend(fontsize=8)
 
 
-def chain(results):
+def chain(results: Path) -> Any:
     """Cost of a node by the length of the chain."""
     rows = medians(results, "chain")
     if not rows:
@@ -78,7 +80,7 @@ def chain(results):
     return figure
 
 
-def tensors(results):
+def tensors(results: Path) -> Any:
     """Cost of a tensor by its size."""
     rows, gvisor = medians(results, "tensor_trip-runc"), medians(results, "tensor_trip-gvisor")
     if not rows:
@@ -103,7 +105,7 @@ def tensors(results):
     return figure
 
 
-def bars(results):
+def bars(results: Path) -> Any:
     """Round trip and cold start, each as bars."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6))
     calls = medians(results, "round_trip-runc")
@@ -135,7 +137,7 @@ def bars(results):
     return figure
 
 
-def soak(results):
+def soak(results: Path) -> Any:
     """What a long run holds, over its calls."""
     path = results / "soak.json"
     if not path.is_file():
@@ -151,7 +153,7 @@ def soak(results):
     return figure
 
 
-def main(results, target):
+def main(results: Path, target: Path) -> None:
     for name, make in (("chain", chain), ("tensors", tensors), ("calls-and-starts", bars), ("soak", soak)):
         figure = make(results)
         if figure is None:

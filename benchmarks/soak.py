@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Final
 
 import httpx2
 import psutil
@@ -36,101 +37,7 @@ from sandbox.tensors import OUTPUTS_KEPT_S
 
 CLIENTS = 3
 LOOKS = 20
-PACK = """
-import time
-
-
-class Thing:
-    def __init__(self, number):
-        self.number = number
-
-
-class SoakThing:
-    RETURN_TYPES = ("SOAK_THING",)
-    FUNCTION = "run"
-
-    @classmethod
-    def INPUT_TYPES(cls):
-        return {"required": {"seed": ("INT", {"default": 0})}}
-
-    def run(self, seed):
-        return (Thing(seed),)
-
-
-class SoakUse:
-    RETURN_TYPES = ("INT",)
-    FUNCTION = "run"
-    OUTPUT_NODE = True
-
-    @classmethod
-    def INPUT_TYPES(cls):
-        return {"required": {"thing": ("SOAK_THING",)}}
-
-    def run(self, thing):
-        return {"ui": {"number": [thing.number]}, "result": (thing.number,)}
-
-
-class SoakTensor:
-    RETURN_TYPES = ("IMAGE",)
-    FUNCTION = "run"
-
-    @classmethod
-    def INPUT_TYPES(cls):
-        return {"required": {"seed": ("INT", {"default": 0})}, "optional": {"image": ("IMAGE",)}}
-
-    def run(self, seed, image=None):
-        import torch
-
-        return (torch.full((1, 256, 256, 3), 0.5) if image is None else image * 1.5,)
-
-
-class SoakLook:
-    RETURN_TYPES = ()
-    FUNCTION = "run"
-    OUTPUT_NODE = True
-
-    @classmethod
-    def INPUT_TYPES(cls):
-        return {"required": {"image": ("IMAGE",)}}
-
-    def run(self, image):
-        return {"ui": {"value": [float(image[0, 0, 0, 0])]}}
-
-
-class SoakFails:
-    RETURN_TYPES = ()
-    FUNCTION = "run"
-    OUTPUT_NODE = True
-
-    @classmethod
-    def INPUT_TYPES(cls):
-        return {"required": {"seed": ("INT", {"default": 0})}}
-
-    def run(self, seed):
-        print("about to fail", seed)
-        raise ValueError(f"soak {seed}")
-
-
-class SoakWaits:
-    RETURN_TYPES = ()
-    FUNCTION = "run"
-    OUTPUT_NODE = True
-
-    @classmethod
-    def INPUT_TYPES(cls):
-        return {"required": {"seed": ("INT", {"default": 0})}}
-
-    async def run(self, seed):
-        import asyncio
-
-        await asyncio.sleep(600)
-        return ()
-
-
-NODE_CLASS_MAPPINGS = {
-    kind.__name__: kind for kind in (SoakThing, SoakUse, SoakTensor, SoakLook, SoakFails, SoakWaits)
-}
-"""
+PACK: Final = Path(__file__).resolve().parent / "soak_pack" / "__init__.py"
 
 
 # -- prompts -------------------------------------------------------------------------------------------------------
@@ -411,7 +318,7 @@ def soak(
     policies = without_rates(folder / "policies")
     serve = f"import sandbox.tensors; sandbox.tensors.OUTPUTS_KEPT_S = {kept_s}; {SERVE}"
     with server(data, {"RINGFENCE_POLICIES_DIR": str(policies)}, serve=serve) as served:
-        add_packs(served.url, folder / "packs", {**packs(2), "soak": PACK})
+        add_packs(served.url, folder / "packs", {**packs(2), "soak": PACK.read_text(encoding="utf-8")})
         outcome = Soak(served, calls=calls, kills=kills, seed=seed, looks=looks, kept_s=kept_s).run(say)
     left = _containers(served)
     if left:

@@ -21,6 +21,7 @@ from anyio.abc import Process
 
 from engine.extension_errors import SourceRefusedError
 from policies import safe_text
+from sandbox import tree_size
 
 _REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}\Z")
 _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?\Z")
@@ -196,7 +197,7 @@ async def _git(arguments: list[str], directory: Path, limits: GitLimits) -> str:
             await process.aclose()
     if process.returncode == 0:
         return output
-    if await anyio.to_thread.run_sync(_size, directory) > limits.nbytes:
+    if await anyio.to_thread.run_sync(tree_size, directory) > limits.nbytes:
         raise SourceRefusedError(
             f"the repository has more than {limits.nbytes // 1024**2} MiB",
             hint="add it as a directory without its data",
@@ -215,7 +216,7 @@ async def _read(process: Process) -> str:
 
 async def _watch_size(directory: Path, nbytes: int, process: Process) -> None:
     # git has no size limit of its own; a look every half second bounds what lands on the disk.
-    while await anyio.to_thread.run_sync(_size, directory) <= nbytes:  # noqa: ASYNC110  (nothing to wait on)
+    while await anyio.to_thread.run_sync(tree_size, directory) <= nbytes:  # noqa: ASYNC110  (nothing to wait on)
         await anyio.sleep(0.5)
     _kill(process)
 
@@ -227,14 +228,3 @@ def _kill(process: Process) -> None:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
         pass
-
-
-def _size(directory: Path) -> int:
-    total = 0
-    for root, _, files in os.walk(directory):
-        for name in files:
-            try:
-                total += os.lstat(f"{root}/{name}").st_size
-            except OSError:
-                continue
-    return total

@@ -41,12 +41,14 @@ class AliasFinder(MetaPathFinder):
         is_package = (place / "__init__.py").is_file()
         if not is_package and not place.with_name(place.name + ".py").is_file():
             return None
-        spec = ModuleSpec(fullname, _AliasLoader(f"{self.package}.{fullname}"), is_package=is_package)
+        spec = ModuleSpec(fullname, SameModuleLoader(f"{self.package}.{fullname}"), is_package=is_package)
         spec.origin = str(place)
         return spec
 
 
-class _AliasLoader(Loader):
+class SameModuleLoader(Loader):
+    """Gives the module of another name, unchanged."""
+
     def __init__(self, real_name: str) -> None:
         self._real_name = real_name
         self._real_spec: ModuleSpec | None = None

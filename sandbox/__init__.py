@@ -103,7 +103,7 @@ from sandbox.shares import Share
 from sandbox.sockets import MESSAGE_TO_PACK
 from sandbox.spare_keeper import PoolState, default_size
 from sandbox.tensors import TensorStore
-from sandbox.trees import tree_stamp
+from sandbox.trees import tree_size, tree_stamp
 from sandbox.watching import Watch
 
 __all__ = [
@@ -222,5 +222,6 @@ __all__ = [
     "serve_builds",
     "take_fast_paths",
     "takes",
+    "tree_size",
     "tree_stamp",
 ]

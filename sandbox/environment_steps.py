@@ -14,15 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import anyio
-import anyio.to_thread
-
-from policies import RingfenceError, safe_text
+from policies import safe_text
 from sandbox.egress.builds import RefusedPlaces
 from sandbox.environment_errors import BuildFailedError, BuildLimitError, PackageChangedError
 from sandbox.environment_locks import changed_package
 from sandbox.environment_plan import Plan
 from sandbox.launcher import build_verb as verb
+from sandbox.launcher.bounded_step import run_bounded
 
 Progress = Callable[[str], None]
 
@@ -72,29 +70,10 @@ class BuildSteps:
         self, job: verb.BuildJob, step: verb.Step, plan: Plan, deadline: float, progress: Progress
     ) -> None:
         """Run one step until ``deadline``. Raises: BuildFailedError, StartError."""
-        outcome: verb.BuildOutcome | None = None
-        failed: RingfenceError | None = None
-        full = False
         began = time.monotonic()
-
-        async def watch_size() -> None:
-            # A bind mount has no size limit; a look every second bounds what a build leaves on the disk.
-            nonlocal full
-            while not full:
-                await anyio.sleep(1)
-                full = await anyio.to_thread.run_sync(_size, job.directory) > self._limits.nbytes
-            tasks.cancel_scope.cancel()
-
-        with anyio.move_on_at(anyio.current_time() + max(0.0, deadline - time.monotonic())):
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(watch_size)
-                try:
-                    outcome = await self._builder.run(job, step, progress)
-                except RingfenceError as error:
-                    failed = error  # not raised in here: a task group would wrap it
-                tasks.cancel_scope.cancel()
-        if failed is not None:
-            raise failed
+        outcome, full = await run_bounded(
+            self._builder, job, step, progress, nbytes=self._limits.nbytes, seconds=deadline - began
+        )
         if full:
             raise _over("disk", f"{self._limits.nbytes // 1024**2} MiB", step, plan, outcome)
         if outcome is None or outcome.limit == "time":
@@ -154,17 +133,6 @@ def _settle(site: Path, limits: EnvironmentLimits) -> None:
             executable = stat.S_ISDIR(status.st_mode) or status.st_mode & 0o111
             Path(path).chmod(0o755 if executable else 0o644)
     site.chmod(0o755)
-
-
-def _size(directory: Path) -> int:
-    total = 0
-    for root, _, files in os.walk(directory):
-        for name in files:
-            try:
-                total += os.lstat(f"{root}/{name}").st_size
-            except OSError:
-                continue
-    return total
 
 
 _WORDS: Final[dict[verb.Step, str]] = {

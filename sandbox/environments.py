@@ -2,16 +2,12 @@
 
 What a pack needs (``environment_plan``) is resolved once to a lock, which the extension keeps (``environment_locks``);
 an environment is named by its lock and the image, and equal ones share one directory. It is built in a container
-(``launcher/build.py``), checked, and only then moved to its place, so a directory under its key is always whole; its
-digest is looked at before anybody else gets it. Sandboxes mount it read-only. What the builder needs is left in a job's
-directory, and it puts there what it made (``launcher/staging.py``).
+(``launcher/build.py``), checked, and only then put on the shelf (``environment_shelf``). Sandboxes mount it read-only.
+What the builder needs is left in a job's directory, and it puts there what it made (``launcher/staging.py``).
 """
 
 from __future__ import annotations
 
-import json
-import logging
-import re
 import secrets
 import shutil
 import time
@@ -31,7 +27,6 @@ from sandbox.environment_errors import (
     BuildFailedError,
     BuildLimitError,
     BuildToolsError,
-    EnvironmentChangedError,
 )
 from sandbox.environment_locks import (
     KeptLock,
@@ -52,23 +47,18 @@ from sandbox.environment_plan import (
     prune_lock,
     unobtainable,
 )
+from sandbox.environment_shelf import EnvironmentShelf
 from sandbox.environment_steps import BuildSteps, EnvironmentLimits, Progress
 from sandbox.group_requirements import merge_declared, told_of_group
-from sandbox.inventory import Inventory, take_inventory, with_build_tools
+from sandbox.inventory import Inventory
 from sandbox.launcher import build_verb as verb
 from sandbox.manifests import Declared, read_declared
-from sandbox.trees import tree_digest
 
 IMAGE_FRESH_S: Final = 1.0  # as long as a policy that was read (sandbox/planning.py)
 
 __all__ = ["Environment", "EnvironmentLimits", "Environments"]
 
-logger = logging.getLogger(__name__)
-
-MANIFEST = "environment.json"
 _CACHES = ".caches"
-_PLANS = ".plans"
-_KEY = re.compile(r"[0-9a-f]{64}")
 _MOST_LEFT_OUT = 8
 
 
@@ -116,6 +106,7 @@ class Environments:
     ) -> None:
         """``refused`` says where builds were not let, where they reach the index only."""
         self._root = root
+        self._shelf = EnvironmentShelf(root)
         self._builder = builder
         limits = limits or EnvironmentLimits()
         self._steps = BuildSteps(builder, settings, limits, refused)
@@ -258,13 +249,15 @@ class Environments:
                 key = environment_key(image, lock, owner, locked)
                 if tools is not None and not tools.kept:
                     # An environment that is older than locks of build tools serves until it is built anew.
-                    older = None if is_new else await anyio.to_thread.run_sync(self._whole, key, progress)
+                    older = (
+                        None if is_new else await anyio.to_thread.run_sync(self._shelf.whole, key, progress)
+                    )
                     if older is None:
                         # What its builds ask for is part of its name, and known when they are done.
                         seconds = await self._install(job, plan, lock, tools, await begin(), progress)
                         key = environment_key(image, lock, owner, tools.text)
                 async with self._locks.setdefault(key, anyio.Lock()):
-                    stored = await anyio.to_thread.run_sync(self._whole, key, progress)
+                    stored = await anyio.to_thread.run_sync(self._shelf.whole, key, progress)
                     reused = stored is not None
                     if stored is None:
                         if seconds is None:
@@ -272,7 +265,7 @@ class Environments:
                         stored = await self._record(job, plan, image, lock, tools, key, seconds, progress)
                     else:
                         progress(f"environment {key[:12]} is there already")
-            await anyio.to_thread.run_sync(self._point, plan, key)
+            await anyio.to_thread.run_sync(self._shelf.point, plan, key)
         packages: dict[str, str] = stored["packages"]
         kept = KeptLock(
             plan=plan.key,
@@ -315,82 +308,24 @@ class Environments:
             return None, None
         if whose.kept is not None and whose.kept.plan == plan.key:
             return whose.kept.text, whose.kept.tools
-        try:
-            key = (self._root / _PLANS / plan.key).read_text(encoding="ascii").strip()
-            if _KEY.fullmatch(key) is None or _read_manifest(self._root / key) is None:
-                return None, None
-            return (self._root / key / verb.LOCK).read_text(encoding="utf-8"), self._tools(key)
-        except (OSError, ValueError):
-            return None, None
-
-    def _tools(self, key: str) -> str | None:
-        """The lock of the build tools of an environment; None where nothing was built from source."""
-        file = self._root / key / verb.TOOLS
-        return file.read_text(encoding="utf-8") if file.exists() else None
-
-    def _point(self, plan: Plan, key: str) -> None:
-        plans = self._root / _PLANS
-        plans.mkdir(mode=0o700, exist_ok=True)
-        new = plans / f".new-{secrets.token_hex(8)}"
-        new.write_text(f"{key}\n", encoding="ascii")
-        new.replace(plans / plan.key)
-
-    def _whole(self, key: str, progress: Progress) -> Mapping[str, Any] | None:
-        """What is known of an environment that is as it was built; None when it is to be built (again)."""
-        stored = _read_manifest(self._root / key)
-        if stored is None:
-            return None
-        try:
-            self._check(key)
-        except EnvironmentChangedError as error:
-            logger.warning("%s; it is built again", error.message)
-            progress(f"{error.message}; it is built again")
-            return None
-        return stored
-
-    def _check(self, key: str) -> None:
-        stored = _read_manifest(self._root / key)
-        if stored is None:
-            raise EnvironmentChangedError(
-                f"environment {key[:12]} is not there", hint="build it: ringfence extension reload NAME"
-            )
-        digest = tree_digest(self._root / key / verb.SITE) if stored["packages"] else ""
-        lock = lock_digest((self._root / key / verb.LOCK).read_text(encoding="utf-8"))
-        tools = self._tools(key)
-        found = (digest, lock, None if tools is None else lock_digest(tools))
-        if found != (stored.get("digest"), stored.get("lock"), stored.get("tools")):
-            raise EnvironmentChangedError(
-                f"environment {key[:12]} is not as it was built: its files have the digest {digest[:12] or 'none'}, "
-                f"recorded is {str(stored.get('digest'))[:12]}",
-                hint="something on this machine changed it; build it again: ringfence extension reload NAME",
-            )
+        return self._shelf.locks_of(plan)
 
     async def verify(self, key: str) -> None:
         """Read a whole environment. Raises: EnvironmentChangedError unless it is as it was built."""
-        await anyio.to_thread.run_sync(self._check, key)
+        await anyio.to_thread.run_sync(self._shelf.check, key)
 
     def manifest(self, key: str) -> Mapping[str, Any] | None:
         """What was written down of an environment when it was built; blocks on the disk."""
-        return _read_manifest(self._root / key)
+        return self._shelf.manifest(key)
+
+    def site(self, key: str) -> Path | None:
+        """The directory of an environment that exists; None when it is gone or adds nothing to the image."""
+        return self._shelf.site(key)
 
     async def inventory(self, key: str | None) -> Inventory:
         """The packages of an environment and of the image. Raises: StartError when there is no image."""
         image = await self.image()
-        return await anyio.to_thread.run_sync(self._inventory, image, key)
-
-    def _inventory(self, image: verb.NodeImage, key: str | None) -> Inventory:
-        stored = _read_manifest(self._root / key) if key is not None else None
-        if key is None or stored is None:
-            return take_inventory(image, None, None, {}, {})
-        lock = locked_hashes((self._root / key / verb.LOCK).read_text(encoding="utf-8"))
-        tools = self._tools(key)
-        found = take_inventory(image, key, self.site(key), lock, stored["packages"])
-        return with_build_tools(found, versions(tools), locked_hashes(tools or ""))
-
-    def site(self, key: str) -> Path | None:
-        """The directory of an environment that exists; None when it is gone or adds nothing to the image."""
-        site = self._root / key / verb.SITE
-        return site if site.is_dir() else None
+        return await anyio.to_thread.run_sync(self._shelf.inventory, image, key)
 
     async def hint_for_module(self, module: str) -> str:
         """What to do about a module that a pack imports and nobody installed."""
@@ -399,7 +334,7 @@ class Environments:
     async def discard(self, key: str) -> None:
         """Delete an environment that no extension uses any more."""
         async with self._locks.setdefault(key, anyio.Lock()):
-            await anyio.to_thread.run_sync(lambda: shutil.rmtree(self._root / key, ignore_errors=True))
+            await anyio.to_thread.run_sync(self._shelf.drop, key)
 
     async def sweep(self) -> None:
         """Remove what builds of an earlier host left behind: their containers and job directories."""
@@ -492,25 +427,11 @@ class Environments:
         return finished
 
     def _finish(
-        self, job: verb.BuildJob, key: str, known: Mapping[str, Any], tools: str | None
+        self, job: verb.BuildJob, key: str, manifest: Mapping[str, Any], tools: str | None
     ) -> Mapping[str, Any]:
-        manifest = dict(known)
-        built = job.directory / "whole"
-        built.mkdir(mode=0o755)
-        site = job.directory / "out" / verb.SITE
         if manifest["packages"]:
-            self._steps.settle(site)
-            site.replace(built / verb.SITE)
-            manifest["contents"] = tree_digest(built / verb.SITE, compiled=False)
-        manifest["digest"] = tree_digest(built / verb.SITE) if manifest["packages"] else ""
-        (job.directory / "in" / verb.LOCK).replace(built / verb.LOCK)
-        if tools is not None:
-            (built / verb.TOOLS).write_text(tools, encoding="utf-8")
-        (built / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-        target = self._root / key
-        shutil.rmtree(target, ignore_errors=True)  # a damaged one: _whole would have taken a whole one
-        built.replace(target)
-        return manifest
+            self._steps.settle(job.directory / "out" / verb.SITE)
+        return self._shelf.put(job.directory, key, manifest, tools)
 
 
 @asynccontextmanager
@@ -520,13 +441,3 @@ async def _job_directory(job: verb.BuildJob) -> AsyncIterator[None]:
     finally:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(lambda: shutil.rmtree(job.directory, ignore_errors=True))
-
-
-def _read_manifest(directory: Path) -> Mapping[str, Any] | None:
-    try:
-        manifest = json.loads((directory / MANIFEST).read_bytes())
-    except (FileNotFoundError, ValueError):
-        return None
-    if not isinstance(manifest, dict) or (manifest["packages"] and not (directory / verb.SITE).is_dir()):
-        return None
-    return manifest

@@ -15,8 +15,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -27,39 +27,17 @@ import anyio.abc
 import anyio.lowlevel
 import anyio.to_thread
 from anyio.abc import ObjectReceiveStream
-from anyio.streams.memory import MemoryObjectSendStream
 
 from policies import SandboxId
 from runtime import wire
 from sandbox.errors import StartError
 from sandbox.hostile_json import parse
+from sandbox.launcher.listeners import Listeners
 from sandbox.launcher.verbs import Ending, LaunchedSandbox, LauncherEvent, SandboxRequest, Usage
 from sandbox.places import Places
 from sandbox.streams import EndOfStreamError, SocketStream
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-
-
-class _Announcer:
-    """The event half of a launcher."""
-
-    def __init__(self) -> None:
-        self._listeners: set[MemoryObjectSendStream[LauncherEvent]] = set()
-
-    def tell(self, sandbox: SandboxId, kind: str) -> None:
-        for listener in self._listeners:
-            listener.send_nowait(LauncherEvent(sandbox, kind))
-
-    @asynccontextmanager
-    async def events(self) -> AsyncIterator[ObjectReceiveStream[LauncherEvent]]:
-        send, receive = anyio.create_memory_object_stream[LauncherEvent](1000)
-        self._listeners.add(send)
-        try:
-            with receive:
-                yield receive
-        finally:
-            self._listeners.discard(send)
-            send.close()
 
 
 # -- scripted ------------------------------------------------------------------------------------------------
@@ -152,7 +130,7 @@ class FakeLauncher:
         self.requests: list[SandboxRequest] = []
         self.stopped: list[SandboxId] = []
         self.usage = Usage()
-        self._announcer = _Announcer()
+        self._listeners = Listeners()
         self._running: dict[SandboxId, anyio.CancelScope] = {}
         self._stack = AsyncExitStack()
 
@@ -190,7 +168,7 @@ class FakeLauncher:
             finally:
                 stream.close()
         if self._running.pop(sandbox, None) is not None:
-            self._announcer.tell(sandbox, "died")
+            self._listeners.tell(LauncherEvent(sandbox, "died"))
 
     async def stop(self, sandbox: SandboxId, *, grace_s: float = 0.0) -> Ending:
         """See ``Launcher.stop``."""
@@ -219,11 +197,11 @@ class FakeLauncher:
 
     def tell(self, sandbox: SandboxId, kind: str) -> None:
         """Announce an event."""
-        self._announcer.tell(sandbox, kind)
+        self._listeners.tell(LauncherEvent(sandbox, kind))
 
     def events(self) -> AbstractAsyncContextManager[ObjectReceiveStream[LauncherEvent]]:
         """See ``Launcher.events``."""
-        return self._announcer.events()
+        return self._listeners.listen()
 
 
 # -- unconfined ----------------------------------------------------------------------------------------------
@@ -246,7 +224,7 @@ class UnconfinedLauncher:
         self._python = python
         self._children: dict[SandboxId, _Child] = {}
         self._endings: dict[SandboxId, Ending] = {}
-        self._announcer = _Announcer()
+        self._listeners = Listeners()
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -330,7 +308,7 @@ class UnconfinedLauncher:
             os.close(descriptor)
         child.process.poll()
         child.ended.set()
-        self._announcer.tell(child.launched.sandbox, "died")
+        self._listeners.tell(LauncherEvent(child.launched.sandbox, "died"))
 
     async def stop(self, sandbox: SandboxId, *, grace_s: float = 0.0) -> Ending:
         """See ``Launcher.stop``."""
@@ -364,4 +342,4 @@ class UnconfinedLauncher:
 
     def events(self) -> AbstractAsyncContextManager[ObjectReceiveStream[LauncherEvent]]:
         """See ``Launcher.events``."""
-        return self._announcer.events()
+        return self._listeners.listen()

@@ -1,4 +1,4 @@
-"""Digests of directories: what was written there once, and whether it is still that.
+"""Digests of directories: what was written there once, and whether it is still that; and how much it is.
 
 Only directories, regular files and links (which are never followed) may lie in such a tree; anything else changes the
 digest like a changed byte does, and so does a file that came or went.
@@ -29,6 +29,18 @@ def tree_digest(root: Path, *, compiled: bool = True) -> str:
             line = f"{os.path.relpath(path, root)!r} {_kind(path, status)}\n"
             whole.update(line.encode("utf-8", "surrogateescape"))
     return whole.hexdigest()
+
+
+def tree_size(root: Path) -> int:
+    """The bytes of all files below ``root``, as they say of themselves; what goes meanwhile is not counted."""
+    total = 0
+    for directory, _, files in os.walk(root):
+        for name in files:
+            try:
+                total += os.lstat(f"{directory}/{name}").st_size
+            except OSError:
+                continue
+    return total
 
 
 def tree_stamp(root: Path) -> str:

@@ -8,7 +8,9 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pyisolate
 import torch
@@ -18,7 +20,7 @@ EXTENSION = Path(__file__).resolve().parent / "pyisolate_extension"
 WARM_UP = 50
 
 
-def config(name, *, share_torch):
+def config(name: str, *, share_torch: bool) -> Any:
     return pyisolate.ExtensionConfig(
         name=name,
         module_path=str(EXTENSION),
@@ -31,9 +33,14 @@ def config(name, *, share_torch):
     )
 
 
-async def main(folder, calls, runs, sizes):
+async def main(folder: str, calls: int, runs: int, sizes: Sequence[int]) -> dict[str, Any]:
     manager = pyisolate.ExtensionManager(Bench, pyisolate.ExtensionManagerConfig(venv_root_path=folder))
-    found = {"version": pyisolate.__version__, "torch": torch.__version__, "into_and_back": {}, "into": {}}
+    found: dict[str, Any] = {
+        "version": pyisolate.__version__,
+        "torch": torch.__version__,
+        "into_and_back": {},
+        "into": {},
+    }
     try:
         bench = manager.load_extension(config("bench-shared", share_torch=True))
         found["calls"] = await timed(bench, calls)
@@ -57,7 +64,7 @@ async def main(folder, calls, runs, sizes):
     return found
 
 
-async def timed(extension, calls):
+async def timed(extension: Any, calls: int) -> list[float]:
     samples = []
     for number in range(calls + WARM_UP):
         began = time.perf_counter()

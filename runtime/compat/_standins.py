@@ -19,6 +19,8 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from ..aliases import SameModuleLoader
+
 if TYPE_CHECKING:
     from importlib.abc import Loader, MetaPathFinder
 else:  # see aliases.py
@@ -207,23 +209,6 @@ class _NamesOnlyLoader(Loader):
         module.__getattr__ = names_only(module.__name__, why=self._why)  # type: ignore[method-assign]
 
 
-class _SameModuleLoader(Loader):
-    """Gives the module of another name, unchanged."""
-
-    def __init__(self, real_name: str) -> None:
-        self._real_name = real_name
-        self._real_spec: ModuleSpec | None = None
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType:
-        del spec
-        module = importlib.import_module(self._real_name)
-        self._real_spec = module.__spec__
-        return module
-
-    def exec_module(self, module: ModuleType) -> None:
-        module.__spec__ = self._real_spec
-
-
 class NamesOnlyFinder(MetaPathFinder):
     """Finds the modules of the table, under ComfyUI's name and under the compat package's, as one object."""
 
@@ -240,7 +225,7 @@ class NamesOnlyFinder(MetaPathFinder):
         why = reason_for(public)
         if why is None:
             return None
-        loader: Loader = _NamesOnlyLoader(why) if inside else _SameModuleLoader(f"{self.package}.{public}")
+        loader: Loader = _NamesOnlyLoader(why) if inside else SameModuleLoader(f"{self.package}.{public}")
         return ModuleSpec(fullname, loader, is_package=True)
 
 

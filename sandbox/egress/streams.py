@@ -55,14 +55,31 @@ class LocalStream(ByteStream):
         self._writer.transport.abort()
 
 
-class CountedStream(ByteStream):
+class _AroundStream(ByteStream):
+    """A stream around another: what a subclass does not do is done by that one."""
+
+    def __init__(self, inner: ByteStream) -> None:
+        self._inner = inner
+
+    async def send_eof(self) -> None:
+        await self._inner.send_eof()
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+    @property
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        return self._inner.extra_attributes
+
+
+class CountedStream(_AroundStream):
     """The connection to the outside: each byte is counted before it is passed on, and waits for its turn.
 
     ``on_bytes`` takes bytes up and down, and says how many seconds to wait.
     """
 
     def __init__(self, inner: ByteStream, on_bytes: Callable[[int, int], float]) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._on_bytes = on_bytes
         self.active_at = time.monotonic()
 
@@ -81,22 +98,12 @@ class CountedStream(ByteStream):
         await self._inner.send(item)
         self.active_at = time.monotonic()
 
-    async def send_eof(self) -> None:
-        await self._inner.send_eof()
 
-    async def aclose(self) -> None:
-        await self._inner.aclose()
-
-    @property
-    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
-        return self._inner.extra_attributes
-
-
-class ReturnedStream(ByteStream):
+class ReturnedStream(_AroundStream):
     """A connection whose first bytes were read already, and are read again."""
 
     def __init__(self, inner: ByteStream, first: bytes) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._first = first
 
     async def receive(self, max_bytes: int = PIECE) -> bytes:
@@ -107,16 +114,6 @@ class ReturnedStream(ByteStream):
 
     async def send(self, item: bytes) -> None:
         await self._inner.send(item)
-
-    async def send_eof(self) -> None:
-        await self._inner.send_eof()
-
-    async def aclose(self) -> None:
-        await self._inner.aclose()
-
-    @property
-    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
-        return self._inner.extra_attributes
 
 
 async def relay(inside: ByteStream, outside: ByteStream) -> None:

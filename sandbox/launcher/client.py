@@ -12,14 +12,13 @@ import os
 import secrets
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
 import anyio
 from anyio.abc import ObjectReceiveStream, TaskStatus, UNIXSocketStream
-from anyio.streams.memory import MemoryObjectSendStream
 
 from policies import ExtensionName, SandboxId, TenantId, safe_text
 from runtime.wire import FrameError
@@ -27,6 +26,7 @@ from sandbox.errors import ProtocolViolationError, StartError
 from sandbox.hostile_json import parse
 from sandbox.launcher import channel
 from sandbox.launcher.build_verb import BuildJob, BuildOutcome, Line, NodeImage, Step
+from sandbox.launcher.listeners import Listeners
 from sandbox.launcher.verbs import Ending, LaunchedSandbox, LauncherEvent, SandboxRequest, Usage
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class LauncherClient:
         self._seq = 0
         self._live: set[SandboxId] = set()
         self._lost: set[SandboxId] = set()
-        self._listeners: set[MemoryObjectSendStream[LauncherEvent]] = set()
+        self._listeners = Listeners()
         self._is_leaving = False
         self._attached = anyio.Event()
         """Set while the launcher knows this host; another one takes its place when it is gone."""
@@ -170,17 +170,9 @@ class LauncherClient:
         answer = await self._ask("logs", channel.Text, sandbox=sandbox, limit=most)
         return safe_text(answer.text, most, newlines=True)
 
-    @asynccontextmanager
-    async def events(self) -> AsyncIterator[ObjectReceiveStream[LauncherEvent]]:
+    def events(self) -> AbstractAsyncContextManager[ObjectReceiveStream[LauncherEvent]]:
         """See ``Launcher.events``."""
-        send, receive = anyio.create_memory_object_stream[LauncherEvent](10_000)
-        self._listeners.add(send)
-        try:
-            with receive:
-                yield receive
-        finally:
-            self._listeners.discard(send)
-            send.close()
+        return self._listeners.listen()
 
     # -- EnvironmentBuilder ----------------------------------------------------------------------------------------
 
@@ -234,7 +226,7 @@ class LauncherClient:
                     while True:
                         event = channel.answer(await self._hear_event(stream), channel.Event)
                         self._seq = event.seq
-                        self._tell(LauncherEvent(SandboxId(event.sandbox), event.kind))
+                        self._listeners.tell(LauncherEvent(SandboxId(event.sandbox), event.kind))
             except LauncherGoneError as error:
                 if self._is_leaving:
                     return
@@ -262,14 +254,7 @@ class LauncherClient:
             self._live.clear()
             self._lost.update(lost if another else ())
             for sandbox in lost:
-                self._tell(LauncherEvent(sandbox, "died"))
-
-    def _tell(self, event: LauncherEvent) -> None:
-        for listener in self._listeners:
-            try:
-                listener.send_nowait(event)
-            except (anyio.WouldBlock, anyio.BrokenResourceError):
-                log.warning("a listener missed the event %s of sandbox %s", event.kind, event.sandbox)
+                self._listeners.tell(LauncherEvent(sandbox, "died"))
 
     # -- one request ---------------------------------------------------------------------------------------------------
 

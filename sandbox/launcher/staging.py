@@ -23,11 +23,11 @@ import anyio
 import anyio.to_thread
 from packaging.requirements import Requirement
 
-from policies import RingfenceError
 from sandbox.environment_errors import DependencyRefusedError
 from sandbox.errors import StartError
 from sandbox.figures import human_bytes
 from sandbox.launcher import build_verb as verb
+from sandbox.launcher.bounded_step import run_bounded
 from sandbox.places import Places
 from sandbox.requirement_lines import parse_requirement
 
@@ -118,28 +118,9 @@ class StagedBuilder:
     async def _watched(
         self, staged: verb.BuildJob, step: verb.Step, line: verb.Line, timeout_s: float
     ) -> verb.BuildOutcome:
-        outcome: verb.BuildOutcome | None = None
-        failed: RingfenceError | None = None
-        full = False
-
-        async def watch_size() -> None:
-            # A bind mount has no size limit; a look every second bounds what a build leaves on the disk.
-            nonlocal full
-            while not full:
-                await anyio.sleep(1)
-                full = await anyio.to_thread.run_sync(_size, staged.directory) > self._limits.nbytes
-            tasks.cancel_scope.cancel()
-
-        with anyio.move_on_after(timeout_s):
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(watch_size)
-                try:
-                    outcome = await self._inner.run(staged, step, line)
-                except RingfenceError as error:
-                    failed = error  # not raised in here: a task group would wrap it
-                tasks.cancel_scope.cancel()
-        if failed is not None:
-            raise failed
+        outcome, full = await run_bounded(
+            self._inner, staged, step, line, nbytes=self._limits.nbytes, seconds=timeout_s
+        )
         if full:
             return verb.BuildOutcome(
                 -1, (f"more than {human_bytes(self._limits.nbytes)} written",), 0.0, "disk"
@@ -306,14 +287,3 @@ def _forget(directory: int, name: str) -> None:
         pass
     except IsADirectoryError:
         shutil.rmtree(name, dir_fd=directory)
-
-
-def _size(directory: Path) -> int:
-    total = 0
-    for root, _, files in os.walk(directory):
-        for name in files:
-            try:
-                total += os.lstat(f"{root}/{name}").st_size
-            except OSError:
-                continue
-    return total

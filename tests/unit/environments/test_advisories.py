@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from sandbox.advisories import AdvisoryDatabase, AdvisoryDatabaseError, parse_advisory
+from sandbox.advisories import AdvisoryDatabase, AdvisoryDatabaseError
+from sandbox.advisory_entries import parse_advisory
 from sandbox.cvss import base_score, level_of
 from sandbox.inventory import Package
 
