@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -115,7 +116,8 @@ class Yard:
         self.engine = engine
         reach = IndexSettings({"UV_DEFAULT_INDEX": index.url})
         places = Places("test-supply", root, run_root=run or root / "run")
-        settings = BuildSettings(image=IMAGE, instance="test-supply")
+        # Of its own: several of these run at the same time.
+        settings = BuildSettings(image=IMAGE, instance=f"test-supply-{secrets.token_hex(4)}")
         if run is not None:
             proxy = places.egress_directory(SandboxId(BUILDS))
             settings = replace(settings, network_mode=INDEX_ONLY, proxy=proxy)
@@ -147,8 +149,10 @@ class Yard:
 
 @pytest.fixture
 def yard(tmp_path: Path, engine: Any, index: Index) -> Iterator[Yard]:
-    yield Yard(tmp_path.resolve(), engine, index)
-    assert engine.containers.list(all=True, filters={"label": "ringfence.instance=test-supply"}) == []
+    made = Yard(tmp_path.resolve(), engine, index)
+    yield made
+    left = {"label": f"ringfence.instance={made.settings.instance}"}
+    assert engine.containers.list(all=True, filters=left) == []
 
 
 async def test_a_file_that_changed_at_the_index_is_refused_and_both_hashes_are_named(
