@@ -7,18 +7,40 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import SocketStream
 from fastapi import FastAPI
+from uvicorn import Config
 
 from api.server import Server, server_config
 from api.settings import Settings
+
+
+class _Prompt(Server):
+    """Ends when it is told to; uvicorn looks every 100 ms, and waits as long for connections that are none."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.told_to_exit = anyio.Event()
+
+    async def main_loop(self) -> None:
+        await self.on_tick(0)  # headers that every answer has
+        await self.told_to_exit.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for _ in range(5):  # whoever hung up is gone then
+            await anyio.lowlevel.checkpoint()
+        if self.server_state.connections:
+            await super().shutdown(sockets)
+        for each in (*self.servers, *(sockets or ())):
+            each.close()
 
 
 @asynccontextmanager
 async def serving(app: FastAPI, settings: Settings) -> AsyncIterator[str]:
     """Serve an application whose lifespan is the caller's; yields the URL."""
     config = server_config(app, settings)
-    server = Server(config)
+    server = _Prompt(config)
     # With the protocol named asyncio sends at once, as uvloop does anyway; else each answer waits 40 ms for an ACK.
     with socket.socket(proto=socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
@@ -30,7 +52,7 @@ async def serving(app: FastAPI, settings: Settings) -> AsyncIterator[str]:
             try:
                 yield f"http://127.0.0.1:{listener.getsockname()[1]}"
             finally:
-                server.should_exit = True
+                server.told_to_exit.set()
 
 
 async def connected(url: str) -> SocketStream:

@@ -136,7 +136,9 @@ async def test_descriptions_outlive_a_host_that_stopped_on_the_way_to_newer_ones
 async def test_a_pack_that_is_slow_to_describe_does_not_hold_the_catalogue(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(extension_updates, "PACK_S", 0.05)
+    monkeypatch.setattr(
+        extension_updates, "PACK_S", 2.0
+    )  # the other one answers within it on a busy machine, too
     async with house.open() as registry:
         await registry.add(LOCAL_TENANT, house.pack())
         await registry.add(LOCAL_TENANT, house.pack("glow", "# nodes: Glow"))
@@ -146,7 +148,7 @@ async def test_a_pack_that_is_slow_to_describe_does_not_hold_the_catalogue(
             types = await registry.refresh(LOCAL_TENANT, None)
         assert types["Glow"].description.info["description"] == "live"
         assert types["Blur"].description.info["description"] == ""
-        assert "did not describe its nodes within 0.05 s" in await note(registry, "blur")
+        assert "did not describe its nodes within 2 s" in await note(registry, "blur")
         assert await note(registry, "glow") == ""
         await registry.refresh(LOCAL_TENANT, None)
         assert len(session.asked) == 1  # the question of before is still open
