@@ -28,6 +28,8 @@ class FastPath(StrEnum):
     """Transactions that wait share a commit (``engine.group_commit``)."""
     GATHERED_EVENTS = "gathered-events"
     """Events of 5 ms are sent together (``api.websocket``)."""
+    HUGE_PAGES = "huge-pages"
+    """Large files are given huge pages where the file system gives none by itself (``huge_pages``)."""
 
 
 class FastPathError(ValueError):
