@@ -32,6 +32,8 @@ class FastPath(StrEnum):
     """Statements of every prompt go to SQLite's driver as they are (``engine.prepared``)."""
     GATHERED_EVENTS = "gathered-events"
     """Events of 5 ms are sent together (``api.websocket``)."""
+    HUGE_PAGES = "huge-pages"
+    """Large files are given huge pages where the file system gives none by itself (``huge_pages``)."""
 
 
 class FastPathError(ValueError):

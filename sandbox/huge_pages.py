@@ -18,6 +18,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+from sandbox.fast_paths import FastPath, takes
+
 log = logging.getLogger(__name__)
 
 MADV_COLLAPSE: Final = 25
@@ -54,7 +56,7 @@ def fill(fd: int, nbytes: int) -> bool:
     """
     size = page_size()
     whole = nbytes // size * size if size else 0
-    if whole < _FEWEST * size or _refusal.holds():
+    if whole < _FEWEST * size or _refusal.holds() or not takes(FastPath.HUGE_PAGES):
         return False
     os.pwrite(fd, b"\0", 0)
     if os.fstat(fd).st_blocks * 512 >= size:

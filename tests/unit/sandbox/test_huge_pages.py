@@ -16,6 +16,7 @@ import torch
 
 from runtime.files import SharedFiles
 from sandbox import huge_pages, shm
+from sandbox.fast_paths import FastPath
 from tests.unit.sandbox.test_tensors import MIB
 
 TAIL = 4096 + 100
@@ -31,6 +32,7 @@ def folder() -> Iterator[Path]:
 @pytest.fixture
 def refusal(monkeypatch: pytest.MonkeyPatch) -> huge_pages._Refusal:
     fresh = huge_pages._Refusal()
+    monkeypatch.setattr(huge_pages, "takes", lambda _: True)
     monkeypatch.setattr(huge_pages, "_refusal", fresh)
     return fresh
 
@@ -80,6 +82,14 @@ def test_whole_huge_pages_are_asked_for_at_fitting_addresses_and_nothing_stays_m
     assert [nbytes for _, nbytes in libc.asked] == [16 * MIB, 16 * MIB, 4 * MIB]
     assert all(address % (2 * MIB) == 0 for address, _ in libc.asked)
     assert libc.mapped == 0
+
+
+@pytest.mark.usefixtures("refusal")
+def test_none_is_asked_for_where_that_way_is_not_taken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    libc = use(monkeypatch, Libc())
+    monkeypatch.setattr(huge_pages, "takes", lambda path: path != FastPath.HUGE_PAGES)
+    os.close(created(folder, 36 * MIB))
+    assert not libc.asked
 
 
 @pytest.mark.usefixtures("refusal")
