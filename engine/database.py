@@ -25,6 +25,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from engine.group_commit import GroupCommit
+from engine.prepared import run_plainly
 from policies import RingfenceError
 
 T = TypeVar("T")
@@ -368,7 +369,9 @@ def _begin_sqlite(connection: sa.Connection) -> None:
     if options.get("ringfence_bare"):
         return
     # IMMEDIATE takes the write lock at once: a transaction that reads first could not be upgraded safely.
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("ringfence_write") else "BEGIN")
+    text = "BEGIN IMMEDIATE" if options.get("ringfence_write") else "BEGIN"
+    if not run_plainly(connection, text):
+        connection.exec_driver_sql(text)
 
 
 class _translated:  # noqa: N801 - reads as a verb in `with`

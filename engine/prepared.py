@@ -56,15 +56,7 @@ class Prepared:
             self._put_into_words(connection.dialect)
         constants = self._constants
         found = [values[name] if name in values else constants[name] for name in self._names]
-        driver: Any = connection.connection.dbapi_connection
-        text = self._text or ""
-        try:
-            cursor: sqlite3.Cursor = driver.execute(text, found)
-        except sqlite3.IntegrityError as error:
-            raise sa.exc.IntegrityError(text, None, error) from error
-        except sqlite3.Error as error:
-            raise sa.exc.DatabaseError(text, None, error) from error
-        return cursor
+        return _run_plainly(connection, self._text or "", found)
 
     def _put_into_words(self, dialect: sa.Dialect) -> None:
         compiled: Any = self._statement.compile(  # type: ignore[attr-defined]
@@ -75,6 +67,27 @@ class Prepared:
         }
         self._names = tuple(compiled.positiontup)
         self._text = compiled.string
+
+
+def run_plainly(connection: sa.Connection, text: str) -> bool:
+    """Have a statement without values run by the driver itself; False where it is for SQLAlchemy to do."""
+    if not _goes_plainly(connection):
+        return False
+    _run_plainly(connection, text, ())
+    return True
+
+
+def _run_plainly(connection: sa.Connection, text: str, values: Sequence[Any]) -> sqlite3.Cursor:
+    driver: Any = connection.connection.dbapi_connection
+    try:
+        cursor: sqlite3.Cursor = driver.execute(text, values)
+    except sqlite3.IntegrityError as error:
+        raise sa.exc.IntegrityError(text, None, error) from error
+    except sqlite3.OperationalError as error:
+        raise sa.exc.OperationalError(text, None, error) from error
+    except sqlite3.Error as error:
+        raise sa.exc.DatabaseError(text, None, error) from error
+    return cursor
 
 
 def _goes_plainly(connection: sa.Connection) -> bool:
