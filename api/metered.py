@@ -29,9 +29,9 @@ class Metered(Generic[T]):
                 result: T = end.value
                 return result
             finally:
+                error = None  # its traceback holds this frame
                 charge(clock() - began)
             try:
                 yield waits_for
-                error = None
             except BaseException as thrown:  # noqa: BLE001 - whatever it is, it is the coroutine's
                 error = thrown

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import anyio
@@ -320,19 +320,19 @@ async def _awaited(make: Callable[[], Awaitable[Any]]) -> None:
 # -- through the guard --------------------------------------------------------------------------------------------
 
 
-def stopped(share: LoopShare) -> Time:
-    """From here on no time passes but that in which somebody is held, however slow the machine is."""
+def stopped(app: FastAPI) -> tuple[LoopShare, Time]:
+    """The application's, with a clock that goes on only while somebody is held: no machine is too slow for that."""
+    share: LoopShare = app.state.services.share
     time = Time()
     share.clock, share.sleep = time, time.sleep
-    return time
+    return share, time
 
 
 async def test_one_tenants_requests_are_measured_and_wait_for_anothers(
     app: FastAPI, studio: tuple[httpx2.AsyncClient, httpx2.AsyncClient]
 ) -> None:
     a, b = studio
-    share: LoopShare = app.state.services.share
-    time = stopped(share)
+    share, time = stopped(app)
     for _ in range(3):
         assert (await a.get("/history")).status_code == 200
     part = share.part(A)
@@ -351,8 +351,7 @@ async def test_a_refused_token_is_held_by_its_address(
     app: FastAPI, studio: tuple[httpx2.AsyncClient, httpx2.AsyncClient], client: httpx2.AsyncClient
 ) -> None:
     _, b = studio
-    share: LoopShare = app.state.services.share
-    time = stopped(share)
+    share, time = stopped(app)
     wrong = {"Authorization": "Bearer wrong"}
     assert (await client.get("/history", headers=wrong)).status_code == 401
     share.part("the address 127.0.0.1").charge(5.0, share.clock())
@@ -365,8 +364,7 @@ async def test_too_many_held_requests_are_a_429_that_says_which_limit(
     app: FastAPI, studio: tuple[httpx2.AsyncClient, httpx2.AsyncClient]
 ) -> None:
     a, b = studio
-    share: LoopShare = app.state.services.share
-    stopped(share)
+    share, _ = stopped(app)
     share.part(A).charge(5.0, share.clock())
     share.part(A).held = share.most_held
     await b.get("/history")
@@ -381,8 +379,7 @@ async def test_the_operator_and_whoever_asks_whether_we_live_are_never_held(
     app: FastAPI, studio: tuple[httpx2.AsyncClient, httpx2.AsyncClient], operator: httpx2.AsyncClient
 ) -> None:
     _, b = studio
-    share: LoopShare = app.state.services.share
-    time = stopped(share)
+    share, time = stopped(app)
     share.part("the operator").charge(5.0, share.clock())
     await b.get("/history")
     assert (await operator.get("/history")).status_code == 200
@@ -391,16 +388,35 @@ async def test_the_operator_and_whoever_asks_whether_we_live_are_never_held(
 
 
 async def test_a_body_is_taken_in_turns(
-    app: FastAPI, studio: tuple[httpx2.AsyncClient, httpx2.AsyncClient]
+    app: FastAPI,
+    studio: tuple[httpx2.AsyncClient, httpx2.AsyncClient],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     a, b = studio
-    share: LoopShare = app.state.services.share
-    time = stopped(share)
-    share.part(A).charge(5.0, share.clock())
+    share, _ = stopped(app)
+    turns: list[str] = []
+    wait, leave = Passage.go_on, Passage.step_aside
+
+    async def go_on(passage: Passage) -> None:
+        await wait(passage)
+        turns.append("taken" if share.part(A).holder is passage else "not taken")
+
+    def step_aside(passage: Passage) -> None:
+        leave(passage)
+        turns.append("left")
+
+    monkeypatch.setattr(Passage, "go_on", go_on)
+    monkeypatch.setattr(Passage, "step_aside", step_aside)
     await b.get("/history")
-    answer = await a.post("/upload/image", files={"image": ("a.bin", b"x" * 10)})
-    assert answer.status_code == 200
-    assert time.slept
+    share.part(A).charge(5.0, share.clock())
+    turns.clear()
+
+    async def parts() -> AsyncIterator[bytes]:
+        for _ in range(3):
+            yield b"x" * 10
+
+    assert (await a.post("/userdata/a.txt", content=parts())).status_code == 200
+    assert turns[:6] == ["left", "taken"] * 3
     assert share.part(A).holder is None
 
 

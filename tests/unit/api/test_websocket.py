@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import httpx2
 import pytest
 from fastapi import FastAPI
@@ -15,6 +16,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from api import logs
+from api.loop_share import LoopShare, of_tenant
 from api.settings import Settings
 from engine.events import (
     NodeBlocked,
@@ -348,6 +350,32 @@ async def test_a_client_id_means_nothing_to_another_tenant(
         engine.say(QueueChanged(TenantId("b"), None, 5))
         assert (await receive(first))["type"] == "execution_start"
         assert (await receive(second))["data"]["status"]["exec_info"]["queue_remaining"] == 5
+
+
+async def test_a_socket_waits_for_its_turn_to_open_and_takes_none_while_it_is_open(
+    url: str, app: FastAPI, engine: FakeEngine
+) -> None:
+    services = app.state.services
+    token = (await services.tenants.create("a"))[1]
+    share: LoopShare = services.share
+    now = 1000.0
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+        await anyio.lowlevel.checkpoint()
+
+    share.clock, share.sleep = lambda: now, sleep
+    heavy = share.part(of_tenant(TenantId("a")))
+    heavy.charge(5.0, share.clock())
+    share.part(of_tenant(TenantId("b")))
+    async with connect(f"{url}/ws?clientId=me", additional_headers={"Authorization": f"Bearer {token}"}) as s:
+        await receive(s)
+        assert now > 1000
+        assert (heavy.under_way, heavy.held, heavy.holder) == (0, 0, None)
+        engine.say(PromptStarted(TenantId("a"), "me", P, NOW))
+        assert (await receive(s))["type"] == "execution_start"
+    assert heavy.under_way == 0
 
 
 async def test_who_subscribes_to_logs_hears_what_the_tenants_packs_print(
