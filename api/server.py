@@ -33,10 +33,10 @@ _WEBSOCKET_MESSAGE = 64 * 1024
 _SWITCH_S = 0.0005
 """For how long a thread computes while another wants to. Python's 5 ms, at every hop to a thread and back, is what a
 small prompt waits for most while others keep this process busy."""
-_GARBAGE = (2_000, 50, 200)
+_GARBAGE = (2_000, 200, 50)
 """Objects, and rounds, after which the collector looks for cycles, while nobody is served: a ms for this many, 10 to 18
 for ten times as many. With Python's own (700, 10, 10) a prompt of 10,000 nodes spends a fifth of its time on looking
-through nodes that are all in use; the later rounds are as seldom as they were then."""
+through nodes that are all in use; so the later rounds, which look at what stayed, are seldom."""
 
 
 class ListenError(RingfenceError):
