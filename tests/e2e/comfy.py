@@ -100,6 +100,11 @@ def is_end_of(event: Event, prompt_id: str) -> bool:
     return bool(event["type"] == "executing" and data["node"] is None and data.get("prompt_id") == prompt_id)
 
 
+def used_up(status: int, answer: bytes) -> bool:
+    """Whether a request came to nothing because the tenant's requests of this second are used up."""
+    return status == 429 and b"'requests'" in answer
+
+
 class Polite(httpx2.HTTPTransport):
     """Waits, as it is told to, where a test asks so often that the tenant's requests of a second are used up."""
 
@@ -107,9 +112,7 @@ class Polite(httpx2.HTTPTransport):
         deadline = time.monotonic() + WAIT_S
         while True:
             answer = super().handle_request(request)
-            if answer.status_code != 429 or "retry-after" not in answer.headers:
-                return answer
-            if time.monotonic() > deadline or b"'requests'" not in answer.read():
+            if answer.status_code != 429 or not used_up(429, answer.read()) or time.monotonic() > deadline:
                 return answer
             answer.close()
             time.sleep(min(float(answer.headers["retry-after"]), 5.0))
