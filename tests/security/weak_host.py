@@ -155,6 +155,7 @@ def without_second_look(patch: Patch) -> None:
         def dumps(_: Any) -> _Same:
             return _Same()
 
+    patch.setattr(hostile_json, "takes", lambda _: True)  # it is that way's own check, whichever are taken
     patch.setattr(hostile_json, "orjson", Quick)
 
 
