@@ -33,5 +33,5 @@ class Metered(Generic[T]):
                 charge(clock() - began)
             try:
                 yield waits_for
-            except BaseException as thrown:  # noqa: BLE001 - whatever it is, it is the coroutine's
+            except BaseException as thrown:  # noqa: BLE001 - cancellation and the end of the generator, too, are for the coroutine to see
                 error = thrown

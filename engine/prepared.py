@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import sqlalchemy as sa
 
 from sandbox import FastPath, takes
 
+_Statement: TypeAlias = sa.Select[Any] | sa.Insert | sa.Update | sa.Delete
 _DRIVER: Final = "pysqlite"  # of the writer's thread; the others' driver has a thread of its own
 
 
@@ -24,7 +25,7 @@ class Prepared:
     What comes back are plain tuples, with what the driver makes of a column: of a boolean it makes a number.
     """
 
-    def __init__(self, statement: sa.Executable, *, columns: Sequence[str] | None = None) -> None:
+    def __init__(self, statement: _Statement, *, columns: Sequence[str] | None = None) -> None:
         self._statement = statement
         self._columns = columns
         self._text: str | None = None
@@ -59,7 +60,7 @@ class Prepared:
         return _run_plainly(connection, self._text or "", found)
 
     def _put_into_words(self, dialect: sa.Dialect) -> None:
-        compiled: Any = self._statement.compile(  # type: ignore[attr-defined]
+        compiled: Any = self._statement.compile(
             dialect=dialect, column_keys=None if self._columns is None else list(self._columns)
         )
         self._constants = {

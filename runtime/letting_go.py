@@ -68,7 +68,7 @@ class LettingGo:
             self._woken.wait()
             wait_s, left = _FIRST_S, 1
             while left:
-                time.sleep(wait_s)
+                time.sleep(wait_s)  # not a wait for ``_woken``: each new file would cut the pause short
                 if self._woken.is_set():
                     self._woken.clear()
                     wait_s = _FIRST_S

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from pytest_docker.plugin import DockerComposeExecutor, Services
 
-from tests.e2e.comfy import Comfy, used_up
+from tests.e2e.comfy import Comfy, once_allowed, used_up
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME = f"stack{os.getpid()}"
@@ -177,12 +177,10 @@ class Stack:
         self, method: str, path: str, *, headers: dict[str, str] | None = None, body: bytes = b""
     ) -> tuple[int, bytes]:
         """One request; returns status and body. Waits where the tenant's requests of a second are used up."""
-        deadline = time.monotonic() + _READY_S
-        while True:
-            status, answer = self._ask(method, path, headers or {}, body)
-            if not used_up(status, answer) or time.monotonic() > deadline:
-                return status, answer
-            time.sleep(1)
+        return once_allowed(
+            lambda: self._ask(method, path, headers or {}, body),
+            lambda answer: 1.0 if used_up(*answer) else None,
+        )
 
     def _ask(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", int(self.settings["RINGFENCE_PORT"]), timeout=30)

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -247,7 +248,7 @@ class DockerLauncher:
         """Before anybody asks, so that the first sandbox need not wait."""
         for isolation in RUNTIMES:
             try:
-                await self._engine.ask("test a runtime", lambda: self._self_test.require(isolation))  # noqa: B023
+                await self._engine.ask("test a runtime", partial(self._self_test.require, isolation))
             except StartError as error:
                 log.warning("%s", error)
 

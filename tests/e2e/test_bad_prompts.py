@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import socket
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 
-from tests.e2e.comfy import WAIT_S, Comfy, node, succeeded
+from tests.e2e.comfy import Comfy, node, once_allowed, succeeded
 from tests.stack import Have, Stack
 
 DEEP = b'{"prompt":' + b'{"a":' * 5000 + b"1" + b"}" * 5001
@@ -128,21 +127,18 @@ def test_a_body_that_grows_over_the_limit_unannounced_is_refused_before_it_ends(
     assert said_to_a_body(stack, "Transfer-Encoding: chunked", [piece] * 40).startswith(b"HTTP/1.1 413 ")
 
 
-def said_to_a_body(stack: Stack, header: str, pieces: Iterable[bytes] = ()) -> bytes:
+def said_to_a_body(stack: Stack, header: str, pieces: Sequence[bytes] = ()) -> bytes:
     """How the answer to a prompt begins whose body has no end; waits where the requests of a second are used up."""
     port = int(stack.url.rsplit(":", 1)[1])
-    deadline = time.monotonic() + WAIT_S
-    while True:
+    head = f"POST /prompt HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{header}\r\n\r\n".encode()
+
+    def ask() -> bytes:
         with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
-            connection.sendall(
-                f"POST /prompt HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{header}\r\n\r\n".encode()
-            )
-            for piece in pieces:
+            for piece in (head, *pieces):
                 connection.sendall(piece)
-            answer = connection.recv(4096)
-        if not answer.startswith(b"HTTP/1.1 429 ") or time.monotonic() > deadline:
-            return answer
-        time.sleep(1)
+            return connection.recv(4096)
+
+    return once_allowed(ask, lambda answer: 1.0 if answer.startswith(b"HTTP/1.1 429 ") else None)
 
 
 def test_a_number_of_5000_digits_does_no_harm(comfy: Comfy) -> None:

@@ -13,6 +13,21 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+#: The part of a build backend that makes its wheel of one module; it runs where nothing of ours can be imported.
+WRITES_WHEEL = """
+import os, zipfile
+
+def write_wheel(directory, name, text):
+    file = name + "-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(os.path.join(directory, file), "w") as archive:
+        archive.writestr(name + ".py", text)
+        info = name + "-1.0.dist-info/"
+        archive.writestr(info + "METADATA", "Metadata-Version: 2.1\\nName: " + name + "\\nVersion: 1.0\\n")
+        archive.writestr(info + "WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        archive.writestr(info + "RECORD", name + ".py,,\\n")
+    return file
+"""
+
 
 def wheel(
     name: str, version: str, files: Mapping[str, str], *, licence: str = "MIT", requires: Sequence[str] = ()

@@ -13,7 +13,7 @@ from sandbox.bills import Subject, make_bill
 from sandbox.environment_errors import BuildToolsError, PackageChangedError
 from sandbox.environments import Environment
 from sandbox.launcher import build_verb
-from tests.integration.environments.index import Index, source, wheel
+from tests.integration.environments.index import WRITES_WHEEL, Index, source, wheel
 from tests.integration.environments.test_supply_chain import Yard, anyio_backend, engine, index, yard
 
 __all__ = ["anyio_backend", "engine", "index", "yard"]  # fixtures
@@ -21,8 +21,9 @@ __all__ = ["anyio_backend", "engine", "index", "yard"]  # fixtures
 pytestmark = [pytest.mark.docker, pytest.mark.anyio]
 
 #: Builds a package that says with which tools; what its hook asks for is only known when it runs.
-BACKEND = """
-import os, zipfile
+BACKEND = (
+    WRITES_WHEEL
+    + """
 from importlib import metadata
 
 def get_requires_for_build_wheel(config=None):
@@ -30,15 +31,9 @@ def get_requires_for_build_wheel(config=None):
 
 def build_wheel(directory, config=None, meta=None):
     found = {each.name: each.version for each in metadata.distributions() if each.name.startswith("tool")}
-    name = "made-1.0-py3-none-any.whl"
-    with zipfile.ZipFile(os.path.join(directory, name), "w") as archive:
-        archive.writestr("made.py", "TOOLS = " + repr(found) + "\\n")
-        info = "made-1.0.dist-info/"
-        archive.writestr(info + "METADATA", "Metadata-Version: 2.1\\nName: made\\nVersion: 1.0\\n")
-        archive.writestr(info + "WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
-        archive.writestr(info + "RECORD", "made.py,,\\n")
-    return name
+    return write_wheel(directory, "made", "TOOLS = " + repr(found) + "\\n")
 """
+)
 
 
 def tool(name: str, version: str = "1.0", *, evil: str = "", requires: tuple[str, ...] = ()) -> bytes:

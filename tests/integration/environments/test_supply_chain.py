@@ -25,7 +25,7 @@ from sandbox.launcher.build import DockerBuilder
 from sandbox.launcher.build_verb import BUILDS, INDEX_ONLY, BuildSettings, IndexSettings
 from sandbox.launcher.staging import StagedBuilder
 from sandbox.places import Places
-from tests.integration.environments.index import Index, serve, source, wheel
+from tests.integration.environments.index import WRITES_WHEEL, Index, serve, source, wheel
 
 pytestmark = [pytest.mark.docker, pytest.mark.anyio]
 
@@ -33,8 +33,10 @@ IMAGE = os.environ.get("RINGFENCE_NODE_IMAGE", "ringfence-node:cpu")
 OTHER = TenantId("other")
 
 #: Runs while it is built; says what it could do in the package that it makes.
-HOSTILE = """
-import json, os, pathlib, socket, sys, zipfile
+HOSTILE = (
+    WRITES_WHEEL
+    + """
+import json, pathlib, socket, sys
 
 def attack():
     done = []
@@ -68,19 +70,13 @@ def attack():
     return done
 
 def build_wheel(directory, config=None, metadata=None):
-    name = "hostile-1.0-py3-none-any.whl"
     report = json.dumps({"done": attack(), "uid": os.getuid()})
-    with zipfile.ZipFile(os.path.join(directory, name), "w") as archive:
-        archive.writestr("hostile.py", "REPORT = " + repr(report) + "\\n")
-        info = "hostile-1.0.dist-info/"
-        archive.writestr(info + "METADATA", "Metadata-Version: 2.1\\nName: hostile\\nVersion: 1.0\\n")
-        archive.writestr(info + "WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
-        archive.writestr(info + "RECORD", "hostile.py,,\\n")
-    return name
+    return write_wheel(directory, "hostile", "REPORT = " + repr(report) + "\\n")
 
 def get_requires_for_build_wheel(config=None):
     return []
 """
+)
 
 
 @pytest.fixture
