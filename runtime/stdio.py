@@ -90,6 +90,8 @@ class Capture:
                     self._repair(pipe)
                 elif fd == pipe.read_end and self._send is not None:
                     self._drain(pipe)
+        with self._lock:
+            pass  # an empty pipe may mean that the pump has just read it: what it took is sent when it lets go
 
     @staticmethod
     def _repair(pipe: _Pipe) -> None:
