@@ -137,7 +137,7 @@ async def _build(settings: Settings, stack: AsyncExitStack, begun: BegunLauncher
         SandboxManager(
             launcher=launcher,
             policies=policies,
-            extensions=extensions,
+            extensions=extensions.to_run,
             store=store,
             places=places,
             events=hear_pack,

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import anyio
 import anyio.to_thread
@@ -17,6 +16,7 @@ import anyio.to_thread
 from engine.described import Described, Rest, roots_of
 from engine.directory_looks import look
 from engine.extension_errors import NoNodesError
+from engine.extension_ports import BuiltEnvironment, EnvironmentKeeper, Progress, Sandboxes, SandboxView
 from engine.extension_records import (
     Failure,
     SandboxState,
@@ -30,99 +30,15 @@ from engine.extension_records import (
 from engine.extension_shelf import Entry, GroupEnvironment, Shelf
 from engine.load_hints import module_hint
 from policies import (
-    CORE_EXTENSION,
     EffectivePolicy,
-    ExtensionName,
     RingfenceError,
     SandboxId,
     TenantId,
-    Where,
 )
-from sandbox import Inventory, KeptLock, remove_tree
 from sandbox.calls import LoadedExtension, Session
 from sandbox.errors import LoadFailedError, StartError
 
 logger = logging.getLogger(__name__)
-
-Progress = Callable[[str], None]
-_CORE_RETRY_S = 10.0
-
-
-class BuiltEnvironment(Protocol):
-    """What is needed to know of an environment (``sandbox.environments.Environment``)."""
-
-    @property
-    def key(self) -> str | None: ...
-    @property
-    def site(self) -> Path | None: ...
-    @property
-    def image(self) -> str: ...
-    @property
-    def asks(self) -> tuple[str, ...]: ...
-    @property
-    def notes(self) -> tuple[str, ...]: ...
-    @property
-    def lock(self) -> KeptLock | None: ...
-
-
-class HasId(Protocol):
-    """An image."""
-
-    @property
-    def id(self) -> str: ...
-
-
-class EnvironmentKeeper(Protocol):
-    """The part of ``sandbox.environments.Environments`` that is used here."""
-
-    async def image(self) -> HasId: ...
-    async def ensure(
-        self,
-        tenant: TenantId,
-        pack: Path,
-        policy: EffectivePolicy,
-        progress: Progress,
-        *,
-        extension: ExtensionName | None = None,
-        kept: KeptLock | None = None,
-        upgrade: bool = False,
-    ) -> BuiltEnvironment: ...
-    async def ensure_group(
-        self,
-        tenant: TenantId,
-        group: str,
-        members: Mapping[ExtensionName, Path],
-        policy: EffectivePolicy,
-        progress: Progress,
-        *,
-        where: Where,
-    ) -> BuiltEnvironment: ...
-    def site(self, key: str) -> Path | None: ...
-    async def discard(self, key: str) -> None: ...
-    async def verify(self, key: str) -> None: ...
-    async def inventory(self, key: str | None) -> Inventory: ...
-    async def hint_for_module(self, module: str) -> str: ...
-
-
-class SandboxView(Protocol):
-    """What is needed to know of a sandbox."""
-
-    @property
-    def id(self) -> SandboxId: ...
-    @property
-    def extensions(self) -> Sequence[ExtensionName]: ...
-    @property
-    def at_rest(self) -> int | None: ...
-
-
-class Sandboxes(Protocol):
-    """The part of ``SandboxManager`` that is used here."""
-
-    async def acquire(self, tenant: TenantId, extension: ExtensionName) -> Session: ...
-    def list(self, tenant: TenantId | None = None) -> Sequence[SandboxView]: ...
-    def holding(self, tenant: TenantId, extension: ExtensionName) -> tuple[SandboxId, ...]: ...
-    async def stop(self, tenant: TenantId, sandbox: SandboxId, why: str = ...) -> bool: ...
-    def quarantined_for(self, tenant: TenantId, extension: ExtensionName) -> float: ...
 
 
 class Loader:
@@ -131,7 +47,6 @@ class Loader:
     def __init__(self, shelf: Shelf, environments: EnvironmentKeeper) -> None:
         self._shelf = shelf
         self._environments = environments
-        self._core_failed_at: dict[TenantId, float] = {}
         self._group_locks: dict[tuple[TenantId, str], anyio.Lock] = {}
         self._outdated: set[str] = set()
         """Environments that a group had before; a sandbox that is about to end may still use one."""
@@ -154,7 +69,7 @@ class Loader:
             record.policy_digest = policy.digest()
             _use(entry, await self._environment(entry, policy, progress))
             progress("starting its sandbox to read its nodes")
-            await self._accept(entry, (await self._first_start(entry)).loaded)
+            await self.accept(entry, (await self._first_start(entry)).loaded)
             await anyio.to_thread.run_sync(write_lock, entry.directory, record.content_hash, entry.lock)
             record.state = "ready"
             progress(f"ready: {record.nodes} node(s), API {record.api}")
@@ -293,7 +208,7 @@ class Loader:
         loaded = (await self._first_start(entry)).loaded
         if entry.stale and self._shelf.entries.get((entry.tenant, entry.name)) is entry:
             entry.record.policy_digest = digest
-            await self._accept(entry, loaded)
+            await self.accept(entry, loaded)
             await self._shelf.save(entry)
 
     async def is_current(self, entry: Entry) -> bool:
@@ -350,7 +265,8 @@ class Loader:
                 await self._environments.discard(old)
         self._outdated.clear()
 
-    async def _accept(self, entry: Entry, loaded: LoadedExtension) -> None:
+    async def accept(self, entry: Entry, loaded: LoadedExtension) -> None:
+        """Take over what its worker said of it, and remember it. Raises: NoNodesError."""
         serves = loaded.web_directory or loaded.routes or loaded.prompt_handlers
         if not loaded.nodes and not (serves and not loaded.skipped):
             why = "; ".join(f"{name}: {error}" for name, error in sorted(loaded.skipped.items())[:5])
@@ -377,49 +293,6 @@ class Loader:
             await anyio.to_thread.run_sync(
                 write_descriptions, entry.directory, _description_key(entry), loaded
             )
-
-    # -- core --------------------------------------------------------------------------------------------------
-
-    async def ensure_core(self, tenant: TenantId) -> None:
-        """Load the core nodes for a tenant unless they are there (or failed a moment ago); never raises for them."""
-        known = self._shelf.entries.get((tenant, CORE_EXTENSION))
-        if known is not None and (known.nodes or self._core_failed_recently(tenant)):
-            return
-        async with self._shelf.lock(tenant, CORE_EXTENSION):
-            known = self._shelf.entries.get((tenant, CORE_EXTENSION))
-            if known is None or not (known.nodes or self._core_failed_recently(tenant)):
-                await self._load_core(tenant)
-
-    async def reload_core(self, tenant: TenantId) -> None:
-        """Start the core nodes anew; a failure is on the entry."""
-        async with self._shelf.lock(tenant, CORE_EXTENSION):
-            entry = self._shelf.core_entry(tenant)
-            await self.stop(entry, self.live(entry), "is loaded anew")
-            await anyio.to_thread.run_sync(remove_tree, entry.directory)
-            await self._load_core(tenant)
-
-    def _core_failed_recently(self, tenant: TenantId) -> bool:
-        failed_at = self._core_failed_at.get(tenant)
-        return failed_at is not None and time.monotonic() < failed_at + _CORE_RETRY_S
-
-    async def _load_core(self, tenant: TenantId) -> None:
-        # Descriptions hold the names of the tenant's own files, so each tenant has its own.
-        entry = self._shelf.core_entry(tenant)
-        self._shelf.entries[tenant, CORE_EXTENSION] = entry
-        try:
-            entry.record.policy_digest = (await self._shelf.read_policy(entry)).digest()
-            entry.record.image_id = (await self._environments.image()).id
-            key = _description_key(entry)
-            loaded = await anyio.to_thread.run_sync(read_descriptions, entry.directory, key)
-            if loaded is None:
-                loaded = (await self.manager().acquire(tenant, CORE_EXTENSION)).loaded
-            await self._accept(entry, loaded)
-            self._core_failed_at.pop(tenant, None)
-        except RingfenceError as error:
-            # A catalogue without core nodes is of little use, but a broken engine must not take the API down.
-            logger.warning("the core nodes could not be loaded for tenant %s: %s", tenant, error)
-            entry.record.state, entry.record.failure = "failed", failure_of(error)
-            self._core_failed_at[tenant] = time.monotonic()
 
     # -- sandboxes ---------------------------------------------------------------------------------------------
 

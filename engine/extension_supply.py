@@ -13,8 +13,8 @@ from typing import Final
 import anyio
 import anyio.to_thread
 
-from engine.extension_loader import EnvironmentKeeper
 from engine.extension_pins import check_content
+from engine.extension_ports import EnvironmentKeeper
 from engine.extension_shelf import Entry, Shelf
 from policies import CORE_EXTENSION, ExtensionName, RingfenceError, TenantId, safe_text
 from sandbox import AdvisoryDatabase, DatabaseFacts, Finding, Inventory, Subject, make_bill

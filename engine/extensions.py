@@ -3,7 +3,7 @@
 An extension is copied and pinned (``extension_intake``), its policy adopted, its environment built and its sandbox
 started once to read its nodes (``extension_loader``); what is known lies on the shelf and on disk
 (``extension_shelf``, ``extension_records``), so that a restart needs no sandbox. The registry also tells the engine
-what nodes there are (``NodeTypes``) and the sandbox room where an extension's files are (``ExtensionSource``).
+what nodes there are (``NodeTypes``); the sandbox room asks ``to_run`` for them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import builtins
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -20,9 +19,9 @@ from typing import Self
 import anyio
 import anyio.to_thread
 
-from engine.extension_asks import Consent, Difference, compare_files, compare_loaded
+from engine.core_nodes import CoreNodes
+from engine.extension_asks import Consent
 from engine.extension_errors import (
-    ContentChangedError,
     ExtensionExistsError,
     ExtensionProtectedError,
     PolicyReservedError,
@@ -32,14 +31,16 @@ from engine.extension_errors import (
 )
 from engine.extension_files import SourceLimits
 from engine.extension_git import GitLimits, GitSource, parse_source
-from engine.extension_intake import Taken, drop_copies, original_source, take_source
-from engine.extension_loader import EnvironmentKeeper, Loader, Progress, Sandboxes, failure_of
-from engine.extension_pins import Pins, differences
-from engine.extension_records import ExtensionInfo, Origin, PackFiles, Record, drop_locks
+from engine.extension_intake import Taken, original_source, take_source
+from engine.extension_loader import Loader, failure_of
+from engine.extension_ports import EnvironmentKeeper, Progress, Sandboxes
+from engine.extension_records import ExtensionInfo, Origin, PackFiles, Record
 from engine.extension_shelf import Entry, Shelf
 from engine.extension_sites import Sites
 from engine.extension_supply import Supply
 from engine.extension_updates import Updates
+from engine.extension_versions import Versions, drop_all_but
+from engine.extensions_to_run import ExtensionsToRun
 from engine.registry import NodeType
 from policies import (
     CORE_EXTENSION,
@@ -50,8 +51,7 @@ from policies import (
     parse_extension_name,
     suggest_extension_name,
 )
-from sandbox import AdvisoryDatabase, ExtensionFiles, Places, remove_tree
-from sandbox.errors import StartError
+from sandbox import AdvisoryDatabase, Places, remove_tree
 
 __all__ = [
     "ExtensionInfo",
@@ -92,10 +92,12 @@ class ExtensionRegistry:
         self._git_limits = git_limits or GitLimits()
         self._shelf = Shelf(places, core, policies)
         self._loader = Loader(self._shelf, environments)
+        self._core = CoreNodes(self._shelf, self._loader, environments)
+        self._versions = Versions(self._shelf, policies)
         self._updates = Updates(self._loader)
-        self._pins = Pins()
         self.supply = Supply(self._shelf, environments, advisories)
         self.sites = Sites(self._shelf)
+        self.to_run = ExtensionsToRun(self._shelf, self._loader)
 
     async def __aenter__(self) -> Self:
         for entry in await self._shelf.open():
@@ -162,7 +164,7 @@ class ExtensionRegistry:
             record.operator_added = by_operator or (old is not None and old.record.operator_added)
             entry = Entry(tenant, record, directory, directory / taken.content_hash)
             self._shelf.entries[tenant, chosen] = entry
-            await anyio.to_thread.run_sync(self._drop_others, directory, taken.content_hash)
+            await anyio.to_thread.run_sync(drop_all_but, directory, taken.content_hash)
             await self._loader.bring_up(entry, progress)
             return self._info(entry)
 
@@ -187,7 +189,7 @@ class ExtensionRegistry:
         Raises: as ``add``, ExtensionUnknownError, UpdateAsksMoreError.
         """
         if name == CORE_EXTENSION:
-            await self._loader.reload_core(tenant)
+            await self._core.reload(tenant)
             return self._info(self._shelf.entry(tenant, name))
         async with self._shelf.lock(tenant, name):
             old = self._shelf.entry(tenant, name)
@@ -204,8 +206,8 @@ class ExtensionRegistry:
                 taken = Taken(old.record.origin, old.record.content_hash, 0, 0)
             else:
                 taken = await self._take(source, old.directory, progress, pin)
-                await self._tell_changes(old, taken, progress)
-            found = await self._compare_files(old, taken, progress, consent)
+                await self._versions.tell_changes(old, taken, progress)
+            found = await self._versions.compare_files(old, taken, progress, consent)
             changes = {"origin": taken.origin, "content_hash": taken.content_hash, "failure": None}
             record = old.record.model_copy(update=changes)
             code = old.directory / taken.content_hash
@@ -215,7 +217,7 @@ class ExtensionRegistry:
             before = self._loader.live(old)
             stored = await self._loader.stored(old) if was_ready and consent is not None else None
             await self._tell_group(old, progress)
-            if not was_ready or not await self._differs(old, taken):
+            if not was_ready or not await self._versions.differ(old, taken):
                 # It would be the same sandbox again: end it, so that the pack is really loaded anew.
                 await self._loader.stop(old, before, "is loaded anew")
                 before = ()
@@ -223,7 +225,7 @@ class ExtensionRegistry:
             try:
                 await self._loader.bring_up(entry, progress, spare=before)
                 if was_ready:
-                    await self._compare_loaded(old, entry, found, progress, consent)
+                    await self._versions.compare_loaded(old, entry, found, progress, consent)
             except BaseException as error:
                 if was_ready:
                     with anyio.CancelScope(shield=True):
@@ -234,7 +236,7 @@ class ExtensionRegistry:
                         await self._loader.store_again(old, stored)
                 raise
             await self._loader.stop(old, before, "was reloaded")
-            await anyio.to_thread.run_sync(self._drop_others, old.directory, taken.content_hash)
+            await anyio.to_thread.run_sync(drop_all_but, old.directory, taken.content_hash)
             await self._loader.drop_environment(old.record.environment_key)
             return self._info(entry)
 
@@ -272,7 +274,7 @@ class ExtensionRegistry:
 
     async def node_types(self, tenant: TenantId) -> Mapping[str, NodeType]:
         """Everything the tenant's extensions offer, as last described; starts ``core`` once if need be."""
-        await self._loader.ensure_core(tenant)
+        await self._core.ensure(tenant)
         return self._shelf.catalog(tenant).types
 
     async def extension_of(self, tenant: TenantId, class_type: str) -> ExtensionName | None:
@@ -342,63 +344,6 @@ class ExtensionRegistry:
             found.append(PackFiles(entry.name, entry.code, given, entry.web_directory, policy.web_files))
         return found
 
-    # -- what the sandbox room asks (sandbox.extension_source.ExtensionSource) ---------------------------------
-
-    async def files(self, tenant: TenantId, extension: ExtensionName) -> ExtensionFiles:
-        """Where one extension is. Raises: StartError when there is none, or it is not ready to run."""
-        if extension == CORE_EXTENSION:
-            return ExtensionFiles(extension, self._shelf.core_code, None, self._shelf.core_hash, core=True)
-        entry = self._shelf.entries.get((tenant, extension))
-        if entry is None:
-            raise StartError(f"there is no extension '{extension}'", "ringfence extension list")
-        if not entry.loading:
-            failure = entry.record.failure
-            if entry.record.state != "ready":
-                reason = failure.message if failure else "it is being added"
-                raise StartError(
-                    f"extension '{extension}' is not ready: {reason}",
-                    f"ringfence extension reload {extension}",
-                )
-            await self._loader.renew_environment(entry)
-        if not self._loader.live(entry):
-            try:
-                await self._pins.check(extension, entry.code, entry.record.content_hash)
-            except ContentChangedError as error:
-                raise StartError(error.message, error.hint) from error
-        return ExtensionFiles(extension, entry.code, entry.site, entry.record.content_hash)
-
-    async def group_files(
-        self, tenant: TenantId, group: str, extension: ExtensionName
-    ) -> tuple[ExtensionFiles, ...]:
-        """See ``ExtensionSource``: the group's members, with one environment for all."""
-        asked = await self.files(tenant, extension)
-        names = [name for name in await self.members(tenant, group) if name != extension]
-        found = [asked, *[await self.files(tenant, name) for name in names]]
-        found.sort(key=lambda files: files.name)
-        entries = [self._shelf.entries.get((tenant, files.name)) for files in found]
-        packs = [entry for entry in entries if entry is not None and not entry.core]
-        if len(found) < 2 or not packs:
-            return tuple(found)
-
-        def log(line: str) -> None:
-            logger.info("sandbox group %s: %s", group, line)
-
-        site = await self._loader.group_site(tenant, group, packs, log)
-        return tuple(replace(files, environment=site) for files in found)
-
-    async def members(self, tenant: TenantId, group: str) -> tuple[ExtensionName, ...]:
-        """All ready extensions of the tenant whose policy names ``group``, by name."""
-        found = []
-        for entry in self._shelf.of(tenant):
-            if entry.record.state != "ready" and not entry.loading:
-                continue
-            try:
-                if (await self._shelf.read_policy(entry)).group == group:
-                    found.append(entry.name)
-            except RingfenceError:
-                continue  # said by whoever starts that extension
-        return tuple(sorted(found))
-
     # -- small things ------------------------------------------------------------------------------------------
 
     async def _take(
@@ -407,20 +352,6 @@ class ExtensionRegistry:
         return await take_source(
             source, directory, progress, limits=self._limits, git_limits=self._git_limits, pin=pin
         )
-
-    def _drop_others(self, directory: Path, content_hash: str) -> None:
-        drop_copies(directory, keep=content_hash)
-        drop_locks(directory, keep=content_hash)
-
-    async def _tell_changes(self, old: Entry, taken: Taken, progress: Progress) -> None:
-        before, after = old.record, taken
-        if before.content_hash == after.content_hash:
-            return
-        progress(f"the pin changes from sha256:{before.content_hash} to sha256:{after.content_hash}")
-        if before.origin.commit and after.origin.commit:
-            progress(f"commit {before.origin.commit} becomes {after.origin.commit}")
-        for line in await anyio.to_thread.run_sync(differences, old.code, old.directory / after.content_hash):
-            progress(line)
 
     def _new_record(self, tenant: TenantId, name: ExtensionName, taken: Taken, *, adopted: bool) -> Record:
         now = time.time_ns() // 1_000_000
@@ -444,64 +375,6 @@ class ExtensionRegistry:
                 hint="ask the operator to add the extension for this tenant, or choose another name with --name",
             )
 
-    async def _differs(self, old: Entry, taken: Taken) -> bool:
-        if old.record.content_hash != taken.content_hash:
-            return True
-        try:
-            return (await self._shelf.read_policy(old)).digest() != old.record.policy_digest
-        except RingfenceError:
-            return False
-
-    async def _compare_files(
-        self, old: Entry, taken: Taken, progress: Progress, consent: Consent | None
-    ) -> tuple[Difference, ...]:
-        new_code = old.directory / taken.content_hash
-        if old.record.content_hash == taken.content_hash:
-            return ()
-        try:
-            found = await anyio.to_thread.run_sync(
-                compare_files, self._policies, old.name, old.tenant, old.code, new_code
-            )
-            for difference in found:
-                progress(str(difference))
-            if consent is not None:
-                consent.check(old.name, taken.content_hash, found)
-        except RingfenceError as error:
-            if consent is None:
-                logger.info("extension %s: its versions cannot be compared: %s", old.name, error)
-                return ()  # what stands in the way stands in the way of bringing it up, too, and is said there
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(self._drop_others, old.directory, old.record.content_hash)
-            raise
-        except BaseException:
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(self._drop_others, old.directory, old.record.content_hash)
-            raise
-        return found
-
-    async def _compare_loaded(
-        self,
-        old: Entry,
-        entry: Entry,
-        files: tuple[Difference, ...],
-        progress: Progress,
-        consent: Consent | None,
-    ) -> None:
-        if old.record.content_hash == entry.record.content_hash:
-            return
-        others = {
-            class_type: other.name
-            for other in self._shelf.of(old.tenant)
-            if other.name != old.name
-            for class_type in other.nodes
-        }
-        policy = await self._shelf.read_policy(entry)
-        found = compare_loaded(old, entry, policy, others)
-        for difference in found:
-            progress(str(difference))
-        if consent is not None and any(each.is_more for each in found):
-            consent.check(old.name, entry.record.content_hash, (*files, *found))
-
     async def _go_back(self, old: Entry, entry: Entry, error: BaseException) -> None:
         """The new version failed and the old one was fine: it goes on, and says that it is not the newest."""
         if not isinstance(error, UpdateAsksMoreError):
@@ -510,12 +383,14 @@ class ExtensionRegistry:
         self._shelf.entries[old.tenant, old.name] = old
         self._shelf.changed(old.tenant)
         await self._shelf.save(old)
-        await anyio.to_thread.run_sync(self._drop_others, old.directory, old.record.content_hash)
+        await anyio.to_thread.run_sync(drop_all_but, old.directory, old.record.content_hash)
         await self._loader.drop_environment(entry.record.environment_key)
 
     async def _tell_group(self, entry: Entry, progress: Progress) -> None:
         if entry.group and self._loader.live(entry):
-            others = [name for name in await self.members(entry.tenant, entry.group) if name != entry.name]
+            others = [
+                name for name in await self.to_run.members(entry.tenant, entry.group) if name != entry.name
+            ]
             if others:
                 names = ", ".join(f"'{name}'" for name in others)
                 progress(f"the sandbox of group '{entry.group}' is replaced, which also holds {names}")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import anyio
 
-from engine.extension_loader import Progress
+from engine.extension_ports import Progress
 from policies import EffectivePolicy, ExtensionName, SandboxId, TenantId, Where
 from sandbox import Inventory, KeptLock
 from sandbox.calls import LoadedExtension, NodeDescription

@@ -67,7 +67,7 @@ async def test_a_copy_that_was_changed_does_not_run(house: House, how: str) -> N
         await registry.add(LOCAL_TENANT, house.pack(extra_txt="x"))
         (only,) = house.sandboxes.list(LOCAL_TENANT)
         await house.sandboxes.stop(LOCAL_TENANT, only.id)
-        await registry.files(LOCAL_TENANT, BLUR)
+        await registry.to_run.files(LOCAL_TENANT, BLUR)
         file = copy_of(house) / "extra.txt"
         if how == "changed":
             file.chmod(0o644)
@@ -108,10 +108,10 @@ async def test_a_copy_is_read_once_and_again_only_when_it_was_touched(
         await house.sandboxes.stop(LOCAL_TENANT, only.id)
         read.clear()
         for _ in range(3):
-            await registry.files(LOCAL_TENANT, BLUR)
+            await registry.to_run.files(LOCAL_TENANT, BLUR)
         assert read == []
         os.utime(copy_of(house) / "__init__.py")
-        await registry.files(LOCAL_TENANT, BLUR)
+        await registry.to_run.files(LOCAL_TENANT, BLUR)
         assert len(read) == 1
 
 

@@ -64,7 +64,7 @@ class House:
             environments=self.environments,
             advisories=self.advisories,
         ) as registry:
-            self.sandboxes.source = registry
+            self.sandboxes.source = registry.to_run
             registry.attach(self.sandboxes)  # type: ignore[arg-type]  # its sessions can only describe
             yield registry
 
@@ -112,7 +112,7 @@ async def test_an_added_pack_is_pinned_built_started_and_ready(house: House) -> 
         assert (types["Blur"].extension, types["Blur"].core) == ("blur", False)
         assert types["LoadImage"].core
         assert await registry.extension_of(LOCAL_TENANT, "Blur") == "blur"
-        files = await registry.files(LOCAL_TENANT, BLUR)
+        files = await registry.to_run.files(LOCAL_TENANT, BLUR)
         assert files.source == house.places.tenant(LOCAL_TENANT) / "extensions" / "blur" / info.content_hash
         assert files.environment == house.environments.root / "numpy-one"
     assert house.meta()["state"] == "ready"
@@ -155,7 +155,7 @@ async def test_another_image_means_another_environment(house: House) -> None:
         await registry.add(LOCAL_TENANT, house.pack(requirements_txt="numpy"))
     house.environments.current.id = "sha256:two"
     async with house.open() as registry:
-        files = await registry.files(LOCAL_TENANT, BLUR)
+        files = await registry.to_run.files(LOCAL_TENANT, BLUR)
         assert files.environment == house.environments.root / "numpy-two"
         assert house.meta()["environment_key"] == "numpy-two"
         assert house.environments.discarded == ["numpy-one"]
@@ -177,7 +177,7 @@ async def test_a_pack_that_does_not_load_is_listed_as_failed_and_nothing_runs(
         assert "blur" in info.error.message
         assert house.sandboxes.list() == []
         with pytest.raises(StartError, match="is not ready"):
-            await registry.files(LOCAL_TENANT, BLUR)
+            await registry.to_run.files(LOCAL_TENANT, BLUR)
     async with house.open() as registry:
         assert (await registry.get(LOCAL_TENANT, BLUR)).error == info.error
         house.pack()
@@ -262,7 +262,7 @@ async def test_tenants_do_not_see_each_others_extensions(house: House) -> None:
         await registry.add(LOCAL_TENANT, house.pack())
         assert sorted(await registry.node_types(OTHER)) == ["LoadImage", "SaveImage"]
         with pytest.raises(StartError):
-            await registry.files(OTHER, BLUR)
+            await registry.to_run.files(OTHER, BLUR)
         with pytest.raises(ExtensionUnknownError):
             await registry.reload(OTHER, BLUR)
 
@@ -446,7 +446,7 @@ async def test_members_of_a_group_are_the_ready_ones(house: House) -> None:
         await registry.add(LOCAL_TENANT, house.pack("glow", "# nodes: Glow"))
         await registry.add(LOCAL_TENANT, house.pack())
         await registry.add(LOCAL_TENANT, house.pack("alone", "# nodes: Alone"))
-        assert await registry.members(LOCAL_TENANT, "pictures") == ("blur", "glow")
+        assert await registry.to_run.members(LOCAL_TENANT, "pictures") == ("blur", "glow")
         assert (await registry.node_types(LOCAL_TENANT))["Glow"].group == "pictures"
 
 
@@ -460,22 +460,24 @@ async def test_a_group_has_one_environment_made_once_for_its_members_as_they_are
             (pack / "requirements.txt").write_text(needs)
             await registry.add(LOCAL_TENANT, pack)
         for _ in range(2):
-            blur, glow = await registry.group_files(LOCAL_TENANT, "pictures", BLUR)
+            blur, glow = await registry.to_run.group_files(LOCAL_TENANT, "pictures", BLUR)
             assert (blur.name, glow.name) == ("blur", "glow")
             assert blur.environment == glow.environment == house.environments.root / "numpy+scipy"
         assert house.environments.groups == [("pictures", ("blur", "glow"))]
-        assert (await registry.files(LOCAL_TENANT, BLUR)).environment == house.environments.root / "numpy-one"
+        assert (
+            await registry.to_run.files(LOCAL_TENANT, BLUR)
+        ).environment == house.environments.root / "numpy-one"
 
         (pack / "requirements.txt").write_text("tqdm")
         lines: list[str] = []
         await registry.reload(LOCAL_TENANT, ExtensionName("glow"), lines.append)
         assert "the sandbox of group 'pictures' is replaced, which also holds 'blur'" in lines
-        blur, glow = await registry.group_files(LOCAL_TENANT, "pictures", BLUR)
+        blur, glow = await registry.to_run.group_files(LOCAL_TENANT, "pictures", BLUR)
         assert blur.environment == glow.environment == house.environments.root / "numpy+tqdm"
 
         await registry.remove(LOCAL_TENANT, ExtensionName("glow"))
         assert {"numpy+scipy", "numpy+tqdm"} <= set(house.environments.discarded)
-        (blur,) = await registry.group_files(LOCAL_TENANT, "pictures", BLUR)
+        (blur,) = await registry.to_run.group_files(LOCAL_TENANT, "pictures", BLUR)
         assert blur.environment == house.environments.root / "numpy-one"
 
 
@@ -490,9 +492,9 @@ async def test_a_group_that_cannot_have_one_environment_says_so_when_a_member_st
             await registry.add(LOCAL_TENANT, pack)
         house.environments.fails = GroupConflictError("'blur' and 'glow' exclude each other")
         with pytest.raises(GroupConflictError, match="exclude each other"):
-            await registry.group_files(LOCAL_TENANT, "pictures", BLUR)
+            await registry.to_run.group_files(LOCAL_TENANT, "pictures", BLUR)
         house.environments.fails = None
-        assert len(await registry.group_files(LOCAL_TENANT, "pictures", BLUR)) == 2
+        assert len(await registry.to_run.group_files(LOCAL_TENANT, "pictures", BLUR)) == 2
         assert house.environments.group_places == ("policies/blur.yaml", "policies/glow.yaml")
 
 
