@@ -2,8 +2,9 @@
 
 What a pack needs (``environment_plan``) is resolved once to a lock, which the extension keeps (``environment_locks``);
 an environment is named by its lock and the image, and equal ones share one directory. It is built in a container
-(``launcher/build.py``), checked, and only then put on the shelf (``environment_shelf``). Sandboxes mount it read-only.
-What the builder needs is left in a job's directory, and it puts there what it made (``launcher/staging.py``).
+(``environment_build``, ``launcher/build.py``), checked, and only then put on the shelf (``environment_shelf``).
+Sandboxes mount it read-only. What the builder needs is left in a job's directory, and it puts there what it made
+(``launcher/staging.py``).
 """
 
 from __future__ import annotations
@@ -11,8 +12,7 @@ from __future__ import annotations
 import secrets
 import shutil
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -21,8 +21,9 @@ import anyio
 import anyio.to_thread
 
 from policies import EffectivePolicy, ExtensionName, TenantId, Where, usual_place
-from sandbox.build_tools import BuildTools, install, versions
+from sandbox.build_tools import BuildTools
 from sandbox.egress.builds import RefusedPlaces
+from sandbox.environment_build import EnvironmentBuild
 from sandbox.environment_errors import (
     BuildFailedError,
     BuildLimitError,
@@ -32,11 +33,7 @@ from sandbox.environment_locks import (
     KeptLock,
     as_before,
     environment_key,
-    lock_digest,
-    locked_hashes,
     not_to_be_had,
-    preferences,
-    refuse_changed,
 )
 from sandbox.environment_plan import (
     Lock,
@@ -231,38 +228,18 @@ class Environments:
                 before = "" if whose.kept is None else whose.kept.tools or ""
                 tools = BuildTools(locked, kept=locked is not None, before=before)
             job = self._job(whose, plan, policy)
-            async with _job_directory(job), AsyncExitStack() as stack:
-                deadline: float | None = None
-
-                async def begin() -> float:
-                    nonlocal deadline
-                    if deadline is None:
-                        await stack.enter_async_context(self._slots)
-                        deadline = time.monotonic() + policy.build.timeout_s
-                    return deadline
-
-                is_new, seconds = text is None, None
+            build = EnvironmentBuild(job, plan, image, tools, self._steps, self._shelf, self._slots, progress)
+            async with build:
+                is_new = text is None
                 if text is None:
-                    text = await self._resolve(job, plan, image, whose.kept, await begin(), progress)
+                    text = await build.resolve(whose.kept)
                 lock = prune_lock(text, image, keep_torch=keeps_torch(plan))
-                owner = whose.tenant if tools is not None else None
-                key = environment_key(image, lock, owner, locked)
-                if tools is not None and not tools.kept:
-                    # An environment that is older than locks of build tools serves until it is built anew.
-                    older = (
-                        None if is_new else await anyio.to_thread.run_sync(self._shelf.whole, key, progress)
-                    )
-                    if older is None:
-                        # What its builds ask for is part of its name, and known when they are done.
-                        seconds = await self._install(job, plan, lock, tools, await begin(), progress)
-                        key = environment_key(image, lock, owner, tools.text)
+                key = await self._name(build, lock, whose.tenant, locked, is_new, progress)
                 async with self._locks.setdefault(key, anyio.Lock()):
                     stored = await anyio.to_thread.run_sync(self._shelf.whole, key, progress)
                     reused = stored is not None
                     if stored is None:
-                        if seconds is None:
-                            seconds = await self._install(job, plan, lock, tools, await begin(), progress)
-                        stored = await self._record(job, plan, image, lock, tools, key, seconds, progress)
+                        stored = await build.put(lock, key)
                     else:
                         progress(f"environment {key[:12]} is there already")
             await anyio.to_thread.run_sync(self._shelf.point, plan, key)
@@ -285,6 +262,28 @@ class Environments:
             0.0 if reused else float(stored["seconds"]),
             kept,
         )
+
+    async def _name(
+        self,
+        build: EnvironmentBuild,
+        lock: Lock,
+        tenant: TenantId,
+        locked: str | None,
+        is_new: bool,
+        progress: Progress,
+    ) -> str:
+        """The key of what this lock makes; ``locked`` are the build tools that are known."""
+        tools = build.tools
+        owner = tenant if tools is not None else None
+        key = environment_key(build.image, lock, owner, locked)
+        if tools is None or tools.kept:
+            return key
+        # An environment that is older than locks of build tools serves until it is built anew.
+        if not is_new and await anyio.to_thread.run_sync(self._shelf.whole, key, progress) is not None:
+            return key
+        # What its builds ask for is part of its name, and known when they are done.
+        await build.install(lock)
+        return environment_key(build.image, lock, owner, tools.text)
 
     def _plan(
         self,
@@ -354,90 +353,3 @@ class Environments:
             extension=whose.extension,
             group=whose.group,
         )
-
-    async def _resolve(
-        self,
-        job: verb.BuildJob,
-        plan: Plan,
-        image: verb.NodeImage,
-        kept: KeptLock | None,
-        deadline: float,
-        progress: Progress,
-    ) -> str:
-        before = locked_hashes(kept.text) if kept is not None else {}
-        await anyio.to_thread.run_sync(self._steps.prepare, job, plan, preferences(plan, image, kept))
-        progress(f"resolving {len(plan.requirements)} requirement(s) for Python {image.python}")
-        await self._steps.run(job, "resolve", plan, deadline, progress)
-        text = await anyio.to_thread.run_sync(self._steps.lock_text, job)
-        lock = prune_lock(text, image, keep_torch=keeps_torch(plan))
-        for note in lock.notes:
-            progress(note)
-        if kept is not None:
-            refuse_changed(before, kept.text, lock.text)
-        return text
-
-    async def _install(
-        self,
-        job: verb.BuildJob,
-        plan: Plan,
-        lock: Lock,
-        tools: BuildTools | None,
-        deadline: float,
-        progress: Progress,
-    ) -> float:
-        """Install what is locked into the job's directory; returns the seconds that it took."""
-        started = time.monotonic()
-        await anyio.to_thread.run_sync(self._steps.prepare, job, plan, ())
-        await anyio.to_thread.run_sync((job.directory / "in" / verb.LOCK).write_text, lock.text)
-        if lock.packages:
-            progress(
-                "installing " + ", ".join(f"{name} {version}" for name, version in lock.packages.items())
-            )
-            await install(self._steps, job, plan, tools, deadline, progress)
-        elif tools is not None:
-            tools.text = tools.text or ""
-        return time.monotonic() - started
-
-    async def _record(
-        self,
-        job: verb.BuildJob,
-        plan: Plan,
-        image: verb.NodeImage,
-        lock: Lock,
-        tools: BuildTools | None,
-        key: str,
-        seconds: float,
-        progress: Progress,
-    ) -> Mapping[str, Any]:
-        text = None if tools is None else tools.text
-        manifest = {
-            "key": key,
-            "plan": plan.key,
-            "lock": lock_digest(lock.text),
-            "image": image.id,
-            "python": image.python,
-            "requirements": plan.requirements,
-            "packages": dict(lock.packages),
-            "notes": lock.notes,
-            "seconds": round(seconds, 3),
-            **({} if text is None else {"tools": lock_digest(text), "build_tools": dict(versions(text))}),
-        }
-        finished = await anyio.to_thread.run_sync(self._finish, job, key, manifest, text)
-        progress(f"environment {key[:12]} built in {manifest['seconds']} s")
-        return finished
-
-    def _finish(
-        self, job: verb.BuildJob, key: str, manifest: Mapping[str, Any], tools: str | None
-    ) -> Mapping[str, Any]:
-        if manifest["packages"]:
-            self._steps.settle(job.directory / "out" / verb.SITE)
-        return self._shelf.put(job.directory, key, manifest, tools)
-
-
-@asynccontextmanager
-async def _job_directory(job: verb.BuildJob) -> AsyncIterator[None]:
-    try:
-        yield
-    finally:
-        with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(lambda: shutil.rmtree(job.directory, ignore_errors=True))
