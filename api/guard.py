@@ -7,11 +7,9 @@ connection that stays open (WebSocket, event stream) ends when what proved its s
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import time
 from contextlib import ExitStack
-from urllib.parse import urlsplit
 
 import anyio
 from starlette.datastructures import Headers, MutableHeaders
@@ -22,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.audit_trail import Trail
 from api.auth import NOBODY, TENANT_HEADER, AuthError, ForbiddenError, Identity, identify, of_session
-from api.bodies import BodyError, BodyTooLargeError, HeadersTooLargeError, UrlTooLongError
+from api.bodies import BodyError, BodyTooLargeError
 from api.connections import TenantRequests
 from api.errors import response_to, unforeseen
 from api.logging import request_context
@@ -30,12 +28,13 @@ from api.login_page import login_page
 from api.loop_share import Passage, of_address, of_tenant
 from api.metered import Metered
 from api.metrics import observe_request
+from api.origins import check_host, check_origin, friendly_origin
 from api.peers import peer_of
 from api.permissions import Permissions
 from api.remarks import remarks_of
+from api.request_form import announced, check_form
 from api.services import Services
 from api.sessions import check_own_page, cookie_of, is_navigation, local_path
-from api.settings import Settings
 from api.upload_limits import allowed_size, is_upload
 from engine import SizeQuotaError, prepare_tenant_directory
 from policies import LOCAL_TENANT, RingfenceError, format_bytes, safe_text
@@ -88,9 +87,9 @@ class Guard:
         started = time.monotonic()
         # Whoever waits to be told to go on sends no body that would have to be taken.
         body = _Body(receive, passage, is_coming=Headers(scope=scope).get("expect") is None)
-        answer = _Answer(send, _friendly_origin(scope, services.settings), body, passage)
+        answer = _Answer(send, friendly_origin(scope, services.settings), body, passage)
         try:
-            limit = _check_form(scope, services.settings)
+            limit = check_form(scope, services.settings)
             identity = await self._admit(scope, services, passage)
         except RingfenceError as error:
             error = await _in_its_turn(scope, services, passage, error)
@@ -114,7 +113,7 @@ class Guard:
                 except RingfenceError as error:
                     await _refuse(scope, body, answer, error)
                 else:
-                    if _announced(scope) > body.limit:
+                    if announced(scope) > body.limit:
                         await _refuse(scope, body, answer, body.too_large or _too_large(body.limit))
                     elif scope["type"] == "websocket" or scope["path"].endswith("/events"):
                         await self._pass_on_while_valid(scope, body, answer, identity)
@@ -201,7 +200,7 @@ class Guard:
         if scope["path"] in OPEN_PATHS:
             return Identity(LOCAL_TENANT, is_operator=False)
         # Another site's page must not reach us through the user's browser, whatever the mode, unless it was named.
-        is_friend = _friendly_origin(scope, services.settings) is not None
+        is_friend = friendly_origin(scope, services.settings) is not None
         if headers.get("sec-fetch-site", "").lower() == "cross-site" and not is_friend:
             raise ForbiddenError(
                 "requests from other web sites are refused",
@@ -230,7 +229,7 @@ class Guard:
         permissions.check(scope, identity)
         # Whoever puts a flood right must get through it; a page that is opened is no flood.
         if (is_single_user or not identity.is_operator) and not permissions.is_page(scope):
-            await services.quotas.take_request(identity.tenant, _announced(scope))
+            await services.quotas.take_request(identity.tenant, announced(scope))
         if identity.tenant not in services.prepared:
             await anyio.to_thread.run_sync(
                 prepare_tenant_directory, services.settings.data_dir, identity.tenant
@@ -280,112 +279,11 @@ async def _is_still_valid(identity: Identity, services: Services) -> bool:
     return identity.is_operator or await services.tenants.find(identity.token_sha256) is not None
 
 
-def check_host(
-    headers: Headers, allowed: tuple[str, ...], *, any_origin: bool = False, any_address: bool = False
-) -> None:
-    """Stop DNS rebinding and other pages' requests; in single-user mode nothing but the place of origin protects us.
-
-    ``any_address``: an address may stand there, too, since rebinding needs a name.
-
-    Raises:
-        ForbiddenError: Host is no loopback name and not allowed, or Origin is not Host.
-    """
-    host = headers.get("host", "")
-    if not _is_ours(_name(host), allowed, any_address=any_address):
-        raise ForbiddenError(
-            "this name is not allowed in Host",
-            hint='use http://127.0.0.1, or list the name in RINGFENCE_ALLOWED_HOSTS, e.g. ["studio.lan"]',
-        )
-    if not any_origin:
-        check_origin(headers)
-
-
-def check_origin(headers: Headers) -> None:
-    """Refuse what another page sends with what the browser adds by itself.
-
-    Raises:
-        ForbiddenError: Origin is not Host.
-    """
-    origin = headers.get("origin")
-    if origin is None:
-        return
-    try:
-        place = urlsplit(origin)
-        same = place.scheme in ("http", "https") and _with_port(place.netloc) == _with_port(
-            headers.get("host", "")
-        )
-    except ValueError:
-        same = False
-    if not same:
-        raise ForbiddenError(
-            "requests from other web sites are refused", hint="Origin and Host must be the same"
-        )
-
-
-def _name(netloc: str) -> str:
-    try:
-        return (urlsplit(f"//{netloc}").hostname or "").rstrip(".").lower()
-    except ValueError:
-        return ""
-
-
-def _with_port(netloc: str) -> tuple[str, int | None]:
-    parts = urlsplit(f"//{netloc}")
-    return (parts.hostname or "").lower(), None if parts.port in (80, 443) else parts.port
-
-
-def _is_ours(name: str, allowed: tuple[str, ...], *, any_address: bool) -> bool:
-    if name == "localhost" or name.endswith(".localhost") or name in {other.lower() for other in allowed}:
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback or any_address
-    except ValueError:
-        return False
-
-
-def _friendly_origin(scope: Scope, settings: Settings) -> str | None:
-    """The request's origin if that is another page that may use us."""
-    if not settings.allowed_origins:
-        return None
-    origin = Headers(scope=scope).get("origin", "")
-    return origin if origin.lower() in settings.allowed_origins else None
-
-
 def _has_route(scope: Scope) -> bool:
     """True when something answers this method itself, or would never stop answering."""
     if scope["path"].endswith("/events"):
         return True
     return any(route.matches(scope)[0] is Match.FULL for route in scope["app"].router.routes)
-
-
-def _check_form(scope: Scope, settings: Settings) -> int:
-    """The body limit for this request; refuses oversized URLs and headers."""
-    if scope["http_version"] not in ("1.0", "1.1"):
-        raise BodyError("this server speaks HTTP/1.1", hint="send HTTP/1.1")
-    url = len(scope.get("raw_path") or b"") + len(scope.get("query_string", b""))
-    if url > settings.max_url_bytes:
-        raise UrlTooLongError(
-            f"the URL is longer than {format_bytes(settings.max_url_bytes)} (RINGFENCE_MAX_URL_BYTES)"
-        )
-    if "\0" in scope["path"]:
-        raise BodyError("the URL has a NUL character in it")
-    headers = scope["headers"]
-    if len(headers) > settings.max_headers:
-        raise HeadersTooLargeError(
-            f"there are {len(headers)} headers, at most {settings.max_headers} (RINGFENCE_MAX_HEADERS)"
-        )
-    if sum(len(key) + len(value) for key, value in headers) > settings.max_header_bytes:
-        most = format_bytes(settings.max_header_bytes)
-        raise HeadersTooLargeError(f"the headers are longer than {most} (RINGFENCE_MAX_HEADER_BYTES)")
-    if {b"content-length", b"transfer-encoding"} <= {key for key, _ in headers}:
-        # A proxy in front may go by the one and we by the other: then one's body is the next one's request.
-        raise BodyError("a request says Content-Length and Transfer-Encoding", hint="send one of them")
-    return settings.max_upload_bytes if is_upload(scope) else settings.max_json_bytes
-
-
-def _announced(scope: Scope) -> int:
-    length = Headers(scope=scope).get("content-length", "0")
-    return int(length) if length.isascii() and length.isdigit() else 0
 
 
 def _too_large(limit: int) -> BodyTooLargeError:
@@ -526,5 +424,5 @@ async def _refuse(scope: Scope, body: _Body, answer: _Answer, error: RingfenceEr
     # another reason than its size gets to send what a form or a prompt has: cut off, it would see no answer.
     is_size = isinstance(error, BodyTooLargeError | SizeQuotaError)
     most = _DRAIN_BYTES if is_size else _DRAIN_REFUSED_BYTES
-    await body.drain(min(_announced(scope) or (body.limit if is_size else most), most))
+    await body.drain(min(announced(scope) or (body.limit if is_size else most), most))
     await answer.send({"type": "http.response.body", "body": b""})
