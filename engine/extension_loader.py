@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
@@ -50,6 +51,10 @@ class Loader:
         self._group_locks: dict[tuple[TenantId, str], anyio.Lock] = {}
         self._outdated: set[str] = set()
         """Environments that a group had before; a sandbox that is about to end may still use one."""
+        self._unused: set[str] = set()
+        """Environments that are to go unless somebody uses them."""
+        self._choosing = 0
+        """Who is being given an environment now, perhaps one of those, and has not said so in its record yet."""
         self.sandboxes: Sandboxes | None = None
 
     # -- packs -------------------------------------------------------------------------------------------------
@@ -67,7 +72,7 @@ class Loader:
         try:
             policy = await self._shelf.read_policy(entry)
             record.policy_digest = policy.digest()
-            _use(entry, await self._environment(entry, policy, progress))
+            await self._choose_environment(entry, policy, progress)
             progress("starting its sandbox to read its nodes")
             await self.accept(entry, (await self._first_start(entry)).loaded)
             await anyio.to_thread.run_sync(write_lock, entry.directory, record.content_hash, entry.lock)
@@ -148,24 +153,34 @@ class Loader:
                 logger.info("extension %s: %s", entry.name, line)
 
             before = record.environment_key
-            _use(entry, await self._environment(entry, policy, log))
+            await self._choose_environment(entry, policy, log)
             await anyio.to_thread.run_sync(write_lock, entry.directory, record.content_hash, entry.lock)
             await self._shelf.save(entry)
             await self.drop_environment(before)
 
-    async def _environment(
-        self, entry: Entry, policy: EffectivePolicy, progress: Progress
-    ) -> BuiltEnvironment:
+    async def _choose_environment(self, entry: Entry, policy: EffectivePolicy, progress: Progress) -> None:
         kept = await anyio.to_thread.run_sync(read_lock, entry.directory, entry.record.content_hash)
-        return await self._environments.ensure(
-            entry.tenant,
-            entry.code,
-            policy,
-            progress,
-            extension=entry.name,
-            kept=kept,
-            upgrade=entry.upgrade,
-        )
+        async with self._choice():
+            built = await self._environments.ensure(
+                entry.tenant,
+                entry.code,
+                policy,
+                progress,
+                extension=entry.name,
+                kept=kept,
+                upgrade=entry.upgrade,
+            )
+            _use(entry, built)
+
+    @asynccontextmanager
+    async def _choice(self) -> AsyncIterator[None]:
+        """None is deleted while somebody chooses one: whoever chooses last deletes what nobody took."""
+        self._choosing += 1
+        try:
+            yield
+        finally:
+            self._choosing -= 1
+        await self._drop_unused()
 
     async def group_site(
         self, tenant: TenantId, group: str, members: Sequence[Entry], progress: Progress
@@ -184,13 +199,14 @@ class Loader:
             if known is None or known.made_of != made_of:
                 policy = await self._shelf.read_policy(members[0])
                 code = {entry.name: entry.code for entry in members}
-                built = await self._environments.ensure_group(
-                    tenant, group, code, policy, progress, where=self._shelf.policy_file
-                )
-                if known is not None and known.key is not None and known.key != built.key:
-                    self._outdated.add(known.key)
-                known = GroupEnvironment(made_of, built.key, built.site)
-                self._shelf.group_environments[tenant, group] = known
+                async with self._choice():
+                    built = await self._environments.ensure_group(
+                        tenant, group, code, policy, progress, where=self._shelf.policy_file
+                    )
+                    if known is not None and known.key is not None and known.key != built.key:
+                        self._outdated.add(known.key)
+                    known = GroupEnvironment(made_of, built.key, built.site)
+                    self._shelf.group_environments[tenant, group] = known
             return known.site
 
     def forget_group(self, entry: Entry) -> None:
@@ -260,10 +276,16 @@ class Loader:
 
     async def drop_environment(self, key: str | None) -> None:
         """Delete an environment unless some extension still uses it, and what groups had before."""
-        for old in {*self._outdated, *([key] if key is not None else [])}:
-            if not self._shelf.uses_environment(old):
-                await self._environments.discard(old)
+        self._unused |= {*self._outdated, *([key] if key is not None else [])}
         self._outdated.clear()
+        await self._drop_unused()
+
+    async def _drop_unused(self) -> None:
+        while self._unused and not self._choosing:
+            old = self._unused.pop()
+            if not self._shelf.uses_environment(old):
+                # Nobody chooses, so nobody keeps it from being deleted now; who chooses it from here on waits for that.
+                await self._environments.discard(old)
 
     async def accept(self, entry: Entry, loaded: LoadedExtension) -> None:
         """Take over what its worker said of it, and remember it. Raises: NoNodesError."""

@@ -84,6 +84,8 @@ class DockerLauncher:
             places.launcher_data / "uids.json", self._settings.first_uid, self._settings.uids
         )
         self._uids_taken: dict[SandboxId, tuple[int, SandboxRequest]] = {}
+        self._assigning = anyio.Lock()
+        """From the look at what is taken until it is known that one more is."""
         self._holder = Holder(places, self._settings.holding_uid, self._settings.trusted_sources)
         self._refusals = Refusals()
         self._records: dict[SandboxId, _Record] = {}
@@ -165,10 +167,7 @@ class DockerLauncher:
         )
         # Nobody's code runs in a runtime that has not proved its walls here.
         await self._engine.ask("test a runtime", lambda: self._self_test.require(policy.isolation))
-        owner = f"{request.tenant}/{request.group or request.names[0]}"
-        live = self._live_under_others(request)
-        uid = await self._engine.in_thread(lambda: self._uids.assign(owner, live))
-        self._uids_taken[request.sandbox] = (uid, request)
+        uid = await self._uid_for(request)
         container, attached = "", None
         try:
             identity = Identity(
@@ -231,6 +230,14 @@ class DockerLauncher:
         finally:
             with anyio.CancelScope(shield=True):
                 await self._engine.in_thread(stack.close)
+
+    async def _uid_for(self, request: SandboxRequest) -> int:
+        owner = f"{request.tenant}/{request.group or request.names[0]}"
+        async with self._assigning:
+            live = self._live_under_others(request)
+            uid = await self._engine.in_thread(lambda: self._uids.assign(owner, live))
+            self._uids_taken[request.sandbox] = (uid, request)
+        return uid
 
     def _live_under_others(self, request: SandboxRequest) -> frozenset[int]:
         """The uids that ``request`` may not have.

@@ -126,10 +126,19 @@ def _tenant_directory(root: Path, parts: tuple[str, ...], settings: LaunchSettin
                     "rename it; Ringfence makes its own",
                 )
             if stat.S_IMODE(status.st_mode) != _SHARED_MODE:
-                os.fchmod(here, _SHARED_MODE)
+                _share(here, settings.holding_uid)
     finally:
         os.close(here)
     return root.joinpath(*parts)
+
+
+def _share(directory: int, holding_uid: int) -> None:
+    """Make it what a directory of many is, unless another start has done so and holds it by now."""
+    try:
+        os.fchmod(directory, _SHARED_MODE)
+    except PermissionError:  # only an owner sets modes, where CAP_FOWNER is not held
+        if os.fstat(directory).st_uid != holding_uid:
+            raise
 
 
 def _kind(name: str, directory: int) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import threading
 from collections.abc import Collection
 from pathlib import Path
 
@@ -20,13 +21,15 @@ log = logging.getLogger(__name__)
 
 
 class UidBook:
-    """Remembers uids in a small file, read and written whole. Blocking; used by one launcher at a time."""
+    """Remembers uids in a small file, read and written whole. Blocking; for the threads of one launcher."""
 
     def __init__(self, path: Path, first: int, count: int) -> None:
         self._path = path
         self._first = first
         self._count = count
         self._known: dict[str, int] | None = None
+        self._one_at_a_time = threading.Lock()
+        """What is free is looked at, taken and written down in several steps, and starts are made in threads."""
 
     def assign(self, owner: str, live: Collection[int]) -> int:
         """A uid for ``owner`` ("tenant/extension") that is not among ``live``.
@@ -34,6 +37,10 @@ class UidBook:
         Raises:
             StartError: all are taken.
         """
+        with self._one_at_a_time:
+            return self._assign(owner, live)
+
+    def _assign(self, owner: str, live: Collection[int]) -> int:
         known = self._load()
         remembered = known.get(owner)
         if remembered is not None and remembered not in live:

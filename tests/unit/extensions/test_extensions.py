@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -336,6 +337,37 @@ async def test_an_environment_that_another_extension_uses_stays(house: House) ->
         assert house.environments.discarded == []
         await registry.remove(OTHER, BLUR)
         assert house.environments.discarded == ["numpy-one"]
+
+
+@pytest.mark.parametrize(("needs", "left_over"), [("numpy", []), ("scipy", ["numpy-one"])])
+async def test_an_environment_that_another_extension_is_just_being_given_stays(
+    house: House, monkeypatch: pytest.MonkeyPatch, needs: str, left_over: list[str]
+) -> None:
+    """It is found whole before it stands in any record; its last user may go in between."""
+    found, removed = anyio.Event(), anyio.Event()
+    ensure = house.environments.ensure
+
+    async def slowly(tenant: TenantId, *arguments: Any, **more: Any) -> Any:
+        built = await ensure(tenant, *arguments, **more)
+        if tenant == OTHER:
+            found.set()
+            await removed.wait()
+        return built
+
+    monkeypatch.setattr(house.environments, "ensure", slowly)
+    async with house.open() as registry:
+        await registry.add(LOCAL_TENANT, house.pack(requirements_txt="numpy"))
+        pack = house.pack(requirements_txt=needs)
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(registry.add, OTHER, pack)
+                await found.wait()
+                await registry.remove(LOCAL_TENANT, BLUR)
+                assert house.environments.discarded == []
+                removed.set()
+        assert house.environments.discarded == left_over
+        await registry.remove(OTHER, BLUR)
+        assert sorted(house.environments.discarded) == sorted({"numpy-one", f"{needs}-one"})
 
 
 async def test_a_wrong_policy_adds_nothing(house: House) -> None:

@@ -5,6 +5,7 @@ To take a new snapshot after an intended change: RINGFENCE_UPDATE_SNAPSHOTS=1 py
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -190,6 +191,29 @@ def test_a_link_where_a_tenant_directory_should_be_is_refused(yard: Yard, area: 
     place.symlink_to("/etc")
     with pytest.raises(StartError, match="is a link"):
         yard.mounts("paths:\n  - {tenant: output, access: rw}\n")
+
+
+@pytest.mark.parametrize("is_held", [True, False], ids=["held by another start", "refused for good"])
+def test_a_directory_that_another_start_shares_and_holds_just_now_is_mounted(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch, is_held: bool
+) -> None:
+    """Without CAP_FOWNER only its owner sets a directory's mode, and that is nobody while it is held."""
+    settings, share = LaunchSettings(), os.fchmod
+
+    def another_was_first(directory: int, mode: int) -> None:
+        monkeypatch.undo()
+        share(directory, mode)
+        if is_held:
+            os.fchown(directory, settings.holding_uid, -1)
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "fchmod", another_was_first)
+    text = "paths:\n  - {tenant: output, access: rw}\n"
+    if is_held:
+        assert "/app/output" in yard.mounts(text, settings=settings)
+    else:
+        with pytest.raises(PermissionError):
+            yard.mounts(text, settings=settings)
 
 
 def test_a_directory_that_a_sandbox_made_is_not_mounted_for_another(yard: Yard) -> None:
