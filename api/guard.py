@@ -115,7 +115,7 @@ class Guard:
                     await _refuse(scope, body, answer, error)
                 else:
                     if _announced(scope) > body.limit:
-                        await _refuse(scope, body, answer, body.too_large or _too_large(body.limit))
+                        await _refuse(scope, body, answer, body.too_large or _too_large(scope, body.limit))
                     elif scope["type"] == "websocket" or scope["path"].endswith("/events"):
                         await self._pass_on_while_valid(scope, body, answer, identity)
                     else:
@@ -156,7 +156,7 @@ class Guard:
         except _LimitReachedError:
             if answer.status:
                 raise
-            await _refuse(scope, body, answer, body.too_large or _too_large(body.limit))
+            await _refuse(scope, body, answer, body.too_large or _too_large(scope, body.limit))
         except ClientDisconnect:
             # No fault of ours, and nothing that anybody may fill the log with.
             log.debug(
@@ -388,8 +388,15 @@ def _announced(scope: Scope) -> int:
     return int(length) if length.isascii() and length.isdigit() else 0
 
 
-def _too_large(limit: int) -> BodyTooLargeError:
-    return BodyTooLargeError(f"the body is larger than {format_bytes(limit)}", hint="send less")
+def _too_large(scope: Scope, limit: int) -> BodyTooLargeError:
+    setting = "RINGFENCE_MAX_UPLOAD_BYTES" if is_upload(scope) else "RINGFENCE_MAX_JSON_BYTES"
+    hint = f"send less, or raise {setting}"
+    if scope["path"].removeprefix("/api").startswith("/ringfence/v1/extensions"):
+        hint = (
+            "leave its example pictures and videos out, add it by its git URL (the host fetches it), "
+            f"or raise {setting}"
+        )
+    return BodyTooLargeError(f"the body is larger than {format_bytes(limit)}", hint=hint)
 
 
 class _LimitReachedError(Exception):
