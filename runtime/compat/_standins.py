@@ -187,7 +187,7 @@ def names_only(
             and _is_listed(f"{public}.{name}")
         ):
             return importlib.import_module(f"{module_name}.{name}")
-        value = stand_in(f"{public}.{name}", why)
+        value = _imported_there(name) or stand_in(f"{public}.{name}", why)
         setattr(module, name, value)
         return value
 
@@ -211,6 +211,24 @@ _KNOWN_BRANCHES = frozenset(
         "comfy.text_encoders.sd3_clip", "comfy.t2i_adapter.adapter", "comfy_extras.chainner_models.model_loading",
     }
 )  # fmt: skip
+
+
+#: What ComfyUI's files import, and packs take from them: ``from comfy.samplers import k_diffusion_sampling``.
+_IMPORTED_THERE = {
+    "np": "numpy", "nn": "torch.nn", "F": "torch.nn.functional", "model_management": "comfy.model_management",
+    "sd1_clip": "comfy.sd1_clip", "k_diffusion_sampling": "comfy.k_diffusion.sampling",
+    "uni_pc": "comfy.extra_samplers.uni_pc", "deis": "comfy.k_diffusion.deis",
+    "sa_solver": "comfy.k_diffusion.sa_solver",
+    **{name: name for name in ("comfy", "einops", "logging", "math", "numpy", "os", "torch")},
+}  # fmt: skip
+
+
+def _imported_there(name: str) -> ModuleType | None:
+    where = _IMPORTED_THERE.get(name)
+    try:
+        return None if where is None else importlib.import_module(where)
+    except ImportError:  # a sandbox whose environment has no torch
+        return None
 
 
 class _NamesOnlyLoader(Loader):

@@ -281,6 +281,23 @@ def test_a_module_of_torch_that_is_mixed_with_a_name_still_finds_its_layers():
         _ = Mixed().other
 
 
+def test_what_comfyuis_files_import_can_be_taken_from_them_and_loaded_again(child):
+    code = """
+    import importlib
+    from comfy.samplers import KSAMPLER, k_diffusion_sampling, math
+    from comfy.ldm.modules.attention import logging, optimized_attention
+    import comfy.k_diffusion.sampling
+    print(importlib.reload(k_diffusion_sampling) is comfy.k_diffusion.sampling, math.sqrt(4), logging.__name__)
+    try:
+        k_diffusion_sampling.sample_euler(None)
+    except NotImplementedError as error:
+        print(error)
+    """
+    assert child(code).startswith(
+        "True 2.0 logging\ncomfy.k_diffusion.sampling.sample_euler needs a model runtime"
+    )
+
+
 def test_the_previewers_of_a_model_are_names_that_can_be_imported():
     import runtime.compat.latent_preview as latent_preview
 
