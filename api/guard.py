@@ -32,12 +32,12 @@ from api.origins import check_host, check_origin, friendly_origin
 from api.peers import peer_of
 from api.permissions import Permissions
 from api.remarks import remarks_of
-from api.request_form import announced, check_form
+from api.request_form import announced, check_form, too_large
 from api.services import Services
 from api.sessions import check_own_page, cookie_of, is_navigation, local_path
 from api.upload_limits import allowed_size, is_upload
 from engine import SizeQuotaError, prepare_tenant_directory
-from policies import LOCAL_TENANT, RingfenceError, format_bytes, safe_text
+from policies import LOCAL_TENANT, RingfenceError, safe_text
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ class Guard:
                     await _refuse(scope, body, answer, error)
                 else:
                     if announced(scope) > body.limit:
-                        await _refuse(scope, body, answer, body.too_large or _too_large(body.limit))
+                        await _refuse(scope, body, answer, body.too_large or too_large(scope, body.limit))
                     elif scope["type"] == "websocket" or scope["path"].endswith("/events"):
                         await self._pass_on_while_valid(scope, body, answer, identity)
                     else:
@@ -155,7 +155,7 @@ class Guard:
         except _LimitReachedError:
             if answer.status:
                 raise
-            await _refuse(scope, body, answer, body.too_large or _too_large(body.limit))
+            await _refuse(scope, body, answer, body.too_large or too_large(scope, body.limit))
         except ClientDisconnect:
             # No fault of ours, and nothing that anybody may fill the log with.
             log.debug(
@@ -284,10 +284,6 @@ def _has_route(scope: Scope) -> bool:
     if scope["path"].endswith("/events"):
         return True
     return any(route.matches(scope)[0] is Match.FULL for route in scope["app"].router.routes)
-
-
-def _too_large(limit: int) -> BodyTooLargeError:
-    return BodyTooLargeError(f"the body is larger than {format_bytes(limit)}", hint="send less")
 
 
 class _LimitReachedError(Exception):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
-from api.bodies import BodyError, HeadersTooLargeError, UrlTooLongError
+from api.bodies import BodyError, BodyTooLargeError, HeadersTooLargeError, UrlTooLongError
 from api.settings import Settings
 from api.upload_limits import is_upload
 from policies import format_bytes
@@ -40,3 +40,15 @@ def announced(scope: Scope) -> int:
     """The body's size as the request says it, in bytes; 0 when it does not."""
     length = Headers(scope=scope).get("content-length", "0")
     return int(length) if length.isascii() and length.isdigit() else 0
+
+
+def too_large(scope: Scope, limit: int) -> BodyTooLargeError:
+    """What to say of a body of more than ``limit`` bytes."""
+    setting = "RINGFENCE_MAX_UPLOAD_BYTES" if is_upload(scope) else "RINGFENCE_MAX_JSON_BYTES"
+    hint = f"send less, or raise {setting}"
+    if scope["path"].removeprefix("/api").startswith("/ringfence/v1/extensions"):
+        hint = (
+            "leave its example pictures and videos out, add it by its git URL (the host fetches it), "
+            f"or raise {setting}"
+        )
+    return BodyTooLargeError(f"the body is larger than {format_bytes(limit)}", hint=hint)

@@ -36,6 +36,8 @@ _IMAGE_ONLY = frozenset({"torchvision", "torchaudio", "torchtext", "xformers"})
 _NOT_FAMILY = frozenset(
     {"nvidia-ml-py", "nvidia-ml-py3"}
 )  # reads the driver's figures, whatever torch there is
+#: From this one on a build of it fits any torch that is not older than itself; before, each fits one torch alone.
+_TORCHAUDIO_FOR_ANY = Version("2.11")
 _VARIANTS_WITH = {"torchvision": "'full' (or 'cuda')"}
 
 # All four unpack into the same folder `cv2`; the headless ones need no window system.
@@ -48,6 +50,7 @@ _HEADLESS = {
 # Both unpack into the same folder `onnxruntime`: whichever comes second has the say, and half of the other's files.
 _ONNX, _ONNX_GPU = "onnxruntime", "onnxruntime-gpu"
 _WITH_GPU = "cuda"
+_UPPER = ("<", "<=", "==", "~=")
 #: Before this one its wheels are made for numpy 1 and say so nowhere; with numpy 2 an import of them fails.
 _OPENCV_FOR_NUMPY_2 = Version("4.10.0.84")
 
@@ -112,8 +115,13 @@ def make_plan(
             f"{_name(first.requirement)} {image.packages[_name(first.requirement)]} for this extension"
         )
     else:
+        wanted = [_torchaudio_that_fits(item, image, notes) for item in wanted]
         _refuse_absent(open_items, image, notes)
-        wanted = [item for item in wanted if not _is_family(item)]
+        wanted = [
+            item
+            for item in wanted
+            if not _is_family(item) or _takes_torchaudio(_name(item.requirement), image)
+        ]
     requirements = _lines(item.requirement for item in wanted)
     constraints = _lines(
         item.requirement for item in declared.constraints if _applies(item.requirement.marker, here)
@@ -138,7 +146,7 @@ def prune_lock(text: str, image: NodeImage, *, keep_torch: bool) -> Lock:
         name, version = _pin(block)
         if _same_version(image.packages.get(name), version):
             continue
-        if is_torch_family(name) and not keep_torch:
+        if is_torch_family(name) and not keep_torch and not _fits_the_torch_there_is(name, version, image):
             where = _VARIANTS_WITH.get(name)
             notes.append(
                 f"{name} is wanted by another package and left out: image variant '{image.variant}' does not have it"
@@ -169,7 +177,7 @@ def unobtainable(text: str) -> frozenset[str]:
 def missing_module_hint(module: str, image: NodeImage) -> str:
     """What to do about a module that a pack imports and nobody installed."""
     package = canonicalize_name(module)
-    if package not in _IMAGE_ONLY or package in image.packages:
+    if package not in _IMAGE_ONLY or package in image.packages or _takes_torchaudio(package, image):
         return "add the package that has it to the pack's requirements.txt, then: ringfence extension reload"
     where = _VARIANTS_WITH.get(package)
     if where is None:
@@ -257,7 +265,7 @@ def _for_numpy_2(item: Wanted, wanted: Iterable[Wanted], image: NodeImage, notes
         return item
     if any(_name(each.requirement) == "numpy" and not _satisfied(each.requirement, image) for each in wanted):
         return item  # it brings a numpy of its own
-    bounds = [each for each in item.requirement.specifier if each.operator in ("<", "<=", "==", "~=")]
+    bounds = [each for each in item.requirement.specifier if each.operator in _UPPER]
     if not any(_ends_before(each, _OPENCV_FOR_NUMPY_2) for each in bounds):
         return item
     notes.append(
@@ -275,6 +283,38 @@ def _ends_before(bound: Specifier, version: Version) -> bool:
         return False
 
 
+def _takes_torchaudio(name: str, image: NodeImage) -> bool:
+    """True for torchaudio, where the image has none and a torch that is new enough for it to come as a package."""
+    return (
+        name == "torchaudio" and name not in image.packages and _is_for_any(image.packages.get("torch", "0"))
+    )
+
+
+def _is_for_any(version: str) -> bool:
+    return Version(version) >= _TORCHAUDIO_FOR_ANY
+
+
+def _fits_the_torch_there_is(name: str, version: str, image: NodeImage) -> bool:
+    return _takes_torchaudio(name, image) and _is_for_any(version)
+
+
+def _torchaudio_that_fits(item: Wanted, image: NodeImage, notes: list[str]) -> Wanted:
+    """Whatever version the pack names (that of its author's torch), the one that fits the image's."""
+    if not _takes_torchaudio(_name(item.requirement), image):
+        return item
+    fitting = Requirement(f"torchaudio>={_TORCHAUDIO_FOR_ANY}")
+    if any(
+        _ends_before(each, _TORCHAUDIO_FOR_ANY)
+        for each in item.requirement.specifier
+        if each.operator in _UPPER
+    ):
+        notes.append(
+            f"{item.place}: '{item.requirement}' is satisfied by '{fitting}', "
+            f"which fits the image's torch {image.packages['torch']}"
+        )
+    return Wanted(fitting, item.place)
+
+
 def _is_missing(item: Wanted, wanted: Iterable[Wanted], image: NodeImage, notes: list[str]) -> bool:
     name = _name(item.requirement)
     if name in image.packages or any(_name(other.requirement) == name for other in wanted):
@@ -286,7 +326,7 @@ def _is_missing(item: Wanted, wanted: Iterable[Wanted], image: NodeImage, notes:
 def _refuse_absent(items: Iterable[Wanted], image: NodeImage, notes: list[str]) -> None:
     for item in items:
         name = _name(item.requirement)
-        if name not in _IMAGE_ONLY or name in image.packages:
+        if name not in _IMAGE_ONLY or name in image.packages or _takes_torchaudio(name, image):
             continue
         where = _VARIANTS_WITH.get(name)
         if where is None:

@@ -33,6 +33,7 @@ IMPLIED: Final = {
     "spandrel": "spandrel",
     "sqlalchemy": "SQLAlchemy",
     "tokenizers": "tokenizers",
+    "torchaudio": "torchaudio",
     "torchsde": "torchsde",
     "transformers": "transformers>=4.37.2",
     "urllib3": "urllib3",

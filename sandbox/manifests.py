@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -90,19 +91,27 @@ def read_declared(pack: Path) -> Declared:
 
 
 def _merge(sources: Iterable[Iterable[Wanted]]) -> tuple[list[Wanted], list[str]]:
-    """All requirements, the first source that names a package deciding about it."""
-    decided: dict[str, str] = {}
+    """All requirements, the first source that names a package deciding about its version; extras are added up."""
+    decided: dict[str, Requirement] = {}
     wanted: list[Wanted] = []
     notes: list[str] = []
     for source in sources:
-        here: dict[str, str] = {}
+        here: dict[str, Requirement] = {}
         for item in source:
             name = canonicalize_name(item.requirement.name)
             if name in decided:
-                if decided[name] != str(item.requirement):
-                    notes.append(f"{item.place}: '{item.requirement}' is overruled by '{decided[name]}'")
+                taken = decided[name]
+                if str(taken) != str(item.requirement):
+                    more = (
+                        sorted(item.requirement.extras - taken.extras)
+                        if item.requirement.marker is None
+                        else []
+                    )
+                    taken.extras.update(more)
+                    stays = f" (and [{','.join(more)}] of it stays)" if more else ""
+                    notes.append(f"{item.place}: '{item.requirement}' is overruled by '{taken}'{stays}")
                 continue
-            here.setdefault(name, str(item.requirement))
+            here.setdefault(name, item.requirement)
             wanted.append(item)
         decided.update(here)
     return wanted, notes

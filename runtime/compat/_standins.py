@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..aliases import SameModuleLoader
+from ..sdk import registry
 
 if TYPE_CHECKING:
     from importlib.abc import Loader, MetaPathFinder
@@ -98,6 +99,11 @@ def _is_node_class(name: str) -> bool:
     return len(parts) == 3 and name.startswith(tuple(NAMES_ONLY_PREFIXES)) and parts[2][:1].isupper()
 
 
+def _made_at_import(name: str) -> bool:
+    """Whether a pack that is being imported makes an object of a class: its other nodes must still load."""
+    return registry.loading is not None and name.rpartition(".")[2][:1].isupper()
+
+
 class StandInType(ABCMeta):
     """The type of every stand-in: a class (to subclass), a callable that refuses, and a namespace, at once."""
 
@@ -112,8 +118,8 @@ class StandInType(ABCMeta):
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         own = cls.__dict__.get("_stand_in_for")
         if own is not None:
-            if _is_node_class(own) and not args and not kwargs:
-                return cls  # packs make the objects of nodes at the top of a file, and call them in a few of theirs
+            if (_is_node_class(own) and not args and not kwargs) or _made_at_import(own):
+                return cls  # packs make objects at the top of a file, and use them in a few of their nodes
             refuse(own, cls.__dict__["_stand_in_why"])
         return super().__call__(*args, **kwargs)
 
@@ -130,21 +136,33 @@ def stand_in(name: str, why: str = MODEL) -> StandInType:
 
     def refuse_instance(self: Any, *args: Any, **kwargs: Any) -> None:
         del self, args, kwargs
-        refuse(name, why)
+        if not _made_at_import(name):
+            refuse(name, why)
+
+    def missing(self: Any, attribute: str) -> Any:
+        inherited = getattr(
+            super(made, self), "__getattr__", None
+        )  # torch's modules find their layers with it
+        if inherited is not None:
+            return inherited(attribute)
+        own = type(self).__name__
+        raise AttributeError(f"{own!r} object has no attribute {attribute!r}: its base class {name} {why}")
 
     module, _, last = name.rpartition(".")
-    return StandInType(
+    made = StandInType(
         last,
         (),
         {
             "_stand_in_for": name,
             "_stand_in_why": why,
             "__init__": refuse_instance,
+            "__getattr__": missing,
             "__class_getitem__": classmethod(lambda cls, item: cls),
             "__module__": module,
             "__doc__": f"{name} {why}.",
         },
     )
+    return made
 
 
 def is_stand_in(value: Any) -> bool:
@@ -169,7 +187,7 @@ def names_only(
             and _is_listed(f"{public}.{name}")
         ):
             return importlib.import_module(f"{module_name}.{name}")
-        value = stand_in(f"{public}.{name}", why)
+        value = _imported_there(name) or stand_in(f"{public}.{name}", why)
         setattr(module, name, value)
         return value
 
@@ -193,6 +211,24 @@ _KNOWN_BRANCHES = frozenset(
         "comfy.text_encoders.sd3_clip", "comfy.t2i_adapter.adapter", "comfy_extras.chainner_models.model_loading",
     }
 )  # fmt: skip
+
+
+#: What ComfyUI's files import, and packs take from them: ``from comfy.samplers import k_diffusion_sampling``.
+_IMPORTED_THERE = {
+    "np": "numpy", "nn": "torch.nn", "F": "torch.nn.functional", "model_management": "comfy.model_management",
+    "sd1_clip": "comfy.sd1_clip", "k_diffusion_sampling": "comfy.k_diffusion.sampling",
+    "uni_pc": "comfy.extra_samplers.uni_pc", "deis": "comfy.k_diffusion.deis",
+    "sa_solver": "comfy.k_diffusion.sa_solver",
+    **{name: name for name in ("comfy", "einops", "logging", "math", "numpy", "os", "torch")},
+}  # fmt: skip
+
+
+def _imported_there(name: str) -> ModuleType | None:
+    where = _IMPORTED_THERE.get(name)
+    try:
+        return None if where is None else importlib.import_module(where)
+    except ImportError:  # a sandbox whose environment has no torch
+        return None
 
 
 class _NamesOnlyLoader(Loader):

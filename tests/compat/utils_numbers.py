@@ -239,6 +239,7 @@ def cases() -> dict[str, Callable[[], Any]]:
         "folder names": lambda: sorted(folder_paths.folder_names_and_paths),
     }
     found |= _layers(torch)
+    found |= _schedules(torch)
     found |= _management(comfy.model_management, torch)
     return found
 
@@ -353,6 +354,35 @@ def _layers(torch: Any) -> dict[str, Callable[[], Any]]:
             [[torch.ones(2), {"a": 1}], [None, {"model_conds": {"b": 2}}]]
         )
     ]
+    return found
+
+
+def _schedules(torch: Any) -> dict[str, Callable[[], Any]]:
+    from comfy.k_diffusion import sampling, utils  # type: ignore[import-not-found]
+
+    found: dict[str, Callable[[], Any]] = {}
+    for name, given in (
+        ("karras", (0.03, 14.6, 5.0)),
+        ("exponential", (0.03, 14.6)),
+        ("polyexponential", (0.03, 14.6, 1.5)),
+        ("laplace", (0.03, 14.6, 0.1, 0.6)),
+        ("vp", (19.0, 0.2)),
+    ):
+        for steps in (1, 7, 20):
+            found[f"get_sigmas_{name} {steps}"] = lambda name=name, given=given, steps=steps: getattr(
+                sampling, f"get_sigmas_{name}"
+            )(steps, *given)
+    found["get_ancestral_step"] = lambda: [
+        [float(part) for part in sampling.get_ancestral_step(*given)]
+        for given in ((14.0, 8.0), (3.0, 1.0, 0.5), (3.0, 1.0, 0.0))
+    ]
+    found["to_d"] = lambda: sampling.to_d(
+        torch.full((2, 3, 4), 5.0), torch.tensor([2.0, 3.0]), torch.ones(2, 3, 4)
+    )
+    found["default_noise_sampler"] = lambda: [
+        sampling.default_noise_sampler(torch.zeros(2, 3), seed=7)(1, 0) for _ in range(2)
+    ]
+    found["IMG_EXTENSIONS"] = lambda: sorted(utils.FolderOfImages.IMG_EXTENSIONS)
     return found
 
 

@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 from .._standins import names_only
+from ..comfy.k_diffusion import sampling
 from ._base import ExtraNode
 
 __getattr__ = names_only(__name__)
@@ -21,12 +22,6 @@ def _exact(default: float, high: float, step: float = 0.01, low: float = 0.0) ->
 
 
 _BETWEEN = {"sigma_max": _exact(14.614642, 5000.0), "sigma_min": _exact(0.0291675, 5000.0)}
-
-
-def _with_zero(sigmas: Any) -> Any:
-    import torch
-
-    return torch.cat([sigmas, sigmas.new_zeros([1])])
 
 
 class _Schedule(ExtraNode):
@@ -47,10 +42,7 @@ class KarrasScheduler(_Schedule):
     _inputs = {**_BETWEEN, "rho": _exact(7.0, 100.0)}
 
     def get_sigmas(self, steps: int, sigma_max: float, sigma_min: float, rho: float) -> tuple[Any]:
-        import torch
-
-        first, last = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
-        return (_with_zero((first + torch.linspace(0, 1, steps) * (last - first)) ** rho),)
+        return (sampling.get_sigmas_karras(steps, sigma_min, sigma_max, rho),)
 
 
 class ExponentialScheduler(_Schedule):
@@ -59,9 +51,7 @@ class ExponentialScheduler(_Schedule):
     _inputs = _BETWEEN
 
     def get_sigmas(self, steps: int, sigma_max: float, sigma_min: float) -> tuple[Any]:
-        import torch
-
-        return (_with_zero(torch.linspace(math.log(sigma_max), math.log(sigma_min), steps).exp()),)
+        return (sampling.get_sigmas_exponential(steps, sigma_min, sigma_max),)
 
 
 class PolyexponentialScheduler(_Schedule):
@@ -70,10 +60,7 @@ class PolyexponentialScheduler(_Schedule):
     _inputs = {**_BETWEEN, "rho": _exact(1.0, 100.0)}
 
     def get_sigmas(self, steps: int, sigma_max: float, sigma_min: float, rho: float) -> tuple[Any]:
-        import torch
-
-        first, last = math.log(sigma_max), math.log(sigma_min)
-        return (_with_zero(torch.exp(torch.linspace(1, 0, steps) ** rho * (first - last) + last)),)
+        return (sampling.get_sigmas_polyexponential(steps, sigma_min, sigma_max, rho),)
 
 
 class LaplaceScheduler(_Schedule):
@@ -88,11 +75,7 @@ class LaplaceScheduler(_Schedule):
     def get_sigmas(
         self, steps: int, sigma_max: float, sigma_min: float, mu: float, beta: float
     ) -> tuple[Any]:
-        import torch
-
-        from_middle = 0.5 - torch.linspace(0, 1, steps)
-        logarithm = mu - beta * torch.sign(from_middle) * torch.log(1 - 2 * torch.abs(from_middle) + 1e-5)
-        return (torch.exp(logarithm).clamp(min=sigma_min, max=sigma_max),)
+        return (sampling.get_sigmas_laplace(steps, sigma_min, sigma_max, mu, beta),)
 
 
 class VPScheduler(_Schedule):
@@ -105,11 +88,7 @@ class VPScheduler(_Schedule):
     }
 
     def get_sigmas(self, steps: int, beta_d: float, beta_min: float, eps_s: float) -> tuple[Any]:
-        import torch
-
-        time = torch.linspace(1, eps_s, steps)
-        exponent = beta_d * time**2 / 2 + beta_min * time
-        return (_with_zero(exponent.expm1().sqrt()),)
+        return (sampling.get_sigmas_vp(steps, beta_d, beta_min, eps_s),)
 
 
 class _OfSigmas(ExtraNode):

@@ -153,8 +153,14 @@ async def test_a_package_without_wheels_needs_the_policys_word(yard: Yard) -> No
 
 
 async def test_what_no_image_has_is_left_out_and_said_before_anything_is_built(yard: Yard) -> None:
-    assert (await yard.ensure("torchaudio")).site is None
-    assert any("no variant of the image has torchaudio" in line for line in yard.lines)
+    assert (await yard.ensure("xformers")).site is None
+    assert any("no variant of the image has xformers" in line for line in yard.lines)
+
+
+async def test_torchaudio_comes_as_a_package_beside_the_images_torch(yard: Yard) -> None:
+    made = await yard.ensure("torchaudio==2.5.1")
+    assert set(made.packages) == {"torchaudio"}
+    assert any("'torchaudio==2.5.1' is satisfied by 'torchaudio>=2.11'" in note for note in made.notes)
 
 
 def packs(yard: Yard, **needs: str) -> dict[ExtensionName, Path]:

@@ -106,10 +106,15 @@ async def test_every_route_has_a_body_limit(tmp_path: Path, start: Start) -> Non
     settings = make_settings(tmp_path, max_json_bytes=2048, max_upload_bytes=4096)
     async with start(settings) as app, client_for(app) as client:
         for path in ("/queue", "/interrupt", "/settings", "/free", "/nowhere", "/ringfence/v1/tenants"):
-            assert (await client.post(path, content=b" " * 3000)).status_code == 413, path
+            refused = await client.post(path, content=b" " * 3000)
+            assert refused.status_code == 413, path
+            assert "raise RINGFENCE_MAX_JSON_BYTES" in refused.text
         for path in ("/upload/image", "/api/upload/mask", "/userdata/x", "/ringfence/v1/extensions"):
             assert (await client.post(path, content=b" " * 3000)).status_code != 413, path
-            assert (await client.post(path, content=b" " * 5000)).status_code == 413, path
+            refused = await client.post(path, content=b" " * 5000)
+            assert refused.status_code == 413, path
+            assert "raise RINGFENCE_MAX_UPLOAD_BYTES" in refused.text
+        assert "add it by its git URL" in refused.text  # a pack with its example pictures
 
 
 async def test_a_file_upload_may_be_larger_than_a_prompt(client: httpx2.AsyncClient) -> None:

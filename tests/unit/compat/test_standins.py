@@ -239,6 +239,65 @@ def test_the_object_of_a_node_that_is_a_name_only_can_be_made_and_refuses_what_i
         nodes_freelunch.Fourier_filter(None, 1, 1.0)
 
 
+def test_objects_that_a_pack_makes_while_it_is_imported_refuse_when_they_are_used(monkeypatch):
+    from runtime.compat.comfy_extras import nodes_lt
+    from runtime.sdk import registry
+
+    class Own(nodes_lt.SymmetricPatchifier):
+        def __init__(self, size):
+            super().__init__(size, start_end=True)
+            self.size = size
+
+    monkeypatch.setattr(registry, "loading", "pack")
+    made, own = nodes_lt.SymmetricPatchifier(1, start_end=True), Own(3)
+    with pytest.raises(NotProvidedError, match=r"nodes_lt\.get_noise_mask needs"):
+        nodes_lt.get_noise_mask({})
+    monkeypatch.setattr(registry, "loading", None)
+    with pytest.raises(
+        NotProvidedError, match=r"nodes_lt\.SymmetricPatchifier\.patchify needs a model runtime"
+    ):
+        made.patchify(None)
+    assert own.size == 3
+    with pytest.raises(
+        AttributeError,
+        match=r"'Own' object has no attribute 'unpatchify': its base class comfy_extras\.nodes_lt\.",
+    ):
+        own.unpatchify(None)
+    for use in (nodes_lt.SymmetricPatchifier, Own):
+        with pytest.raises(NotProvidedError, match=r"nodes_lt\.SymmetricPatchifier needs a model runtime"):
+            use(1)
+
+
+def test_a_module_of_torch_that_is_mixed_with_a_name_still_finds_its_layers():
+    torch = pytest.importorskip("torch")
+
+    class Mixed(sd.VAE, torch.nn.Module):
+        def __init__(self):
+            torch.nn.Module.__init__(self)
+            self.layer = torch.nn.Identity()
+
+    assert isinstance(Mixed().layer, torch.nn.Identity)
+    with pytest.raises(AttributeError, match="'Mixed' object has no attribute 'other'"):
+        _ = Mixed().other
+
+
+def test_what_comfyuis_files_import_can_be_taken_from_them_and_loaded_again(child):
+    code = """
+    import importlib
+    from comfy.samplers import KSAMPLER, k_diffusion_sampling, math
+    from comfy.ldm.modules.attention import logging, optimized_attention
+    import comfy.k_diffusion.sampling
+    print(importlib.reload(k_diffusion_sampling) is comfy.k_diffusion.sampling, math.sqrt(4), logging.__name__)
+    try:
+        k_diffusion_sampling.sample_euler(None)
+    except NotImplementedError as error:
+        print(error)
+    """
+    assert child(code).startswith(
+        "True 2.0 logging\ncomfy.k_diffusion.sampling.sample_euler needs a model runtime"
+    )
+
+
 def test_the_previewers_of_a_model_are_names_that_can_be_imported():
     import runtime.compat.latent_preview as latent_preview
 

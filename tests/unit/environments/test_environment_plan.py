@@ -102,6 +102,36 @@ def test_what_no_variant_has_says_so(image: NodeImage) -> None:
     assert "requirements.txt:1: 'xformers' is left out: no variant of the image has xformers" in made.notes[0]
 
 
+def test_torchaudio_is_the_one_that_fits_the_images_torch_whatever_version_the_pack_names(
+    image: NodeImage,
+) -> None:
+    made = plan(image, "torchaudio", "kornia")
+    assert made.requirements == ("kornia", "torchaudio>=2.11")
+    assert "torch ; python_version < '0'" in made.overrides
+    assert made.notes == ()
+    made = plan(image, "torchaudio==2.5.1")
+    assert made.requirements == ("torchaudio>=2.11",)
+    assert "'torchaudio==2.5.1' is satisfied by 'torchaudio>=2.11'" in made.notes[0]
+    assert plan(image, "torch==2.8", "torchaudio==2.8").requirements == ("torch==2.8", "torchaudio==2.8")
+    has_it = replace(image, packages={**image.packages, "torchaudio": "2.11.0"})
+    assert plan(has_it, "torchaudio").key == ""
+
+
+def test_a_torch_that_is_too_old_for_any_torchaudio_but_its_own_is_said(image: NodeImage) -> None:
+    old = replace(image, packages={**image.packages, "torch": "2.8.0+cpu"})
+    made = plan(old, "torchaudio")
+    assert made.requirements == ()
+    assert "'torchaudio' is left out: no variant of the image has torchaudio" in made.notes[0]
+    assert "no variant" in missing_module_hint("torchaudio", old)
+    assert "requirements.txt" in missing_module_hint("torchaudio", image)
+
+
+def test_a_lock_keeps_a_torchaudio_that_fits(image: NodeImage) -> None:
+    for version, stays in (("2.11.0", True), ("2.5.1", False)):
+        lock = prune_lock(f"torchaudio=={version} --hash=sha256:aa\n", image, keep_torch=False)
+        assert ("torchaudio" in lock.packages) is stays, version
+
+
 @pytest.mark.parametrize(
     ("text", "names"),
     [

@@ -66,6 +66,19 @@ def test_all_sources_are_added_up_and_the_most_specific_decides_about_a_package(
     )
 
 
+def test_the_extras_of_a_package_are_added_up(pack: Path) -> None:
+    (pack / "requirements.txt").write_text("dynamicprompts==0.30.2\n")
+    (pack / "pyproject.toml").write_text(
+        '[project]\nname = "x"\ndependencies = ["dynamicprompts[magicprompt]~=0.30.2"]\n'
+    )
+    declared = read_declared(pack)
+    assert [str(item.requirement) for item in declared.wanted] == ["dynamicprompts[magicprompt]==0.30.2"]
+    assert declared.notes == (
+        "pyproject.toml [project] dependencies[1]: 'dynamicprompts[magicprompt]~=0.30.2' is overruled by "
+        "'dynamicprompts[magicprompt]==0.30.2' (and [magicprompt] of it stays)",
+    )
+
+
 def test_one_package_may_stand_on_two_lines_of_one_file(pack: Path) -> None:
     (pack / "requirements.txt").write_text(
         "numpy<2; python_version < '3.12'\nnumpy>=2; python_version >= '3.12'\n"

@@ -1,0 +1,50 @@
+"""``comfy.k_diffusion.utils``: shapes of tensors and pictures in a folder; what trains is names only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..._standins import names_only
+
+__getattr__ = names_only(__name__)
+
+
+def append_dims(x: Any, target_dims: int) -> Any:
+    """The tensor with dimensions of one at its end, until it has ``target_dims``.
+
+    Raises:
+        ValueError: it has more already.
+    """
+    missing = target_dims - x.ndim
+    if missing < 0:
+        raise ValueError(f"the tensor has {x.ndim} dimensions, which is more than {target_dims}")
+    return x.reshape(*x.shape, *[1] * missing)
+
+
+class FolderOfImages:
+    """The pictures below a folder in the order of their names; packs read its list of endings, too."""
+
+    IMG_EXTENSIONS = frozenset(  # a pack writes the list into its inputs
+        {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
+    )
+
+    def __init__(self, root: str, transform: Callable[[Any], Any] | None = None) -> None:
+        self.root = Path(root)
+        self.transform = transform or (lambda picture: picture)
+        self.paths = sorted(
+            path for path in self.root.rglob("*") if path.suffix.lower() in self.IMG_EXTENSIONS
+        )
+
+    def __repr__(self) -> str:
+        return f'FolderOfImages(root="{self.root}", len: {len(self)})'
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, key: int) -> tuple[Any]:
+        from PIL import Image
+
+        with Image.open(self.paths[key]) as picture:
+            return (self.transform(picture.convert("RGB")),)
