@@ -69,8 +69,10 @@ class Mapped:
         outcomes = []
         with state.kept(self.call.call):
             for index, arguments in enumerate(self.calls):
-                with context.entered(self._context(index)):
-                    interruption.check()
+                call = self._context(index)
+                with context.entered(call):
+                    if call.interrupted.is_set():
+                        raise interruption.InterruptProcessingException
                     blocked = self._blocked(arguments)
                     outcomes.append(self.function(**self._nested(arguments)) if blocked is None else blocked)
         return outcomes
@@ -112,6 +114,9 @@ class Mapped:
 
     def _context(self, index: int) -> context.CallContext:
         base = self.call
+        if len(self.calls) == 1:
+            base.list_index = index
+            return base
         return context.CallContext(
             base.call,
             base.prompt_id,

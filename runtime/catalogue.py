@@ -119,6 +119,9 @@ class Catalogue:
             RpcError: no loaded extension has it (UNKNOWN_NODE).
         """
         class_type = params.get("class_type")
+        named = self._extensions.get(params.get("extension", ""))
+        if named is not None and type(class_type) is str and class_type in named.nodes:
+            return named.nodes[class_type]
         if isinstance(class_type, str):
             for extension in reversed(self._named(params)):
                 if class_type in extension.nodes:

@@ -12,6 +12,7 @@ from .sdk import registry
 from .values import Decoder
 
 _MISSING: tuple[None] = (None,)  # what a link without a value yet stands for; a tuple, as packs know it
+_AS_IT_IS = frozenset({int, float, str, bool, type(None)})
 
 
 @dataclass(slots=True)
@@ -39,10 +40,18 @@ def gather(cls: Any, params: Mapping[str, Any], decoder: Decoder, function: Any)
     if v3 and dynamic.has_dynamic(sections):
         layout = dynamic.layout(sections, {name: _constant(tree) for name, tree in encoded.items()})
     passes = _filter(cls, sections, params.get("links"), layout, function)
+    required = sections.get("required")
+    known: Any = required if layout is None and type(required) is dict else ()
     arguments: dict[str, Sequence[Any]] = {}
     for name, trees in encoded.items():
-        if passes(name, trees is None):
-            arguments[name] = _MISSING if trees is None else [decoder.decode(tree) for tree in trees]
+        if name in known or passes(name, trees is None):
+            arguments[name] = (
+                _MISSING
+                if trees is None
+                else [tree if type(tree) in _AS_IT_IS else decoder.decode(tree) for tree in trees]
+            )
+    if not v3 and "hidden" not in sections and not params.get("hidden"):
+        return Gathered(arguments)
     hidden = _hidden(params, decoder)
     if v3:
         return Gathered(arguments, hidden, layout)

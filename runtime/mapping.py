@@ -31,7 +31,10 @@ def split(arguments: Mapping[str, Sequence[Any]], *, is_list: bool) -> list[dict
     """
     if is_list:
         return [dict(arguments)]
-    count = max((len(items) for items in arguments.values()), default=0)
+    counts = {len(items) for items in arguments.values()}
+    if counts == {1}:
+        return [{name: items[0] for name, items in arguments.items()}]
+    count = max(counts, default=0)
     if count == 0:
         return [{}]
     for name, items in arguments.items():

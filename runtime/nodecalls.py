@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from . import calling, failures, fingerprints, inputs, plain, schema
+from . import calling, failures, fingerprints, inputs, plain, schema, written
 from .calling import InstanceTable, Mapped
 from .catalogue import Catalogue
 from .files import SharedFiles
@@ -19,6 +19,7 @@ from .loop import LoopThread
 from .peer import RpcError
 from .sdk import context
 from .values import Decoder, Encoder, files_in
+from .written import Written
 
 
 class NodeCalls:
@@ -27,6 +28,8 @@ class NodeCalls:
     def __init__(self, catalogue: Catalogue, files: SharedFiles, loop: LoopThread) -> None:
         self.handles = HandleTable()
         self.instances = InstanceTable()
+        self.writes_plainly = True
+        """Whether plain results are written without the encoder (``written.py``)."""
         self._catalogue = catalogue
         self._files = files
         self._loop = loop
@@ -72,9 +75,8 @@ class NodeCalls:
 
     # -- execution, in its three steps -----------------------------------------------------------------------------
 
-    def prepare(self, params: Mapping[str, Any], interrupted: context.Flag) -> Mapped:
-        """Decode the inputs and find the node's function; step one of ``node/execute``."""
-        cls = self._catalogue.node(params).cls
+    def prepare(self, cls: Any, params: Mapping[str, Any], interrupted: context.Flag) -> Mapped:
+        """Decode the inputs of ``cls`` and find its function; step one of ``node/execute``."""
         return self._mapped(
             cls, cls.FUNCTION, params, instance=lambda: self._instance(cls, params), interrupted=interrupted
         )
@@ -84,18 +86,27 @@ class NodeCalls:
         return self._loop.submit(mapped.run_async()).result() if mapped.is_async else mapped.run()
 
     def result(
-        self, params: Mapping[str, Any], outcomes: list[Any], arguments: Mapping[str, Any]
-    ) -> dict[str, Any]:
+        self, cls: Any, params: Mapping[str, Any], outcomes: list[Any], arguments: Mapping[str, Any]
+    ) -> dict[str, Any] | Written:
         """Merge and encode what came back; on failure nothing of it stays published.
 
         Raises:
             RpcError: the node returned what no node may, or a value has no portable form.
         """
-        inputs_of_call = list((params.get("inputs") or {}).values()) if self._files.has_mapped else []
-        given = frozenset(files_in(inputs_of_call))
-        encoder = Encoder(self._files, self.handles, given)
         try:
-            return calling.execute_result(self._catalogue.node(params).cls, outcomes, encoder)
+            result = (
+                written.plain_result(cls, outcomes, len(schema.return_types(cls)))
+                if self.writes_plainly
+                else None
+            )
+        except BaseException as error:
+            raise failures.as_rpc_error(error, arguments) from error
+        if result is not None:
+            return result
+        inputs_of_call = list((params.get("inputs") or {}).values()) if self._files.has_mapped else []
+        encoder = Encoder(self._files, self.handles, frozenset(files_in(inputs_of_call)))
+        try:
+            return calling.execute_result(cls, outcomes, encoder)
         except BaseException as error:
             encoder.rollback()
             raise failures.as_rpc_error(error, arguments) from error

@@ -8,12 +8,14 @@ reads for reads its answer itself.
 from __future__ import annotations
 
 import itertools
+import json
 import threading
 from collections.abc import Callable
 from typing import Any
 
 from . import wire
 from .streams import FrameStream
+from .written import Written
 
 
 class RpcError(Exception):
@@ -33,11 +35,13 @@ class PeerGoneError(Exception):
 class Reply:
     """The answer owed to one request; the first answer counts, from whichever thread."""
 
-    def __init__(self, send: Callable[[dict[str, Any]], None], request_id: int | str) -> None:
+    __slots__ = ("_id", "_owed", "_send")
+
+    def __init__(self, send: Callable[[dict[str, Any] | Written], None], request_id: int | str) -> None:
         self._send = send
         self._id = request_id
-        self._lock = threading.Lock()
-        self._answered = False
+        self._owed = [True]
+        """Whoever takes it out answers: one operation, so no two threads can."""
 
     def result(self, value: Any) -> bool:
         """Answer with a result; False when the request was answered already.
@@ -45,6 +49,9 @@ class Reply:
         Raises:
             FrameTooLargeError: the result does not fit a frame; the request is still unanswered.
         """
+        if type(value) is Written:
+            identity = self._id if type(self._id) is int else json.dumps(self._id)
+            return self._answer(Written(f'{{"jsonrpc":"2.0","id":{identity},"result":{value}}}'))
         return self._answer({"jsonrpc": "2.0", "id": self._id, "result": value})
 
     def error(self, code: int, message: str, data: Any = None) -> bool:
@@ -57,13 +64,17 @@ class Reply:
     def failure(self, error: RpcError) -> bool:
         return self.error(error.code, error.message, error.data)
 
-    def _answer(self, message: dict[str, Any]) -> bool:
-        with self._lock:
-            if self._answered:
-                return False
+    def _answer(self, message: dict[str, Any] | Written) -> bool:
+        try:
+            self._owed.pop()
+        except IndexError:
+            return False
+        try:
             self._send(message)
-            self._answered = True
-            return True
+        except wire.FrameTooLargeError:
+            self._owed.append(True)
+            raise
+        return True
 
 
 RequestHandler = Callable[[str, dict[str, Any], Reply], None]
@@ -147,7 +158,9 @@ class Peer:
             FrameError: the stream broke (see ``FrameStream.read``).
         """
         try:
-            message = self._read()
+            message = self._stream.read()
+        except OSError:  # a reset counts as the host having hung up
+            message = None
         except BaseException:
             self._fail_all()
             raise
@@ -186,12 +199,6 @@ class Peer:
         for waiter in waiting:
             waiter.event.set()
 
-    def _read(self) -> dict[str, Any] | None:
-        try:
-            return self._stream.read()
-        except OSError:  # a reset counts as the host having hung up
-            return None
-
     def _dispatch(self, message: dict[str, Any]) -> None:
         method = message.get("method")
         if method is None:
@@ -225,8 +232,11 @@ class Peer:
             waiter.answer = message
             waiter.event.set()
 
-    def _send(self, message: dict[str, Any], limit: int = wire.MAX_FRAME) -> None:
+    def _send(self, message: dict[str, Any] | Written, limit: int = wire.MAX_FRAME) -> None:
         try:
-            self._stream.write(message, limit=limit)
+            if isinstance(message, Written):
+                self._stream.write_text(message)
+            else:
+                self._stream.write(message, limit=limit)
         except OSError as error:
             raise PeerGoneError from error

@@ -31,6 +31,7 @@ TOKENS = frozenset(
 )
 #: The host takes no longer names, of nodes, inputs or anything else.
 MAX_NAME = 256
+_INTERNAL = f"{__package__}.compat.comfy_api.internal"
 _PROBE = "RINGFENCE_PROBE"
 _EXPANSION = re.compile(rb"""["']expand["']|\bGraphBuilder\b""")
 
@@ -98,7 +99,9 @@ def _names_expansion(root: str) -> bool:
 
 def is_v3(cls: Any) -> bool:
     """True for classes of the V3 API: those that derive from ``comfy_api.internal._ComfyNodeInternal``."""
-    internal = sys.modules.get(f"{__package__}.compat.comfy_api.internal")
+    internal = sys.modules.get(_INTERNAL)
+    if internal is None:
+        return False
     base = getattr(internal, "_ComfyNodeInternal", None)
     try:
         return base is not None and isinstance(cls, type) and issubclass(cls, base)
@@ -109,7 +112,7 @@ def is_v3(cls: Any) -> bool:
 def input_types(cls: Any) -> dict[str, Any]:
     """Call INPUT_TYPES; the sections are the class's own objects, not copies."""
     sections = cls.INPUT_TYPES()
-    if not isinstance(sections, Mapping):
+    if type(sections) is not dict and not isinstance(sections, Mapping):
         raise TypeError(f"INPUT_TYPES returned {type(sections).__name__}; it must return a dict")
     return {name: sections[name] for name in sections if sections[name] is not None}
 
@@ -162,7 +165,7 @@ def is_async(cls: Any) -> bool:
 
 def overrides(cls: Any, name: str) -> bool:
     """True when a V3 class, or a mixin of it, defines ``name`` itself instead of inheriting the API's default."""
-    base = getattr(sys.modules.get(f"{__package__}.compat.comfy_api.internal"), "_ComfyNodeInternal", object)
+    base = getattr(sys.modules.get(_INTERNAL), "_ComfyNodeInternal", object)
     own, default = getattr(cls, name, None), None
     for ancestor in cls.__mro__:
         # The API's own classes sit between the node and the internal base.

@@ -51,6 +51,8 @@ class Capture:
         self._pipes = [_Pipe("stdout", 1), _Pipe("stderr", 2)]
         self._budget = Budget(_BURST, _PER_SECOND)
         self._lock = threading.Lock()
+        self._polls: list[select.poll] = []
+        """Over all four descriptors, for ``settle``: one for each thread that is in it at once."""
         self._send: Send | None = None
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         for pipe in self._pipes:
@@ -75,16 +77,20 @@ class Capture:
 
         One system call tells whether there is anything to do, and mostly there is not.
         """
-        poll = select.poll()
         for pipe in self._pipes:
             stream = getattr(sys, pipe.name)
             if stream is None or getattr(stream, "closed", False):
                 self._repair(pipe)
                 self._open_stream(pipe)
-            _flush(getattr(sys, pipe.name))
-            poll.register(pipe.fd, 0)
-            poll.register(pipe.read_end, select.POLLIN)
-        for fd, event in poll.poll(0):
+                stream = getattr(sys, pipe.name)
+            _flush(stream)
+        try:
+            poll = self._polls.pop()
+        except IndexError:
+            poll = self._poll()
+        events = poll.poll(0)
+        self._polls.append(poll)
+        for fd, event in events:
             for pipe in self._pipes:
                 if fd == pipe.fd and event & select.POLLNVAL:
                     self._repair(pipe)
@@ -92,6 +98,13 @@ class Capture:
                     self._drain(pipe)
         with self._lock:
             pass  # an empty pipe may mean that the pump has just read it: what it took is sent when it lets go
+
+    def _poll(self) -> select.poll:
+        poll = select.poll()
+        for pipe in self._pipes:
+            poll.register(pipe.fd, 0)
+            poll.register(pipe.read_end, select.POLLIN)
+        return poll
 
     @staticmethod
     def _repair(pipe: _Pipe) -> None:

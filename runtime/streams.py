@@ -58,10 +58,24 @@ class FrameStream:
             FrameTooLargeError: it is longer than ``limit``; nothing was sent.
             OSError: the peer is gone.
         """
-        frame = memoryview(wire.encode_frame(message, limit=limit))
+        self._write(wire.encode_frame(message, limit=limit))
+
+    def write_text(self, text: str) -> None:
+        """Send one message that is short JSON text already.
+
+        Raises:
+            OSError: the peer is gone.
+        """
+        body = text.encode()
+        self._write(wire.HEADER.pack(len(body)) + body)
+
+    def _write(self, frame: bytes) -> None:
         with self._lock:
-            while frame:
-                frame = frame[os.write(self._write_fd, frame) :]
+            sent = os.write(self._write_fd, frame)
+            if sent < len(frame):
+                rest = memoryview(frame)[sent:]
+                while rest:
+                    rest = rest[os.write(self._write_fd, rest) :]
 
 
 def _decoded(text: str) -> Any:

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from . import ahead, calling, environment, failures, versions, wire
@@ -30,11 +31,12 @@ from .site import Site
 from .stdio import Capture
 from .streams import FrameStream
 from .watching import Watching
+from .written import Written
 
 _POOL = 4
 _CODEC_POOL = 2
 
-Make = Callable[[], dict[str, Any]]
+Make = Callable[[], dict[str, Any] | Written]
 
 
 @dataclass(slots=True)
@@ -43,6 +45,7 @@ class _Call:
 
     params: Mapping[str, Any]
     reply: Reply
+    cls: Any
     interrupted: Flag = field(default_factory=Flag)
     task: asyncio.Task[None] | None = None
     has_started: bool = False
@@ -174,6 +177,7 @@ class Worker:
                 wire.INVALID_REQUEST,
                 f"the host speaks protocol {params.get('protocol')}, this worker {wire.PROTOCOL_VERSION}",
             )
+        self._nodes.writes_plainly = params.get("in_full") is not True
         self._on_main(reply, lambda: self._hello(is_watched=params.get("watch") is True))
 
     def _hello(self, *, is_watched: bool) -> dict[str, Any]:
@@ -205,28 +209,27 @@ class Worker:
 
     def _on_execute(self, params: dict[str, Any], reply: Reply) -> None:
         node = self._catalogue.node(params)
-        call = _Call(params, reply)
-        with self._calls_lock:
-            self._calls[params["call"]] = call
+        call = _Call(params, reply, node.cls)
+        self._calls[params["call"]] = call  # a cancellation is read after this, whoever reads it
         if node.is_async:
             self._loop.submit(self._execute_async(call))
         else:
-            self._reading.put(lambda: self._execute(call))
+            self._reading.put(partial(self._execute, call))
 
     def _execute(self, call: _Call) -> None:
         """Run a synchronous node, on the main thread."""
         if self._begin(call):
-            self._answer(call.reply, lambda: self._execute_here(call), call)
+            self._answer(call.reply, partial(self._execute_here, call), call)
 
-    def _execute_here(self, call: _Call) -> dict[str, Any]:
-        mapped = self._nodes.prepare(call.params, call.interrupted)
+    def _execute_here(self, call: _Call) -> dict[str, Any] | Written:
+        mapped = self._nodes.prepare(call.cls, call.params, call.interrupted)
         arguments = mapped.gathered.arguments
         try:
             with calling.inference_mode():
                 outcomes = self._nodes.run(mapped)
         except BaseException as error:
             raise failures.as_rpc_error(error, arguments) from error
-        return self._nodes.result(call.params, outcomes, arguments)
+        return self._nodes.result(call.cls, call.params, outcomes, arguments)
 
     async def _execute_async(self, call: _Call) -> None:
         """Run a coroutine node on the loop; tensors are read and written on other threads, to keep the loop free."""
@@ -237,7 +240,7 @@ class Worker:
         arguments: Mapping[str, Any] = {}
         try:
             mapped = await loop.run_in_executor(
-                self._codec, self._nodes.prepare, call.params, call.interrupted
+                self._codec, self._nodes.prepare, call.cls, call.params, call.interrupted
             )
             arguments = mapped.gathered.arguments
             self._loop.enter_inference_mode()
@@ -247,7 +250,7 @@ class Worker:
             self._codec.submit(self._answer, call.reply, _raiser(failure), call)
         else:
             # Not awaited: from here on a cancellation comes too late, and half-written files would be lost.
-            make: Make = lambda: self._nodes.result(call.params, outcomes, arguments)  # noqa: E731
+            make: Make = lambda: self._nodes.result(call.cls, call.params, outcomes, arguments)  # noqa: E731
             self._codec.submit(self._answer, call.reply, make, call)
 
     def _begin(self, call: _Call) -> bool:
@@ -296,7 +299,7 @@ class Worker:
 
     def _answer(self, reply: Reply, make: Make, call: _Call | None = None) -> None:
         """Answer a request with what ``make`` returns or raises; what was printed meanwhile goes first."""
-        result: dict[str, Any] = {}
+        result: dict[str, Any] | Written = {}
         failure: RpcError | None = None
         try:
             result = make()
@@ -309,8 +312,7 @@ class Worker:
         if self._watching is not None:
             self._watching.flush()
         if call is not None:
-            with self._calls_lock:
-                self._calls.pop(call.params["call"], None)
+            self._calls.pop(call.params["call"], None)
         try:
             _send(reply, result, failure)
         except PeerGoneError:
@@ -320,7 +322,7 @@ class Worker:
         self._peer.notify(wire.LOG, {"stream": stream, "text": text, "dropped": dropped})
 
 
-def _send(reply: Reply, result: dict[str, Any], failure: RpcError | None) -> None:
+def _send(reply: Reply, result: dict[str, Any] | Written, failure: RpcError | None) -> None:
     if failure is not None:
         reply.failure(failure)
         return

@@ -18,6 +18,8 @@ class FastPath(StrEnum):
     """Short messages are read and written by orjson (``hostile_json``, ``peer.encoded``)."""
     PLAIN_RESULTS = "plain-results"
     """A result of numbers and short texts is read without models (``messages.executed_plainly``)."""
+    WRITTEN_RESULTS = "written-results"
+    """A worker writes such a result without its encoder (``runtime.written``)."""
     INSTANT_ANSWERS = "instant-answers"
     """A short answer is handed over when its bytes come, without the reader's turn (``peer``)."""
     INSTANT_WRITES = "instant-writes"

@@ -40,14 +40,20 @@ def parse(body: bytes) -> Any:
     Raises:
         ProtocolViolationError: it is not JSON, or not JSON that we accept.
     """
-    if len(body) <= SHORT and takes(FastPath.SHORT_JSON):
+    tree = parse_shortly(body) if len(body) <= SHORT else None
+    return parse_slowly(body) if tree is None else tree
+
+
+def parse_shortly(body: bytes) -> Any:
+    """The tree in a message of up to ``SHORT`` bytes, read the short way; None where that cannot tell."""
+    if takes(FastPath.SHORT_JSON):
         try:
             tree = orjson.loads(body)
             if orjson.dumps(tree) == body:
                 return tree
         except (orjson.JSONDecodeError, orjson.JSONEncodeError):
             pass
-    return parse_slowly(body)
+    return None
 
 
 def parse_slowly(body: bytes) -> Any:

@@ -10,6 +10,7 @@ from policies import EffectivePolicy, SandboxId, safe_text
 from runtime import wire
 from sandbox import messages
 from sandbox.errors import ProtocolViolationError
+from sandbox.fast_paths import FastPath, takes
 from sandbox.launcher import failure
 from sandbox.peer import ConversationEndedError, Peer, RemoteCallError
 
@@ -30,6 +31,7 @@ async def greet(
         "sandbox": sandbox,
         "out_limit": policy.shared_memory,
         **({"watch": True} if is_watched else {}),
+        **({} if takes(FastPath.WRITTEN_RESULTS) else {"in_full": True}),
     }
     try:
         with anyio.fail_after(limit_s):

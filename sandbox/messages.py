@@ -94,9 +94,22 @@ class RemoteError(Strict):
     data: Any = None
 
 
-def is_answer(body: bytes) -> bool:
-    """Whether a frame begins as our workers' answers do. What it is says ``parse_message``."""
-    return _ANSWER.match(body) is not None
+def short_answer(body: bytes) -> Answer | None:
+    """The answer in a short frame that begins as our workers' answers do, as ``parse_message`` reads it.
+
+    None: it is anything else, or broken; ``parse_message`` says what.
+    """
+    if _ANSWER.match(body) is None:
+        return None
+    tree = hostile_json.parse_shortly(body)
+    # By now the first two keys are what they should be, and no key is there twice.
+    if tree is not None and len(tree) == 3 and "result" in tree and tree["id"] <= MAX_ID:
+        return Answer(tree["id"], tree["result"])
+    try:
+        message = parse_message(body)
+    except ProtocolViolationError:
+        return None
+    return message if isinstance(message, Answer) else None
 
 
 def parse_message(body: bytes) -> Request | Answer:

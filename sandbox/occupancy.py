@@ -46,12 +46,20 @@ class Occupancy:
     @contextmanager
     def asking(self) -> Iterator[None]:
         """A pack does something that may change what it says of its nodes."""
-        self.asks += 1
+        self.ask()
         try:
             yield
         finally:
-            self.asks -= 1
-            self.asked += 1
+            self.has_done()
+
+    def ask(self) -> None:
+        """The same until ``has_done``, which whoever calls this calls once."""
+        self.asks += 1
+
+    def has_done(self) -> None:
+        """One thing done."""
+        self.asks -= 1
+        self.asked += 1
 
     @contextmanager
     def busy(self) -> Iterator[None]:

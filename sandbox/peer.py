@@ -20,7 +20,7 @@ from runtime import wire
 from sandbox.errors import ProtocolViolationError
 from sandbox.fast_paths import FastPath, takes
 from sandbox.hostile_json import SHORT, cost
-from sandbox.messages import Answer, RemoteError, Request, is_answer, parse_message
+from sandbox.messages import Answer, RemoteError, Request, parse_message, short_answer
 from sandbox.rates import Allowance
 from sandbox.streams import ByteStream, EndOfStreamError
 
@@ -59,7 +59,7 @@ class ConversationEndedError(Exception):
 class PendingCall:
     """One call that waits for its answer. ``close`` it when nobody waits any more."""
 
-    __slots__ = ("_answer", "_is_settled", "_peer", "_waiter", "id", "is_abandoned")
+    __slots__ = ("_answer", "_is_settled", "_peer", "_waiter", "id", "is_abandoned", "is_answered")
 
     def __init__(self, peer: Peer, identity: int) -> None:
         self.id = identity
@@ -68,11 +68,8 @@ class PendingCall:
         self._answer: Answer | None = None
         self._is_settled = False
         self.is_abandoned = False
-
-    @property
-    def is_answered(self) -> bool:
+        self.is_answered = False
         """Whether the answer is there."""
-        return self._answer is not None
 
     async def wait(self, limit_s: float | None = None) -> Any:
         """The result; one task at a time may wait for it.
@@ -86,22 +83,25 @@ class PendingCall:
             loop = asyncio.get_running_loop()
             self._waiter = loop.create_future()
             # A timer and a future, where a cancel scope would look after every task around it.
-            timer = None if limit_s is None else loop.call_later(limit_s, self._too_late)
+            if limit_s is not None:
+                self._peer.deadlines.add(self, loop, limit_s)
             try:
                 await self._waiter
             finally:
                 self._waiter = None
-                if timer is not None:
-                    timer.cancel()
-        if self._answer is None:
+                if limit_s is not None:
+                    self._peer.deadlines.remove(self)
+        answer = self._answer
+        if answer is None:
             raise ConversationEndedError
-        if self._answer.error is not None:
-            raise RemoteCallError(self._answer.error)
-        return self._answer.result
+        if answer.error is not None:
+            raise RemoteCallError(answer.error)
+        return answer.result
 
     def settle(self, answer: Answer | None) -> None:
         """Called by the peer."""
         self._answer = answer
+        self.is_answered = answer is not None
         self._is_settled = True
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
@@ -112,9 +112,59 @@ class PendingCall:
         if self.is_answered:
             self._peer.forget(self.id)
 
-    def _too_late(self) -> None:
+    def too_late(self) -> None:
+        """Called when its deadline has passed."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(TimeoutError())
+
+
+class Deadlines:
+    """The deadlines of the calls of one conversation that wait, and one timer for all of them.
+
+    The timer is set to the earliest deadline or to an earlier one, of a call that no longer waits: it then looks, and
+    is set anew. So calls that follow each other set no timer each.
+    """
+
+    def __init__(self) -> None:
+        self._due: dict[PendingCall, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._set_to = 0.0
+
+    def add(self, call: PendingCall, loop: asyncio.AbstractEventLoop, limit_s: float) -> None:
+        """``call`` waits, from now on for so long."""
+        due = self._due[call] = loop.time() + limit_s
+        if self._timer is None or due < self._set_to:
+            self._set(loop, due)
+
+    def remove(self, call: PendingCall) -> None:
+        """It does not wait any more."""
+        self._due.pop(call, None)
+
+    @property
+    def is_set(self) -> bool:
+        """Whether the timer runs."""
+        return self._timer is not None
+
+    def stop(self) -> None:
+        """Nothing waits any more, and nothing will."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _set(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
+        self.stop()
+        self._set_to = due
+        self._timer = loop.call_at(due, self._look, loop)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        now = loop.time()
+        for call, due in list(self._due.items()):
+            if due <= now:
+                del self._due[call]
+                call.too_late()
+        if self._due:
+            self._set(loop, min(self._due.values()))
 
 
 class Peer:
@@ -133,6 +183,7 @@ class Peer:
         self._on_request = on_request
         self._on_notification = on_notification
         self._frame_limit = min(frame_limit, wire.MAX_FRAME)
+        self._short = min(self._frame_limit, SHORT)
         self._write_timeout_s = write_timeout_s
         self._ids = itertools.count(1)
         self._waiting: dict[int, PendingCall] = {}
@@ -141,6 +192,8 @@ class Peer:
         self._writing = anyio.Lock(fast_acquire=True)
         self._bytes = Allowance(BYTES_PER_S, 2 * BYTES_PER_S)
         self._frames = Allowance(FRAMES_PER_S, 2 * FRAMES_PER_S)
+        self.deadlines = Deadlines()
+        """For the calls themselves."""
         self._ended = False
         self._does_not_read = False
         self._is_between_frames = False
@@ -177,6 +230,7 @@ class Peer:
     def hang_up(self) -> None:
         """End the conversation: every call without an answer fails. Harmless when it has ended."""
         self._ended = True
+        self.deadlines.stop()
         self._stream.close()
         for call in list(self._waiting.values()):
             if (
@@ -197,7 +251,9 @@ class Peer:
         frame = encoded({"jsonrpc": "2.0", "id": call.id, "method": method, "params": params})
         self._waiting[call.id] = call
         try:
-            await self._write(frame)
+            rest = self._send(frame)
+            if rest is not None:
+                await self._write_patiently(rest)
         except ConversationEndedError:
             self.forget(call.id)
             raise
@@ -256,37 +312,33 @@ class Peer:
             return await anyio.to_thread.run_sync(parse_message, body)
         return parse_message(body)
 
-    def _take_answers(self) -> None:
-        """Hand over short answers that came whole while the reader waits for a frame.
+    def _take_answers(self, data: bytes) -> int:
+        """Hand over short answers that came whole while the reader waits for a frame; how many bytes they took.
 
-        Whatever is not just that stays where it is, for the reader: parts of frames, requests, violations, and frames
-        of a worker that has used up what it may send in a second.
+        Whatever is not just that is left for the reader: parts of frames, requests, violations, and frames of a worker
+        that has used up what it may send in a second.
         """
-        while self._is_between_frames and not self._ended:
-            head = self._stream.peek(wire.HEADER.size)
-            if head is None:
-                return
-            (length,) = wire.HEADER.unpack(head)
-            if not 0 < length <= min(self._frame_limit, SHORT):
-                return
-            frame = self._stream.peek(wire.HEADER.size + length)
-            if frame is None:
-                return
-            body = frame[wire.HEADER.size :]
-            try:
-                message = parse_message(body) if is_answer(body) else None
-            except ProtocolViolationError:
-                return
-            if not isinstance(message, Answer):
-                return
-            call = self._waiting.get(message.id)
+        taken = 0
+        while self._is_between_frames and not self._ended and len(data) - taken > wire.HEADER.size:
+            (length,) = wire.HEADER.unpack_from(data, taken)
+            begin = taken + wire.HEADER.size
+            end = begin + length
+            if not 0 < length <= self._short or end > len(data):
+                break
+            body = data[begin:end]
+            answer = short_answer(body)
+            if answer is None:
+                break
+            call = self._waiting.get(answer.id)
             if call is None or call.is_answered:
-                return
+                break
             if not (self._bytes.take(cost(body)) and self._frames.take(1)):
-                return
-            self._stream.take(len(frame))
-            self.longest = max(self.longest, length)
-            self._settle(message)
+                break
+            taken = end
+            if length > self.longest:
+                self.longest = length
+            self._settle(answer)
+        return taken
 
     def _settle(self, answer: Answer) -> None:
         call = self._waiting.get(answer.id)
@@ -321,15 +373,23 @@ class Peer:
             self._slots.release()
 
     async def _write(self, frame: bytes) -> None:
+        rest = self._send(frame)
+        if rest is not None:
+            await self._write_patiently(rest)
+
+    def _send(self, frame: bytes) -> bytes | None:
+        """Send what can be sent at once: nearly every frame. None: it went; else what there is to wait for."""
         if self._ended:
             raise ConversationEndedError
+        if self._writing.locked() or not takes(FastPath.INSTANT_WRITES):
+            return frame
         try:
-            # Nearly every frame fits the socket at once; a deadline and its timer are for those that do not.
-            rest = frame
-            if not self._writing.locked() and takes(FastPath.INSTANT_WRITES):
-                if self._stream.write_at_once(frame):
-                    return
-                rest = b""
+            return None if self._stream.write_at_once(frame) else b""
+        except EndOfStreamError:
+            raise ConversationEndedError from None
+
+    async def _write_patiently(self, rest: bytes) -> None:
+        try:
             with anyio.fail_after(self._write_timeout_s):
                 async with self._writing:
                     await self._stream.write(rest)

@@ -13,15 +13,18 @@ class Allowance:
         self._rate = rate
         self._burst = burst
         self._left = burst
-        self._clock = clock or (lambda: time.monotonic())  # noqa: PLW0108 - looked up at each call
-        self._at = self._clock()
+        self._clock = clock
+        self._at = self._now()
 
     def take(self, amount: float = 1.0) -> bool:
         """Take ``amount`` if it is there."""
-        self._refill()
-        if self._left < amount:
+        now = time.monotonic() if self._clock is None else self._clock()
+        left = self._left + (now - self._at) * self._rate
+        self._at = now
+        self._left = left = min(left, self._burst)
+        if left < amount:
             return False
-        self._left -= amount
+        self._left = left - amount
         return True
 
     def borrow(self, amount: float) -> float:
@@ -30,7 +33,10 @@ class Allowance:
         self._left -= amount
         return max(0.0, -self._left / self._rate)
 
+    def _now(self) -> float:
+        return time.monotonic() if self._clock is None else self._clock()
+
     def _refill(self) -> None:
-        now = self._clock()
+        now = self._now()
         self._left = min(self._burst, self._left + (now - self._at) * self._rate)
         self._at = now

@@ -170,9 +170,13 @@ class _Reader:
             hint = _NO_DIRECT_REFERENCE if line.startswith(("-e", "--editable")) else _NO_OTHER_SOURCE
             raise DependencyRefusedError(f"the option '{shown}' is not allowed", place=place, hint=hint)
         target = name.parent / match["file"].strip().replace("\\", "/")
-        resolved = (self.root / target).resolve()
-        # Resolved, by component: `-r ../../etc/passwd` would put other people's files into an error message.
-        if "://" in line or not resolved.is_relative_to(self.root) or not resolved.is_file():
+        try:
+            resolved = (self.root / target).resolve()
+            # Resolved, by component: `-r ../../etc/passwd` would put other people's files into an error message.
+            is_ours = "://" not in line and resolved.is_relative_to(self.root) and resolved.is_file()
+        except (OSError, ValueError):  # too long for a name, or not one at all
+            is_ours = False
+        if not is_ours:
             raise DependencyRefusedError(
                 f"'{shown}' does not name a file inside the pack",
                 place=place,

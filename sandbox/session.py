@@ -26,6 +26,7 @@ from sandbox.audit import AuditEvent, Entry, Outcome
 from sandbox.audit.denial import at_wall
 from sandbox.call_book import CallBook
 from sandbox.calls import (
+    ExpandedCall,
     HttpRequest,
     HttpResponse,
     LoadedExtension,
@@ -209,11 +210,11 @@ class ExtensionSession:
 
     async def execute(self, call: NodeCall, progress: ProgressSink) -> NodeResult:
         """See ``calls.Session``."""
-        if self._is_async(call.class_type):
-            return await self._execute(call, progress)
         sandbox = self._sandbox
         sandbox.begin()  # waiting for its turn is no idleness
         try:
+            if self._is_async(call.class_type):
+                return await self._execute(call, progress)
             async with sandbox.turn:
                 if sandbox.is_ending:
                     raise ended_copy(await sandbox.final_error(), call_started=False)
@@ -257,7 +258,9 @@ class ExtensionSession:
                 wire.EXECUTE, self._params(call, number), what, "timeouts.call", limit_s, number=number
             )
             parsed = messages.executed_plainly(answer, max_values=limits.outputs)
-            if parsed is None:
+            if parsed is not None:
+                result = self._outputs.plain_result(parsed)
+            else:
                 parsed = await self._checked(
                     lambda: messages.executed(
                         answer,
@@ -267,10 +270,11 @@ class ExtensionSession:
                         foreign=call.foreign,
                     )
                 )
-            result = await self._adopted(parsed)
+                result = await self._adopted(parsed)
             if self._sandbox.watch is not None:
                 self._sandbox.watch.returned(parsed, call.depth)
-            self._check_depth(call, result, what)
+            if result.calls is not None:
+                self._check_depth(call, result.calls, result, what)
             self._on_success()
             return result
         except NodeRaisedError:
@@ -286,11 +290,11 @@ class ExtensionSession:
             if granted:
                 self._store.revoke(self.sandbox, granted)
 
-    def _check_depth(self, call: NodeCall, result: NodeResult, what: object) -> None:
-        if result.calls is None:
-            return
+    def _check_depth(
+        self, call: NodeCall, made: Sequence[ExpandedCall], result: NodeResult, what: object
+    ) -> None:
         limit = self._sandbox.policy.limits.expansion_depth
-        if call.depth >= limit and any(made.expand for made in result.calls):
+        if call.depth >= limit and any(each.expand for each in made):
             self._outputs.release(result)
             names = self._sandbox.names
             raise QuotaError(
@@ -333,16 +337,25 @@ class ExtensionSession:
         *,
         number: int | None = None,
     ) -> Any:
-        if method == wire.DESCRIBE:
+        """Ask the worker; ``number`` is that of a node's execution, which ``execute`` has counted as in use."""
+        sandbox = self._sandbox
+        asks = method != wire.DESCRIBE
+        if number is None:
+            sandbox.begin()
+        if asks:
+            sandbox.ask()
+        try:
             return await self._ask_worker(method, params, what, key, limit_s, number)
-        with self._sandbox.asking():
-            return await self._ask_worker(method, params, what, key, limit_s, number)
+        finally:
+            if asks:
+                sandbox.has_done()
+            if number is None:
+                sandbox.done()
 
     async def _ask_worker(
         self, method: str, params: dict[str, Any], what: object, key: str, limit_s: float, number: int | None
     ) -> Any:
         sandbox = self._sandbox
-        sandbox.begin()
         work = (what, self._extension)
         sandbox.at_work.append(work)
         watch = sandbox.watch
@@ -373,7 +386,6 @@ class ExtensionSession:
             if watch is not None:
                 watch.took(key, time.perf_counter() - began, str(what))
             sandbox.at_work.remove(work)
-            sandbox.done()
 
     async def _interrupt(self, pending: PendingCall, what: object, number: int | None) -> None:
         """The caller no longer wants it: ask it to stop, then see to it. Returns when it does not run any more."""

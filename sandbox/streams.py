@@ -37,11 +37,9 @@ class ByteStream(Protocol):
     def take(self, count: int) -> bytes | None:
         """The next ``count`` bytes if they are there already."""
 
-    def peek(self, count: int) -> bytes | None:
-        """The same, and they stay."""
-
-    def on_arrival(self, look: Callable[[], None]) -> None:
-        """``look`` is called when bytes came for which ``read_exactly`` waits, before it goes on; it may take them.
+    def on_arrival(self, look: Callable[[bytes], int]) -> None:
+        """``look`` is shown what came while ``read_exactly`` waits and nothing else is there, before it goes on, and
+        says how many bytes it takes of it, from the first on.
 
         A connection that knows nothing of it never calls.
         """
@@ -85,7 +83,7 @@ class _Buffer(asyncio.Protocol):
         self._is_paused = False
         self._is_full = False
         self._writers: deque[asyncio.Future[None]] = deque()
-        self.look: Callable[[], None] | None = None
+        self.look: Callable[[bytes], int] | None = None
 
     async def wait_for(self, count: int) -> None:
         """Return when ``count`` bytes are there, or no more will come."""
@@ -127,13 +125,16 @@ class _Buffer(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
+        if self.look is not None and self._reader is not None and not self.data:
+            taken = self.look(data)
+            if taken == len(data):
+                return
+            data = data[taken:]
         self.data += data
-        if self._reader is not None and len(self.data) >= self._needed:
-            if self.look is not None:
-                self.look()
+        if self._reader is not None:
             if len(self.data) >= self._needed:
                 _wake(self._reader)
-        elif len(self.data) > 2 * _BUFFER and not self._is_paused and self._reader is None:
+        elif len(self.data) > 2 * _BUFFER and not self._is_paused:
             self._is_paused = True
             self._transport.pause_reading()
 
@@ -184,11 +185,7 @@ class SocketStream:
         """See ``ByteStream``."""
         return self._buffer.take(count) if len(self._buffer.data) >= count else None
 
-    def peek(self, count: int) -> bytes | None:
-        """See ``ByteStream``."""
-        return bytes(self._buffer.data[:count]) if len(self._buffer.data) >= count else None
-
-    def on_arrival(self, look: Callable[[], None]) -> None:
+    def on_arrival(self, look: Callable[[bytes], int]) -> None:
         """See ``ByteStream``."""
         self._buffer.look = look
 
@@ -252,11 +249,7 @@ class AttachedStream:
         del self._ready[:count]
         return taken
 
-    def peek(self, count: int) -> bytes | None:
-        """See ``ByteStream``."""
-        return bytes(self._ready[:count]) if len(self._ready) >= count else None
-
-    def on_arrival(self, look: Callable[[], None]) -> None:
+    def on_arrival(self, look: Callable[[bytes], int]) -> None:
         """Never called: what comes is the engine's framing around the worker's."""
 
     async def read_exactly(self, count: int) -> bytes:

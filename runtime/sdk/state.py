@@ -92,6 +92,8 @@ def delete(name: str) -> Any:
 
 def flush(call: str | int) -> None:
     """The call is over: send what was changed in place, and forget its table. Raises as ``set``."""
+    if call not in _tables:  # nobody asked for it
+        return
     with _tables_lock:
         table = _tables.pop(call, None)
     if table is None:

@@ -228,10 +228,7 @@ class _Line:
     def take(self, count: int) -> None:
         """Nothing is there before it is waited for."""
 
-    def peek(self, count: int) -> bytes | None:
-        return None
-
-    def on_arrival(self, look: Callable[[], None]) -> None:
+    def on_arrival(self, look: Callable[[bytes], int]) -> None:
         """Nothing arrives: all is there."""
 
     async def read_exactly(self, count: int) -> bytes:

@@ -113,6 +113,7 @@ def test_what_is_fetched_from_elsewhere_is_left_out_and_said(pack: Path, line: s
         "-rmissing.txt",
         "-c ../outside.txt",
         "-r https://host.example/r.txt",
+        f"-r {'long' * 100}.txt",
     ],
 )
 def test_includes_out_of_the_pack_are_refused(pack: Path, line: str) -> None:

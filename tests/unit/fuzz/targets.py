@@ -82,10 +82,7 @@ class _Bytes:
         self._data.seek(at)
         return None
 
-    def peek(self, count: int) -> bytes | None:
-        return None
-
-    def on_arrival(self, look: Callable[[], None]) -> None:
+    def on_arrival(self, look: Callable[[bytes], int]) -> None:
         """Nothing arrives: all is there."""
 
     async def read_exactly(self, count: int) -> bytes:

@@ -23,7 +23,7 @@ from sandbox import (
     messages,
 )
 from sandbox.calls import measure
-from sandbox.messages import Answer, RemoteError, Request, parse_message
+from sandbox.messages import Answer, RemoteError, Request, parse_message, short_answer
 from sandbox.values import Reader, constant
 
 BOX = SandboxId("box")
@@ -121,6 +121,37 @@ def test_the_short_way_reads_what_the_long_one_reads(
 def test_the_short_way_takes_nothing_that_the_long_one_refuses_or_reads_otherwise(body: bytes) -> None:
     short, long = by_both_ways(body)
     assert short == long
+
+
+def as_parsed(body: bytes) -> Answer | None:
+    try:
+        message = parse_message(body)
+    except ProtocolViolationError:
+        return None
+    return message if isinstance(message, Answer) else None
+
+
+@given(st.integers(-1, 2**54), _json, st.sampled_from(["result", "error"]))
+def test_a_short_answer_is_what_any_reader_of_messages_finds(identity: int, tree: Any, key: str) -> None:
+    frame = {"jsonrpc": "2.0", "id": identity, key: tree}
+    body = json.dumps(frame, ensure_ascii=False, separators=(",", ":")).encode()
+    assert repr(short_answer(body)) == repr(as_parsed(body))
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b'"id":1,"result":1}', b'"id":1,"result":null}', b'"id":1,"result":1,"result":2}', b'"id":1,"result":1,"id":2}',
+        b'"id":1,"result":1,"error":2}', b'"id":1,"result":1,"method":"log"}', b'"id":1,"result":1,"jsonrpc":"1.0"}',
+        b'"id":1,"result":1', b'"id":1,"result":NaN}', b'"id":1,"result":-0}', b'"id":01,"result":1}',
+        b'"id":9007199254740993,"result":1}', b'"id":9999999999999999,"result":1}', b'"id":1,"result":"\\ud800"}',
+        b'"id":1,"result":{"a":1,"a":2}}', b'"id":1,"error":{"code":-1,"message":"no"}}', b'"id":1,"error":3}',
+        b'"id":1,"result":' + b"[" * 400 + b"]" * 400 + b"}", b'"id":1,"result":' + b"9" * 200 + b"}",
+    ],
+)  # fmt: skip
+def test_no_broken_answer_is_taken_for_a_short_one(rest: bytes) -> None:
+    body = b'{"jsonrpc":"2.0",' + rest
+    assert repr(short_answer(body)) == repr(as_parsed(body))
 
 
 @given(_json)

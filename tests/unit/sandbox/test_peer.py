@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -13,7 +14,7 @@ import pytest
 
 from runtime import wire
 from sandbox.errors import ProtocolViolationError
-from sandbox.peer import ConversationEndedError, Peer
+from sandbox.peer import ConversationEndedError, Peer, PendingCall
 from sandbox.streams import EndOfStreamError, SocketStream
 
 pytestmark = pytest.mark.anyio
@@ -31,10 +32,7 @@ class Line:
         piece, self.data = self.data[:count], self.data[count:]
         return piece
 
-    def peek(self, count: int) -> bytes | None:
-        return None
-
-    def on_arrival(self, look: Callable[[], None]) -> None:
+    def on_arrival(self, look: Callable[[bytes], int]) -> None:
         """Nothing arrives: all is there."""
 
     async def read_exactly(self, count: int) -> bytes:
@@ -205,3 +203,71 @@ async def test_a_worker_that_has_used_up_its_second_is_read_by_the_reader_and_so
         theirs.sendall(answer(call.id, "late"))
         assert await call.wait(60) == "late"
         assert pauses[:1] > [1.0]
+
+
+async def test_many_calls_share_one_timer_and_each_has_its_own_deadline() -> None:
+    async def nobody(*_: Any) -> None:
+        return None
+
+    async with conversation(nobody) as (peer, theirs):
+        timers = 0
+        loop = asyncio.get_running_loop()
+        call_at = loop.call_at
+
+        def counted(*args: Any, **rest: Any) -> Any:
+            nonlocal timers
+            timers += 1
+            return call_at(*args, **rest)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(loop, "call_at", counted)
+            for _ in range(20):
+                call = await peer.start("node/execute", {})
+                theirs.sendall(answer(call.id, "in time"))
+                assert await call.wait(600) == "in time"
+                call.close()
+        assert timers == 1
+        late, later = await peer.start("node/execute", {}), await peer.start("node/execute", {})
+        async with anyio.create_task_group() as group:
+            ended: list[str] = []
+
+            async def wait(call: PendingCall, limit_s: float, name: str) -> None:
+                with suppress(TimeoutError):
+                    await call.wait(limit_s)
+                    name += " answered"
+                ended.append(name)
+
+            group.start_soon(wait, later, 600.0, "later")
+            group.start_soon(wait, late, 0.01, "late")  # its deadline comes before the one that is set
+            with anyio.fail_after(60):
+                while not ended:
+                    await anyio.lowlevel.checkpoint()
+            assert ended == ["late"]
+            theirs.sendall(answer(later.id, None))
+        assert ended == ["late", "later answered"]
+
+
+async def test_a_deadline_that_passed_while_the_timer_was_anothers_is_still_kept() -> None:
+    async def nobody(*_: Any) -> None:
+        return None
+
+    async with conversation(nobody) as (peer, theirs):
+        first = await peer.start("node/execute", {})
+        theirs.sendall(answer(first.id, 1))
+        assert await first.wait(0.05) == 1  # leaves its timer behind
+        second = await peer.start("node/execute", {})
+        with anyio.fail_after(60), pytest.raises(TimeoutError):
+            await second.wait(0.1)
+
+
+async def test_no_timer_outlives_the_conversation() -> None:
+    async def nobody(*_: Any) -> None:
+        return None
+
+    async with conversation(nobody) as (peer, theirs):
+        call = await peer.start("node/execute", {})
+        theirs.sendall(answer(call.id, 1))
+        assert await call.wait(600) == 1
+        assert peer.deadlines.is_set
+        peer.hang_up()
+        assert not peer.deadlines.is_set
