@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs/performance.md"
 RESULTS = ROOT / "build/benchmarks"
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
-SANDBOXES = ("round_trip", "tensor_trip", "cold_start", "pool", "density")
+SANDBOXES = ("round_trip", "tensor_trip", "cold_start", "pool", "density", "shared_weights")
 """Questions that are asked of each kind of sandbox; those that this checkout has."""
 PEERED = ("round_trip", "tensor_trip")
 """Of them, those that pyisolate is asked, too."""

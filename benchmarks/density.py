@@ -10,10 +10,15 @@ import anyio
 import anyio.to_thread
 import docker
 
+from benchmarks import memory
 from benchmarks.house import IMAGE, House, house
 from benchmarks.report import Report
 from sandbox import ManagerLimits, NodeCall, Session, Value
+from sandbox.launcher.spec import RUNTIMES
 
+ALONE, LIVING = "node call, one sandbox lives", "node call, all live"
+BARE_TORCH = "container that imports torch and nothing else"
+LIGHT, HEAVY = "sandbox without torch", "sandbox with torch"
 BARE = "import sys, torch; print('up', flush=True); sys.stdin.read()"
 
 
@@ -27,22 +32,20 @@ async def measure(folder: Path, *, quick: bool, isolation: str = "runc") -> Repo
             await _use(built, await built.session(f"light-{number}"), "BenchNothing", "value")
         for number in range(heavy):
             await _use(built, await built.session(f"heavy-{number}"), "BenchMake", "mib")
-        bare = await anyio.to_thread.run_sync(_bare_torch, heavy)
+        living = await _round_trips(built, first, 200 if quick else 2000)
+        bare = await anyio.to_thread.run_sync(_bare_torch, heavy, isolation)
         try:
             found = await anyio.to_thread.run_sync(_weights, built, bare)
         finally:
             await anyio.to_thread.run_sync(_remove, bare)
-        report.add("node call, one sandbox lives", alone)
-        report.add(
-            "node call, all live", await _round_trips(built, first, 200 if quick else 2000),
-            floor="node call, one sandbox lives",
-        )  # fmt: skip
-    report.add("MiB (not ms): container that imports torch and nothing else", found["bare"])
-    report.add("MiB (not ms): sandbox without torch", found["light"])
-    report.add(
-        "MiB (not ms): sandbox with torch", found["heavy"],
-        floor="MiB (not ms): container that imports torch and nothing else",
-    )  # fmt: skip
+    report.add(ALONE, alone)
+    report.add(LIVING, living, floor=ALONE)
+    report.add(BARE_TORCH, found["bare"], unit="MiB")
+    report.add(LIGHT, found["light"], unit="MiB")
+    report.add(HEAVY, found["heavy"], floor=BARE_TORCH, unit="MiB")
+    report.aim(LIGHT, None, 12.0)
+    report.aim(HEAVY, BARE_TORCH, 10.0, is_difference=True)
+    report.aim(LIVING, ALONE, 1.2, "p99", figure_against="p99")
     return report
 
 
@@ -65,15 +68,15 @@ async def _use(built: House, session: Session, class_type: str, name: str) -> No
             built.store.release(item)
 
 
-def _bare_torch(count: int) -> list[str]:
-    """Containers that import torch and wait, with no option of ours."""
+def _bare_torch(count: int, isolation: str) -> list[str]:
+    """Containers that import torch and wait, with no option of ours but the runtime."""
     client = docker.from_env()
     try:
         made = []
         for _ in range(count):
             container = client.containers.run(
                 IMAGE, ["-c", BARE], entrypoint="/opt/venv/bin/python", detach=True, stdin_open=True,
-                labels=["ringfence-benchmark"],
+                runtime=RUNTIMES[isolation], network_mode="none", labels=["ringfence-benchmark"],
             )  # fmt: skip
             made.append(container)
         for container in made:
@@ -99,18 +102,8 @@ def _weights(built: House, bare: Sequence[str]) -> dict[str, list[float]]:
         found: dict[str, list[float]] = {"light": [], "heavy": [], "bare": []}
         for info in built.manager.list():
             kind = "heavy" if "heavy" in info.extensions[0] else "light"
-            found[kind].append(_pss(client, str(info.container)))
-        found["bare"] = [_pss(client, container) for container in bare]
+            found[kind].append(memory.of_container(client, str(info.container)))
+        found["bare"] = [memory.of_container(client, container) for container in bare]
         return found
     finally:
         client.close()
-
-
-def _pss(client: docker.DockerClient, container: str) -> float:
-    processes = client.api.top(container, ps_args="-eo pid")["Processes"]
-    total = 0
-    for (pid,) in processes:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text("ascii").splitlines():
-            if line.startswith("Pss:"):
-                total += int(line.split()[1])
-    return total / 1024

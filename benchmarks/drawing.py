@@ -26,7 +26,7 @@ def medians(results: Path, name: str) -> dict[str, float]:
     if not path.is_file():
         return {}
     rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
-    return {row["what"]: statistics.median(row["samples_ms"]) for row in rows}
+    return {row["what"]: statistics.median(row["samples"]) for row in rows}
 
 
 def by_number(rows: Mapping[str, float], pattern: str) -> list[tuple[int, float]]:

@@ -29,6 +29,9 @@ IMAGE = os.environ.get("RINGFENCE_NODE_IMAGE", "ringfence-node:cpu")
 class OnePack:
     """Every extension name stands for the same benchmark pack, so two names are two sandboxes."""
 
+    def __init__(self, source: Path = PACK) -> None:
+        self._source = source
+
     async def group_files(
         self, tenant: TenantId, group: str, extension: ExtensionName
     ) -> tuple[ExtensionFiles, ...]:
@@ -36,7 +39,7 @@ class OnePack:
 
     async def files(self, tenant: TenantId, extension: ExtensionName) -> ExtensionFiles:
         return ExtensionFiles(
-            name=extension, source=PACK, environment=None, content_hash="0" * 64, core=False
+            name=extension, source=self._source, environment=None, content_hash="0" * 64, core=False
         )
 
 
@@ -52,35 +55,45 @@ class House:
         return await self.manager.acquire(TENANT, ExtensionName(name))
 
 
-def _policies(folder: Path, isolation: str) -> PolicyStore:
-    """The shipped policies, with another isolation by default."""
+def _policies(folder: Path, isolation: str, *, models: bool) -> PolicyStore:
+    """The shipped policies, with another isolation by default; ``models``: and the tenant's files of weights."""
     shipped, ours = PACK.parents[1] / "policies", folder / f"policies-{isolation}"
     ours.mkdir(exist_ok=True)
     text = (shipped / "default.yaml").read_text("utf-8")
     text = text.replace("isolation: runc ", f"isolation: {isolation} ")
+    if models:
+        text = text.replace("  paths:\n", "  paths:\n    - {tenant: models, access: ro}\n")
+    # Starting a hundred of gVisor's takes longer than a sandbox may be idle.
+    text = text.replace("  idle: 300s ", "  idle: 2h ")
     # A tensor of 1 GiB and its output count against the memory of who makes it.
     (ours / "default.yaml").write_text(text.replace("  memory: 2GiB ", "  memory: 4GiB "), "utf-8")
     store = PolicyStore(ours)
     policy = store.effective(ExtensionName("bench"))
-    assert (policy.isolation, policy.memory) == (isolation, 4 << 30)
+    assert (policy.isolation, policy.memory, policy.timeouts.idle_s) == (isolation, 4 << 30, 7200)
     return store
 
 
 @asynccontextmanager
 async def house(
-    folder: Path, *, isolation: str = "runc", may_adopt: bool = True, limits: ManagerLimits | None = None
+    folder: Path,
+    *,
+    isolation: str = "runc",
+    may_adopt: bool = True,
+    limits: ManagerLimits | None = None,
+    pack: Path = PACK,
+    models: bool = False,
 ) -> AsyncIterator[House]:
     """Everything real; gone again at the end."""
     places = Places(f"bench-{os.getpid()}", folder)
     places.launcher_data.mkdir(parents=True, exist_ok=True)
-    policies = _policies(folder, isolation)
+    policies = _policies(folder, isolation, models=models)
     async with (
         TensorStore(places, may_adopt=may_adopt) as store,
-        DockerLauncher(places, policies, LaunchSettings(image=IMAGE, trusted_sources=(PACK,))) as launcher,
+        DockerLauncher(places, policies, LaunchSettings(image=IMAGE, trusted_sources=(pack,))) as launcher,
         SandboxManager(
             launcher=launcher,
             policies=policies,
-            extensions=OnePack(),
+            extensions=OnePack(pack),
             store=store,
             places=places,
             limits=limits,

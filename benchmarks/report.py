@@ -10,35 +10,45 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One figure: samples in ms, beside the floor measured in the same run (None where it *is* a floor)."""
+    """One figure: its samples, beside the floor measured in the same run (None where it *is* a floor)."""
 
     what: str
-    samples_ms: list[float]
+    samples: list[float]
     floor: str | None = None
+    unit: str = "ms"
 
     @property
     def p50(self) -> float:
-        return statistics.median(self.samples_ms)
+        return statistics.median(self.samples)
 
     @property
     def p99(self) -> float:
-        ordered = sorted(self.samples_ms)
+        ordered = sorted(self.samples)
         return ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
+
+    def said(self, figure: str) -> str:
+        """``p50`` or ``p99`` as a table has it: with its unit where that is not the heading's."""
+        number: float = getattr(self, figure)
+        return f"{number:.3f}" if self.unit == "ms" else f"{number:.2f} {self.unit}"
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A ratio that is aimed at: the median of ``what`` over that of ``against``; without one, milliseconds."""
+    """A ratio that is aimed at: the median of ``what`` over that of ``against``; without one, a figure of its unit."""
 
     what: str
     against: str | None
     at_most: float
     figure: str = "p50"
-    """Of ``what``; the other one is always a median."""
+    """Of ``what``."""
+    figure_against: str = "p50"
+    is_difference: bool = False
+    """How much more it is, in its unit, and not how many times as much."""
 
 
 @dataclass(slots=True)
@@ -51,18 +61,27 @@ class Report:
     notes: list[str] = field(default_factory=list)
     """What a reader of the table has to know: what was refused, what is not comparable."""
 
-    def add(self, what: str, samples_ms: list[float], *, floor: str | None = None) -> None:
-        self.rows.append(Row(what, samples_ms, floor))
+    def add(self, what: str, samples: list[float], *, floor: str | None = None, unit: str = "ms") -> None:
+        self.rows.append(Row(what, samples, floor, unit))
 
-    def aim(self, what: str, against: str | None, at_most: float, figure: str = "p50") -> None:
-        """Say what ratio is aimed at; not there when one of the two was left out."""
+    def aim(self, what: str, against: str | None, at_most: float, figure: str = "p50", **more: Any) -> None:
+        """Say what is aimed at (``Goal``); not there when one of the two was left out."""
         if {what, against or what} <= {row.what for row in self.rows}:
-            self.goals.append(Goal(what, against, at_most, figure))
+            self.goals.append(Goal(what, against, at_most, figure, **more))
 
-    def ratio(self, goal: Goal) -> float:
+    def reached(self, goal: Goal) -> float:
         by_name = {row.what: row for row in self.rows}
         ours: float = getattr(by_name[goal.what], goal.figure)
-        return ours if goal.against is None else ours / by_name[goal.against].p50
+        if goal.against is None:
+            return ours
+        theirs: float = getattr(by_name[goal.against], goal.figure_against)
+        return ours - theirs if goal.is_difference else ours / theirs
+
+    def unit(self, goal: Goal) -> str:
+        """Of what is reached; nothing for a ratio."""
+        if goal.against is not None and not goal.is_difference:
+            return ""
+        return " " + next(row.unit for row in self.rows if row.what == goal.what)
 
     def table(self) -> str:
         """Markdown; the ratio is the median over the named floor's median."""
@@ -73,7 +92,7 @@ class Report:
             if row.floor is not None:
                 against = f"{row.p50 / by_name[row.floor].p50:.2f} x {row.floor}"
             lines.append(
-                f"| {row.what} | {len(row.samples_ms)} | {row.p50:.3f} | {row.p99:.3f} | {against} |"
+                f"| {row.what} | {len(row.samples)} | {row.said('p50')} | {row.said('p99')} | {against} |"
             )
         return "\n".join([*lines, *_paragraphs(self.notes)])
 
@@ -87,7 +106,7 @@ class Report:
             "question": self.question,
             "machine": machine(),
             "rows": [asdict(row) for row in self.rows],
-            "goals": [{**asdict(goal), "ratio": self.ratio(goal)} for goal in self.goals],
+            "goals": [{**asdict(goal), "reached": self.reached(goal)} for goal in self.goals],
             "notes": self.notes,
         }
         (folder / f"{name}.json").write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
@@ -127,12 +146,20 @@ def goals_table(lines: list[str]) -> str:
 
 
 def _goal_line(report: Report, goal: Goal, where: str) -> str:
-    ratio = report.ratio(goal)
+    reached = report.reached(goal)
     figure = "" if goal.figure == "p50" else f" ({goal.figure})"
-    said = "yes" if ratio <= goal.at_most else "**no**"
-    unit = " ms" if goal.against is None else ""
+    said = "yes" if reached <= goal.at_most else "**no**"
+    unit = report.unit(goal)
     against = goal.against or "(the clock)"
-    return f"| {goal.what}{figure}{where} | {against} | {goal.at_most:g}{unit} | {ratio:.2f}{unit} | {said} |"
+    if goal.against is None and unit != " ms":
+        against = "(as it is)"
+    if goal.figure_against != "p50":
+        against += f" ({goal.figure_against})"
+    more = " more" if goal.is_difference else ""
+    return (
+        f"| {goal.what}{figure}{where} | {against} | {goal.at_most:g}{unit}{more} | {reached:.2f}{unit}{more} | "
+        f"{said} |"
+    )
 
 
 def _cells(report: Report, name: str) -> str:
@@ -141,7 +168,7 @@ def _cells(report: Report, name: str) -> str:
     if row is None:
         return " - | - | |"
     against = "" if row.floor is None else f"{row.p50 / by_name[row.floor].p50:.2f} x {row.floor}"
-    return f" {row.p50:.3f} | {row.p99:.3f} | {against} |"
+    return f" {row.said('p50')} | {row.said('p99')} | {against} |"
 
 
 def _paragraphs(notes: list[str]) -> list[str]:

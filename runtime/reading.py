@@ -33,6 +33,8 @@ class Reading:
         self._is_busy = False
         self._is_waiting = False
         """The main thread waits for a job from whoever reads."""
+        self._found_waiting = False
+        """It did so when it was given the last one."""
         self._is_parked = False
         self._is_asked = False
         self._wake = threading.Event()
@@ -43,6 +45,8 @@ class Reading:
     def put(self, job: Job) -> None:
         """Have the main thread do something; only whoever reads calls this."""
         self._handed_over += 1
+        self._found_waiting = self._is_waiting
+        self._is_waiting = False
         self._jobs.put(job)
 
     def run(self) -> None:
@@ -64,15 +68,24 @@ class Reading:
             if not self._jobs.empty():
                 return self._jobs.get()
             if self._peer.turn.acquire(blocking=False):
-                try:
-                    self._step()
-                finally:
-                    self._peer.turn.release()
-            else:
-                self._is_waiting = True
+                self._read_one()
+                continue
+            # Whoever reads gives the turn up and then looks whether somebody waits: here it is said and then tried.
+            self._is_waiting = True
+            if not self._peer.turn.acquire(blocking=False):
                 job = self._jobs.get()
                 self._is_waiting = False
                 return job
+            self._is_waiting = False
+            self._read_one()
+
+    def _read_one(self) -> None:
+        """With the turn, which is given up: nobody hands over a job now, but one may have come before."""
+        try:
+            if self._jobs.empty():
+                self._step()
+        finally:
+            self._peer.turn.release()
 
     # -- the helper ----------------------------------------------------------------------------------------------
 
@@ -91,8 +104,11 @@ class Reading:
             running = self._started if self._is_busy else 0
             if self._is_asked or (running and running == seen):
                 self._is_asked = False
-                if self._peer.turn.acquire(blocking=False):
+                # It waits again where it did the job before the turn was given up, and found it taken.
+                while self._peer.turn.acquire(blocking=False):
                     self._read()
+                    if not self._is_waiting:
+                        break
                 seen = 0
                 continue
             if not running and not seen:
@@ -105,9 +121,9 @@ class Reading:
         """Read until the main thread, which waited, was given a job: with the next message it reads itself."""
         try:
             while True:
-                handed_over, was_waiting = self._handed_over, self._is_waiting
+                handed_over = self._handed_over
                 self._step()
-                if was_waiting and self._handed_over != handed_over:
+                if self._found_waiting and self._handed_over != handed_over:
                     return
         finally:
             self._peer.turn.release()

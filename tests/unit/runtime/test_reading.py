@@ -5,7 +5,8 @@ from __future__ import annotations
 import queue
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -14,7 +15,32 @@ from runtime.peer import Peer, Reply
 from runtime.reading import Reading
 from runtime.streams import FrameStream
 
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
+
+
+class Turn:
+    """The turn to read, with something that happens just before it is taken or given up."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.before_acquire: Callable[[], None] = lambda: None
+        self.before_release: Callable[[], None] = lambda: None
+
+    def acquire(self, blocking: bool) -> bool:
+        self.before_acquire()
+        return self.lock.acquire(blocking)
+
+    def release(self) -> None:
+        self.before_release()
+        self.lock.release()
+
+
+def until(holds: Callable[[], bool], patience_s: float = PATIENCE_S) -> bool:
+    """Let other threads run until something holds; whether it does."""
+    deadline = time.monotonic() + patience_s
+    while not holds() and time.monotonic() < deadline:
+        time.sleep(0)
+    return holds()
 
 
 class Scene:
@@ -25,10 +51,12 @@ class Scene:
         self.sockets = (ours, theirs)
         self.host = Peer(FrameStream(ours.fileno(), ours.fileno()))
         self.peer = Peer(FrameStream(theirs.fileno(), theirs.fileno()))
+        self.turn = self.peer.turn = Turn()
         self.reading = Reading(self.peer, self._step)
         self.readers: list[threading.Thread] = []
         self.may_end = threading.Event()
         self.began = threading.Event()
+        self.work: Callable[[], Any] = lambda: None
         self.asked: queue.SimpleQueue[Reply] = queue.SimpleQueue()
         self.peer.listen(self._on_request, lambda method, params: None)
         self.host_thread = threading.Thread(target=self._be_host, daemon=True)
@@ -52,6 +80,8 @@ class Scene:
             self.reading.put(lambda: self._answer(reply, threading.current_thread() is self.main))
         elif method == "block":
             self.reading.put(lambda: self._block(reply))
+        elif method == "do":
+            self.reading.put(lambda: self._answer(reply, self.work()))
         elif method == "ask":
             self.reading.put(lambda: self._answer(reply, self.peer.call("question", {})))
 
@@ -69,6 +99,11 @@ class Scene:
         answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         threading.Thread(target=lambda: answers.put(self.host.call(method, {})), daemon=True).start()
         return answers
+
+    def waits(self) -> bool:
+        """Whether the main thread has done all jobs that it was given, and waits for the next one."""
+        reading = self.reading
+        return reading._started == reading._handed_over and not reading._is_busy and reading._is_waiting
 
     def close(self) -> None:
         self.may_end.set()
@@ -153,3 +188,46 @@ def test_many_threads_that_ask_at_once_all_get_their_answers(scene: Scene) -> No
         thread.join(PATIENCE_S)
     assert sorted(answers.get(timeout=PATIENCE_S) for _ in range(200)) == list(range(200))
     assert scene.host.call("where", {}) is True
+
+
+def test_a_main_thread_that_did_its_job_before_the_turn_was_given_up_is_not_left_waiting(
+    scene: Scene,
+) -> None:
+    blocked = scene.start("block")
+    assert scene.began.wait(PATIENCE_S)
+    assert scene.host.call("ping", {}) == "pong"
+    assert scene.readers[-1] is not scene.main  # the helper reads now
+    scene.may_end.set()
+    assert blocked.get(timeout=PATIENCE_S) == "done"
+    assert until(scene.waits)
+    held_on: list[bool] = []
+
+    def hold_on() -> None:
+        if threading.current_thread() is not scene.main and not held_on:
+            held_on.append(until(scene.waits))
+
+    scene.turn.before_release = hold_on
+    for _ in range(4):
+        assert scene.start("where").get(timeout=PATIENCE_S) is True
+    assert held_on == [True]
+
+
+def test_a_job_that_came_between_the_look_for_one_and_the_turn_to_read_is_done_first(scene: Scene) -> None:
+    was_done = threading.Event()
+    given: list[bool] = []
+
+    def give() -> None:
+        """As a thread does that reads for itself: it hands over what it finds on the way."""
+        if threading.current_thread() is scene.main and not given and scene.turn.lock.acquire(blocking=False):
+            given.append(True)
+            scene.reading.put(was_done.set)
+            scene.turn.lock.release()
+
+    scene.work = lambda: setattr(scene.turn, "before_acquire", give)
+    assert scene.start("do").get(timeout=PATIENCE_S) is None
+    while not until(
+        lambda: bool(given), patience_s=1.0
+    ):  # the helper had the turn: another job gives it back
+        assert scene.start("where").get(timeout=PATIENCE_S) is True
+    assert was_done.wait(PATIENCE_S)
+    assert scene.start("where").get(timeout=PATIENCE_S) is True
