@@ -26,7 +26,7 @@ _MOST_NAMES: Final = 20_000
 async def module_hint(
     message: str, notes: Sequence[str], pack: Path, ask: Callable[[str], Awaitable[str]]
 ) -> str | None:
-    """The hint for an import error or a part of the pack that it does not find; None when the message is about something else.
+    """The hint for a module or a part of the pack that is not found; None when the message is about something else.
 
     ``notes`` are those of the pack's environment; ``ask`` knows what the image has.
     """
