@@ -17,18 +17,22 @@ _MISSING: Final = re.compile(r"No module named '([A-Za-z_][\w.]{0,200})'")
 _MISSING_PART: Final = re.compile(
     r"No module named '/[^']{0,300}/custom_nodes/[^'/.]{1,200}\.([\w.]{1,200})'"
 )
+_MISSING_FILE: Final = re.compile(
+    r"No such file or directory: '/[^']{0,300}/custom_nodes/[^'/]{1,200}/([^']{1,200})'"
+)
 _MOST_NAMES: Final = 20_000
 
 
 async def module_hint(
     message: str, notes: Sequence[str], pack: Path, ask: Callable[[str], Awaitable[str]]
 ) -> str | None:
-    """The hint for an import error; None when the message is about something else.
+    """The hint for a module or a part of the pack that is not found; None when the message is about something else.
 
     ``notes`` are those of the pack's environment; ``ask`` knows what the image has.
     """
-    part, found = _MISSING_PART.search(message), _MISSING.search(message)
-    if part is not None:  # a relative import
+    # a relative import, or a file beside the pack's own
+    part, found = _MISSING_PART.search(message) or _MISSING_FILE.search(message), _MISSING.search(message)
+    if part is not None:
         return _of_the_pack(part[1])
     if found is None:
         return None

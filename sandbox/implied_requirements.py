@@ -46,6 +46,7 @@ IMPLIED: Final = {
     "imageio": "imageio",
     "matplotlib": "matplotlib",
     "numba": "numba",
+    "openai": "openai",
     "onnxruntime": "onnxruntime",
     "pandas": "pandas",
     "piexif": "piexif",

@@ -40,6 +40,19 @@ async def test_a_relative_import_of_what_is_not_there_is_one_of_a_part_of_the_pa
     assert said.startswith("'prompts.parser' is a part of the pack itself")
 
 
+async def test_a_file_that_the_pack_looks_for_in_its_own_folder_is_a_part_of_it(tmp_path: Path) -> None:
+    said = await module_hint(
+        "FileNotFoundError: [Errno 2] No such file or directory: "
+        "'/app/custom_nodes/Upscale_Pack/repositories/upscaler'",
+        (),
+        tmp_path,
+        ask,
+    )
+    assert said is not None
+    assert said.startswith("'repositories/upscaler' is a part of the pack itself")
+    assert await module_hint("No such file or directory: '/app/models/x.pt'", (), tmp_path, ask) is None
+
+
 async def test_what_was_left_out_says_why_by_whole_names_only(tmp_path: Path) -> None:
     assert await hint("some_thing", tmp_path, "a note", LEFT_OUT) == LEFT_OUT
     assert await hint("some_thing.part", tmp_path, LEFT_OUT) == LEFT_OUT
