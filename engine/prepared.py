@@ -51,6 +51,13 @@ class Prepared:
             return connection.execute(self._statement, values).rowcount
         return self._run(connection, values).rowcount
 
+    def insert(self, connection: sa.Connection, **values: Any) -> int:
+        """Add a row; the number that the database gave it."""
+        if not _goes_plainly(connection):
+            key: Any = connection.execute(self._statement, values).inserted_primary_key
+            return int(key[0])
+        return int(self._run(connection, values).lastrowid or 0)
+
     def _run(self, connection: sa.Connection, values: dict[str, Any]) -> sqlite3.Cursor:
         """As SQLAlchemy would: raises its errors, in which no values stand."""
         if self._text is None:

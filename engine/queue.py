@@ -1,38 +1,38 @@
 """The queue that survives: ``SqlStorage``, the ``Storage`` protocol on SQLAlchemy.
 
-A prompt is one row of the queue table until it ends; ``finish`` moves it to the history in the same transaction. Not
-here: which tenant's prompt runs next (engine.py) and the history's own statements (history.py).
+A prompt is one row of the queue table until it ends; ``finish`` moves it to the history in the same transaction. Where
+this process alone owns the database, which prompt is next and which run is known in memory (crowds.py, claims.py): a
+claim then costs no transaction, and is noted in the table only when the prompt takes long. Not here: which tenant's
+prompt runs next (engine.py), the statements (queue_rows.py) and the history's own (history.py).
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
 from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from engine import history as history_rows
-from engine.database import Database, counters_table, decode, encode, queue_table
+from engine import queue_rows as rows
+from engine.claims import Claims
+from engine.crowds import Crowd, Room, Waiting
+from engine.database import Database, decode, encode, queue_table
 from engine.documents import decoded, encoded
 from engine.errors import DuplicatePromptError, QueueFullError
 from engine.history import HISTORY_LIMIT
-from engine.prepared import Prepared
 from engine.storage import NewPrompt, QueuedPrompt
 from policies import TenantId
+from sandbox import FastPath, takes
 
 T = TypeVar("T")
 
 _q = queue_table.c
-_SHOWN = (_q.tenant, _q.prompt_id, _q.number, _q.counted, _q.document)  # everything but the secrets
 PENDING_BYTES: Final = 256 * 1024 * 1024
 """Of one tenant's pending prompts, however few: whoever looks at a queue holds all of it in memory."""
-_BATCH = 500  # ids per statement: databases bound the number of parameters
 
 
 class SqlStorage:
@@ -49,16 +49,21 @@ class SqlStorage:
         self._history_limit = history_limit
         self._history_bytes = history_bytes
         self._counting = asyncio.Lock()
-        self._crowds: dict[TenantId, _Crowd] | None = None
+        self._crowds: dict[TenantId, Crowd] | None = None
         self._last_claim: int | None = None
+        # One process owns an SQLite file; another database may have other users.
+        self._remembers = database.is_sqlite and takes(FastPath.REMEMBERED_QUEUE)
+        self._claims = Claims(database)
         self._kept: dict[TenantId, tuple[int, int]] = {}
         """Entries and bytes of histories, or more: what was deleted since is still in it. The writer's thread's own."""
         self._must_count = False
+        self._room = Room()
 
     async def requeue_running(self) -> int:
         """At start: what was running when the host died is pending again."""
         statement = sa.update(queue_table).where(_q.claimed.is_not(None)).values(claimed=None)
         count = await self._database.transact(lambda connection: connection.execute(statement).rowcount)
+        count += self._claims.forget()
         self._crowds = None
         self._last_claim = None
         await self._look_again()
@@ -72,20 +77,21 @@ class SqlStorage:
             QueueFullError: ``limit`` prompts are pending.
         """
         document = await encoded([new.prompt, new.extra_data, list(new.outputs)])
+        secrets = encode(new.secrets) if new.secrets else None
+        client = None if new.client_id is None else rows.client_key(new.client_id)
         row = {
             "tenant": new.tenant,
             "prompt_id": new.prompt_id,
-            "client_sha256": None if new.client_id is None else _client_key(new.client_id),
+            "client_sha256": client,
             "counted": new.number is None,
             "created_ms": time.time_ns() // 1_000_000,
             "document": document,
-            "secrets": encode(new.secrets) if new.secrets else None,
+            "secrets": secrets,
         }
 
-        def insert(connection: sa.Connection) -> float:
-            number = _next_number(connection, new) if new.number is None else float(new.number)
-            _INSERT.change(connection, number=number, **row)
-            return number
+        def insert(connection: sa.Connection) -> tuple[float, int]:
+            number = rows.next_number(connection, new) if new.number is None else float(new.number)
+            return number, rows.INSERT.insert(connection, number=number, **row)
 
         # Counted before it is stored: two that arrive together cannot both be the last one that fits.
         crowd = await self._crowd(new.tenant)
@@ -95,13 +101,28 @@ class SqlStorage:
             raise QueueFullError(crowd.pending, nbytes=PENDING_BYTES)
         crowd.add(len(document))
         try:
-            number = await self._database.transact(insert)
+            number, sequence = await self._database.transact(insert)
         except IntegrityError as error:
             crowd.end(was_running=False, nbytes=len(document))
             raise DuplicatePromptError(new.prompt_id) from error
         except BaseException:
             self._crowds = None  # whether it was stored is the database's to say
             raise
+        if self._remembers:
+            is_kept = crowd.keeps(document, secrets)
+            crowd.join(
+                Waiting(
+                    number,
+                    new.prompt_id,
+                    sequence,
+                    client,
+                    counted=new.number is None,
+                    nbytes=len(document),
+                    has_secrets=secrets is not None,
+                    document=document if is_kept else None,
+                    secrets=secrets if is_kept else None,
+                )
+            )
         return QueuedPrompt(
             tenant=new.tenant,
             prompt_id=new.prompt_id,
@@ -123,18 +144,20 @@ class SqlStorage:
 
     async def claim_next(self, tenant: TenantId, busy: Collection[str] = ()) -> QueuedPrompt | None:
         """Mark the tenant's first pending prompt running, those of the ``busy`` clients passed over."""
+        if self._remembers:
+            return await self._claim_remembered(tenant, {rows.client_key(client) for client in busy})
         crowd = await self._crowd(tenant)
         if crowd.pending <= 0:
             return None
-        clients = {_client_name(place): _client_key(client) for place, client in enumerate(busy)}
+        clients = {rows.client_name(place): rows.client_key(client) for place, client in enumerate(busy)}
 
         def claim(connection: sa.Connection) -> Any:
-            row = _first_pending(len(clients)).first(connection, of_tenant=tenant, **clients)
+            row = rows.first_pending(len(clients)).first(connection, of_tenant=tenant, **clients)
             if row is not None:
                 if self._last_claim is None:
-                    ((self._last_claim,),) = _LAST_CLAIM.all(connection)
+                    ((self._last_claim,),) = rows.LAST_CLAIM.all(connection)
                 self._last_claim += 1
-                _CLAIM.change(connection, claimed_row=row[0], place=self._last_claim)
+                rows.CLAIM.change(connection, claimed_row=row[0], place=self._last_claim)
             return row
 
         # Not durable: after a power cut it is pending, which is what the start makes of it anyway.
@@ -143,7 +166,49 @@ class SqlStorage:
             return None
         _, *shown, secrets = row
         crowd.start(len(shown[-1]))
-        return _queued(shown, {} if secrets is None else decode(secrets))
+        return rows.queued(shown, {} if secrets is None else decode(secrets))
+
+    async def _claim_remembered(self, tenant: TenantId, busy: Collection[str]) -> QueuedPrompt | None:
+        """The first in the line; nothing is waited for where its document was kept."""
+        while True:
+            crowd = await self._crowd(tenant)
+            first = crowd.first(busy)
+            if first is None:
+                return None
+            self._take(crowd, first)
+            document, secrets = first.document, first.secrets
+            if document is None:
+                try:
+                    found = await self._content(first.sequence)
+                except BaseException:
+                    self._give_up(first)
+                    raise
+                if found is None:  # somebody deleted it from under us
+                    self._give_up(first)
+                    continue
+                document, secrets = found
+            shown = (tenant, first.prompt_id, first.number, first.counted, document)
+            return rows.queued(shown, {} if secrets is None else decode(secrets))
+
+    async def _content(self, row: int) -> Sequence[Any] | None:
+        return await self._database.transact(
+            lambda connection: rows.CONTENT.first(connection, wanted=row), durable=False
+        )
+
+    def _take(self, crowd: Crowd, waiting: Waiting) -> None:
+        crowd.leave(waiting)
+        crowd.start(waiting.nbytes)
+        self._last_claim = (self._last_claim or 0) + 1
+        self._claims.add(waiting.sequence, self._last_claim)
+
+    def _give_up(self, claimed: Waiting) -> None:
+        """It does not run after all; where it is now is the database's to say."""
+        self._claims.drop(claimed.sequence)
+        self._crowds = None
+
+    async def note_running(self) -> None:
+        """Write down which prompts run, so that the next start can say how many this process left."""
+        await self._claims.note()
 
     async def finish(self, tenant: TenantId, prompt_id: str, entry: Mapping[str, Any]) -> None:
         """Move a prompt from the queue into the history; its secrets are gone with the row."""
@@ -154,14 +219,14 @@ class SqlStorage:
             if self._must_count:
                 self._must_count = False
                 self._kept.clear()
-            row = _ENDING.first(connection, of_tenant=tenant, named=prompt_id)
-            _DELETE.change(connection, of_tenant=tenant, named=prompt_id)
+            row = rows.ENDING.first(connection, of_tenant=tenant, named=prompt_id)
+            rows.DELETE.change(connection, of_tenant=tenant, named=prompt_id)
             self._kept[tenant] = history_rows.append(
                 connection,
                 tenant,
                 prompt_id,
                 document,
-                created_ms=None if row is None else row[1],
+                created_ms=None if row is None else row[2],
                 limit=self._history_limit,
                 most_bytes=most_bytes,
                 held=self._kept.get(tenant),
@@ -175,22 +240,32 @@ class SqlStorage:
             self._must_count = True  # what it dropped may be there again
             raise
         if row is not None:
-            claimed, _, has_secrets, nbytes = row
-            crowd.end(was_running=claimed is not None, nbytes=nbytes)
+            sequence, claimed, _, has_secrets, nbytes = row
+            was_running = claimed is not None or sequence in self._claims
+            self._claims.drop(sequence)
+            crowd.end(was_running=was_running, nbytes=nbytes)
+            if not was_running:
+                for waiting in crowd.waiting([prompt_id]):
+                    if waiting.sequence == sequence:
+                        crowd.leave(waiting)
             if has_secrets:
                 await self._database.scrub()
 
     async def pending(self, tenant: TenantId) -> Sequence[QueuedPrompt]:
         """Pending prompts in running order, without secrets."""
+        claimed = self._claims.now()
         async with self._database.read() as connection:
-            rows = await connection.execute(_pending(sa.select(*_SHOWN), tenant))
-            return [_queued(row) for row in rows]
+            found = await connection.execute(rows.pending(sa.select(_q.sequence, *rows.SHOWN), tenant))
+            claimed |= self._claims.now()
+            return [rows.queued(row[1:]) for row in found if row[0] not in claimed]
 
     async def running(self, tenant: TenantId) -> Sequence[QueuedPrompt]:
         """Claimed prompts in the order of claiming, without secrets."""
-        query = sa.select(*_SHOWN).where(_q.tenant == tenant, _q.claimed.is_not(None)).order_by(_q.claimed)
+        await self._claims.note()
+        running = sa.and_(_q.tenant == tenant, _q.claimed.is_not(None))
+        query = sa.select(*rows.SHOWN).where(running).order_by(_q.claimed)
         async with self._database.read() as connection:
-            return [_queued(row) for row in await connection.execute(query)]
+            return [rows.queued(row) for row in await connection.execute(query)]
 
     async def remaining(self, tenant: TenantId) -> int:
         """Pending plus running."""
@@ -201,32 +276,47 @@ class SqlStorage:
         """Remove pending prompts (None: all); returns the removed ids in the order in which they would have run."""
         wanted = None if prompt_ids is None else set(prompt_ids)
         columns = sa.select(
-            _q.sequence, _q.prompt_id, _q.secrets.is_not(None).label("has_secrets"), _NBYTES.label("nbytes")
+            _q.sequence,
+            _q.prompt_id,
+            _q.secrets.is_not(None).label("has_secrets"),
+            rows.NBYTES.label("nbytes"),
         )
 
         def delete(connection: sa.Connection) -> Sequence[Any]:
-            rows = connection.execute(_pending(columns, tenant)).all()
-            gone = [row for row in rows if wanted is None or row.prompt_id in wanted]
-            for start in range(0, len(gone), _BATCH):
-                batch = [row.sequence for row in gone[start : start + _BATCH]]
-                connection.execute(sa.delete(queue_table).where(_q.sequence.in_(batch)))
+            found = connection.execute(rows.pending(columns, tenant)).all()
+            gone = [row for row in found if wanted is None or row.prompt_id in wanted]
+            rows.delete(connection, [row.sequence for row in gone])
             return gone
 
         crowd = await self._crowd(tenant)
-        gone = await self._changed(delete)
-        for row in gone:
-            crowd.end(was_running=False, nbytes=row.nbytes)
+        if self._remembers:
+            gone = await self._remove_remembered(crowd, wanted)
+        else:
+            gone = await self._changed(delete)
+            for row in gone:
+                crowd.end(was_running=False, nbytes=row.nbytes)
         if any(row.has_secrets for row in gone):
             await self._database.scrub()
         return [row.prompt_id for row in gone]
+
+    async def _remove_remembered(self, crowd: Crowd, wanted: Collection[str] | None) -> Sequence[Waiting]:
+        """Out of the line first, so that none of them is claimed while it is deleted."""
+        gone = crowd.waiting(wanted)
+        for waiting in gone:
+            crowd.leave(waiting)
+            crowd.end(was_running=False, nbytes=waiting.nbytes)
+        if gone:
+            sequences = [waiting.sequence for waiting in gone]
+            await self._changed(lambda connection: rows.delete(connection, sequences))
+        return gone
 
     async def history(
         self, tenant: TenantId, *, max_items: int | None = None, offset: int | None = None
     ) -> dict[str, Any]:
         """Entries by prompt id, oldest first; the newest of them where they are too many bytes to hold."""
         async with self._database.read() as connection:
-            rows = await history_rows.documents(connection, tenant, max_items=max_items, offset=offset)
-        return await decoded(rows)
+            found = await history_rows.documents(connection, tenant, max_items=max_items, offset=offset)
+        return await decoded(found)
 
     async def history_size(self, tenant: TenantId) -> tuple[int, int]:
         """Entries and bytes that are kept."""
@@ -254,136 +344,56 @@ class SqlStorage:
     # -- how many there are: taken hold of, then changed together with the rows, with no wait in between. A count that
     # -- is taken anew meanwhile comes after those changes in the writer's line, and sees them.
 
-    async def _crowd(self, tenant: TenantId) -> _Crowd:
+    async def _crowd(self, tenant: TenantId) -> Crowd:
         crowds = self._crowds if self._crowds is not None else await self._look_again()
-        return crowds.setdefault(tenant, _Crowd())
+        return crowds.setdefault(tenant, Crowd(room=self._room))
 
-    async def _look_again(self) -> dict[TenantId, _Crowd]:
+    async def _look_again(self) -> dict[TenantId, Crowd]:
         """Count what the database holds; nobody but this object changes it from here on."""
         async with self._counting:
             return self._crowds if self._crowds is not None else await self._count()
 
-    async def _count(self) -> dict[TenantId, _Crowd]:
-        def count(connection: sa.Connection) -> dict[TenantId, _Crowd]:
-            found: dict[TenantId, _Crowd] = {}
-            for tenant, is_running, prompts, nbytes in connection.execute(_COUNTED):
-                crowd = found.setdefault(TenantId(tenant), _Crowd())
+    async def _count(self) -> dict[TenantId, Crowd]:
+        def count(connection: sa.Connection) -> dict[TenantId, Crowd]:
+            found: dict[TenantId, Crowd] = {}
+            for tenant, is_running, prompts, nbytes in connection.execute(rows.COUNTED):
+                crowd = found.setdefault(TenantId(tenant), Crowd())
                 if is_running:
                     crowd.running = prompts
                 else:
                     crowd.pending, crowd.nbytes = prompts, int(nbytes)
             return found
 
-        self._crowds = await self._database.transact(count, durable=False)
+        if self._remembers:
+            listed = await self._database.transact(
+                lambda connection: connection.execute(rows.LISTED).all(), durable=False
+            )
+            self._crowds = self._sorted_out(listed)
+        else:
+            self._crowds = await self._database.transact(count, durable=False)
         return self._crowds
 
-
-@dataclass(slots=True)
-class _Crowd:
-    """How many of a tenant's prompts are there, so that nobody who only wants to know that waits for the database."""
-
-    pending: int = 0
-    running: int = 0
-    nbytes: int = 0
-    """Of the documents of those that are pending."""
-
-    def add(self, nbytes: int) -> None:
-        self.pending += 1
-        self.nbytes += nbytes
-
-    def start(self, nbytes: int) -> None:
-        self.pending -= 1
-        self.nbytes -= nbytes
-        self.running += 1
-
-    def end(self, *, was_running: bool, nbytes: int) -> None:
-        if was_running:
-            self.running -= 1
-        else:
-            self.pending -= 1
-            self.nbytes -= nbytes
-
-
-_NBYTES = sa.func.length(_q.document)
-_INSERT = Prepared(
-    sa.insert(queue_table),
-    columns=(
-        *("tenant", "prompt_id", "number", "counted", "created_ms", "document", "secrets"),
-        "client_sha256",
-    ),
-)
-_LAST_CLAIM = Prepared(sa.select(sa.func.coalesce(sa.func.max(_q.claimed), 0)))
-_CLAIM = Prepared(
-    sa.update(queue_table)
-    .where(_q.sequence == sa.bindparam("claimed_row"))
-    .values(claimed=sa.bindparam("place"))
-)
-_NAMED = sa.and_(_q.tenant == sa.bindparam("of_tenant"), _q.prompt_id == sa.bindparam("named"))
-_ENDING = Prepared(
-    sa.select(
-        _q.claimed, _q.created_ms, _q.secrets.is_not(None).label("has_secrets"), _NBYTES.label("nbytes")
-    ).where(_NAMED)
-)
-_DELETE = Prepared(sa.delete(queue_table).where(_NAMED))
-_COUNTED = sa.select(
-    _q.tenant,
-    _q.claimed.is_not(None).label("is_running"),
-    sa.func.count(),
-    sa.func.coalesce(sa.func.sum(_NBYTES), 0),
-).group_by(_q.tenant, sa.text("is_running"))
-
-
-def _client_key(client_id: str) -> str:
-    """What stands for a client in the table: a client chooses its id, and not every database takes every text."""
-    return hashlib.sha256(client_id.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _pending(query: sa.Select[Any], tenant: TenantId) -> sa.Select[Any]:
-    return query.where(_q.tenant == tenant, _q.claimed.is_(None)).order_by(_q.number, _q.prompt_id)
-
-
-@cache
-def _first_pending(busy: int) -> Prepared:
-    """The tenant's first pending prompt, those of so many clients passed over."""
-    query = sa.select(_q.sequence, *_SHOWN, _q.secrets).where(
-        _q.tenant == sa.bindparam("of_tenant"), _q.claimed.is_(None)
-    )
-    if busy:
-        places: list[sa.BindParameter[str]] = [sa.bindparam(_client_name(place)) for place in range(busy)]
-        query = query.where(sa.or_(_q.client_sha256.is_(None), _q.client_sha256.not_in(places)))
-    return Prepared(query.order_by(_q.number, _q.prompt_id).limit(1))
-
-
-def _client_name(place: int) -> str:
-    return f"client_{place}"
-
-
-def _queued(row: Sequence[Any], secrets: Mapping[str, Any] | None = None) -> QueuedPrompt:
-    tenant, prompt_id, number, counted, document = row  # _SHOWN
-    prompt, extra_data, outputs = decode(document)
-    return QueuedPrompt(
-        tenant=TenantId(tenant),
-        prompt_id=prompt_id,
-        number=int(number) if counted else number,
-        prompt=prompt,
-        extra_data=extra_data,
-        outputs=tuple(outputs),
-        secrets=secrets or {},
-    )
-
-
-def _next_number(connection: sa.Connection, new: NewPrompt) -> int:
-    found = _NUMBER.first(connection, of_tenant=new.tenant)
-    number: int = 0 if found is None else found[0]
-    if found is None:
-        connection.execute(sa.insert(counters_table).values(tenant=new.tenant, next_number=1))
-    else:
-        _COUNT_ON.change(connection, of_tenant=new.tenant, following=number + 1)
-    return -number if new.front else number
-
-
-_OF_TENANT = counters_table.c.tenant == sa.bindparam("of_tenant")
-_NUMBER = Prepared(sa.select(counters_table.c.next_number).where(_OF_TENANT).with_for_update())
-_COUNT_ON = Prepared(
-    sa.update(counters_table).where(_OF_TENANT).values(next_number=sa.bindparam("following"))
-)
+    def _sorted_out(self, listed: Sequence[Any]) -> dict[TenantId, Crowd]:
+        """The lines of what the table holds and what is known to run. Nothing was claimed since it was read."""
+        self._claims.keep_only({row.sequence for row in listed})
+        self._room = room = Room()
+        found: dict[TenantId, Crowd] = {}
+        for tenant, number, prompt_id, sequence, client, counted, nbytes, has_secrets, claimed in listed:
+            crowd = found.setdefault(TenantId(tenant), Crowd(room=room))
+            if claimed is not None or sequence in self._claims:
+                crowd.running += 1
+                self._last_claim = max(self._last_claim or 0, claimed or 0)
+                continue
+            crowd.add(nbytes)
+            crowd.join(
+                Waiting(
+                    number,
+                    prompt_id,
+                    sequence,
+                    client,
+                    counted=bool(counted),
+                    nbytes=nbytes,
+                    has_secrets=bool(has_secrets),
+                )
+            )
+        return found

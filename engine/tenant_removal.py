@@ -75,6 +75,9 @@ async def remove_tenant(
             problems.append(f"extension {name}: {error.message}")
     for info in engine.sandboxes.list(tenant):
         await engine.sandboxes.stop(tenant, info.id)
+    await engine.clear_pending(
+        tenant
+    )  # what came in by a request that was under way when the tenant was removed
     rows = await _delete_rows(database, tenant)
     files, nbytes, kept = await anyio.to_thread.run_sync(_delete_files, directories, keep_files)
     if kept and not keep_files:

@@ -32,6 +32,8 @@ class FastPath(StrEnum):
     """Transactions that wait share a commit (``engine.group_commit``)."""
     PLAIN_STATEMENTS = "plain-statements"
     """Statements of every prompt go to SQLite's driver as they are (``engine.prepared``)."""
+    REMEMBERED_QUEUE = "remembered-queue"
+    """Which prompt is next, and that it runs, is known without a transaction (``engine.queue``)."""
     GATHERED_EVENTS = "gathered-events"
     """Events of 5 ms are sent together (``api.websocket``)."""
     HUGE_PAGES = "huge-pages"

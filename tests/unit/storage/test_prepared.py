@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from engine import history
+from engine import history, queue
 from engine.database import Database, DatabaseError, queue_table
 from engine.prepared import Prepared
 from engine.queue import SqlStorage
@@ -129,7 +129,10 @@ async def test_what_was_dropped_by_an_end_that_was_not_stored_is_counted_again(
     assert list(await storage.history(A)) == ["p1", "p2", "p3", "p4"]
 
 
-async def test_places_of_claims_go_on_where_another_left_them(database: Database) -> None:
+async def test_places_of_claims_go_on_where_another_left_them(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "takes", lambda path: False)  # two that share a database remember nothing
     first, second = SqlStorage(database), SqlStorage(database)
     for number in range(4):
         await first.enqueue(new(f"p{number}", A if number % 2 else B), limit=10)

@@ -113,6 +113,7 @@ async def test_running_prompts_are_pending_again_after_a_restart(
     await storage.enqueue(new("p0", secrets={"k": SECRET}), limit=10)
     await storage.enqueue(new("p1"), limit=10)
     await storage.claim_next(A)
+    await storage.note_running()  # as the storage does by itself of what runs for a while
     async with Database(url) as again:
         after = SqlStorage(again)
         assert await after.requeue_running() == 1
