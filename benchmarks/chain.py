@@ -1,9 +1,10 @@
 """What does a trivial node cost in a long prompt, with a client listening, and does the cost stay flat?
 
 A whole server with one tenant: chains in one sandbox, chains that alternate between two, 50,000 nodes, and 8 nodes that
-block at the same time; and the same of ComfyUI, where a checkout is given. Wall time is from sending the prompt to
-hearing that it succeeded; host CPU is the server process's own over the same span (user and system), which a loaded
-machine does not change much (ComfyUI runs its nodes in that process, ours does not).
+block at the same time; the same of ComfyUI, where a checkout is given; and, as the floor, of a server that does no more
+than it must (``bare_server.py``). Wall time is from sending the prompt to hearing that it succeeded; host CPU is the
+server process's own over the same span (user and system), which a loaded machine does not change much (ComfyUI runs its
+nodes in that process, ours does not).
 
     python -m benchmarks.chain [--quick] [--lengths 10 100 ...] [--repeat N] [--comfyui DIR --comfyui-python FILE]
 """
@@ -12,14 +13,16 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import psutil
 
-from benchmarks.flood import ROOT, server
+from benchmarks.flood import ROOT, Served, server
+from benchmarks.peers import bare
 from benchmarks.peers.servers import ComfyUI
 from benchmarks.report import Report
 from benchmarks.talking import Client, Prompt, RefusedError, add_packs
@@ -114,17 +117,18 @@ def measure(
     repeat = repeat or (3 if quick else 7)
     most = (0 if quick else MOST) if most is None else most
     report = Report("A chain of trivial nodes through a whole server, a client listening")
-    with _clients(folder, comfyui) as (ours, process, theirs):
-        for client in (ours, theirs):
+    with _clients(folder, comfyui) as (ours, process, theirs), bare.server(folder / "bare") as least:
+        floor = Floor(least, Client(least))
+        for client in (ours, theirs, floor.client):
             if client is not None:
                 client.runs(partial(chain, 20), 3)
         for sandboxes in (1, 2):
             for length in lengths:
                 times = repeat if length <= 1_000 else min(repeat, 3)
-                _measure_chain(report, ours, theirs, sandboxes, length, times)
+                _measure_chain(report, ours, theirs, floor, sandboxes, length, times)
         if most:
             before = process.memory_info().rss
-            _measure_chain(report, ours, None, 1, most, 1)
+            _measure_chain(report, ours, None, None, 1, most, 1)
             grown = (process.memory_info().rss - before) / 2**20
             report.notes.append(f"the host grew by {grown:.0f} MiB over the {most:,} nodes")
         ours.run(blockers)  # starts the sandboxes
@@ -154,9 +158,27 @@ def comfyui_name(length: int) -> str:
     return f"ComfyUI, {length:,} nodes: a node"
 
 
+def floor_name(length: int) -> str:
+    """What the row of the bare server is called."""
+    return f"floor, {length:,} nodes: a node"
+
+
 def blocking(who: str) -> str:
     """What the row of the blocking nodes is called."""
     return f"{who}: {BLOCKERS} independent nodes that block 0.5 s each"
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """The bare server and who sends it prompts."""
+
+    served: Served
+    client: Client
+
+    def like(self, ours: Client, length: int, make: Callable[[int], Prompt]) -> tuple[float, float]:
+        """A prompt of which the client hears as much as of ours, which just ran."""
+        bare.plan(self.served, {length: (ours.frames, ours.frame_bytes)})
+        return self.client.run(make)
 
 
 @contextmanager
@@ -175,32 +197,38 @@ def _clients(folder: Path, comfyui: ComfyUI | None) -> Iterator[tuple[Client, ps
 
 
 def _measure_chain(
-    report: Report, ours: Client, theirs: Client | None, sandboxes: int, length: int, times: int
+    report: Report,
+    ours: Client,
+    theirs: Client | None,
+    floor: Floor | None,
+    sandboxes: int,
+    length: int,
+    times: int,
 ) -> None:
     peer = theirs if sandboxes == 1 and length in COMFYUI_LENGTHS else None
-    make, what, floor = partial(chain, length, packs=sandboxes), name(sandboxes, length), comfyui_name(length)
-    wall: list[float] = []
-    cpu: list[float] = []
-    peer_wall: list[float] = []
-    peer_cpu: list[float] = []
+    floor = floor if sandboxes == 1 else None
+    make, what, least = partial(chain, length, packs=sandboxes), name(sandboxes, length), floor_name(length)
+    taken: dict[str, list[float]] = {}
+
+    def add(row: str, cpu_row: str, pair: tuple[float, float]) -> None:
+        for key, value in zip((row, cpu_row), pair, strict=True):
+            taken.setdefault(key, []).append(value / length)
+
     for _ in range(times):
         if peer is not None:
+            theirs_row = comfyui_name(length)
             try:
-                took, used = peer.run(make)
-                peer_wall.append(took / length)
-                peer_cpu.append(used / length)
+                add(theirs_row, f"{theirs_row}, its CPU", peer.run(make))
             except RefusedError as error:
                 report.notes.append(f"ComfyUI, {length:,} nodes: {error}")
                 peer = None
-        took, used = ours.run(make)
-        wall.append(took / length)
-        cpu.append(used / length)
-    if peer_wall:
-        report.add(floor, peer_wall)
-        report.add(f"{floor}, its CPU", peer_cpu)
-    known = any(row.what == floor for row in report.rows)
-    report.add(what, wall, floor=floor if known else None)
-    report.add(f"{what}, host CPU", cpu)
+        found = ours.run(make)
+        if floor is not None:
+            add(least, f"{least}, its CPU", floor.like(ours, length, make))
+        add(what, f"{what}, host CPU", found)
+    for row, samples in taken.items():
+        known = {known.what for known in report.rows}
+        report.add(row, samples, floor=least if row == what and least in known else None)
 
 
 def main() -> None:

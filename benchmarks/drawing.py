@@ -70,6 +70,7 @@ def chain(results: Path) -> Any:
             "s--",
         ),
         ("ComfyUI in process", r"ComfyUI, (?P<n>[\d,]+) nodes: a node", COLOURS["peer"], "o-"),
+        ("floor: a server that only must", r"floor, (?P<n>[\d,]+) nodes: a node", COLOURS["floor"], "-"),
     )
     lines(axes, rows, series)
     axes.set(
@@ -137,6 +138,41 @@ def bars(results: Path) -> Any:
     return figure
 
 
+def shared_weights(results: Path) -> Any:
+    """What all holders of one file of weights take together, by their number."""
+    rows = medians(results, "shared_weights-runc")
+    if not rows:
+        return None
+    figure, axes = plt.subplots(figsize=(6, 3.8))
+    gvisor = medians(results, "shared_weights-gvisor")
+    sandboxes = r"(?P<n>\d+) sandbox(es)?: the weights in all"
+    for label, found, pattern, colour, style in (
+        ("sandboxes", rows, sandboxes, COLOURS["ours"], "o-"),
+        ("sandboxes, gVisor", gvisor, sandboxes, COLOURS["gvisor"], "o-"),
+        (
+            "plain processes that read it",
+            rows,
+            r"(?P<n>\d+) plain process(es)? that reads? it.*",
+            COLOURS["peer"],
+            "s-",
+        ),
+        (
+            "plain processes that map it",
+            rows,
+            r"(?P<n>\d+) plain process(es)? that maps? it.*",
+            COLOURS["floor"],
+            "-",
+        ),
+    ):
+        points = by_number(found, pattern)
+        if points:
+            axes.plot(*zip(*points, strict=True), style, label=label, color=colour, markersize=4)
+    axes.set_ylim(bottom=0)
+    axes.legend(fontsize=8)
+    axes.set(xlabel="holders", ylabel="MiB (PSS)", title="One file of weights, held by several")
+    return figure
+
+
 def soak(results: Path) -> Any:
     """What a long run holds, over its calls."""
     path = results / "soak.json"
@@ -154,7 +190,13 @@ def soak(results: Path) -> Any:
 
 
 def main(results: Path, target: Path) -> None:
-    for name, make in (("chain", chain), ("tensors", tensors), ("calls-and-starts", bars), ("soak", soak)):
+    for name, make in (
+        ("chain", chain),
+        ("tensors", tensors),
+        ("calls-and-starts", bars),
+        ("weights", shared_weights),
+        ("soak", soak),
+    ):
         figure = make(results)
         if figure is None:
             continue

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sandbox.launcher.spec import RUNTIMES
 
-_ECHO = """
+ECHO_PROCESS = """
 import socket, struct, sys, json
 s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])
 def read(n):
@@ -52,7 +52,7 @@ async def unix_echo(runs: int, *, bytes_: int = 200) -> list[float]:
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "s")
         server = await asyncio.start_unix_server(serve, path)
-        child = await asyncio.create_subprocess_exec(sys.executable, "-c", _ECHO, path)
+        child = await asyncio.create_subprocess_exec(sys.executable, "-c", ECHO_PROCESS, path)
         async with server:
             await asyncio.wait_for(done.wait(), 60)
         await child.wait()

@@ -1,8 +1,10 @@
 """How many prompts of three nodes go through a server in a second, from one client and from eight at a time?
 
 Ours has its durable queue on, as always: a prompt is on the disk before it is answered. Each client is a thread that
-sends its prompts over one connection and hears of their ends over one WebSocket; the clients are one process for both
-servers, so what they cost is in both figures. A sample is the time of a round by its prompts: milliseconds a prompt.
+sends its prompts over one connection and hears of their ends over one WebSocket; the clients are one process for all
+servers, so what they cost is in all figures. The floor is a server that does no more than it must (``bare_server.py``),
+also without its disk and without its nodes, so that the price of each part is seen. A sample is the time of a round by
+its prompts: milliseconds a prompt.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -22,11 +25,18 @@ from websockets.sync.client import ClientConnection
 
 from benchmarks.chain import chain, packs
 from benchmarks.flood import ROOT, Served, server
+from benchmarks.peers import bare
 from benchmarks.peers.servers import ComfyUI
 from benchmarks.report import Report
-from benchmarks.talking import HEADERS, RefusedError, add_packs, listening
+from benchmarks.talking import HEADERS, Client, RefusedError, add_packs, listening
 
 CLIENTS = (1, 8)
+PARTS = {
+    "floor, HTTP and frames": {"commits": False, "echoes": False},
+    "floor, and the disk": {"commits": True, "echoes": False},
+    "floor, and a socket echo a node": {"commits": True, "echoes": True},
+}
+"""Each with one part more than the one before."""
 
 
 def measure(folder: Path, *, quick: bool, comfyui: ComfyUI | None = None) -> Report:
@@ -41,7 +51,8 @@ def measure(folder: Path, *, quick: bool, comfyui: ComfyUI | None = None) -> Rep
         more = {"RINGFENCE_POLICIES_DIR": str(without_rates(folder / "policies"))}
         served = servers["ours"] = stack.enter_context(server(folder / "data", more))
         add_packs(served.url, folder / "packs", packs(1))
-        _measure(report, servers, prompts, rounds)
+        least = stack.enter_context(bare.server(folder / "bare"))
+        _measure(report, servers, least, prompts, rounds)
     for clients in CLIENTS:
         report.aim(name("ours", clients), name("ComfyUI", clients), 1.0)
     return report
@@ -66,17 +77,23 @@ def without_rates(ours: Path) -> Path:
     return ours
 
 
-def _measure(report: Report, servers: Mapping[str, Served], prompts: int, rounds: int) -> None:
+def _measure(report: Report, servers: Mapping[str, Served], least: Served, prompts: int, rounds: int) -> None:
     for served in servers.values():
         _round(served, 1, 20)
+    heard = Client(servers["ours"])
+    heard.run(partial(chain, 3))
+    frames = {3: (heard.frames, heard.frame_bytes)}
+    report.notes.append(f"a client hears {heard.frames} frames of {heard.frame_bytes:,} bytes of each prompt")
     for clients in CLIENTS:
-        samples: dict[str, list[float]] = {who: [] for who in servers}
-        for _ in range(rounds):  # by turns, so that what else the machine does falls on both
+        samples: dict[str, list[float]] = {who: [] for who in (*servers, *PARTS)}
+        for _ in range(rounds):  # by turns, so that what else the machine does falls on all
             for who, served in servers.items():
                 samples[who].append(_round(served, clients, prompts))
+            for who, parts in PARTS.items():
+                bare.plan(least, frames, **parts)
+                samples[who].append(_round(least, clients, prompts))
         for who, found in samples.items():
-            floor = name("ComfyUI", clients) if who == "ours" and "ComfyUI" in servers else None
-            report.add(name(who, clients), found, floor=floor)
+            report.add(name(who, clients), found)
             rate = 1000 / report.rows[-1].p50
             report.notes.append(
                 f"{name(who, clients).removesuffix(': a prompt')}: {rate:.0f} prompts a second"
