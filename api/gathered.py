@@ -7,10 +7,14 @@ far as the reader's socket. A client that hears of many nodes in a row is told o
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, Final
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import InvalidState
 
+AT_ONCE: Final = "ringfence.send_at_once"
+"""Key of a WebSocket scope's ``extensions``: ``GatheringProtocol.send_at_once`` of that connection."""
 MOST: Final = 64 * 1024
 """Bytes that wait for the end of a turn; more are sent at once, so that the transport sees a slow reader."""
 
@@ -62,6 +66,35 @@ class GatheringProtocol(WebSocketsSansIOProtocol):
         self._gathering = GatheringTransport(transport, self.loop)
         # A transport in all that uvicorn asks of one; a subclass would hide the real one's methods, not pass them on.
         super().connection_made(self._gathering)  # type: ignore[arg-type]
+
+    async def run_asgi(self) -> None:
+        """Serve the connection, by an application that may send many messages in one step."""
+        extensions: dict[str, Any] = self.scope.setdefault("extensions", {})
+        extensions[AT_ONCE] = self.send_at_once
+        await super().run_asgi()
+
+    def send_at_once(self, messages: Sequence[str | bytes]) -> bool:
+        """Hand these messages over if nothing is in their way; False when none was taken.
+
+        Then they go one by one through ``send``, which knows what to do about a client that reads slowly or is gone.
+        """
+        is_open = self.handshake_complete and not self.close_sent and self.initial_response is None
+        if not is_open or self.disconnected or not self.writable.is_set() or self.transport.is_closing():
+            return False
+        if sum(map(len, messages)) > MOST:
+            return False
+        try:
+            for message in messages:
+                if isinstance(message, str):
+                    self.conn.send_text(message.encode())
+                else:
+                    self.conn.send_binary(message)
+        except (
+            InvalidState
+        ):  # before the first: the state changes with what is received or closed, not by sending
+            return False
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        return True
 
     def flush(self) -> None:
         """Send what was written in this turn now."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import cast
@@ -21,6 +22,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from api import logs, messages
 from api.errors import OrjsonResponse, comfy_error
+from api.gathered import AT_ONCE
 from api.messages import Abilities, Message, To
 from api.metrics import WEBSOCKETS, WEBSOCKETS_DROPPED
 from api.pace import Pace
@@ -53,6 +55,12 @@ class Connection:
     logs: anyio.Event = field(default_factory=anyio.Event)
     """Set while the client wants to hear what packs print."""
     _sending: anyio.Lock = field(default_factory=partial(anyio.Lock, fast_acquire=True))
+    _at_once: Callable[[list[Message]], bool] | None = None
+    """Takes frames that nothing is in the way of, where the server below can."""
+
+    def __post_init__(self) -> None:
+        if takes(FastPath.FRAMES_AT_ONCE):
+            self._at_once = self.socket.scope.get("extensions", {}).get(AT_ONCE)
 
     async def send(self, frames: list[Message]) -> None:
         """Send frames together.
@@ -60,6 +68,8 @@ class Connection:
         Raises:
             TimeoutError: the client does not read.
         """
+        if self._at_once is not None and not self._sending.locked() and self._at_once(frames):
+            return
         async with self._sending:
             with anyio.fail_after(_SEND_S):
                 for frame in frames:

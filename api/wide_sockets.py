@@ -7,6 +7,7 @@ only when the client has taken most of what was sent, so that at most one messag
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from api.websocket_pace import PacedWebSocket
@@ -30,6 +31,10 @@ class WideSocketProtocol(PacedWebSocket):
             self.transport.close()
         else:
             super().handle_parser_exception()
+
+    def send_at_once(self, messages: Sequence[str | bytes]) -> bool:
+        """Not where the client is waited for."""
+        return not self._is_wide and super().send_at_once(messages)
 
     async def send(self, message: Any) -> None:
         """Send, and wait for the client where the route asked for that."""

@@ -28,6 +28,8 @@ class FastPath(StrEnum):
     """A task that is done with its node runs the next (``engine.executor``)."""
     KEPT_SESSIONS = "kept-sessions"
     """A run asks for its sandbox again after 50 ms, not for each node (``engine.node_calls``)."""
+    KEPT_DIGESTS = "kept-digests"
+    """For 250 ms the record of a prompt names the policies that its last one had (``api.audit_trail``)."""
     GROUP_COMMIT = "group-commit"
     """Transactions that wait share a commit (``engine.group_commit``)."""
     PLAIN_STATEMENTS = "plain-statements"
@@ -36,6 +38,8 @@ class FastPath(StrEnum):
     """Which prompt is next, and that it runs, is known without a transaction (``engine.queue``)."""
     GATHERED_EVENTS = "gathered-events"
     """Events of 5 ms are sent together (``api.websocket``)."""
+    FRAMES_AT_ONCE = "frames-at-once"
+    """What a client is told in one go is handed to its connection in one step (``api.gathered``)."""
     HUGE_PAGES = "huge-pages"
     """Large files are given huge pages where the file system gives none by itself (``huge_pages``)."""
 

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from api import audit_trail
 from api.bodies import BodyError, read_json, read_object, string_list
 from api.errors import OrjsonResponse, comfy_error
-from api.services import ForTenant, Have
+from api.services import ForTenant, Have, identity_of, services_of
 from engine import PromptInvalidError, PromptRequest, QueueItem
 from policies import safe_text
 
@@ -23,8 +23,10 @@ _CLIENT_ID_LIMIT = 256
 
 
 @router.post("/prompt")
-async def post_prompt(request: Request, services: Have, tenant: ForTenant) -> Response:
+async def post_prompt(request: Request) -> Response:
     """Validate a prompt and queue it; 200 only once it is on disk."""
+    # Not as dependencies, as elsewhere: working them out takes longer than reading the prompt.
+    services, tenant = services_of(request), identity_of(request).tenant
     try:
         body = await read_json(request)
     except BodyError as error:
