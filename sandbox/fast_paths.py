@@ -36,6 +36,8 @@ class FastPath(StrEnum):
     """Events of 5 ms are sent together (``api.websocket``)."""
     HUGE_PAGES = "huge-pages"
     """Large files are given huge pages where the file system gives none by itself (``huge_pages``)."""
+    MAPPED_OUTPUTS = "mapped-outputs"
+    """A worker fills files with huge pages through a mapping (``services``, ``runtime.files``)."""
 
 
 class FastPathError(ValueError):
