@@ -28,7 +28,7 @@ class SharedFiles:
         in_directory: str,
         out_directory: str,
         *,
-        allocate: Callable[[int], str],
+        allocate: Callable[[int], tuple[str, int]],
         discard: Callable[[str], None],
         hands_on: bool = True,
     ) -> None:
@@ -63,7 +63,7 @@ class SharedFiles:
             return self.read(name, nbytes)
         fd = self._open(name, nbytes)
         try:
-            buffer, address = _map_private(fd, nbytes)
+            buffer, address = _map(fd, nbytes, _MAP_PRIVATE)
         finally:
             os.close(fd)
         self._mapped[address] = (name, nbytes)
@@ -89,18 +89,15 @@ class SharedFiles:
         Raises:
             RpcError: the host refused the space (QUOTA_EXCEEDED).
         """
-        name = self._allocate(nbytes)
+        name, huge = self._allocate(nbytes)
         try:
             fd = os.open(f"{self._out}/{name}", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
-                # pwrite takes half the time of copying into a fresh mapping: no page faults (docs/performance.md).
-                at = 0
-                for piece in pieces:
-                    view = piece.cast("B") if piece.nbytes else piece
-                    while view:
-                        count = os.pwrite(fd, view, at)
-                        view = view[count:]
-                        at += count
+                if _ALIGNED <= huge <= nbytes and self._letting_go is None:
+                    _fill_mapped(fd, pieces, huge)
+                else:
+                    # pwrite takes half the time of copying into a fresh mapping of small pages: no faults.
+                    _write(fd, pieces, 0)
             finally:
                 os.close(fd)
         except BaseException:
@@ -142,7 +139,53 @@ class SharedFiles:
         return fd
 
 
+def _write(fd: int, pieces: Iterable[memoryview], at: int) -> None:
+    """Write the pieces one after the other, from byte ``at`` on."""
+    for piece in pieces:
+        view = piece.cast("B") if piece.nbytes else piece
+        while view:
+            count = os.pwrite(fd, view, at)
+            view = view[count:]
+            at += count
+
+
+def _fill_mapped(fd: int, pieces: Iterable[memoryview], huge: int) -> None:
+    """The same from the first byte on, for a file whose first ``huge`` bytes lie in huge pages, all there.
+
+    Mapping those costs next to nothing, and a copy into them goes past the caches, which the kernel's does not: 1.4 ms
+    for 12 MiB instead of 2.3.
+    """
+    try:
+        buffer, address = _map(fd, huge, _MAP_SHARED)
+    except MemoryError:  # no more mappings, or addresses
+        _write(fd, pieces, 0)
+        return
+    _libc.madvise(
+        address, huge, _MADV_DONTFORK
+    )  # a child that had it mapped would make the host copy the file
+    target = memoryview(buffer).cast("B")
+    del buffer
+    at = 0
+    try:
+        for piece in pieces:
+            view = piece.cast("B") if piece.nbytes else piece
+            while view and at < huge:
+                count = min(len(view), huge - at, _AT_ONCE)
+                target[at : at + count] = view[:count]
+                view = view[count:]
+                at += count
+            if view:
+                _write(fd, [view], at)
+                at += len(view)
+    finally:
+        target.release()
+        _libc.munmap(address, huge)
+
+
+_AT_ONCE = 4 << 20
+"""Bytes that are copied before another thread may run."""
 _PROT_NONE, _PROT_READ_WRITE = 0, 3
+_MAP_SHARED, _MADV_DONTFORK = 0x01, 10
 _MAP_PRIVATE, _MAP_FIXED, _MAP_ANONYMOUS, _MAP_NORESERVE = 0x02, 0x10, 0x20, 0x4000
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _HUGE_PAGE = 2 << 20
@@ -151,8 +194,9 @@ _ALIGNED = 2 * _HUGE_PAGE
 _libc: Any = None
 
 
-def _map_private(fd: int, nbytes: int) -> tuple[Any, int]:
-    """Map copy-on-write; return the buffer and its address. Whoever calls unmaps it when the last tensor over it goes.
+def _map(fd: int, nbytes: int, kind: int) -> tuple[Any, int]:
+    """Map shared, or copy-on-write; return the buffer and its address. Whoever calls unmaps it when nothing over it is
+    left.
 
     No descriptor is kept (``mmap.mmap`` keeps one for each mapping until 3.13: a list of a thousand frames would use
     up the sandbox's file limit).
@@ -163,13 +207,14 @@ def _map_private(fd: int, nbytes: int) -> tuple[Any, int]:
         _libc.mmap.restype = ctypes.c_void_p
         _libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
         _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+        _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
     at = _aligned(nbytes) if nbytes >= _ALIGNED else None
-    address = _libc.mmap(at, nbytes, _PROT_READ_WRITE, _MAP_PRIVATE | (_MAP_FIXED if at else 0), fd, 0)
+    address = _libc.mmap(at, nbytes, _PROT_READ_WRITE, kind | (_MAP_FIXED if at else 0), fd, 0)
     if address in {None, ctypes.c_void_p(-1).value}:
         number = ctypes.get_errno()
         if at:
             _libc.munmap(at, nbytes)
-        raise MemoryError(f"an input of {nbytes} bytes cannot be mapped: {os.strerror(number)}")
+        raise MemoryError(f"a file of {nbytes} bytes cannot be mapped: {os.strerror(number)}")
     return (ctypes.c_ubyte * nbytes).from_address(address), address
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,17 +39,21 @@ def gather(cls: Any, params: Mapping[str, Any], decoder: Decoder, function: Any)
     layout = None
     if v3 and dynamic.has_dynamic(sections):
         layout = dynamic.layout(sections, {name: _constant(tree) for name, tree in encoded.items()})
-    passes = _filter(cls, sections, params.get("links"), layout, function)
+    passes: Callable[[str, bool], bool] | None = None
     required = sections.get("required")
     known: Any = required if layout is None and type(required) is dict else ()
     arguments: dict[str, Sequence[Any]] = {}
     for name, trees in encoded.items():
-        if name in known or passes(name, trees is None):
-            arguments[name] = (
-                _MISSING
-                if trees is None
-                else [tree if type(tree) in _AS_IT_IS else decoder.decode(tree) for tree in trees]
-            )
+        if name not in known:
+            if passes is None:
+                passes = _filter(cls, sections, params.get("links"), layout, function)
+            if not passes(name, trees is None):
+                continue
+        arguments[name] = (
+            _MISSING
+            if trees is None
+            else [tree if type(tree) in _AS_IT_IS else decoder.decode(tree) for tree in trees]
+        )
     if not v3 and "hidden" not in sections and not params.get("hidden"):
         return Gathered(arguments)
     hidden = _hidden(params, decoder)
@@ -83,7 +87,7 @@ def _constant(trees: list[Any] | None) -> Any:
 
 def _filter(
     cls: Any, sections: Mapping[str, Any], links: Any, layout: dynamic.Layout | None, function: Any
-) -> Any:
+) -> Callable[[str, bool], bool]:
     """Undeclared links are passed, undeclared constants dropped; "declared" is for the class's objects to say."""
     accepts_all = getattr(cls, "ACCEPT_ALL_INPUTS", False) is True
     linked = None if links is None else frozenset(links)

@@ -33,6 +33,7 @@ class NodeCalls:
         self._catalogue = catalogue
         self._files = files
         self._loop = loop
+        self._decoder = Decoder(files, self.handles)
 
     # -- questions; a failing pack raises its own exception out of these -------------------------------------------
 
@@ -127,7 +128,7 @@ class NodeCalls:
         is_validator: bool = False,
         is_lazy: bool = False,
     ) -> Mapped:
-        gathered = inputs.gather(cls, params, Decoder(self._files, self.handles), getattr(cls, name))
+        gathered = inputs.gather(cls, params, self._decoder, getattr(cls, name))
         function = calling.bound_function(cls, name, instance, gathered.hidden)
         if is_validator:
             inputs.select(gathered, function)

@@ -66,7 +66,7 @@ class Worker:
         self._files = SharedFiles(
             paths.place(wire.IN_DIRECTORY),
             paths.place(wire.OUT_DIRECTORY),
-            allocate=lambda nbytes: str(self._peer.call(wire.ALLOCATE, {"bytes": nbytes})["file"]),
+            allocate=self._allocate,
             discard=lambda name: self._peer.notify(wire.DISCARD, {"file": name}),
         )
         self._catalogue = Catalogue()
@@ -126,6 +126,10 @@ class Worker:
 
     def granted(self, file: str, nbytes: int) -> Any:
         return self._files.map(file, nbytes)
+
+    def _allocate(self, nbytes: int) -> tuple[str, int]:
+        answer = self._peer.call(wire.ALLOCATE, {"bytes": nbytes})
+        return str(answer["file"]), int(answer.get("huge", 0))
 
     def publish(self, data: bytes) -> str | None:
         try:

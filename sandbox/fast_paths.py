@@ -42,6 +42,8 @@ class FastPath(StrEnum):
     """What a client is told in one go is handed to its connection in one step (``api.gathered``)."""
     HUGE_PAGES = "huge-pages"
     """Large files are given huge pages where the file system gives none by itself (``huge_pages``)."""
+    MAPPED_OUTPUTS = "mapped-outputs"
+    """A worker fills files with huge pages through a mapping (``services``, ``runtime.files``)."""
 
 
 class FastPathError(ValueError):

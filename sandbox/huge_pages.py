@@ -46,10 +46,10 @@ def page_size() -> int:
         return 0
 
 
-def fill(fd: int, nbytes: int) -> bool:
+def fill(fd: int, nbytes: int) -> int:
     """Give a new, empty file of our own, ``nbytes`` long, as many huge pages as fit and can be had at little cost.
 
-    Nobody else may be able to open it yet. Whether anything was asked for and given, for tests.
+    Nobody else may be able to open it yet. How many bytes from the first on lie in huge pages that we asked for.
 
     Raises:
         OSError: ENOSPC when the file system is full.
@@ -57,21 +57,21 @@ def fill(fd: int, nbytes: int) -> bool:
     size = page_size()
     whole = nbytes // size * size if size else 0
     if whole < _FEWEST * size or _refusal.holds() or not takes(FastPath.HUGE_PAGES):
-        return False
+        return 0
     os.pwrite(fd, b"\0", 0)
     if os.fstat(fd).st_blocks * 512 >= size:
-        return False  # the mount gives them by itself
+        return 0  # the mount gives them by itself
     reserved = _mapped(whole + size, -1, 0)
     if not reserved:
-        return False
+        return 0
     try:
         start = -(-reserved // size) * size
-        return bool(_mapped(whole, fd, start)) and _collapse(fd, start, whole, size)
+        return _collapse(fd, start, whole, size) if _mapped(whole, fd, start) else 0
     finally:
         _libc().munmap(reserved, whole + size)
 
 
-def _collapse(fd: int, start: int, whole: int, size: int) -> bool:
+def _collapse(fd: int, start: int, whole: int, size: int) -> int:
     step = _AT_ONCE * size
     until = time.thread_time() + whole // size * _WORTH_S + _GRACE_S
     for at in range(0, whole, step):
@@ -80,10 +80,10 @@ def _collapse(fd: int, start: int, whole: int, size: int) -> bool:
             os.pwrite(fd, b"\0", page)  # what is empty altogether is not collapsed
         if _libc().madvise(start + at, end - at, MADV_COLLAPSE):
             _refusal.heard(ctypes.get_errno())
-            return at > 0
+            return at
         if time.thread_time() > until:
-            return True
-    return True
+            return end
+    return whole
 
 
 class _Refusal:

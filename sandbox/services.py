@@ -19,6 +19,7 @@ from runtime import wire
 from sandbox import messages
 from sandbox.calls import EventSink, PackEvent, Progress, ProgressSink, measure
 from sandbox.errors import ProtocolViolationError, QuotaError, SandboxError
+from sandbox.fast_paths import FastPath, takes
 from sandbox.hostile_json import plain
 from sandbox.logbook import Logbook
 from sandbox.node_state import NodeStates, StateHolder
@@ -132,7 +133,8 @@ class Services:
             raise RefusedError(wire.INTERNAL_ERROR, str(error)) from error
         if self._watch is not None:
             self._watch.holds(self._store.sandbox_bytes(self._sandbox))
-        return {"file": file}
+        huge = self._store.huge_bytes(self._sandbox, file) if takes(FastPath.MAPPED_OUTPUTS) else 0
+        return {"file": file, "huge": huge} if huge else {"file": file}
 
     # -- what a node keeps -------------------------------------------------------------------------------------------
 

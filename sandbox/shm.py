@@ -15,7 +15,7 @@ import os
 import signal
 import stat
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from sandbox import huge_pages
 
@@ -36,7 +36,16 @@ class FileRefusedError(Exception):
     """A sandbox's output file is not what it was announced to be; the text says in what way."""
 
 
-def create(path: Path, nbytes: int) -> int:
+class Made(NamedTuple):
+    """A new file."""
+
+    fd: int
+    """Read-only."""
+    huge: int
+    """How many bytes from the first on lie in huge pages, as far as we asked for them."""
+
+
+def create(path: Path, nbytes: int) -> Made:
     """Make a file of ``nbytes`` allocated bytes that anybody who reaches it may fill; return a read-only descriptor.
 
     The descriptor is opened before the file's mode lets a sandbox in, and no writable one of ours stays open: ours
@@ -47,11 +56,12 @@ def create(path: Path, nbytes: int) -> int:
     """
     writer = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     reader = -1
+    huge = 0
     try:
         if nbytes:
             # The size first: a tmpfs mounted with huge=within_size gives huge pages only to what lies within it.
             os.ftruncate(writer, nbytes)
-            huge_pages.fill(writer, nbytes)
+            huge = huge_pages.fill(writer, nbytes)
             os.posix_fallocate(writer, 0, nbytes)
         reader = os.open(path, _READ)
         os.fchmod(writer, 0o666)
@@ -62,7 +72,7 @@ def create(path: Path, nbytes: int) -> int:
         raise
     finally:
         os.close(writer)
-    return reader
+    return Made(reader, huge)
 
 
 def create_again(fd: int, nbytes: int, source: Path, path: Path) -> None:

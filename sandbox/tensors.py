@@ -102,6 +102,8 @@ class TensorStore:
         self._reaper = Reaper()
         self._kept = KeptOutputs(self._limits.kept_bytes)
         self._has_kept = anyio.Event()
+        self._huge: dict[int, int] = {}
+        """By the descriptor of a file that a sandbox may fill: bytes in huge pages. Said anew for each new file."""
         self._lock = InstanceLock(places)
         self._stack = AsyncExitStack()
         self.on_lease_break: Callable[[SandboxId], None] = lambda _sandbox: None
@@ -206,7 +208,8 @@ class TensorStore:
         fd = -1
         try:
             path = box.outbox / name
-            fd = await self._with_room(nbytes, lambda: shm.create(path, nbytes))
+            fd, huge = await self._with_room(nbytes, lambda: shm.create(path, nbytes))
+            self._huge[fd] = huge
             if self._boxes.get(sandbox) is not box:
                 self._discard_file(path, fd, nbytes)
                 raise QuotaError("the sandbox ended while it asked for memory")
@@ -219,6 +222,11 @@ class TensorStore:
             box.pending -= 1
         box.files[name] = (fd, nbytes)
         return name
+
+    def huge_bytes(self, sandbox: SandboxId, name: str) -> int:
+        """How many bytes of a file that was just allocated lie in huge pages, from the first on, as far as we know."""
+        fd, _ = self._box(sandbox).files[name]
+        return self._huge.get(fd, 0)
 
     def discard(self, sandbox: SandboxId, name: str) -> None:
         """Remove an allocated file that will not be published.

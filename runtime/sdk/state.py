@@ -92,8 +92,8 @@ def delete(name: str) -> Any:
 
 def flush(call: str | int) -> None:
     """The call is over: send what was changed in place, and forget its table. Raises as ``set``."""
-    if call not in _tables:  # nobody asked for it
-        return
+    if not _tables_lock.locked() and call not in _tables:
+        return  # nobody asked for it, and nobody is about to get it
     with _tables_lock:
         table = _tables.pop(call, None)
     if table is None:

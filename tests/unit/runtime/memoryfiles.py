@@ -22,7 +22,7 @@ class Trip:
         self.files = SharedFiles(
             str(self.store.inbox),
             str(self.store.outbox),
-            allocate=self.store.allocate,
+            allocate=lambda nbytes: (self.store.allocate(nbytes), 0),
             discard=self.store.discarded.append,
         )
         self.handles = HandleTable()

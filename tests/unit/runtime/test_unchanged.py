@@ -132,7 +132,7 @@ def test_all_is_written_where_nothing_may_be_handed_on(trip: Trip, sent: Any) ->
     trip.files = SharedFiles(
         str(trip.store.inbox),
         str(trip.store.outbox),
-        allocate=trip.store.allocate,
+        allocate=lambda nbytes: (trip.store.allocate(nbytes), 0),
         discard=trip.store.discarded.append,
         hands_on=False,
     )

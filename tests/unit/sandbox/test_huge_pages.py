@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 import torch
 
+import runtime.files
 from runtime.files import SharedFiles
-from sandbox import huge_pages, shm
+from sandbox import Value, huge_pages, shm
 from sandbox.fast_paths import FastPath
-from tests.unit.sandbox.test_tensors import MIB
+from tests.unit.sandbox.test_tensors import MIB, A, kept, made, opened, out
 
 TAIL = 4096 + 100
 """What a file is longer than its huge pages."""
@@ -68,7 +69,7 @@ def use(monkeypatch: pytest.MonkeyPatch, libc: Libc) -> Libc:
 
 
 def created(folder: Path, nbytes: int) -> int:
-    fd = shm.create(folder / "file", nbytes)
+    fd, _ = shm.create(folder / "file", nbytes)
     shm.check_extent(fd, nbytes)
     return fd
 
@@ -162,7 +163,7 @@ def test_the_files_of_this_kernel_are_whole_and_a_reader_finds_out_what_it_chang
     _filled(folder / "file", data)
     assert shm.freeze(fd)
     copy = shm.copy(fd, folder / "copy", nbytes)
-    files = SharedFiles(str(folder), str(folder), allocate=str, discard=str)
+    files = SharedFiles(str(folder), str(folder), allocate=lambda n: (str(n), 0), discard=str)
     for name in ("file", "copy"):
         tensor = torch.frombuffer(files.map(name, nbytes), dtype=torch.uint8)
         assert tensor.data_ptr() % (2 * MIB) == 0
@@ -175,6 +176,72 @@ def test_the_files_of_this_kernel_are_whole_and_a_reader_finds_out_what_it_chang
     assert not files.has_mapped
     os.close(fd)
     os.close(copy)
+
+
+@pytest.mark.usefixtures("refusal")
+def test_it_is_said_how_much_of_a_file_lies_in_huge_pages(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, Libc())
+    fd, huge = shm.create(folder / "all", 36 * MIB + TAIL)
+    assert huge == 36 * MIB
+    os.close(fd)
+    monkeypatch.setattr(huge_pages, "_WORTH_S", -1.0)
+    fd, huge = shm.create(folder / "some", 64 * MIB)
+    assert huge == 16 * MIB
+    os.close(fd)
+    use(monkeypatch, Libc(errno.ENOMEM))
+    fd, huge = shm.create(folder / "none", 64 * MIB)
+    assert huge == 0
+    os.close(fd)
+
+
+@pytest.mark.parametrize("huge", [0, 2 * MIB, 4 * MIB, 8 * MIB])
+@pytest.mark.parametrize("cuts", [(), (1,), (3 * MIB + 1, 7 * MIB), (8 * MIB,), (8 * MIB + 7,)])
+def test_a_file_is_filled_alike_with_and_without_a_mapping_and_nobody_can_write_to_it_then(
+    folder: Path, huge: int, cuts: tuple[int, ...]
+) -> None:
+    nbytes = 8 * MIB + TAIL
+    data = np.random.default_rng(1).integers(0, 256, nbytes, np.uint8)
+    fd, _ = shm.create(folder / "file", nbytes)
+    pieces = [piece.data for piece in np.split(data, cuts)]
+    files = SharedFiles(str(folder), str(folder), allocate=lambda _: ("file", huge), discard=str)
+    assert files.publish(pieces, nbytes) == "file"
+    assert str(folder) not in Path("/proc/self/maps").read_text("utf-8")
+    assert shm.freeze(fd)
+    assert (folder / "file").read_bytes() == data.tobytes()
+    os.close(fd)
+
+
+def test_a_file_that_cannot_be_mapped_is_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(runtime.files, "_map", none_left)
+    data = np.arange(8 * MIB, dtype=np.uint8)
+    fd, _ = shm.create(folder / "file", len(data))
+    files = SharedFiles(str(folder), str(folder), allocate=lambda _: ("file", 8 * MIB), discard=str)
+    files.publish([data.data], len(data))
+    assert (folder / "file").read_bytes() == data.tobytes()
+    os.close(fd)
+
+
+@pytest.mark.anyio
+@pytest.mark.usefixtures("refusal")
+async def test_the_store_knows_it_of_new_files_and_of_those_that_are_filled_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, Libc())
+    async with opened(tmp_path) as store:
+        sizes = {}
+        for nbytes in (8 * MIB + TAIL, MIB):
+            name = await made(store, b"x" * nbytes)
+            inode = kept(store, name).stat().st_ino
+            store.release(Value(None, (name,)))
+            again = await store.allocate(A, nbytes)
+            assert out(store, again).stat().st_ino == inode
+            sizes[nbytes] = store.huge_bytes(A, again)
+        assert sizes == {8 * MIB + TAIL: 8 * MIB, MIB: 0}
 
 
 def _filled(path: Path, data: bytes) -> None:

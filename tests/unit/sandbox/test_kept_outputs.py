@@ -149,7 +149,7 @@ async def test_a_dead_output_gives_way_when_descriptors_are_used_up(
         await dead(store)
         real, none_left = shm.create, [OSError(errno.EMFILE, "none left")]
 
-        def create(path: Path, nbytes: int) -> int:
+        def create(path: Path, nbytes: int) -> shm.Made:
             if none_left:
                 raise none_left.pop()
             return real(path, nbytes)
@@ -232,7 +232,7 @@ def test_a_file_that_changed_is_not_filled_again(
     tmp_path: Path, change: Callable[[Path], None], match: str
 ) -> None:
     path = tmp_path / "old"
-    fd = shm.create(path, 8192)
+    fd, _ = shm.create(path, 8192)
     change(path)
     with pytest.raises(shm.FileRefusedError, match=match):
         shm.create_again(fd, 8192, path, tmp_path / "new")

@@ -269,7 +269,7 @@ async def test_a_lease_break_ends_its_sandbox_and_not_the_host(tmp_path: Path) -
 async def test_the_signal_of_a_lease_break_kills_nobody_even_without_a_handler() -> None:
     code = (
         "import os,fcntl,sys; sys.path.insert(0, sys.argv[1]); from sandbox import shm; from pathlib import Path\n"
-        "p=Path(f'/dev/shm/rf-lease-{os.getpid()}'); fd=shm.create(p,4096); assert shm.freeze(fd)\n"
+        "p=Path(f'/dev/shm/rf-lease-{os.getpid()}'); fd,_=shm.create(p,4096); assert shm.freeze(fd)\n"
         "try: os.open(p, os.O_RDWR|os.O_NONBLOCK)\n"
         "except BlockingIOError: pass\n"
         "finally: p.unlink()\n"
