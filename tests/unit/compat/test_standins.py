@@ -316,6 +316,35 @@ def test_kinds_and_names_of_hooks_are_values(child):
     ]
 
 
+def test_a_node_that_saves_checkpoints_can_be_derived_from_and_says_what_it_lacks():
+    from runtime.compat.comfy_extras import nodes_model_merging
+
+    class Save(nodes_model_merging.CheckpointSave):
+        @classmethod
+        def INPUT_TYPES(cls):
+            return {**super().INPUT_TYPES(), "optional": {"dtype": (["float16"],)}}
+
+    assert list(Save.INPUT_TYPES()) == ["required", "hidden", "optional"]
+    with pytest.raises(NotProvidedError, match=r"nodes_model_merging\.CheckpointSave needs a model runtime"):
+        Save().save(None, None, None, "x")
+    assert is_stand_in(nodes_model_merging.ModelMergeBlocks)
+
+
+def test_an_attention_of_a_pack_is_replaced_where_a_models_options_say_so():
+    from runtime.compat.comfy.ldm.modules.attention import wrap_attn
+
+    @wrap_attn
+    def own(q, **kwargs):
+        return q, "inside" if kwargs.get("_inside_attn_wrapper") else "plain"
+
+    def other(func, q, **kwargs):
+        return "other", func(q, **kwargs), own(q, **kwargs)
+
+    assert (own.__name__, own(1)) == ("own", (1, "plain"))
+    options = {"optimized_attention_override": other}
+    assert own(2, transformer_options=options) == ("other", (2, "inside"), (2, "inside"))
+
+
 def test_the_previewers_of_a_model_are_names_that_can_be_imported():
     import runtime.compat.latent_preview as latent_preview
 
