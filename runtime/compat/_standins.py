@@ -178,6 +178,10 @@ def names_only(
 
     def __getattr__(name: str) -> Any:
         module = sys.modules[module_name]
+        found = None if name.startswith("__") else _real_there(public, name)
+        if found is not None:
+            setattr(module, name, found)
+            return found
         if name.startswith("__") or (allowed is not None and name not in allowed):
             raise AttributeError(f"module {public!r} has no attribute {name!r} in Ringfence")
         if (
@@ -187,7 +191,7 @@ def names_only(
             and _is_listed(f"{public}.{name}")
         ):
             return importlib.import_module(f"{module_name}.{name}")
-        value = _imported_there(name) or stand_in(f"{public}.{name}", why)
+        value = stand_in(f"{public}.{name}", why)
         setattr(module, name, value)
         return value
 
@@ -215,18 +219,36 @@ _KNOWN_BRANCHES = frozenset(
 
 #: What ComfyUI's files import, and packs take from them: ``from comfy.samplers import k_diffusion_sampling``.
 _IMPORTED_THERE = {
-    "np": "numpy", "nn": "torch.nn", "F": "torch.nn.functional", "model_management": "comfy.model_management",
-    "sd1_clip": "comfy.sd1_clip", "k_diffusion_sampling": "comfy.k_diffusion.sampling",
+    "np": "numpy", "nn": "torch.nn", "F": "torch.nn.functional", "k_diffusion_sampling": "comfy.k_diffusion.sampling",
     "uni_pc": "comfy.extra_samplers.uni_pc", "deis": "comfy.k_diffusion.deis",
     "sa_solver": "comfy.k_diffusion.sa_solver",
-    **{name: name for name in ("comfy", "einops", "logging", "math", "numpy", "os", "torch")},
+    **{
+        name: f"comfy.{name}"
+        for name in (
+            "clip_vision", "diffusers_convert", "gligen", "latent_formats", "model_base", "model_detection",
+            "model_management", "model_patcher", "sd1_clip", "sdxl_clip", "supported_models_base",
+        )
+    },
+    **{
+        name: name
+        for name in (
+            "asyncio", "comfy", "einops", "execution", "folder_paths", "json", "latent_preview", "logging", "math",
+            "node_helpers", "nodes", "numpy", "os", "time", "torch", "uuid",
+        )
+    },
 }  # fmt: skip
 
 
-def _imported_there(name: str) -> ModuleType | None:
+def _real_there(module: str, name: str) -> Any:
+    """The attribute of a module that is otherwise names only; None for one more name."""
+    kinds = importlib.import_module(f"{__package__}.comfy._kinds")
+    if name in kinds.HOME.get(module, ()):
+        return getattr(kinds, name)
     where = _IMPORTED_THERE.get(name)
+    if where is None or (reason_for(f"{module}.{name}") and _is_listed(f"{module}.{name}")):
+        return None
     try:
-        return None if where is None else importlib.import_module(where)
+        return importlib.import_module(where)
     except ImportError:  # a sandbox whose environment has no torch
         return None
 

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 from ._standins import names_only
-from .comfy.cli_args import args
+from .comfy import cli_args
 
-MAX_PREVIEW_RESOLUTION: int = args.preview_size
+LatentPreviewMethod = cli_args.LatentPreviewMethod
+MAX_PREVIEW_RESOLUTION: int = cli_args.args.preview_size
 
 __getattr__ = names_only(__name__, ["TAESD", "TAEHV", "TAESDPreviewerImpl", "TAEHVPreviewerImpl"])
 

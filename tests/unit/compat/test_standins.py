@@ -2,7 +2,6 @@
 
 # ruff: noqa: SIM905 - long lists of names read better as text
 
-import enum
 import inspect
 
 import pytest
@@ -146,8 +145,8 @@ def test_sampler_lists_are_lists():
 
 
 def test_iterating_over_a_name_says_what_it_is():
-    with pytest.raises(NotProvidedError, match=r"comfy\.sd\.CLIPType"):
-        list(sd.CLIPType)
+    with pytest.raises(NotProvidedError, match=r"comfy\.sd\.StyleModel"):
+        list(sd.StyleModel)
 
 
 def test_unknown_names_of_half_real_modules_are_names_only():
@@ -163,7 +162,6 @@ def test_the_table_goes_by_name_parts():
     assert reason_for("comfy.ldm.anything.below")
     assert reason_for("comfy.ldmx") is None
     assert reason_for("comfy.utils") is None
-    assert not isinstance(sd.CLIPType.FLUX, enum.Enum)
 
 
 def test_the_runtime_may_have_any_name(child):
@@ -296,6 +294,55 @@ def test_what_comfyuis_files_import_can_be_taken_from_them_and_loaded_again(chil
     assert child(code).startswith(
         "True 2.0 logging\ncomfy.k_diffusion.sampling.sample_euler needs a model runtime"
     )
+
+
+def test_kinds_and_names_of_hooks_are_values(child):
+    code = """
+    import comfy.sd, comfy.context_windows, comfy.hooks, comfy.model_base, latent_preview, execution, nodes
+    from comfy.patcher_extension import WrappersMP, CallbacksMP
+    print([kind.name.lower() for kind in comfy.sd.CLIPType][:2], comfy.sd.CLIPType.FLUX.value)
+    print(WrappersMP.DIFFUSION_MODEL, CallbacksMP.ON_LOAD, comfy.context_windows.ContextSchedules.BATCHED)
+    print(comfy.hooks.EnumHookScope("hooked_only").name, comfy.model_base.ModelType.FLOW.value)
+    print(latent_preview.LatentPreviewMethod.NoPreviews.value, execution.nodes is nodes)
+    import server
+    print(len(str(server.uuid.uuid4())), "torch" in sys.modules)
+    """
+    assert child(code).splitlines() == [
+        "['stable_diffusion', 'stable_cascade'] 6",
+        "diffusion_model on_load_after batched",
+        "HookedOnly 6",
+        "none True",
+        "36 False",
+    ]
+
+
+def test_a_node_that_saves_checkpoints_can_be_derived_from_and_says_what_it_lacks():
+    from runtime.compat.comfy_extras import nodes_model_merging
+
+    class Save(nodes_model_merging.CheckpointSave):
+        @classmethod
+        def INPUT_TYPES(cls):
+            return {**super().INPUT_TYPES(), "optional": {"dtype": (["float16"],)}}
+
+    assert list(Save.INPUT_TYPES()) == ["required", "hidden", "optional"]
+    with pytest.raises(NotProvidedError, match=r"nodes_model_merging\.CheckpointSave needs a model runtime"):
+        Save().save(None, None, None, "x")
+    assert is_stand_in(nodes_model_merging.ModelMergeBlocks)
+
+
+def test_an_attention_of_a_pack_is_replaced_where_a_models_options_say_so():
+    from runtime.compat.comfy.ldm.modules.attention import wrap_attn
+
+    @wrap_attn
+    def own(q, **kwargs):
+        return q, "inside" if kwargs.get("_inside_attn_wrapper") else "plain"
+
+    def other(func, q, **kwargs):
+        return "other", func(q, **kwargs), own(q, **kwargs)
+
+    assert (own.__name__, own(1)) == ("own", (1, "plain"))
+    options = {"optimized_attention_override": other}
+    assert own(2, transformer_options=options) == ("other", (2, "inside"), (2, "inside"))
 
 
 def test_the_previewers_of_a_model_are_names_that_can_be_imported():

@@ -5,6 +5,7 @@ All of ComfyUI's variants compute the same thing in different ways; here each is
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,19 @@ def exists(val: Any) -> bool:
 
 def default(val: Any, d: Any) -> Any:
     return d if val is None else val
+
+
+def wrap_attn(func: Callable[..., Any]) -> Callable[..., Any]:
+    """A decorator: where a model's options name another attention, that one is called, and given this one."""
+
+    @functools.wraps(func)
+    def chosen(*args: Any, **kwargs: Any) -> Any:
+        other = (kwargs.get("transformer_options") or {}).get("optimized_attention_override")
+        if other is None or kwargs.get("_inside_attn_wrapper"):
+            return func(*args, **kwargs)
+        return other(func, *args, **{**kwargs, "_inside_attn_wrapper": True})
+
+    return chosen
 
 
 def attention_pytorch(
