@@ -56,6 +56,7 @@ class Scene:
         self.readers: list[threading.Thread] = []
         self.may_end = threading.Event()
         self.began = threading.Event()
+        self.ended = threading.Event()
         self.work: Callable[[], Any] = lambda: None
         self.asked: queue.SimpleQueue[Reply] = queue.SimpleQueue()
         self.peer.listen(self._on_request, lambda method, params: None)
@@ -66,7 +67,9 @@ class Scene:
 
     def _step(self) -> bool:
         if not self.peer.step():
-            threading.Event().wait()  # a worker's process ends here; these are threads that may be left behind
+            self.ended.set()
+            # A worker's process ends here; this is a thread that may be left behind, with the turn to read.
+            threading.Event().wait()
         return True
 
     def _be_host(self) -> None:
@@ -109,6 +112,8 @@ class Scene:
         self.may_end.set()
         self.sockets[0].shutdown(socket.SHUT_RDWR)
         self.host_thread.join(PATIENCE_S)
+        # Whoever reads must have come to the end: else it would read on, from whatever has this number next.
+        assert self.ended.wait(PATIENCE_S)
         for each in self.sockets:
             each.close()
 

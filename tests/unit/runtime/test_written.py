@@ -75,7 +75,7 @@ def test_what_is_written_at_once_is_what_the_encoder_says(values: Sequence[Any],
     assert repr(json.loads(written)) == repr(in_full(tmp_path, values))  # to Python, 1 and True are the same
 
 
-@pytest.mark.parametrize("outcome", NOT_PLAIN, ids=lambda outcome: repr(outcome)[:40].partition(' at 0x')[0])
+@pytest.mark.parametrize("outcome", NOT_PLAIN, ids=lambda outcome: repr(outcome)[:40].partition(" at 0x")[0])
 def test_all_else_is_left_to_the_encoder(outcome: Any) -> None:
     assert plain_result(Node, [outcome], 3) is None
 
