@@ -73,7 +73,7 @@ def test_the_loop_runs_on_the_main_thread_in_the_application_root_with_its_argum
         class Rely(Node):
             @property
             def said(self):
-                return at_import + [ran.wait(10), threading.current_thread() is threading.main_thread()]
+                return at_import + [ran.wait(60), threading.current_thread() is threading.main_thread()]
         NODE_CLASS_MAPPINGS = {"Rely": Rely}
         """
     )

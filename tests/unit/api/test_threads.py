@@ -19,7 +19,7 @@ async def test_a_tenant_that_fills_the_threads_leaves_half_of_them_to_others() -
 
     def hang() -> None:
         started.release()
-        stop.wait(20)
+        stop.wait(60)
 
     async def flood() -> None:
         with request_context(tenant="a"):

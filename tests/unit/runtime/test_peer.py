@@ -11,7 +11,7 @@ from runtime import wire
 from runtime.peer import Peer, PeerGoneError, Reply, RpcError
 from runtime.streams import FrameStream
 
-PATIENCE_S = 5.0
+PATIENCE_S = 60.0
 
 
 class End:

@@ -26,7 +26,7 @@ class Engine:
 
     def events(self, **_: Any) -> Engine:
         self.asked.set()
-        assert self.answer.wait(5)
+        assert self.answer.wait(60)
         return self
 
     def __iter__(self) -> Engine:
