@@ -9,6 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sandbox.launcher.spec import RUNTIMES
@@ -30,8 +32,20 @@ while True:
 """
 
 
-async def unix_echo(runs: int, *, bytes_: int = 200) -> list[float]:
-    """JSON echo of ``bytes_`` between an asyncio process and a blocking one over a bare Unix socket; ms."""
+Start = Callable[[str], Awaitable[object]]
+
+
+async def _start_here(path: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(sys.executable, "-c", ECHO_PROCESS, path)
+
+
+async def unix_echo(
+    runs: int, *, bytes_: int = 200, folder: Path | None = None, start: Start = _start_here
+) -> list[float]:
+    """JSON echo of ``bytes_`` between an asyncio process and a blocking one over a bare Unix socket; ms.
+
+    ``start`` begins the other end, which finds the socket ``s`` in ``folder`` (else a new one) and ends by itself.
+    """
     samples: list[float] = []
     done = asyncio.Event()
 
@@ -49,14 +63,33 @@ async def unix_echo(runs: int, *, bytes_: int = 200) -> list[float]:
         writer.close()
         done.set()
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = str(Path(folder) / "s")
+    with tempfile.TemporaryDirectory() as new:
+        path = str((folder or Path(new)) / "s")
         server = await asyncio.start_unix_server(serve, path)
-        child = await asyncio.create_subprocess_exec(sys.executable, "-c", ECHO_PROCESS, path)
+        child = await start(path)
         async with server:
-            await asyncio.wait_for(done.wait(), 60)
-        await child.wait()
+            await asyncio.wait_for(done.wait(), 120)
+        if isinstance(child, asyncio.subprocess.Process):
+            await child.wait()
     return samples
+
+
+@contextmanager
+def container(image: str, folder: Path, isolation: str) -> Iterator[Start]:
+    """Starts the other end of an echo in a container that sees ``folder``, with the engine's own walls and no more."""
+    name = f"ringfence-benchmark-echo-{os.getpid()}"
+
+    async def start(path: str) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            "docker", "run", "--rm", "--name", name, "--runtime", RUNTIMES[isolation], "--network", "none",
+            "--volume", f"{folder}:/echo", "--entrypoint", "/opt/venv/bin/python", image,
+            "-I", "-c", ECHO_PROCESS, f"/echo/{Path(path).name}",
+        )  # fmt: skip
+
+    try:
+        yield start
+    finally:
+        subprocess.run(["docker", "rm", "--force", name], check=False, capture_output=True, timeout=120)
 
 
 def write_tmpfs(nbytes: int, runs: int) -> list[float]:

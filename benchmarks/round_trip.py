@@ -6,12 +6,13 @@ import time
 from pathlib import Path
 
 from benchmarks import floors
-from benchmarks.house import house
+from benchmarks.house import IMAGE, house
 from benchmarks.peers.processes import Measured
 from benchmarks.report import Report
 from sandbox import NodeCall, Value
 
 ECHO, OURS = "bare Unix socket, JSON echo", "node call"
+INSIDE = "the same echo, its other end in a container"
 PEER = "pyisolate: call of a trivial method"
 
 
@@ -21,6 +22,9 @@ async def measure(
     runs = 500 if quick else 5000
     report = Report(f"Round trip of a trivial node, {isolation}")
     report.add(ECHO, await floors.unix_echo(runs))
+    (folder / "echo").mkdir()
+    with floors.container(IMAGE, folder / "echo", isolation) as start:
+        report.add(INSIDE, await floors.unix_echo(runs, folder=folder / "echo", start=start), floor=ECHO)
     if pyisolate is not None:
         report.add(PEER, pyisolate.calls, floor=ECHO)
     samples = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import floors
@@ -33,8 +34,9 @@ async def measure(
             copied, written = floor[kib] = f"{size(kib)}: memcpy", f"{size(kib)}: written once to tmpfs"
             report.add(copied, floors.memcpy(kib << 10, times))
             report.add(written, floors.write_tmpfs(kib << 10, times))
-            make, take, double = await trips(built, kib, times)
+            make, take, double, cold = await trips(built, kib, times)
             report.add(f"{size(kib)}: {made}", make, floor=written)
+            report.add(without(kib), cold)
             report.add(handed(kib), take, floor=copied)
             peer = f"{size(kib)}: pyisolate, shared: a fresh one in and a new one back"
             if pyisolate is not None and kib >> 10 in pyisolate.into_and_back:
@@ -46,13 +48,29 @@ async def measure(
     report.aim(f"{size(LARGE)}: {made}", floor[LARGE][1], 1.15)
     for kib in sizes[1:]:
         report.aim(handed(kib), handed(sizes[0]), 1.5)
+    report.notes.append(_coldness(report, sizes))
     if isolation != "runc":
         return report
     async with house(folder, isolation=isolation, may_adopt=False) as built:
         for kib in sizes:
-            make, _, _ = await trips(built, kib, runs if kib <= LARGE else 5)
+            make, *_ = await trips(built, kib, runs if kib <= LARGE else 5)
             report.add(f"{size(kib)}: {made}, adoption off", make, floor=floor[kib][1])
     return report
+
+
+def _coldness(report: Report, sizes: Sequence[int]) -> str:
+    """How much of what a large tensor costs more is no tensor's."""
+    medians = {row.what: row.p50 for row in report.rows}
+    said = []
+    for kib in sizes[1:]:
+        call = medians[without(kib)] / medians[without(sizes[0])]
+        more = medians[handed(kib)] - medians[without(kib)]
+        said.append(f"{size(kib)} {call:.2f} times, {more:.2f} ms")
+    first = medians[handed(sizes[0])] - medians[without(sizes[0])]
+    return (
+        f"a call without a tensor, after one was made, beside the one after {size(sizes[0])}; and how much more "
+        f"handing the tensor on takes: {'; '.join(said)} ({size(sizes[0])}: {first:.2f} ms)"
+    )
 
 
 def size(kib: int) -> str:
@@ -65,19 +83,28 @@ def handed(kib: int) -> str:
     return f"{size(kib)}: handed to the next sandbox"
 
 
+def without(kib: int) -> str:
+    """What a row is called."""
+    return f"{size(kib)}: a call without a tensor, after one was made"
+
+
 def back(kib: int) -> str:
     """What a row is called."""
     return f"{size(kib)}: a fresh one into a sandbox and a new one back"
 
 
-async def trips(built: House, kib: int, runs: int) -> tuple[list[float], list[float], list[float]]:
-    """ms to make a tensor in one sandbox and own it; to hand it to another and get a number; or a new tensor."""
+async def trips(built: House, kib: int, runs: int) -> tuple[list[float], ...]:
+    """ms to make a tensor in one sandbox and own it; to hand it to another and get a number; or a new tensor; and of a
+    call without any tensor in that other one, made when the first has just filled one."""
     maker, taker = await built.session("bench-a"), await built.session("bench-b")
-    make, take, double = [], [], []
+    make, take, double, cold = [], [], [], []
     for i in range(runs + WARM_UP):
         took, value = await _timed(maker, _call("BenchFill", "kib", Value(kib)))
         took_take, _ = await _timed(taker, _call("BenchTake", "image", value))
         built.store.release(value)
+        _, other = await _timed(maker, _call("BenchFill", "kib", Value(kib)))
+        took_cold, _ = await _timed(taker, _call("BenchNothing", "value", Value(i)))
+        built.store.release(other)
         _, fresh = await _timed(maker, _call("BenchFill", "kib", Value(kib)))
         took_double, new = await _timed(taker, _call("BenchDouble", "image", fresh))
         built.store.release(fresh)
@@ -86,7 +113,8 @@ async def trips(built: House, kib: int, runs: int) -> tuple[list[float], list[fl
             make.append(took)
             take.append(took_take)
             double.append(took_double)
-    return make, take, double
+            cold.append(took_cold)
+    return make, take, double, cold
 
 
 async def _timed(session: Session, call: NodeCall) -> tuple[float, Value]:
