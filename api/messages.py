@@ -133,11 +133,11 @@ class Frames:
 
     def __init__(self) -> None:
         # The event is kept beside its frames: while it is here no other can have its identity.
-        self._known: OrderedDict[tuple[int, Abilities], tuple[Event, list[Message]]] = OrderedDict()
+        self._known: OrderedDict[tuple[int, bool], tuple[Event, list[Message]]] = OrderedDict()
 
     def of(self, event: Event, abilities: Abilities) -> list[Message]:
         """The frames that say this event, in order."""
-        key = (id(event), abilities)
+        key = (id(event), abilities.preview_metadata)
         known = self._known.get(key)
         if known is None:
             known = self._known[key] = (event, messages_for(event, abilities))

@@ -37,6 +37,7 @@ MAP: Final = 64
 MOST: Final = 10.0
 """The price of the largest map, so that it is told once a second still."""
 _ENDS: Final = (PromptSucceeded, PromptFailed, PromptInterrupted, PromptEnded)
+_PACED: Final = (ProgressChanged, QueueChanged)
 _HELD: Final = 256
 _QUEUE: Final = ""  # no prompt has this id
 
@@ -67,10 +68,10 @@ class Pace:
 
     def pass_on(self, event: Event) -> list[Event]:
         """What to tell now that this happened."""
-        if not isinstance(event, ProgressChanged | QueueChanged):
-            return [*self._before(event), event]
+        if not isinstance(event, _PACED):
+            return [*self._before(event), event] if self._held else [event]
         key = _key(event)
-        before = self._held.pop(key, None)
+        before = self._held.pop(key, None) if self._held else None
         if isinstance(event, ProgressChanged) and isinstance(before, ProgressChanged):
             event = replace(event, preview=event.preview or before.preview)
         price = _price(event) * max(1.0, self._company() / SOCKETS)

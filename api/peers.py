@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
+from functools import lru_cache
 
 from starlette.datastructures import Headers
 from starlette.types import Scope
@@ -35,7 +36,7 @@ class Peer:
 
 def peer_of(scope: Scope, trusted: tuple[str, ...]) -> Peer:
     """The peer of a request, seen through the proxies that are trusted."""
-    address = _address((scope.get("client") or ("",))[0]) or _UNKNOWN
+    address = _address_of_client((scope.get("client") or ("",))[0]) or _UNKNOWN
     is_https = scope.get("scheme") in ("https", "wss")
     networks = [ipaddress.ip_network(text) for text in trusted]
     if not _is_in(address, networks):
@@ -60,6 +61,12 @@ def _address(text: str) -> Address | None:
         return None
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return mapped or address
+
+
+@lru_cache(1024)
+def _address_of_client(text: str) -> Address | None:
+    """As the kernel says it, so it is short; what stands in a header is kept nowhere."""
+    return _address(text)
 
 
 def _is_in(address: Address, networks: list[Network]) -> bool:

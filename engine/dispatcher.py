@@ -209,11 +209,13 @@ class Dispatcher:
         room = self._limits.concurrency - len(self._running)
         if room + self._limits.reserve <= 0:
             return None
+        waiting = await self._storage.waiting_tenants()
+        self._look_again_s = math.inf
+        if not waiting:
+            return None
         busy: dict[TenantId, int] = {}
         for tenant, _ in self._running:
             busy[tenant] = busy.get(tenant, 0) + 1
-        waiting = await self._storage.waiting_tenants()
-        self._look_again_s = math.inf
         for tenant in self._turns.order(waiting, busy):
             count = busy.get(tenant, 0)
             if (room <= 0 and count) or not await self._may_run_one_more(tenant, count):

@@ -15,13 +15,16 @@ from typing import Final, Self
 from engine.events import (
     Event,
     NodeExecuted,
+    NodesCached,
     NodeStarted,
     PackMessage,
     ProgressChanged,
     PromptEnded,
     PromptFailed,
     PromptInterrupted,
+    PromptStarted,
     PromptSucceeded,
+    QueueChanged,
 )
 from policies import TenantId
 from sandbox.calls import measure
@@ -31,6 +34,9 @@ BUFFERED_BYTES: Final = 32 * 1024 * 1024
 COLLECTED: Final = 64
 """Events that are passed on before the pause of a reader who collects them is over."""
 _EVENT_BYTES: Final = 500
+_SMALL: Final = frozenset(
+    {NodeStarted, PromptStarted, NodesCached, PromptSucceeded, PromptInterrupted, PromptEnded, QueueChanged}
+)
 _URGENT: Final = (PromptSucceeded, PromptFailed, PromptInterrupted, PromptEnded)
 
 
@@ -202,9 +208,9 @@ class EventHub:
 
 def _size(event: Event) -> int:
     """About what it takes to keep an event."""
-    content: object = None
-    if isinstance(event, NodeStarted):
+    if type(event) in _SMALL:
         return _EVENT_BYTES
+    content: object = None
     if isinstance(event, ProgressChanged):
         return _EVENT_BYTES + (len(event.preview[1]) if event.preview else 0)
     if isinstance(event, NodeExecuted):

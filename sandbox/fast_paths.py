@@ -38,6 +38,8 @@ class FastPath(StrEnum):
     """Which prompt is next, and that it runs, is known without a transaction (``engine.queue``)."""
     GATHERED_EVENTS = "gathered-events"
     """Events of 5 ms are sent together (``api.websocket``)."""
+    GATHERED_RECORDS = "gathered-records"
+    """Records of the audit log that follow others closely are written together (``audit.writer``)."""
     FRAMES_AT_ONCE = "frames-at-once"
     """What a client is told in one go is handed to its connection in one step (``api.gathered``)."""
     HUGE_PAGES = "huge-pages"

@@ -11,10 +11,12 @@ from __future__ import annotations
 import fcntl
 import itertools
 import logging
+import math
 import os
 import queue
 import re
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,6 +38,7 @@ from sandbox.audit.record import (
     line_of,
     read_line,
 )
+from sandbox.fast_paths import FastPath, takes
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +46,9 @@ FILE_NAME: Final = re.compile(r"([0-9]{12})\.jsonl\Z")
 _QUEUE: Final = 10_000
 _PIECE: Final = 256
 _RETRY_S: Final = 1.0
+_GATHER_S: Final = 0.01
+"""For so long records are gathered that follow others closely: each writing waits for the disk."""
+_CLOSELY_S: Final = 0.1
 _CLOSE_S: Final = 5.0
 MIB: Final = 1024 * 1024
 
@@ -85,7 +91,10 @@ class AuditWriter:
         self._waiting: list[threading.Event] = []
         """Set when what is held is on disk."""
         self._closing = threading.Event()
+        self._hurry = threading.Event()
+        """Set when somebody waits for what is being gathered."""
         self._failure = ""
+        self._written_at = -math.inf
         self._losing = itertools.count(1)
         self._lost = 0
         """All that were lost; ``_lost_said`` of them were recorded as such."""
@@ -106,6 +115,7 @@ class AuditWriter:
         """Have all that was noted written, within a few seconds, and end the thread. Blocking."""
         self._closing.set()
         self._queue.put(None)
+        self._hurry.set()
         if self._thread is not None:
             self._thread.join(_CLOSE_S)
             if self._thread.is_alive():
@@ -160,6 +170,7 @@ class AuditWriter:
             return self._directory is None
         written = threading.Event()
         self._queue.put(written)
+        self._hurry.set()
         return written.wait(timeout_s)
 
     # -- the thread ----------------------------------------------------------------------------------------------------
@@ -256,6 +267,10 @@ class AuditWriter:
         if self._held:
             return
         item = self._queue.get()
+        is_close = time.monotonic() - self._written_at < _CLOSELY_S
+        if is_close and isinstance(item, tuple) and takes(FastPath.GATHERED_RECORDS):
+            self._hurry.wait(_GATHER_S)
+            self._hurry.clear()
         while True:
             if isinstance(item, threading.Event):
                 self._waiting.append(item)
@@ -303,6 +318,7 @@ class AuditWriter:
             lines.append(line)
         piece = b"".join(lines)
         self._append(piece)
+        self._written_at = time.monotonic()
         self._seq, self._prev = seq, prev
         self._size += len(piece)
 
