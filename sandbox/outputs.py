@@ -77,9 +77,10 @@ class Outputs:
                 if value.json_files:
                     await self._open_json(value)
             nested = {name: size for name, size in _all_files(parsed).items() if name not in files}
-            self._check_size(files | nested)
-            await self._store.adopt(self._sandbox, nested.items())
-            adopted += nested
+            if nested:
+                self._check_size(files | nested)
+                await self._store.adopt(self._sandbox, nested.items())
+                adopted += nested
         except BaseException:
             self._store.drop_unreferenced(adopted)
             self._discard(name for name in _named(parsed) if name not in adopted)

@@ -75,7 +75,7 @@ def create(path: Path, nbytes: int) -> Made:
     return Made(reader, huge)
 
 
-def create_again(fd: int, nbytes: int, source: Path, path: Path) -> None:
+def create_again(fd: int, nbytes: int, source: Path | str, path: Path | str) -> None:
     """Let a sandbox fill a file of its own once more, under a new name: one that nobody has open but ``fd``.
 
     Raises:

@@ -16,7 +16,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -95,6 +95,7 @@ class TensorStore:
     def __init__(self, places: Places, limits: StoreLimits | None = None, *, may_adopt: bool = True) -> None:
         self._may_adopt = may_adopt
         self._places = places
+        self._shelf = str(places.store)
         self._limits = limits or StoreLimits()
         self._objects: dict[str, _Object] = {}
         self._boxes: dict[SandboxId, _Box] = {}
@@ -198,7 +199,7 @@ class TensorStore:
                 "publish or discard some before asking for more",
             )
         name = secrets.token_hex(16)
-        output = self._kept_again(sandbox, box.outbox / name, nbytes)
+        output = self._kept_again(sandbox, f"{box.outbox}/{name}", nbytes)
         if output is not None:
             box.files[name] = (output, nbytes)
             return name
@@ -305,7 +306,8 @@ class TensorStore:
     async def _adopt_one(
         self, sandbox: SandboxId, box: _Box, name: str, fd: int, nbytes: int, announced: int
     ) -> _Object:
-        source, target = box.outbox / name, self._places.store / name
+        # As text: a path object costs more to make than any of what the kernel does here.
+        source, target = f"{box.outbox}/{name}", f"{self._shelf}/{name}"
         try:
             if announced != nbytes:
                 raise shm.FileRefusedError(f"{nbytes} bytes were allocated, announced were {announced}")
@@ -314,13 +316,13 @@ class TensorStore:
                 os.rename(source, target)  # noqa: PTH104  (one syscall on tmpfs, and blockbuster knows this place)
                 return _Object(name, box.tenant, sandbox, nbytes, fd, leased=True, holders={sandbox})
             shm.check_extent(fd, nbytes)
-            copied = await self._with_room(nbytes, lambda: shm.copy(fd, target, nbytes))
+            copied = await self._with_room(nbytes, lambda: shm.copy(fd, Path(target), nbytes))
         except shm.FileRefusedError as error:
             raise ProtocolViolationError(f"output file {name}: {error}") from error
         except OSError as error:
             raise self._full(error, nbytes) from error
         os.close(copied)
-        self._discard_file(source, fd, nbytes)
+        self._discard_file(Path(source), fd, nbytes)
         return _Object(name, box.tenant, sandbox, nbytes, -1, leased=False)
 
     # -- objects ---------------------------------------------------------------------------------------------------
@@ -437,7 +439,7 @@ class TensorStore:
                 if known.tenant != box.tenant:
                     raise SandboxError(f"object {object_id} belongs to another tenant")
                 if not box.grants[object_id]:
-                    os.link(self._places.store / object_id, box.inbox / object_id)
+                    os.link(f"{self._shelf}/{object_id}", f"{box.inbox}/{object_id}")
                 box.grants[object_id] += 1
                 known.holders.add(sandbox)
                 known.seen_by_others |= sandbox != known.producer
@@ -455,7 +457,8 @@ class TensorStore:
                 box.grants[object_id] -= 1
                 if not box.grants[object_id]:
                     del box.grants[object_id]
-                    (box.inbox / object_id).unlink(missing_ok=True)
+                    with suppress(FileNotFoundError):
+                        os.unlink(f"{box.inbox}/{object_id}")  # noqa: PTH108  (as in ``_adopt_one``)
             self.release(Value(None, (object_id,)))
 
     @property
@@ -574,11 +577,11 @@ class TensorStore:
         self._has_kept.set()
         return True
 
-    def _kept_again(self, sandbox: SandboxId, path: Path, nbytes: int) -> int | None:
+    def _kept_again(self, sandbox: SandboxId, path: str, nbytes: int) -> int | None:
         """A dead output of this sandbox under a new name, to be filled again; it is on the books already."""
         while output := self._kept.take(sandbox, nbytes):
             try:
-                shm.create_again(output.fd, nbytes, self._places.store / output.name, path)
+                shm.create_again(output.fd, nbytes, f"{self._shelf}/{output.name}", path)
             except (shm.FileRefusedError, OSError) as error:
                 log.debug("an output of %s is not filled again: %s", sandbox, error)
                 self._free_kept(output)
