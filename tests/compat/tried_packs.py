@@ -102,7 +102,7 @@ CASES = [
             "text": ("CR Text Concatenate", {"text1": "a", "text2": "b", "separator": "+"}),
             "int": ("CR Integer To String", {"int_": 12}),
         },
-        {("text", 1): "a+b", ("int", 0): "12"},
+        {("text", 0): "a+b", ("int", 0): "12"},
         {("panel", 0): ((48, 24), (16, 32, 48))},
     ),
     Case(
@@ -195,14 +195,14 @@ CASES = [
     Case(
         "comfyui-propost",
         {
-            **RED,
+            "one": ("EmptyImage", {"width": 32, "height": 32, "batch_size": 1, "color": 0x204060}),
             "dark": (
                 "ProPostVignette",
-                {"image": ["red", 0], "intensity": 0.0, "center_x": 0.5, "center_y": 0.5},
+                {"image": ["one", 0], "intensity": 0.0, "center_x": 0.5, "center_y": 0.5},
             ),
         },
         {},
-        {("dark", 0): ((32, 16), (255, 0, 0))},
+        {("dark", 0): ((32, 32), (32, 64, 96))},
     ),
     Case(
         "efficiency-nodes-comfyui",

@@ -121,4 +121,5 @@ def test_a_library_of_torchaudio_that_cannot_be_loaded_is_one_that_is_not_there(
         for name in [name for name in sys.modules if name.partition(".")[0] == "torchaudio"]:
             del sys.modules[name]
     said = capsys.readouterr().err
-    assert "torchaudio goes on without its compiled part: libcudart.so.13" in said
+    assert said.startswith("torchaudio goes on without its compiled part")
+    assert "libcudart.so.13" in said
