@@ -202,7 +202,9 @@ CASES = [
             ),
         },
         {},
-        {("dark", 0): ((32, 32), (32, 64, 96))},
+        {
+            ("dark", 0): ((3, 32), (64, 64, 64))
+        },  # the pack returns the picture itself where it darkens nothing
     ),
     Case(
         "efficiency-nodes-comfyui",
