@@ -94,7 +94,7 @@ class Loader:
         try:
             return await self.manager().acquire(entry.tenant, entry.name)
         except LoadFailedError as error:
-            if error.exception_type not in ("ModuleNotFoundError", "FileNotFoundError", ""):
+            if error.exception_type not in ("ModuleNotFoundError", "ImportError", "FileNotFoundError", ""):
                 raise
             notes, ask = entry.record.notes, self._environments.hint_for_module
             hint = await module_hint(error.message, notes, entry.code, ask)

@@ -20,6 +20,9 @@ _MISSING_PART: Final = re.compile(
 _MISSING_FILE: Final = re.compile(
     r"No such file or directory: '/[^']{0,300}/custom_nodes/[^'/]{1,200}/([^']{1,200})'"
 )
+_MISSING_NAME: Final = re.compile(
+    r"cannot import name '(\w{1,100})' from '([A-Za-z_][\w.]{0,200})' \([^)]{0,100}/env/"
+)
 _MOST_NAMES: Final = 20_000
 
 
@@ -34,6 +37,9 @@ async def module_hint(
     part, found = _MISSING_PART.search(message) or _MISSING_FILE.search(message), _MISSING.search(message)
     if part is not None:
         return _of_the_pack(part[1])
+    name = _MISSING_NAME.search(message)
+    if name is not None:
+        return _another_version(name[2].partition(".")[0], f"{name[2]}.{name[1]}")
     if found is None:
         return None
     module = found[1]
@@ -48,11 +54,15 @@ async def module_hint(
     if (
         module != top and "requirements.txt" in said
     ):  # the usual words, for a package of which nothing is known
-        return (
-            f"the package that has '{top}' is there, but not with '{module}': the pack was written for another version "
-            "of it. Name that version in the pack's requirements.txt, then: ringfence extension reload"
-        )
+        return _another_version(top, module)
     return said
+
+
+def _another_version(top: str, name: str) -> str:
+    return (
+        f"the package that has '{top}' is there, but not with '{name}': the pack was written for another version "
+        "of it. Name that version in the pack's requirements.txt, then: ringfence extension reload"
+    )
 
 
 def _of_the_pack(module: str) -> str:

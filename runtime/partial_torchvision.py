@@ -18,6 +18,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from .partial_torchaudio import load_what_loads
+
 if TYPE_CHECKING:
     from importlib.abc import Loader, MetaPathFinder
 else:  # they bring temporary files, archivers and OpenSSL along, and nothing that is needed here
@@ -98,9 +100,13 @@ class _Then(Loader):
 
 
 def install() -> None:
-    """Watch for torchvision; nothing is imported, and a second call changes nothing."""
+    """Watch for torchvision and torchaudio; nothing is imported, and a second call changes nothing."""
     if not any(isinstance(finder, PartialFinder) for finder in sys.meta_path):
-        then = {"torchvision.extension": complete, "torchvision.io.image": refuse_codecs}
+        then = {
+            "torchvision.extension": complete,
+            "torchvision.io.image": refuse_codecs,
+            "torchaudio._extension.utils": load_what_loads,
+        }
         sys.meta_path.insert(0, PartialFinder(then))
 
 

@@ -182,6 +182,8 @@ def names_only(
         if found is not None:
             setattr(module, name, found)
             return found
+        if name == "__all__" and public in _STARRED:
+            return _STARRED[public].split()
         if name.startswith("__") or (allowed is not None and name not in allowed):
             raise AttributeError(f"module {public!r} has no attribute {name!r} in Ringfence")
         if (
@@ -237,6 +239,17 @@ _IMPORTED_THERE = {
         )
     },
 }  # fmt: skip
+
+
+#: What ``from module import *`` gives, of the modules that packs take so.
+_STARRED = {
+    "comfy.model_sampling": (
+        "CONST COSMOS_RFLOW EDM EPS IMG_TO_IMG IMG_TO_IMG_FLOW ModelSamplingAV ModelSamplingContinuousEDM "
+        "ModelSamplingContinuousV ModelSamplingCosmosRFlow ModelSamplingDiscrete ModelSamplingDiscreteEDM "
+        "ModelSamplingDiscreteFlow ModelSamplingFlux StableCascadeSampling V_PREDICTION V_PREDICTION_DDPM X0 "
+        "flux_time_shift math rescale_zero_terminal_snr_sigmas reshape_sigma time_snr_shift torch"
+    ),
+}
 
 
 def _real_there(module: str, name: str) -> Any:

@@ -29,6 +29,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.anyio]
 
 IMAGE = os.environ.get("RINGFENCE_NODE_IMAGE", "ringfence-node:cpu")
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
+RUNTIME = EXAMPLES.parent / "runtime"
 
 
 @pytest.fixture
@@ -160,6 +161,24 @@ async def test_torchaudio_comes_as_a_package_beside_the_images_torch(yard: Yard)
     made = await yard.ensure("torchaudio==2.5.1")
     assert set(made.packages) == {"torchaudio"}
     assert any("'torchaudio==2.5.1' is satisfied by 'torchaudio>=2.11'" in note for note in made.notes)
+    code = (
+        "import sys; sys.path[:0] = ['/here', '/site']\n"
+        "from runtime import partial_torchvision; partial_torchvision.install()\n"
+        "import torch, torchaudio.functional as F\n"
+        "print(F.resample(torch.ones(1, 400), 16000, 8000).shape, F.gain(torch.ones(1, 4), 0.0).tolist())"
+    )
+    printed = yard.engine.containers.run(
+        IMAGE,
+        ["/opt/venv/bin/python", "-I", "-B", "-c", code],
+        volumes={
+            str(made.site): {"bind": "/site", "mode": "ro"},
+            str(RUNTIME): {"bind": "/here/runtime", "mode": "ro"},
+        },
+        network_mode="none",
+        remove=True,
+        stderr=False,
+    )
+    assert printed.decode().strip() == "torch.Size([1, 200]) [[1.0, 1.0, 1.0, 1.0]]"
 
 
 def packs(yard: Yard, **needs: str) -> dict[ExtensionName, Path]:

@@ -345,6 +345,16 @@ def test_an_attention_of_a_pack_is_replaced_where_a_models_options_say_so():
     assert own(2, transformer_options=options) == ("other", (2, "inside"), (2, "inside"))
 
 
+def test_a_pack_may_take_all_names_of_a_module_at_once(child):
+    code = """
+    from comfy.model_sampling import *
+    class Own(ModelSamplingDiscrete, CONST):
+        pass
+    print(Own.__mro__[1], math.pi > 3)
+    """
+    assert child(code) == "<name only: comfy.model_sampling.ModelSamplingDiscrete> True"
+
+
 def test_the_previewers_of_a_model_are_names_that_can_be_imported():
     import runtime.compat.latent_preview as latent_preview
 

@@ -68,5 +68,16 @@ async def test_a_missing_module_of_a_package_that_is_there_is_a_matter_of_its_ve
     assert await hint("torchvision.ops", tmp_path) == "the image says what to do about torchvision"
 
 
+async def test_a_name_that_an_installed_package_does_not_have_is_a_matter_of_its_version(
+    tmp_path: Path,
+) -> None:
+    message = "ImportError: cannot import name 'pad' from 'kornia.pyramid' "
+    said = await module_hint(f"{message}(/ringfence/env/kornia/pyramid.py)", (), tmp_path, ask)
+    assert said is not None
+    assert "the package that has 'kornia' is there, but not with 'kornia.pyramid.pad'" in said
+    assert "Name that version in the pack's requirements.txt" in said
+    assert await module_hint(f"{message}(/app/custom_nodes/p/kornia.py)", (), tmp_path, ask) is None
+
+
 async def test_another_error_gets_no_such_hint(tmp_path: Path) -> None:
     assert await module_hint("ValueError: no", (), tmp_path, ask) is None

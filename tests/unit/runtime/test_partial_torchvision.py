@@ -97,3 +97,29 @@ def test_nms_refuses_what_are_no_boxes() -> None:
         partial_torchvision.nms(torch.zeros(2, 5), torch.zeros(2), 0.5)
     with pytest.raises(RuntimeError, match="one for each of 2"):
         partial_torchvision.nms(torch.zeros(2, 4), torch.zeros(3), 0.5)
+
+
+def test_a_library_of_torchaudio_that_cannot_be_loaded_is_one_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, watched: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    package = tmp_path / "torchaudio"
+    (package / "_extension").mkdir(parents=True)
+    (package / "__init__.py").write_text("from ._extension import found\n")
+    (package / "_extension" / "__init__.py").write_text(
+        "from .utils import _load_lib\nfound = [_load_lib(name) for name in ('good', 'none', 'bad')]\n"
+    )
+    (package / "_extension" / "utils.py").write_text(
+        "def _load_lib(name):\n"
+        "    if name == 'bad':\n"
+        "        raise OSError('libcudart.so.13: cannot open shared object file')\n"
+        "    return name == 'good'\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    try:
+        assert importlib.import_module("torchaudio").found == [True, False, False]
+    finally:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "torchaudio"]:
+            del sys.modules[name]
+    said = capsys.readouterr().err
+    assert said.startswith("torchaudio goes on without its compiled part")
+    assert "libcudart.so.13" in said
