@@ -205,6 +205,7 @@ async def test_a_worker_that_has_used_up_its_second_is_read_by_the_reader_and_so
         assert pauses[:1] > [1.0]
 
 
+@pytest.mark.usefixtures("every_fast_path")
 async def test_many_calls_share_one_timer_and_each_has_its_own_deadline() -> None:
     async def nobody(*_: Any) -> None:
         return None
