@@ -40,7 +40,7 @@ PEERED = ("round_trip", "tensor_trip")
 """Of them, those that pyisolate is asked, too."""
 SERVERS = ("chain", "prompts", "image_chain")
 """Questions that are asked of a whole server, ComfyUI included."""
-OURS = ("catalogue",)
+OURS = ("catalogue", "restart")
 """Questions that are asked of a server of ours alone."""
 
 
