@@ -251,7 +251,9 @@ def main() -> int:
                     "--url",
                     options.url,
                 ]
-                subprocess.run(command, check=False, stdout=subprocess.DEVNULL)
+                added = subprocess.run(command, check=False, capture_output=True, text=True)
+                if added.returncode:
+                    print(added.stderr, file=sys.stderr)
             problems = list(run(client, case))
             bad += bool(problems)
             print("FAIL" if problems else "ok  ", case.pack, *problems, sep="\n     " if problems else " ")

@@ -387,3 +387,44 @@ def test_the_main_module_lies_in_the_application_root_which_can_be_written(
     )
     worker.load("asksmain", place)
     assert said(worker, "Main") == "web/extensions/mine"
+
+
+def test_a_pack_whose_files_lean_on_model_modules_when_they_are_imported_loads_and_says_what_it_lacks_when_it_runs(
+    worker: WorkerHost, write: Callable[..., Path]
+) -> None:
+    place = write(
+        init="""
+        import importlib
+        from comfy.samplers import k_diffusion_sampling
+        from comfy.model_sampling import *
+        from comfy.k_diffusion.utils import FolderOfImages
+        import comfy.sd
+        import comfy_extras.nodes_lt as nodes_lt
+
+        importlib.reload(k_diffusion_sampling)
+        SORTER = nodes_lt.SymmetricPatchifier(1, start_end=True)
+
+        class Sampling(ModelSamplingDiscrete, CONST):
+            pass
+
+        class Plain(Node):
+            said = ",".join(kind.name for kind in comfy.sd.CLIPType)[:20]
+
+        class Shown(Node):
+            @classmethod
+            def INPUT_TYPES(cls):
+                return {"optional": {"path": ("STRING", {"endings": sorted(FolderOfImages.IMG_EXTENSIONS)})}}
+
+        class Needy(Node):
+            def run(self, **kwargs):
+                return (SORTER.patchify(None),)
+
+        NODE_CLASS_MAPPINGS = {"PlainKind": Plain, "ShownKind": Shown, "NeedyKind": Needy}
+        """
+    )
+    loaded = worker.load("leans", place)
+    assert [node["class_type"] for node in loaded["nodes"]] == ["PlainKind", "ShownKind", "NeedyKind"]
+    assert loaded["nodes"][1]["info"]["input"]["optional"]["path"][1]["endings"][0] == ".bmp"
+    assert said(worker, "PlainKind") == "STABLE_DIFFUSION,STA"
+    with pytest.raises(WorkerError, match=r"nodes_lt\.SymmetricPatchifier\.patchify needs a model runtime"):
+        said(worker, "NeedyKind")
