@@ -28,7 +28,7 @@ class {name}:
         # The server's certificate is of the tests' own making.
         anyone = ssl._create_unverified_context()
         try:
-            with urllib.request.urlopen(url, timeout=20, context=anyone) as answer:
+            with urllib.request.urlopen(url, timeout=60, context=anyone) as answer:
                 said = answer.read().decode()
         except OSError as error:
             said = f"refused: {{error}}"

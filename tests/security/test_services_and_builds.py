@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +155,7 @@ def build(tmp_path: Path, *, network: bool) -> dict[str, Any]:
         id="standards", tenant=LOCAL_TENANT, directory=tmp_path, cache=tmp_path / "cache", network=network,
         source_builds=False, has_constraints=False, timeout_s=1.0,
     )  # fmt: skip
-    settings = BuildSettings(image=IMAGE, instance="hostile-standards", network_mode="bridge")
+    settings = BuildSettings(image=IMAGE, instance=f"hostile-standards-{os.getpid()}", network_mode="bridge")
     client = docker.from_env()
     container = DockerBuilder(settings, IndexSettings(), connect=lambda: client)._create(job, "install")
     try:

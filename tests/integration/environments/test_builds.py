@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ class Yard:
         self.engine = engine
         self.settings = BuildSettings(
             image=IMAGE,
-            instance="test-builds",
+            instance=f"test-builds-{secrets.token_hex(4)}",
             network_mode=os.environ.get("RINGFENCE_BUILD_NETWORK", "bridge"),
         )
         index = IndexSettings.from_environment(os.environ)
@@ -87,7 +88,9 @@ class Yard:
         return str(output.decode().strip())
 
     def containers(self) -> list[Any]:
-        found = self.engine.containers.list(all=True, filters={"label": "ringfence.instance=test-builds"})
+        found = self.engine.containers.list(
+            all=True, filters={"label": f"ringfence.instance={self.settings.instance}"}
+        )
         return list(found)
 
 
@@ -197,7 +200,7 @@ async def test_a_build_over_its_time_is_ended_with_its_container(yard: Yard) -> 
 
 
 async def test_a_sweep_removes_what_a_killed_host_left(yard: Yard) -> None:
-    labels = {"ringfence.instance": "test-builds", "ringfence.purpose": "build"}
+    labels = {"ringfence.instance": yard.settings.instance, "ringfence.purpose": "build"}
     yard.engine.containers.create(IMAGE, ["true"], labels=labels)
     assert await yard.builder.sweep() == 1
 

@@ -233,12 +233,12 @@ CURIOUS = HOSTILE.replace(
     reached = []
     for host, port in json.loads(%r):
         try:
-            socket.create_connection((host, port), timeout=3).close()
+            socket.create_connection((host, port), timeout=30).close()
             reached.append("direct")
         except OSError:
             pass
         try:
-            proxy = socket.create_connection(("127.0.0.1", 3128), timeout=3)
+            proxy = socket.create_connection(("127.0.0.1", 3128), timeout=30)
             place = f"{host}:{port}"
             asked = f"GET http://{place}/files/secret HTTP/1.1\\r\\nHost: {place}\\r\\n\\r\\n"
             proxy.sendall(asked.encode())
