@@ -5,9 +5,11 @@ A pytest plugin of the whole suite, so that every level that asks for ``stack`` 
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -72,6 +74,16 @@ def _index_settings() -> dict[str, str]:
     return {name: found[name] for name in names if found.get(name)}
 
 
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port that whoever is started later can listen at: the kernel gives none of these to outgoing connections."""
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text("ascii").split()[0])
+    while True:
+        port = random.randrange(min(10_000, first // 2), first)
+        with socket.socket() as tried, contextlib.suppress(OSError):
+            tried.bind((host, port))
+            return port
+
+
 def _gateway() -> str:
     """This machine as its containers see it."""
     form = "{{(index .IPAM.Config 0).Gateway}}"
@@ -89,12 +101,8 @@ def stack_settings() -> Iterator[dict[str, str]]:
         if os.environ.get("RINGFENCE_REQUIRE_DOCKER"):
             pytest.fail(f"this machine lacks {lacking}")
         pytest.skip(f"this machine lacks {lacking}")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with socket.socket() as free:
-        free.bind((_gateway(), 0))
-        proxy = f"http://{_gateway()}:{free.getsockname()[1]}"
+    port = free_port()
+    proxy = f"http://{_gateway()}:{free_port(_gateway())}"
     places = {
         "RINGFENCE_DATA_DIR": f"/var/lib/ringfence-{NAME}",
         "RINGFENCE_SHM_DIR": f"/dev/shm/ringfence-{NAME}",

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 PURPOSE: Final = "self-test"
 KEPT_AS: Final = "self-test.json"
 _PROBE: Final = Path(__file__).with_name("self_test_probe.py")
-_DEADLINE_S: Final = 30.0
+_DEADLINE_S: Final = 60.0
 _LOOK_S: Final = 0.05
 _WORD_S: Final = 10.0
 """For so long the engine's word that memory ran out may come after its word that the probe was killed."""

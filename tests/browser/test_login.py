@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -18,16 +17,14 @@ from playwright.sync_api import Browser
 from tests.browser.conftest import SHOTS
 from tests.browser.frontend import Frontend
 from tests.e2e.comfy import node
-from tests.stack import ROOT, Stack
+from tests.stack import ROOT, Stack, free_port
 
 
 @pytest.fixture(scope="module")
 def shared(stack: Stack) -> Iterator[tuple[str, str]]:
     """Another stack, with one tenant; its URL and the tenant's token."""
     name = f"{stack.settings['RINGFENCE_INSTANCE']}l"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     environment = {
         **os.environ,
         "RINGFENCE_PROJECT": f"ringfence-{name}",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +21,7 @@ from tests.clients.conftest import (
     sleeping,
 )
 from tests.clients.environments import python_client
-from tests.stack import Stack
+from tests.stack import Stack, free_port
 
 TOO_DARK = "too dark"
 
@@ -30,9 +29,7 @@ TOO_DARK = "too dark"
 @pytest.fixture
 def proxy(stack: Stack, quiet_environment: dict[str, str], tmp_path: Path) -> Iterator[str]:
     """comfy-api-proxy in front of the stack; yields its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     log = tmp_path / "proxy.log"
     command = [
         str(python_client("comfy-api-proxy") / "comfy-api-proxy"), "run", "--comfyui", stack.url,

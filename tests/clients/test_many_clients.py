@@ -71,7 +71,7 @@ def test_prompts_of_one_client_never_overlap_and_another_client_does_not_wait_fo
         queue = comfy.get("/queue")
         assert [item[1] for item in queue["queue_running"]] == [first]
         assert [item[1] for item in queue["queue_pending"]] == [second]
-        comfy.queue({"1": node("RFGateOpenAsync", name=gate)})
+        succeeded(comfy.run({"1": node("RFGateOpenAsync", name=gate)}))
         mine.until_ended(second)
     told = [event["data"].get("prompt_id") for event in mine.seen]
     of_mine = [one for one in told if one in (first, second)]  # all hear of the opener, too
@@ -91,7 +91,7 @@ def test_a_client_that_loses_its_connection_and_comes_back_gets_the_rest(comfy: 
         assert (first["type"], first["data"]["sid"]) == ("status", before.client_id)
         assert first["data"]["status"]["exec_info"]["queue_remaining"] == 1
         assert running["data"]["node"] == "1"
-        comfy.queue({"1": node("RFGateOpenAsync", name=gate)})
+        succeeded(comfy.run({"1": node("RFGateOpenAsync", name=gate)}))
         after.until_ended(prompt_id)
     told = [event["type"] for event in after.seen if event["data"].get("prompt_id") == prompt_id]
     assert told.index("executed") < told.index("execution_success")
@@ -128,6 +128,6 @@ def test_the_newer_of_two_connections_of_one_client_hears_what_happens(comfy: Co
         older.until_progress(prompt_id)
         with comfy.events(older.client_id) as newer:
             newer.until(lambda event: event["type"] == "executing")
-            comfy.queue({"1": node("RFGateOpenAsync", name=gate)})
+            succeeded(comfy.run({"1": node("RFGateOpenAsync", name=gate)}))
             newer.until_ended(prompt_id)
         assert not [event for event in older.so_far() if event["type"] == "execution_success"]

@@ -132,7 +132,7 @@ def test_prompts_in_different_sandboxes_run_at_the_same_time(comfy: Comfy, have:
         short.until_ended(inner)
         running = [item[1] for item in comfy.get("/queue")["queue_running"]]
         assert running == [outer]
-        comfy.queue({"1": node("RFGateOpenAsync", name=gate)})
+        succeeded(comfy.run({"1": node("RFGateOpenAsync", name=gate)}))
         long.until_ended(outer)
     succeeded(comfy.entry(inner))
     succeeded(comfy.entry(outer))
@@ -146,7 +146,7 @@ def test_independent_nodes_of_one_prompt_run_at_the_same_time(comfy: Comfy, have
         prompt_id = comfy.queue(prompt, events)
         events.until(lambda event: in_short(event) == "executed 2")
         assert not [event for event in events.seen if "'1': 'finished'" in in_short(event)]
-        comfy.queue({"1": node("RFGateOpenAsync", name=gate)})
+        succeeded(comfy.run({"1": node("RFGateOpenAsync", name=gate)}))
         events.until_ended(prompt_id)
     succeeded(comfy.entry(prompt_id))
 
@@ -273,7 +273,7 @@ def test_secrets_of_a_prompt_are_shown_nowhere_and_erased_when_it_has_ended(
         events.until_progress(prompt_id)
         for path in ("/queue", "/api/jobs", f"/api/jobs/{prompt_id}", f"/ringfence/v1/prompts/{prompt_id}"):
             assert secret not in comfy.http.get(path).text, path
-        comfy.queue({"1": node("RFGateOpenAsync", name=gate)})
+        succeeded(comfy.run({"1": node("RFGateOpenAsync", name=gate)}))
         events.until_ended(prompt_id)
     entry = comfy.entry(prompt_id)
     assert entry["prompt"][3]["shown"] == "yes"

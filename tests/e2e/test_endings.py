@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.comfy import Comfy, node, succeeded, until
-from tests.stack import ROOT, Have, Stack
+from tests.stack import ROOT, Have, Stack, free_port
 
 RUNNING = 4  # RINGFENCE_CONCURRENCY as shipped
 
@@ -79,9 +78,7 @@ def tensors_in(place: Path) -> list[Path]:
 def second_stack(stack: Stack) -> Iterator[dict[str, str]]:
     """Another stack beside the first, started and stopped as 'make' does it."""
     name = f"{stack.settings['RINGFENCE_INSTANCE']}b"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     environment = {
         **os.environ,
         "RINGFENCE_PROJECT": f"ringfence-{name}",

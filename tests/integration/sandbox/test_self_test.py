@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,18 +20,19 @@ from tests.contract.fixtures import IMAGE
 pytestmark = [pytest.mark.docker]
 BOTH = ["runc", pytest.param("gvisor", marks=pytest.mark.gvisor)]
 GIB = 1024**3
+INSTANCE = f"self-test-of-tests-{os.getpid()}"
 
 
 @pytest.fixture
 def api() -> Iterator[Any]:
     with contextlib.closing(docker.from_env()) as client:
         yield client.api
-        label = {"label": ["ringfence.instance=self-test-of-tests"]}
+        label = {"label": [f"ringfence.instance={INSTANCE}"]}
         assert client.api.containers(all=True, filters=label) == []
 
 
 def failed(api: Any, isolation: str, weaken: dict[str, Any]) -> set[str]:
-    proofs = prove(api, isolation, IMAGE, "self-test-of-tests", api.info(), threading.Event(), weaken)
+    proofs = prove(api, isolation, IMAGE, INSTANCE, api.info(), threading.Event(), weaken)
     return {proof.name for proof in proofs if not proof.holds}
 
 
@@ -88,11 +90,11 @@ def test_a_proof_is_kept_and_not_asked_for_again(
 ) -> None:
     monkeypatch.setattr(self_test, "_memory", {})
     kept = tmp_path / "self-test.json"
-    SelfTest(api, IMAGE, "self-test-of-tests", kept).require("runc")
+    SelfTest(api, IMAGE, INSTANCE, kept).require("runc")
     assert len(self_test.read_kept(kept)) == 1
     monkeypatch.setattr(self_test, "_memory", {})
     monkeypatch.setattr(self_test, "prove", None)
-    SelfTest(api, IMAGE, "self-test-of-tests", kept).require("runc")
+    SelfTest(api, IMAGE, INSTANCE, kept).require("runc")
 
 
 def test_a_runtime_that_fails_is_refused_by_name_and_the_failure_is_not_kept(
@@ -102,11 +104,11 @@ def test_a_runtime_that_fails_is_refused_by_name_and_the_failure_is_not_kept(
     monkeypatch.setattr(self_test, "prove", lambda *given: prove(*given, NETWORK))
     kept = tmp_path / "self-test.json"
     with pytest.raises(RuntimeRefusedError, match=r"isolation 'runc' is refused, .*no network: eth0, lo"):
-        SelfTest(api, IMAGE, "self-test-of-tests", kept).require("runc")
+        SelfTest(api, IMAGE, INSTANCE, kept).require("runc")
     assert self_test.read_kept(kept) == {}
 
 
 def test_what_a_killed_launcher_left_is_swept(api: Any, tmp_path: Path) -> None:
-    labels = {"ringfence.instance": "self-test-of-tests", "ringfence.purpose": "self-test"}
+    labels = {"ringfence.instance": INSTANCE, "ringfence.purpose": "self-test"}
     api.create_container(IMAGE, command=["true"], labels=labels)
-    SelfTest(api, IMAGE, "self-test-of-tests", tmp_path / "x").sweep()
+    SelfTest(api, IMAGE, INSTANCE, tmp_path / "x").sweep()

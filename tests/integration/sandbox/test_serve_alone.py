@@ -7,7 +7,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ import pytest
 
 from tests.contract.fixtures import IMAGE
 from tests.contract.kit import CHECKOUT
+from tests.stack import free_port
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(240)]
 
@@ -72,16 +72,9 @@ def until(condition: Callable[[], bool], alone: Alone, seconds: float = 90) -> N
         time.sleep(0.1)
 
 
-def unused_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    return port
-
-
 @pytest.fixture
 def alone(tmp_path: Path, engine: None) -> Iterator[Alone]:
-    port = unused_port()
+    port = free_port()
     instance = f"alone-{os.getpid()}-{secrets.token_hex(3)}"
     places = {
         "RINGFENCE_SHM_DIR": Path(f"/dev/shm/{instance}"),
@@ -137,7 +130,7 @@ def test_a_second_host_of_the_same_data_is_refused_and_ends_nothing_of_the_first
     of_nodes = ("--filter", "label=ringfence.extensions=core")
     until(lambda: len(alone.containers(*of_nodes)) >= 1, alone)
     launcher, before = alone.launcher, set(alone.containers(*of_nodes))
-    for changed in ({}, {"RINGFENCE_PORT": str(unused_port())}):  # the port of the first, and one of its own
+    for changed in ({}, {"RINGFENCE_PORT": str(free_port())}):  # the port of the first, and one of its own
         done = subprocess.run(
             [sys.executable, "-c", "from api.cli import main; main()", "serve"],
             cwd=CHECKOUT, env={**alone.environment, **changed}, capture_output=True, text=True, timeout=120,
@@ -154,7 +147,7 @@ def test_a_launcher_that_cannot_start_says_why_through_its_host(tmp_path: Path) 
     environment = {
         **os.environ, "RINGFENCE_DATA_DIR": str(tmp_path / "data"), "RINGFENCE_RUN_DIR": str(tmp_path / "run"),
         "RINGFENCE_SHM_DIR": f"/dev/shm/none-{os.getpid()}", "RINGFENCE_INSTANCE": f"none-{os.getpid()}",
-        "RINGFENCE_PORT": str(unused_port()), "DOCKER_HOST": f"unix://{tmp_path}/no.sock",
+        "RINGFENCE_PORT": str(free_port()), "DOCKER_HOST": f"unix://{tmp_path}/no.sock",
         "RINGFENCE_FRONTEND_DIR": "none",
     }  # fmt: skip
     done = subprocess.run(
