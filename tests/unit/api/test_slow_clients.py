@@ -29,6 +29,12 @@ def hasty(tmp_path: Path) -> Settings:
     return make_settings(tmp_path, request_head_s=QUICK_S, slow_client_s=QUICK_S)
 
 
+@pytest.fixture
+def hasty_with_bodies(tmp_path: Path) -> Settings:
+    """A head may take its time, as it does where this process waits for a processor."""
+    return make_settings(tmp_path, slow_client_s=QUICK_S)
+
+
 @pytest.mark.parametrize(
     "sent",
     [b"", b"P", HEAD, HEAD + b"X-Slow: a", b"GET /prompt HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\nG"],
@@ -65,8 +71,14 @@ async def test_a_head_that_trickles_is_a_408_however_often_a_byte_comes(
 
 
 @pytest.mark.parametrize("length", [b"Content-Length: 1000\r\n", b"Transfer-Encoding: chunked\r\n"])
-async def test_a_body_that_trickles_is_a_408(start: Start, hasty: Settings, length: bytes) -> None:
-    async with start(hasty) as app, serving(app, hasty) as url, await connected(url) as stream:
+async def test_a_body_that_trickles_is_a_408(
+    start: Start, hasty_with_bodies: Settings, length: bytes
+) -> None:
+    async with (
+        start(hasty_with_bodies) as app,
+        serving(app, hasty_with_bodies) as url,
+        await connected(url) as stream,
+    ):
         await stream.send(HEAD + length + b"\r\n")
         answer = await to_the_end(stream)
         assert b"HTTP/1.1 408 " in answer
@@ -75,7 +87,7 @@ async def test_a_body_that_trickles_is_a_408(start: Start, hasty: Settings, leng
             assert (await other.get("/prompt")).status_code == 200
 
 
-async def test_a_reader_that_does_not_read_is_hung_up_on(hasty: Settings) -> None:
+async def test_a_reader_that_does_not_read_is_hung_up_on(hasty_with_bodies: Settings) -> None:
     ended = anyio.Event()
 
     async def without_end() -> AsyncIterator[bytes]:
@@ -92,7 +104,7 @@ async def test_a_reader_that_does_not_read_is_hung_up_on(hasty: Settings) -> Non
     async def endless() -> StreamingResponse:
         return StreamingResponse(without_end())
 
-    async with serving(app, hasty) as url, await connected(url) as stream:
+    async with serving(app, hasty_with_bodies) as url, await connected(url) as stream:
         await stream.send(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
         with anyio.fail_after(30):
             await ended.wait()
