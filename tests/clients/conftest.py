@@ -140,7 +140,7 @@ def sleeping(seconds: float = 60.0) -> Prompt:
 
 def failing(image: str, text: str) -> Prompt:
     """A workflow whose node raises after a while: some clients miss an error that comes before they listen."""
-    prompt = developed(image, steps=4, pause=0.1)
+    prompt = developed(image, steps=4, pause=0.3)
     prompt["2"]["inputs"]["spoiled"] = text
     return prompt
 

@@ -58,7 +58,7 @@ def test_comfy_cli_uploads_runs_with_progress_and_downloads(cli: Cli, red: Path,
     assert said[-1]["data"]["uploads"][0]["cloud_name"] == red.name
 
     status, said = cli(
-        "run", "--wait", "--json", "--workflow", written(developed(red.name, 8, 0.1), tmp_path)
+        "run", "--wait", "--json", "--workflow", written(developed(red.name, 8, 0.2), tmp_path)
     )
     assert status == 0, said
     assert [one["node"] for one in said if one["type"] == "executing"] == ["1", "2", "3"]

@@ -88,7 +88,7 @@ def check(report: dict[str, Any], red: Path) -> None:
 def facts(red: Path) -> dict[str, Any]:
     return {
         "picture": str(red),
-        "developed": developed("", steps=10, pause=0.1),
+        "developed": developed("", steps=10, pause=0.2),
         "plain": plain(""),
         "sleeping": sleeping(),
         "failing": failing("", TOO_DARK),

@@ -53,7 +53,7 @@ def test_comfykit_fills_in_parameters_and_finds_results_by_name(
 
 def test_comfy_toolkit_follows_every_step_and_sees_errors(drive: Drive, stored: str) -> None:
     report = drive(
-        "comfy-toolkit", plain=plain(stored), developed=developed(stored, 8, 0.1), invalid=invalid(),
+        "comfy-toolkit", plain=plain(stored), developed=developed(stored, 8, 0.2), invalid=invalid(),
         failing=failing(stored, TOO_DARK),
     )  # fmt: skip
     assert report["online"]

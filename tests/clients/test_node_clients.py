@@ -23,7 +23,7 @@ def test_saintno_comfyui_sdk_uploads_runs_shows_progress_and_previews_fetches_ca
 ) -> None:
     report = drive(
         "saintno-comfyui-sdk",
-        picture=str(red), developed=developed("", steps=8, pause=0.1), sleeping=sleeping(),
+        picture=str(red), developed=developed("", steps=8, pause=0.2), sleeping=sleeping(),
         failing=failing("", TOO_DARK), invalid=invalid(),
     )  # fmt: skip
     assert report["os"] == "linux"

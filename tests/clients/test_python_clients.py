@@ -27,7 +27,7 @@ def test_comfy_api_simplified_uploads_runs_waits_fetches_interrupts_and_sees_err
 ) -> None:
     report = drive(
         "comfy-api-simplified",
-        picture=str(red), developed=developed("", steps=8, pause=0.1), plain=plain(""),
+        picture=str(red), developed=developed("", steps=8, pause=0.2), plain=plain(""),
         sleeping=sleeping(), failing=failing("", TOO_DARK), invalid=invalid(),
         user=credentials[0], password=credentials[1],
     )  # fmt: skip
