@@ -11,6 +11,9 @@ import secrets
 import shutil
 from pathlib import Path
 from typing import IO, Any
+from weakref import WeakValueDictionary
+
+import anyio
 
 from api.archives import unpack
 from policies import ExtensionName, TenantId, safe_text
@@ -20,12 +23,17 @@ _ORIGIN = "origin.json"
 
 
 class Uploads:
-    """The kept originals of one installation. Every method blocks."""
+    """The kept originals of one installation. Every method but ``turn`` blocks."""
 
     def __init__(self, data_dir: Path, *, max_bytes: int, max_files: int) -> None:
         self.root = data_dir / "uploads"
         self._max_bytes = max_bytes
         self._max_files = max_files
+        self._turns: WeakValueDictionary[tuple[TenantId, ExtensionName], anyio.Lock] = WeakValueDictionary()
+
+    def turn(self, tenant: TenantId, name: ExtensionName) -> anyio.Lock:
+        """To be held while an extension's original is exchanged and read: else it would be another's meanwhile."""
+        return self._turns.setdefault((tenant, name), anyio.Lock())
 
     def sweep(self) -> None:
         """Remove what an interrupted upload left; called at start."""

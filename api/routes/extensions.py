@@ -111,8 +111,10 @@ async def add_extension(request: Request, services: Have, caller: Caller) -> Res
 async def remove_extension(name: str, request: Request, services: Have, tenant: ForTenant) -> Response:
     """End its sandboxes and delete what belongs to it."""
     extension = parse_extension_name(name)
-    await services.engine.extensions.remove(tenant, extension)
-    await anyio.to_thread.run_sync(_uploads(request).remove, tenant, extension)
+    uploads = _uploads(request)
+    async with uploads.turn(tenant, extension):
+        await services.engine.extensions.remove(tenant, extension)
+        await anyio.to_thread.run_sync(uploads.remove, tenant, extension)
     return OrjsonResponse({"removed": extension})
 
 
@@ -134,11 +136,12 @@ async def reload_extension(name: str, request: Request, services: Have, caller: 
     async def work(report: Report) -> Any:
         try:
             staged = await _stage_version(services, uploads, tenant, extension, form, pin, report)
-            if staged is not None:
-                await anyio.to_thread.run_sync(uploads.keep, tenant, extension, staged)
-            info = await services.engine.extensions.reload(
-                tenant, extension, report, by_operator=caller.is_operator, pin=pin, upgrade=upgrade
-            )
+            async with uploads.turn(tenant, extension):
+                if staged is not None:
+                    await anyio.to_thread.run_sync(uploads.keep, tenant, extension, staged)
+                info = await services.engine.extensions.reload(
+                    tenant, extension, report, by_operator=caller.is_operator, pin=pin, upgrade=upgrade
+                )
             return await anyio.to_thread.run_sync(_shown, uploads, info)
         finally:
             with anyio.CancelScope(shield=True):
@@ -182,11 +185,12 @@ async def update_extension(name: str, request: Request, services: Have, caller: 
     async def work(report: Report) -> Any:
         try:
             staged = await _stage_version(services, uploads, tenant, extension, form, pin, report)
-            if staged is not None:
-                async with _original(uploads, tenant, extension, staged):
+            async with uploads.turn(tenant, extension):
+                if staged is not None:
+                    async with _original(uploads, tenant, extension, staged):
+                        info = await update(report)
+                else:
                     info = await update(report)
-            else:
-                info = await update(report)
             return await anyio.to_thread.run_sync(_shown, uploads, info)
         finally:
             with anyio.CancelScope(shield=True):
@@ -236,21 +240,22 @@ async def _add_archive(
     extensions = services.engine.extensions
     staged = await _stage(uploads, tenant, name, form, report)
     try:
-        taken = {info.name for info in await extensions.list(tenant) if info.state != "failed"}
-        if name in taken:
-            # The registry refuses it; the upload of the one that is there stays.
-            pack = await anyio.to_thread.run_sync(pack_in, staged, name)
-        else:
-            pack = await anyio.to_thread.run_sync(uploads.keep, tenant, name, staged)
-        return await extensions.add(
-            tenant,
-            pack,
-            name=name,
-            policy_file=policy_file,
-            by_operator=caller.is_operator,
-            progress=report,
-            pin=pin,
-        )
+        async with uploads.turn(tenant, name):
+            taken = {info.name for info in await extensions.list(tenant) if info.state != "failed"}
+            if name in taken:
+                # The registry refuses it; the upload of the one that is there stays.
+                pack = await anyio.to_thread.run_sync(pack_in, staged, name)
+            else:
+                pack = await anyio.to_thread.run_sync(uploads.keep, tenant, name, staged)
+            return await extensions.add(
+                tenant,
+                pack,
+                name=name,
+                policy_file=policy_file,
+                by_operator=caller.is_operator,
+                progress=report,
+                pin=pin,
+            )
     finally:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(uploads.discard, staged)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx2
 import pytest
 from fastapi import FastAPI
@@ -81,6 +82,41 @@ async def test_an_archive_for_a_name_that_is_taken_leaves_the_old_one_alone(
     assert lines[-1]["error"]["code"] == "extension-exists"
     await add(client, archive=None, path="/x/reload")
     assert "evil.py" not in engine.extensions.files
+
+
+async def test_two_archives_for_one_name_at_the_same_moment_are_not_mixed_up(
+    client: httpx2.AsyncClient, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, both, calls = engine.extensions.add, anyio.Event(), 0
+
+    async def slowly(*given: Any, **more: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            both.set()
+        with anyio.move_on_after(
+            0.3
+        ):  # for the other one, which must not come before this one has read its own
+            await both.wait()
+        return await real(*given, **more)
+
+    monkeypatch.setattr(engine.extensions, "add", slowly)
+    ends: dict[bytes, dict[str, Any]] = {}
+
+    async def add_one(content: bytes) -> None:
+        ends[content] = (await add(client, name="x", archive=pack(a__dot__py=content, b__dot__py=content)))[
+            -1
+        ]
+
+    async with anyio.create_task_group() as tasks:
+        for content in (b"one", b"other"):
+            tasks.start_soon(add_one, content)
+    (taken,) = [content for content, end in ends.items() if "result" in end]
+    (refused,) = [end for end in ends.values() if "result" not in end]
+    assert refused["error"]["code"] == "extension-exists"
+    assert set(engine.extensions.files.values()) == {taken}
+    await add(client, archive=None, path="/x/reload")
+    assert set(engine.extensions.files.values()) == {taken}
 
 
 async def test_reloading_with_an_archive_replaces_the_original(
