@@ -73,6 +73,7 @@ async def remove_tenant(
             await engine.extensions.remove(tenant, ExtensionName(name))
         except RingfenceError as error:
             problems.append(f"extension {name}: {error.message}")
+    engine.sandboxes.forget(tenant)  # a spare would be started for the core nodes, and make directories again
     for info in engine.sandboxes.list(tenant):
         await engine.sandboxes.stop(tenant, info.id)
     rows = await _delete_rows(database, tenant)

@@ -220,6 +220,8 @@ class SandboxManager:
         plan = await self._planner.plan(tenant, extension)
         if self._is_closing:
             raise StartError("Ringfence is shutting down")
+        if not self._spares.wants(tenant):
+            raise StartError(f"tenant '{tenant}' was removed just now")
         self._health.check(plan.key.owner, plan.who)
         if plan.policy.gpus:
             raise NoSpareError(f"a spare would hold a GPU that nobody uses ({plan.policy.source('gpus')})")
@@ -239,6 +241,10 @@ class SandboxManager:
         if any(tenancy.sandbox.is_starting or tenancy.is_loading for tenancy in used):
             return None
         return max(0, self._limits.max_sandboxes - len(used))
+
+    def forget(self, tenant: TenantId) -> None:
+        """Start nothing more of a tenant that was removed; what runs is the caller's to stop."""
+        self._spares.forget(tenant)
 
     @property
     def pool(self) -> PoolState:

@@ -128,6 +128,18 @@ class SpareKeeper(Generic[HeldT]):
             return True
         return False
 
+    def forget(self, tenant: TenantId) -> None:
+        """Nothing of this tenant is wished any more, and its spares end."""
+        for owner in [owner for owner in self.plan.wishes if owner[0] == tenant]:
+            self.plan.forget(owner)
+        for owner in [owner for owner in self._shelf if owner[0] == tenant]:
+            self._end(owner, "its tenant was removed")
+        self._look()
+
+    def wants(self, tenant: TenantId) -> bool:
+        """Whether anything of this tenant is wished."""
+        return any(owner[0] == tenant for owner in self.plan.wishes)
+
     def gone(self, held: HeldT) -> None:
         """A sandbox that was begun as a spare, and was not taken, has ended."""
         self._ending.discard(held.sandbox)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.comfy import Comfy, node, succeeded, until
+from tests.e2e.comfy import WAIT_S, Comfy, node, succeeded, until
 from tests.stack import ROOT, Have, Stack, free_port
 
 RUNNING = 4  # RINGFENCE_CONCURRENCY as shipped
@@ -118,7 +118,9 @@ def test_a_stack_that_is_taken_down_while_it_works_leaves_nothing_and_its_prompt
     }
     with Comfy(there.url) as comfy, comfy.events() as events:
         prompt_id = comfy.queue(prompt, events)
-        events.until(lambda event: event["type"] == "executed" and event["data"]["node"] == "3")
+        events.until(
+            lambda event: event["type"] == "executed" and event["data"]["node"] == "3", timeout_s=2 * WAIT_S
+        )
         assert [item[1] for item in comfy.get("/queue")["queue_running"]] == [prompt_id]
     assert left_of(second_stack)["containers"] != []
 

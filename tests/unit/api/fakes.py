@@ -223,6 +223,7 @@ class FakeSandboxes:
     def __init__(self) -> None:
         self.infos: list[SandboxInfo] = []
         self.stopped: list[SandboxId] = []
+        self.forgotten: list[TenantId] = []
         self.pool = PoolState(
             size=2,
             ready=1,
@@ -251,6 +252,9 @@ class FakeSandboxes:
         return [LogLine(at=datetime.now(UTC), stream="stdout", text=f"hello from {sandbox} of {tenant}")][
             :limit
         ]
+
+    def forget(self, tenant: TenantId) -> None:
+        self.forgotten.append(tenant)
 
     async def stop(self, tenant: TenantId, sandbox: SandboxId) -> bool:
         self.stopped.append(sandbox)

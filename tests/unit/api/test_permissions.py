@@ -164,6 +164,7 @@ async def test_a_removed_tenant_is_gone_and_single_user_mode_does_not_come_back(
     assert (gone["prompts"], gone["sandboxes"], gone["files"], gone["nbytes"]) == (1, 1, 1, 3)
     assert (gone["kept"], gone["problems"]) == ([], [])
     assert app.state.services.engine.sandboxes.stopped == ["blur-1"]
+    assert app.state.services.engine.sandboxes.forgotten == ["a"]
     assert (await first.get("/queue")).status_code == 401
     assert (await second.get("/view?type=input&filename=b.png")).status_code == 200
     assert (await operator.delete("/ringfence/v1/tenants/a")).status_code == 404

@@ -65,7 +65,7 @@ class Life:
 
     async def remove(self, tenant: TenantId) -> None:
         none = SimpleNamespace(list=_nothing)
-        without = SimpleNamespace(list=lambda _tenant: [])
+        without = SimpleNamespace(list=lambda _tenant: [], forget=lambda _tenant: None)
         engine: Any = SimpleNamespace(
             clear_pending=self.engine.clear_pending, subscribe=self.engine.subscribe, queue=self.engine.queue,
             cancel=self.engine.cancel, free=self.engine.free, extensions=none, sandboxes=without,

@@ -205,3 +205,52 @@ async def test_stopping_the_host_ends_its_spares(tmp_path: Path) -> None:
         await filled(at)
         launcher = at.launcher
     assert sorted(launcher.stopped) == sorted(request.sandbox for request in launcher.requests)
+
+
+async def test_the_spares_of_a_removed_tenant_end_and_none_is_started_again(tmp_path: Path) -> None:
+    async with world(tmp_path, fake(), limits=limits()) as at:
+        at.shelf.write("pack", ANSWER)
+        used = await at.session("pack")
+        await filled(at)
+        (spare,) = [tenancy.sandbox for tenancy in at.manager._all.values() if tenancy.sandbox.is_spare]
+        at.manager.forget(TENANT)
+        with anyio.fail_after(60):
+            await spare.gone()
+        await at.manager.stop(TENANT, used.sandbox)
+        assert at.manager._spares.plan.wishes == {}
+        assert len(at.launcher.requests) == 2
+        await at.session("pack")  # whoever has that name next is wished for again
+        await filled(at)
+
+
+async def test_a_spare_that_is_just_being_planned_when_its_tenant_is_removed_is_not_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planning, removed, planned, calls = anyio.Event(), anyio.Event(), anyio.Event(), 0
+    async with world(tmp_path, fake(), limits=limits()) as at:
+        plan = at.manager._planner.plan
+
+        async def slowly(*given: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == 2:  # the spare's; the first is that of the sandbox in use
+                planning.set()
+                await removed.wait()
+            made = await plan(*given)
+            if calls == 2:
+                planned.set()
+            return made
+
+        monkeypatch.setattr(at.manager._planner, "plan", slowly)
+        at.shelf.write("pack", ANSWER)
+        used = await at.session("pack")
+        with anyio.fail_after(60):
+            await planning.wait()
+        at.manager.forget(TENANT)
+        await at.manager.stop(TENANT, used.sandbox)
+        removed.set()
+        with anyio.fail_after(60):
+            await planned.wait()
+        await anyio.wait_all_tasks_blocked()
+        assert [request.sandbox for request in at.launcher.requests] == [used.sandbox]
+        assert at.manager.list() == []
