@@ -32,9 +32,9 @@ def get_sigmas_exponential(n: int, sigma_min: float, sigma_max: float, device: A
     """Even steps in the logarithm of sigma."""
     import torch
 
-    last = math.log(sigma_min)
-    fall = math.log(sigma_max) - last
-    return append_zero(torch.exp(last + fall * torch.linspace(1, 0, n, device=device)))
+    first, last = math.log(sigma_max), math.log(sigma_min)
+    logarithms = torch.linspace(first, last, n, device=device)
+    return append_zero(torch.exp(logarithms))
 
 
 def get_sigmas_polyexponential(
@@ -76,7 +76,7 @@ def to_d(x: Any, sigma: Any, denoised: Any) -> Any:
 def get_ancestral_step(sigma_from: Any, sigma_to: Any, eta: float = 1.0) -> tuple[Any, Any]:
     """How far down to step, and how much noise to add there, to arrive at ``sigma_to``."""
     there = sigma_to**2
-    added = eta * (there * (1 - there / sigma_from**2)) ** 0.5 if eta else 0.0
+    added = eta * (there * (sigma_from**2 - there) / sigma_from**2) ** 0.5 if eta else 0.0
     if eta and added > sigma_to:
         added = sigma_to
     return ((there - added**2) ** 0.5 if added else sigma_to), added
