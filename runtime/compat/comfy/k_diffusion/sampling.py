@@ -32,7 +32,9 @@ def get_sigmas_exponential(n: int, sigma_min: float, sigma_max: float, device: A
     """Even steps in the logarithm of sigma."""
     import torch
 
-    return append_zero(torch.linspace(math.log(sigma_max), math.log(sigma_min), n, device=device).exp())
+    first, last = math.log(sigma_max), math.log(sigma_min)
+    logarithms = torch.linspace(first, last, n, device=device)
+    return append_zero(torch.exp(logarithms))
 
 
 def get_sigmas_polyexponential(
@@ -73,11 +75,11 @@ def to_d(x: Any, sigma: Any, denoised: Any) -> Any:
 
 def get_ancestral_step(sigma_from: Any, sigma_to: Any, eta: float = 1.0) -> tuple[Any, Any]:
     """How far down to step, and how much noise to add there, to arrive at ``sigma_to``."""
-    if not eta:
-        return sigma_to, 0.0
-    variance = sigma_to**2 * (sigma_from**2 - sigma_to**2) / sigma_from**2
-    up = min(sigma_to, eta * variance**0.5)
-    return (sigma_to**2 - up**2) ** 0.5, up
+    there = sigma_to**2
+    added = eta * (there * (sigma_from**2 - there) / sigma_from**2) ** 0.5 if eta else 0.0
+    if eta and added > sigma_to:
+        added = sigma_to
+    return ((there - added**2) ** 0.5 if added else sigma_to), added
 
 
 def default_noise_sampler(x: Any, seed: int | None = None) -> Callable[[Any, Any], Any]:
@@ -88,8 +90,5 @@ def default_noise_sampler(x: Any, seed: int | None = None) -> Callable[[Any, Any
     if made is not None and seed is not None:
         made.manual_seed(seed)
 
-    def sample(sigma: Any, sigma_next: Any) -> Any:
-        del sigma, sigma_next
-        return torch.randn(x.size(), dtype=x.dtype, layout=x.layout, device=x.device, generator=made)
-
-    return sample
+    like = {"dtype": x.dtype, "layout": x.layout, "device": x.device}
+    return lambda *sigmas: torch.randn(x.shape, generator=made, **like)

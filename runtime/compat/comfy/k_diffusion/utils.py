@@ -31,14 +31,14 @@ class FolderOfImages:
     )
 
     def __init__(self, root: str, transform: Callable[[Any], Any] | None = None) -> None:
-        self.root = Path(root)
-        self.transform = transform or (lambda picture: picture)
-        self.paths = sorted(
-            path for path in self.root.rglob("*") if path.suffix.lower() in self.IMG_EXTENSIONS
+        below = Path(root)
+        files = (
+            file
+            for ending in self.IMG_EXTENSIONS
+            for file in below.rglob("*")
+            if file.suffix.lower() == ending
         )
-
-    def __repr__(self) -> str:
-        return f'FolderOfImages(root="{self.root}", len: {len(self)})'
+        self.root, self.paths, self.transform = below, sorted(files), transform
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -47,4 +47,5 @@ class FolderOfImages:
         from PIL import Image
 
         with Image.open(self.paths[key]) as picture:
-            return (self.transform(picture.convert("RGB")),)
+            read = picture.convert("RGB")
+        return (read if self.transform is None else self.transform(read),)
