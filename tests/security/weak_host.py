@@ -275,7 +275,10 @@ async def oversize(_: Path) -> str:
     return f"{line.largest} bytes were asked for" if line.largest > wire.MAX_FRAME else ""
 
 
-@against("second-answer", replaced(peer.PendingCall, "is_answered", property(lambda _: False)))
+_NEVER_ANSWERED = property(lambda _: False, lambda _, answered: None)
+
+
+@against("second-answer", replaced(peer.PendingCall, "is_answered", _NEVER_ANSWERED))
 async def second_answer(_: Path) -> str:
     made = await conversation(
         _Line(frame(said(id=1, result="true")) + frame(said(id=1, result="forged")), ends=False)
