@@ -19,6 +19,8 @@ from sandbox.launcher.spec import RUNTIMES
 ALONE, LIVING = "node call, one sandbox lives", "node call, all live"
 BARE_TORCH = "container that imports torch and nothing else"
 LIGHT, HEAVY = "sandbox without torch", "sandbox with torch"
+_PATIENCE_S = 600
+"""A hundred gVisors leave a machine of two cores little for the next start."""
 BARE = "import sys, torch; print('up', flush=True); sys.stdin.read()"
 
 
@@ -69,25 +71,27 @@ async def _use(built: House, session: Session, class_type: str, name: str) -> No
 
 
 def _bare_torch(count: int, isolation: str) -> list[str]:
-    """Containers that import torch and wait, with no option of ours but the runtime."""
-    client = docker.from_env()
+    """Containers that import torch and wait, with no option of ours but the runtime; started one after the other."""
+    client = docker.from_env(timeout=_PATIENCE_S)
+    made: list[str] = []
     try:
-        made = []
         for _ in range(count):
             container = client.containers.run(
                 IMAGE, ["-c", BARE], entrypoint="/opt/venv/bin/python", detach=True, stdin_open=True,
                 runtime=RUNTIMES[isolation], network_mode="none", labels=["ringfence-benchmark"],
             )  # fmt: skip
-            made.append(container)
-        for container in made:
+            made.append(str(container.id))
             next(iter(container.logs(stream=True)))
-        return [str(container.id) for container in made]
+    except BaseException:
+        _remove(made)
+        raise
     finally:
         client.close()
+    return made
 
 
 def _remove(containers: Sequence[str]) -> None:
-    client = docker.from_env()
+    client = docker.from_env(timeout=_PATIENCE_S)
     try:
         for container in containers:
             client.containers.get(container).remove(force=True)
