@@ -89,9 +89,8 @@ class GatheringProtocol(WebSocketsSansIOProtocol):
                     self.conn.send_text(message.encode())
                 else:
                     self.conn.send_binary(message)
-        except (
-            InvalidState
-        ):  # before the first: the state changes with what is received or closed, not by sending
+        except InvalidState:
+            # Before the first of them: the state changes with what is received or closed, not by sending.
             return False
         self.transport.write(b"".join(self.conn.data_to_send()))
         return True

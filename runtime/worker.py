@@ -254,7 +254,7 @@ class Worker:
             self._codec.submit(self._answer, call.reply, _raiser(failure), call)
         else:
             # Not awaited: from here on a cancellation comes too late, and half-written files would be lost.
-            make: Make = lambda: self._nodes.result(call.cls, call.params, outcomes, arguments)  # noqa: E731
+            make = partial(self._nodes.result, call.cls, call.params, outcomes, arguments)
             self._codec.submit(self._answer, call.reply, make, call)
 
     def _begin(self, call: _Call) -> bool:
