@@ -19,13 +19,16 @@ from sandbox.launcher.spec import RUNTIMES
 ALONE, LIVING = "node call, one sandbox lives", "node call, all live"
 BARE_TORCH = "container that imports torch and nothing else"
 LIGHT, HEAVY = "sandbox without torch", "sandbox with torch"
+SIZES = {"runc": (80, 20), "gvisor": (40, 10)}
+"""Sandboxes without torch and with it. gVisor's need some processor each while they wait, and starting a hundred beside
+the containers to compare with them took over ten minutes on two cores."""
 _PATIENCE_S = 600
-"""A hundred gVisors leave a machine of two cores little for the next start."""
+"""Fifty gVisors leave a machine of two cores little for the next start."""
 BARE = "import sys, torch; print('up', flush=True); sys.stdin.read()"
 
 
 async def measure(folder: Path, *, quick: bool, isolation: str = "runc") -> Report:
-    light, heavy = (6, 2) if quick else (80, 20)
+    light, heavy = (6, 2) if quick else SIZES[isolation]
     report = Report(f"{light + heavy} idle sandboxes, {heavy} of them with torch, {isolation}")
     async with house(folder, isolation=isolation, limits=ManagerLimits(max_sandboxes=128)) as built:
         first = await built.session("light-0")
@@ -45,6 +48,7 @@ async def measure(folder: Path, *, quick: bool, isolation: str = "runc") -> Repo
     report.add(BARE_TORCH, found["bare"], unit="MiB")
     report.add(LIGHT, found["light"], unit="MiB")
     report.add(HEAVY, found["heavy"], floor=BARE_TORCH, unit="MiB")
+    report.notes.append(f"{isolation}: {light} without torch, {heavy} with it")
     report.aim(LIGHT, None, 12.0)
     report.aim(HEAVY, BARE_TORCH, 10.0, is_difference=True)
     report.aim(LIVING, ALONE, 1.2, "p99", figure_against="p99")
