@@ -19,7 +19,8 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from engine.database import Database, DatabaseError, tenants_table, tokens_table
+from engine.database import Database, DatabaseError
+from engine.tables import tenants_table, tokens_table
 from engine.tokens import (
     ALL_SCOPES,
     FIRST_TOKEN,
