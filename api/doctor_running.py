@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from api.doctor import Check, Run, run_command
+from api.doctor_check import Check, Run, run_command
 from api.launching import build_reach, places_of, policies_of
 from api.settings import Settings
 from policies import LOCAL_TENANT, PolicyError, PolicyStore, safe_text

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import resource
 
-from api.doctor import OPEN_FILES_ADVICE, OPEN_FILES_NEEDED
 from policies import RingfenceError
 
+OPEN_FILES_NEEDED = 1024
+OPEN_FILES_ADVICE = (
+    "raise the hard limit: ulimit -Hn 65536, LimitNOFILE= of a systemd unit, --ulimit of a container"
+)
 _OPEN_FILES_MOST = 1024 * 1024  # where there is no hard limit
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from api.doctor import Check
+from api.doctor_check import Check
 from policies import safe_text
 from sandbox import PoolState
 

@@ -6,10 +6,7 @@ walk leads nowhere. All of this blocks: routes call it in a thread. Not here: wh
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,39 +14,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from policies import PathEscapeError, RingfenceError, open_beneath, safe_text
+from api.tree_contents import TEMPORARY, bytes_left, digest_of, fill, link, same_size, temporary_name
+from api.tree_errors import FileExistsInTheWayError, FileRefusedError, FileUnknownError, StorageFullError
+from api.tree_paths import DEPTH_LIMIT, checked_name, parts_of, split, unknown_file
+from policies import PathEscapeError, open_beneath
 from sandbox import patiently
+
+__all__ = [
+    "Entry",
+    "FileExistsInTheWayError",
+    "FileRefusedError",
+    "FileUnknownError",
+    "StorageFullError",
+    "Tree",
+]
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 _LIST_LIMIT = 50_000
-_DEPTH_LIMIT = 32
-_NAME_LIMIT = 255
-_CHUNK = 1024 * 1024
 _COMPARED = 16  # files of the same name and size that are read to see whether they are the one that comes
-
-
-class FileUnknownError(RingfenceError):
-    """There is no such file."""
-
-    code = "not-found"
-
-
-class FileRefusedError(RingfenceError):
-    """A name or place for a file that we do not accept."""
-
-    code = "file-refused"
-
-
-class FileExistsInTheWayError(RingfenceError):
-    """Something of that name is there and shall not be replaced."""
-
-    code = "file-exists"
-
-
-class StorageFullError(RingfenceError):
-    """A quota is used up, or the disk is full."""
-
-    code = "storage-full"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +61,7 @@ class Tree:
         try:
             return open_beneath(self.root, path)
         except (FileNotFoundError, NotADirectoryError):
-            raise _unknown(path) from None
+            raise unknown_file(path) from None
         except OSError as error:
             raise FileRefusedError(f"this file name cannot be used: {error.strerror}") from None
 
@@ -128,14 +110,14 @@ class Tree:
             FileExistsInTheWayError: it exists and ``overwrite`` is false, or is a directory.
             StorageFullError: the tree's quota, or the disk.
         """
-        folder, name = _split(path)
+        folder, name = split(path)
         self._check_quota(source)
-        with self._directory(folder, create=True) as parent, _temporary(parent) as temporary:
-            _fill(parent, temporary, source)
+        with self._directory(folder, create=True) as parent, temporary_name(parent) as temporary:
+            fill(parent, temporary, source)
             if overwrite:
                 self._replace(parent, temporary, name)
             else:
-                _link(parent, temporary, name)
+                link(parent, temporary, name)
         return self.entry(path)
 
     def add(self, folder: str, name: str, source: IO[bytes]) -> str:
@@ -143,22 +125,22 @@ class Tree:
 
         A file of the same name and content is taken as it is.
         """
-        stem, suffix = os.path.splitext(_checked_name(name))  # noqa: PTH122 - a name, not a path
-        size = _left(source)
-        digest = _digest(source, size)
+        stem, suffix = os.path.splitext(checked_name(name))  # noqa: PTH122 - a name, not a path
+        size = bytes_left(source)
+        digest = digest_of(source, size)
         compared = 0
         self._check_quota(source)
-        with self._directory(folder, create=True) as parent, _temporary(parent) as temporary:
-            _fill(parent, temporary, source)
+        with self._directory(folder, create=True) as parent, temporary_name(parent) as temporary:
+            fill(parent, temporary, source)
             for number in range(10_000):
-                candidate = _checked_name(f"{stem} ({number}){suffix}") if number else name
+                candidate = checked_name(f"{stem} ({number}){suffix}") if number else name
                 try:
-                    _link(parent, temporary, candidate)
+                    link(parent, temporary, candidate)
                 except FileExistsInTheWayError:
-                    if compared < _COMPARED and (there := _same_size(parent, candidate, size)) is not None:
+                    if compared < _COMPARED and (there := same_size(parent, candidate, size)) is not None:
                         compared += 1
                         with os.fdopen(there, "rb") as stream:
-                            if _digest(stream, size) == digest:
+                            if digest_of(stream, size) == digest:
                                 return candidate
                 else:
                     return candidate
@@ -166,12 +148,12 @@ class Tree:
 
     def delete(self, path: str) -> None:
         """Remove one file."""
-        folder, name = _split(path)
+        folder, name = split(path)
         with self._directory(folder) as parent:
             try:
                 patiently(lambda: os.unlink(name, dir_fd=parent), parent)
             except FileNotFoundError:
-                raise _unknown(path) from None
+                raise unknown_file(path) from None
             except (IsADirectoryError, PermissionError):
                 raise FileRefusedError("this is a directory") from None
 
@@ -182,7 +164,7 @@ class Tree:
             FileExistsInTheWayError: as ``write``.
         """
         self.entry(path)
-        (folder, name), (to_folder, to_name) = _split(path), _split(target)
+        (folder, name), (to_folder, to_name) = split(path), split(target)
         with self._directory(folder) as parent, self._directory(to_folder, create=True) as to_parent:
             try:
                 if not overwrite:
@@ -206,7 +188,7 @@ class Tree:
 
     @contextmanager
     def _directory(self, path: str, *, create: bool = False) -> Iterator[int]:
-        parts = _parts(path)
+        parts = parts_of(path)
         here = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             for part in parts:
@@ -235,11 +217,11 @@ class Tree:
                 if is_directory and recurse:
                     below.append(item.name)
                 wanted = (directories or not recurse) if is_directory else stat.S_ISREG(status.st_mode)
-                if wanted and not item.name.startswith(_TEMPORARY):
+                if wanted and not item.name.startswith(TEMPORARY):
                     found.append(_entry(prefix + item.name, status))
                 if len(found) > _LIST_LIMIT:
                     raise FileRefusedError(f"the directory holds more than {_LIST_LIMIT} files")
-        for name in below if depth < _DEPTH_LIMIT else ():
+        for name in below if depth < DEPTH_LIMIT else ():
             try:
                 there = os.open(name, _DIRECTORY, dir_fd=directory)
             except OSError:
@@ -254,48 +236,13 @@ class Tree:
     def _check_quota(self, source: IO[bytes]) -> None:
         if self._max_bytes is None:
             return
-        coming = _left(source)
+        coming = bytes_left(source)
         used = sum(entry.size for entry in self.walk())
         if used + coming > self._max_bytes:
             raise StorageFullError(
                 f"{used} of {self._max_bytes} bytes are used and {coming} more do not fit",
                 hint="delete some files",
             )
-
-
-_TEMPORARY = ".ringfence-upload-"
-
-
-@contextmanager
-def _temporary(parent: int) -> Iterator[str]:
-    name = _TEMPORARY + secrets.token_hex(8)
-    try:
-        yield name
-    finally:
-        try:
-            os.unlink(name, dir_fd=parent)
-        except FileNotFoundError:
-            pass
-
-
-def _fill(parent: int, name: str, source: IO[bytes]) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        with os.fdopen(os.open(name, flags, 0o644, dir_fd=parent), "wb") as stream:
-            while chunk := source.read(_CHUNK):
-                stream.write(chunk)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFullError("the disk is full", hint="ask whoever runs this server") from None
-        raise
-
-
-def _link(parent: int, temporary: str, name: str) -> None:
-    """Give the finished file its name, unless that is taken; there is no moment in which both could win."""
-    try:
-        os.link(temporary, name, src_dir_fd=parent, dst_dir_fd=parent, follow_symlinks=False)
-    except FileExistsError:
-        raise FileExistsInTheWayError("a file of that name exists", hint="choose another name") from None
 
 
 def _enter(here: int, part: str, *, create: bool) -> int:
@@ -316,78 +263,5 @@ def _enter(here: int, part: str, *, create: bool) -> int:
     raise FileUnknownError("there is no such directory")
 
 
-def _same_size(parent: int, name: str, size: int) -> int | None:
-    """A descriptor of the file if it has that size. A pack can leave a file of terabytes (sparse, so it costs nothing).
-
-    Whoever reads it reads no more than ``size`` bytes: the file may grow meanwhile.
-    """
-    try:
-        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=parent)
-    except OSError:
-        return None
-    status = os.fstat(descriptor)
-    if stat.S_ISREG(status.st_mode) and status.st_size == size:
-        return descriptor
-    os.close(descriptor)
-    return None
-
-
-def _digest(stream: IO[bytes], size: int) -> bytes:
-    position = stream.tell()
-    digest = hashlib.sha256()
-    while size > 0 and (chunk := stream.read(min(_CHUNK, size))):
-        digest.update(chunk)
-        size -= len(chunk)
-    stream.seek(position)
-    return digest.digest()
-
-
-def _left(source: IO[bytes]) -> int:
-    position = source.tell()
-    size = source.seek(0, os.SEEK_END) - position
-    source.seek(position)
-    return size
-
-
 def _entry(path: str, status: os.stat_result) -> Entry:
     return Entry(path, stat.S_ISDIR(status.st_mode), status.st_size, status.st_mtime, status.st_ctime)
-
-
-def _split(path: str) -> tuple[str, str]:
-    parts = _parts(path)
-    if not parts:
-        raise FileRefusedError("the file needs a name")
-    return "/".join(parts[:-1]), _checked_name(parts[-1])
-
-
-def _parts(path: str) -> list[str]:
-    parts = [part for part in path.split("/") if part not in ("", ".")]
-    if path.startswith("/") or ".." in parts or "\0" in path:
-        raise PathEscapeError(
-            f"the path '{safe_text(path, 200)}' leads out of its directory",
-            hint="write it relative, without '..'",
-        )
-    if len(parts) > _DEPTH_LIMIT:
-        raise FileRefusedError(f"the path has more than {_DEPTH_LIMIT} components")
-    for part in parts:
-        _checked_name(part)
-    return parts
-
-
-def _checked_name(name: str) -> str:
-    try:
-        encoded = name.encode()
-    except UnicodeEncodeError:
-        encoded = b""
-    if not encoded or len(encoded) > _NAME_LIMIT or "/" in name or any(ord(char) < 32 for char in name):
-        raise FileRefusedError(
-            f"the name '{safe_text(name, 80)}' cannot be used for a file",
-            hint=f"use 1 to {_NAME_LIMIT} bytes without control characters",
-        )
-    if name in (".", ".."):
-        raise PathEscapeError("a file cannot have this name")
-    return name
-
-
-def _unknown(path: str) -> FileUnknownError:
-    return FileUnknownError(f"there is no file '{safe_text(path, 200)}'")

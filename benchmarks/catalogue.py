@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from benchmarks.flood import server
 from benchmarks.report import Report
+from benchmarks.served import server
 from benchmarks.talking import HEADERS, add_packs
 
 PACKS, NODES = 6, 500

@@ -21,10 +21,10 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.flood import ROOT, Served, server
 from benchmarks.peers import bare
 from benchmarks.peers.servers import ComfyUI
 from benchmarks.report import Report
+from benchmarks.served import ROOT, Served, server
 from benchmarks.talking import Client, Prompt, RefusedError, add_packs
 
 LENGTHS = (10, 100, 1_000, 10_000)

@@ -14,15 +14,13 @@ import argparse
 import contextlib
 import json
 import os
-import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,79 +31,11 @@ from websockets.sync.client import ClientConnection, connect
 
 from benchmarks.cpu_split import look
 from benchmarks.report import Report, machine
+from benchmarks.served import OPERATOR, ROOT, SERVE, server
 from benchmarks.weights import LEAST, SERVICE, Weighed
 
 PACKS = Path(__file__).resolve().parent / "flood_packs"
-ROOT = PACKS.parents[1]
-OPERATOR = "bench-operator-token-of-enough-characters"
 WARM_UP = 5
-SERVE = "from api.cli import main; main()"
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """A server that runs."""
-
-    url: str
-    pid: int
-    instance: str
-
-
-@contextlib.contextmanager
-def server(
-    folder: Path,
-    more: Mapping[str, str] | None = None,
-    *,
-    weight: Weighed | None = None,
-    serve: str = SERVE,
-) -> Iterator[Served]:
-    """A server of this checkout, with directories of its own; ``more`` environment variables."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    name = f"flood-{os.getpid()}"
-    places = {"SHM_DIR": f"/dev/shm/ringfence-{name}", "RUN_DIR": f"/run/ringfence-{name}"}
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "RINGFENCE_DATA_DIR": str(folder),
-        "RINGFENCE_INSTANCE": name,
-        "RINGFENCE_PORT": str(port),
-        "RINGFENCE_OPERATOR_TOKEN": OPERATOR,
-        "RINGFENCE_LOG_LEVEL": "warning",
-        "RINGFENCE_FRONTEND_DIR": "none",
-        **{f"RINGFENCE_{key}": value for key, value in places.items()},
-        **(more or {}),
-    }
-    with (folder / "server.log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-c", serve, "serve"], env=environment, stderr=log, cwd=ROOT
-        )
-    url = f"http://127.0.0.1:{port}"
-    if weight is not None:
-        weight.take(process.pid)
-    try:
-        deadline = time.monotonic() + 180
-        while not _is_ready(url):
-            if time.monotonic() > deadline or process.poll() is not None:
-                raise RuntimeError((folder / "server.log").read_text())
-            time.sleep(0.1)
-        yield Served(url, process.pid, name)
-    finally:
-        process.terminate()
-        try:
-            process.wait(60)
-        except subprocess.TimeoutExpired:
-            process.kill()
-        for place in places.values():
-            shutil.rmtree(place, ignore_errors=True)
-
-
-def _is_ready(url: str) -> bool:
-    try:
-        return httpx2.get(f"{url}/readyz").status_code == 200
-    except httpx2.HTTPError:
-        return False
 
 
 def tenant(url: str, name: str, pack: str) -> str:

@@ -15,9 +15,9 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
-from benchmarks.flood import server
 from benchmarks.peers.servers import ComfyUI
 from benchmarks.report import Report
+from benchmarks.served import server
 from benchmarks.talking import Client, Prompt, add_packs
 
 SHORT, LONG = 4, 34

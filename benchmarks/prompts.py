@@ -24,10 +24,10 @@ from urllib.parse import urlsplit
 from websockets.sync.client import ClientConnection
 
 from benchmarks.chain import chain, packs
-from benchmarks.flood import ROOT, Served, server
 from benchmarks.peers import bare
 from benchmarks.peers.servers import ComfyUI
 from benchmarks.report import Report
+from benchmarks.served import ROOT, Served, server
 from benchmarks.talking import HEADERS, Client, RefusedError, add_packs, listening
 
 CLIENTS = (1, 8)

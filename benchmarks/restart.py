@@ -18,8 +18,8 @@ import httpx2
 
 from api.settings import Settings
 from api.wiring import wire
-from benchmarks.flood import OPERATOR, server
 from benchmarks.report import Report, machine
+from benchmarks.served import OPERATOR, server
 from policies import LOCAL_TENANT
 
 RESULT = "until the first result from a sandbox"

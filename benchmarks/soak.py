@@ -29,9 +29,9 @@ import httpx2
 import psutil
 
 from benchmarks.chain import chain, packs
-from benchmarks.flood import ROOT, SERVE, Served, server
 from benchmarks.prompts import without_rates
 from benchmarks.report import machine
+from benchmarks.served import ROOT, SERVE, Served, server
 from benchmarks.talking import HEADERS, Client, Prompt, RefusedError, add_packs
 from sandbox.tensors import OUTPUTS_KEPT_S
 

@@ -15,7 +15,7 @@ from typing import Any
 import httpx2
 from websockets.sync.client import ClientConnection, connect
 
-from benchmarks.flood import OPERATOR, ROOT, SERVE, Served
+from benchmarks.served import OPERATOR, ROOT, SERVE, Served
 
 HEADERS = {"Authorization": f"Bearer {OPERATOR}"}
 """ComfyUI takes no notice of it."""

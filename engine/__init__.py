@@ -40,6 +40,7 @@ from engine.extensions import (
     parse_source,
 )
 from engine.job_list import JobList, JobPlace
+from engine.known_tenants import Tenant
 from engine.learning import Learner, Lesson, NothingToLearnError, Trial
 from engine.media import Media, MediaBusyError, MediaRefusedError, PreviewWish
 from engine.node_state import NodeStateStore, StateLimits
@@ -52,15 +53,9 @@ from engine.sessions import Session, SessionStore
 from engine.storage import NewPrompt, QueuedPrompt, Storage
 from engine.streams import EventStream
 from engine.submissions import KeyReusedError, Submission, Submissions
+from engine.tenant_directories import prepare_tenant_directory, tenant_directory
 from engine.tenant_removal import Removal, remove_tenant
-from engine.tenants import (
-    Tenant,
-    TenantExistsError,
-    TenantRegistry,
-    TenantUnknownError,
-    prepare_tenant_directory,
-    tenant_directory,
-)
+from engine.tenants import TenantExistsError, TenantRegistry, TenantUnknownError
 from engine.tokens import (
     ALL_SCOPES,
     FIRST_TOKEN,

@@ -15,9 +15,10 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
-from engine.database import Database, assets_table, decode, encode
+from engine.database import Database, decode, encode
 from engine.errors import EngineError
 from engine.submissions import KeyReusedError
+from engine.tables import assets_table
 from policies import TenantId
 
 JSON = Any

@@ -26,15 +26,15 @@ from engine.extension_errors import (
     ExtensionProtectedError,
     PolicyReservedError,
     SourceRefusedError,
-    UpdateAsksMoreError,
     UpdateFailedError,
 )
 from engine.extension_files import SourceLimits
 from engine.extension_git import GitLimits, GitSource, parse_source
 from engine.extension_intake import Taken, original_source, take_source
-from engine.extension_loader import Loader, failure_of
+from engine.extension_loader import Loader
 from engine.extension_ports import EnvironmentKeeper, Progress, Sandboxes
 from engine.extension_records import ExtensionInfo, Origin, PackFiles, Record
+from engine.extension_replacement import Replacement
 from engine.extension_shelf import Entry, Shelf
 from engine.extension_sites import Sites
 from engine.extension_supply import Supply
@@ -98,6 +98,7 @@ class ExtensionRegistry:
         self.supply = Supply(self._shelf, environments, advisories)
         self.sites = Sites(self._shelf)
         self.to_run = ExtensionsToRun(self._shelf, self._loader)
+        self._replacement = Replacement(self._shelf, self._loader, self._versions, self.to_run)
 
     async def __aenter__(self) -> Self:
         for entry in await self._shelf.open():
@@ -207,37 +208,7 @@ class ExtensionRegistry:
             else:
                 taken = await self._take(source, old.directory, progress, pin)
                 await self._versions.tell_changes(old, taken, progress)
-            found = await self._versions.compare_files(old, taken, progress, consent)
-            changes = {"origin": taken.origin, "content_hash": taken.content_hash, "failure": None}
-            record = old.record.model_copy(update=changes)
-            code = old.directory / taken.content_hash
-            entry = Entry(tenant, record, old.directory, code, dict(old.nodes), old.site, old.group)
-            entry.upgrade = upgrade
-            was_ready = old.record.state == "ready"
-            before = self._loader.live(old)
-            stored = await self._loader.stored(old) if was_ready and consent is not None else None
-            await self._tell_group(old, progress)
-            if not was_ready or not await self._versions.differ(old, taken):
-                # It would be the same sandbox again: end it, so that the pack is really loaded anew.
-                await self._loader.stop(old, before, "is loaded anew")
-                before = ()
-            self._shelf.entries[tenant, name] = entry
-            try:
-                await self._loader.bring_up(entry, progress, spare=before)
-                if was_ready:
-                    await self._versions.compare_loaded(old, entry, found, progress, consent)
-            except BaseException as error:
-                if was_ready:
-                    with anyio.CancelScope(shield=True):
-                        if isinstance(error, UpdateAsksMoreError):
-                            new = [sandbox for sandbox in self._loader.live(entry) if sandbox not in before]
-                            await self._loader.stop(entry, new, "asks for more than was agreed to")
-                        await self._go_back(old, entry, error)
-                        await self._loader.store_again(old, stored)
-                raise
-            await self._loader.stop(old, before, "was reloaded")
-            await anyio.to_thread.run_sync(drop_all_but, old.directory, taken.content_hash)
-            await self._loader.drop_environment(old.record.environment_key)
+            entry = await self._replacement.replace(old, taken, progress, upgrade=upgrade, consent=consent)
             return self._info(entry)
 
     async def remove(self, tenant: TenantId, name: ExtensionName) -> None:
@@ -374,26 +345,6 @@ class ExtensionRegistry:
                 f"the policy file {name}.yaml is there, and it was not made for this extension",
                 hint="ask the operator to add the extension for this tenant, or choose another name with --name",
             )
-
-    async def _go_back(self, old: Entry, entry: Entry, error: BaseException) -> None:
-        """The new version failed and the old one was fine: it goes on, and says that it is not the newest."""
-        if not isinstance(error, UpdateAsksMoreError):
-            failure = failure_of(error)
-            old.record.failure = failure.model_copy(update={"message": f"reload failed: {failure.message}"})
-        self._shelf.entries[old.tenant, old.name] = old
-        self._shelf.changed(old.tenant)
-        await self._shelf.save(old)
-        await anyio.to_thread.run_sync(drop_all_but, old.directory, old.record.content_hash)
-        await self._loader.drop_environment(entry.record.environment_key)
-
-    async def _tell_group(self, entry: Entry, progress: Progress) -> None:
-        if entry.group and self._loader.live(entry):
-            others = [
-                name for name in await self.to_run.members(entry.tenant, entry.group) if name != entry.name
-            ]
-            if others:
-                names = ", ".join(f"'{name}'" for name in others)
-                progress(f"the sandbox of group '{entry.group}' is replaced, which also holds {names}")
 
     def _info(self, entry: Entry) -> ExtensionInfo:
         record = entry.record

@@ -10,8 +10,9 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from engine.database import decode, history_table
+from engine.database import decode
 from engine.prepared import Prepared
+from engine.tables import history_table
 from policies import TenantId
 
 HISTORY_LIMIT = 10_000

@@ -12,7 +12,8 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from engine.database import Database, history_table, queue_table, submissions_table
+from engine.database import Database
+from engine.tables import history_table, queue_table, submissions_table
 from policies import TenantId
 
 _s, _q, _h = submissions_table.c, queue_table.c, history_table.c

@@ -16,7 +16,8 @@ import anyio
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from engine.database import Database, decode, encode, node_state_table
+from engine.database import Database, decode, encode
+from engine.tables import node_state_table
 from policies import ExtensionName, TenantId, safe_text
 from sandbox import MAX_STATE, MAX_STATE_NAMES, QuotaError, StateHolder
 

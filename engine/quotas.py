@@ -22,7 +22,7 @@ import anyio.to_thread
 
 from engine.disk_usage import DiskUsage, measure
 from engine.quota_errors import RateQuotaError, SpaceQuotaError
-from engine.tenants import tenant_directory
+from engine.tenant_directories import tenant_directory
 from engine.windows import RollingSum
 from policies import PolicyError, PolicyStore, Quotas, TenantId, built_in_quotas, format_bytes
 from sandbox import Allowance, Share

@@ -15,7 +15,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from engine.database import Database, DatabaseError, sessions_table
+from engine.database import Database, DatabaseError
+from engine.tables import sessions_table
 from engine.tenants import TenantRegistry
 from engine.tokens import Token, hash_secret, new_secret
 from policies import LOCAL_TENANT, RingfenceError, TenantId, safe_text

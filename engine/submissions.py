@@ -11,8 +11,9 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
-from engine.database import Database, decode, encode, submissions_table
+from engine.database import Database, decode, encode
 from engine.errors import EngineError
+from engine.tables import submissions_table
 from policies import TenantId
 
 SUBMISSIONS_LIMIT: Final = 10_000

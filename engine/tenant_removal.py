@@ -18,8 +18,9 @@ import anyio
 import anyio.to_thread
 import sqlalchemy as sa
 
-from engine.database import Database, metadata
+from engine.database import Database
 from engine.engine import Engine
+from engine.tables import metadata
 from engine.tenants import TenantRegistry
 from policies import ExtensionName, RingfenceError, TenantId, safe_text
 

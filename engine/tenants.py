@@ -1,25 +1,24 @@
 """Who the tenants are and which tokens prove it.
 
-The database is the truth; a short-lived copy in memory answers requests. Where a tenant's files lie is said here too,
-and nowhere else. What a token is, is in tokens.py.
+The database is the truth; a short-lived copy in memory (known_tenants.py) answers requests. What a token is, is in
+tokens.py.
 """
 
 from __future__ import annotations
 
-import asyncio
 import builtins
 import hmac
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from engine.database import Database, DatabaseError, tenants_table, tokens_table
+from engine.database import Database, DatabaseError
+from engine.known_tenants import KnownTenants, Tenant
+from engine.tables import tenants_table, tokens_table
 from engine.tokens import (
     ALL_SCOPES,
     FIRST_TOKEN,
@@ -45,10 +44,6 @@ _USED_MS = 10 * 60 * 1000  # how coarse "last used" is: a write for each request
 _MOST_TOKENS = 100
 _PREFIX = "rf_"
 
-TENANT_DIRECTORIES = ("input", "output", "temp", "user/default", "models", "assets")
-"""What a tenant's directory holds. The first three are ComfyUI's file types; ``default`` is its only user; ``assets``
-are contents by hash, which no sandbox sees."""
-
 
 class TenantError(RingfenceError):
     """Root of what can be wrong with a tenant."""
@@ -68,53 +63,32 @@ class TenantUnknownError(TenantError):
     code = "tenant-unknown"
 
 
-@dataclass(frozen=True, slots=True)
-class Tenant:
-    """One tenant; times in ms since the epoch."""
-
-    name: TenantId
-    created_ms: int
-    rotated_ms: int
-    """When its newest token was made."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    tenants: dict[str, Tenant]
-    tokens: dict[str, Token]  # by hash
-    was_any: bool
-    read_at: float
-
-
 class TenantRegistry:
     """Tenants of this installation and their tokens; single-user mode lasts until the first one is created."""
 
     def __init__(self, database: Database, *, fresh_s: float = _FRESH_S) -> None:
         self._database = database
-        self._fresh_s = fresh_s
-        self._known: _Known | None = None
-        self._changes = 0
-        self._reading = asyncio.Lock()
-        self._changed = asyncio.Event()
+        self._known = KnownTenants(database, fresh_s=fresh_s)
         self._used: dict[str, int] = {}  # by hash: when its use was last written down
 
     async def is_single_user(self) -> bool:
         """True while no tenant was ever created: every request then acts for ``local``."""
-        return not (await self._current()).was_any
+        return not (await self._known.current()).was_any
 
     @property
     def was_single_user(self) -> bool:
         """The same when the database was last asked; False where that is not known."""
-        return self._known is not None and not self._known.was_any
+        last = self._known.last
+        return last is not None and not last.was_any
 
     async def list(self) -> Sequence[Tenant]:
         """All tenants, by name."""
-        self._known = None
-        return sorted((await self._current()).tenants.values(), key=lambda tenant: tenant.name)
+        self._known.forget()
+        return sorted((await self._known.current()).tenants.values(), key=lambda tenant: tenant.name)
 
     async def exists(self, name: TenantId) -> bool:
         """True for a tenant that requests can act for (``local`` in single-user mode)."""
-        known = await self._current()
+        known = await self._known.current()
         return name in known.tenants if known.was_any else name == LOCAL_TENANT
 
     async def create(self, name: str) -> tuple[Tenant, str]:
@@ -200,8 +174,8 @@ class TenantRegistry:
         Raises:
             TenantUnknownError
         """
-        self._known = None
-        known = await self._current()
+        self._known.forget()
+        known = await self._known.current()
         if tenant not in known.tenants:
             raise _unknown_tenant(tenant)
         return sorted(
@@ -266,7 +240,7 @@ class TenantRegistry:
         given = hash_secret(secret)
         found: Token | None = None
         # Every hash is compared, in constant time: neither the place nor the length of a near miss shows.
-        for known, token in (await self._current()).tokens.items():
+        for known, token in (await self._known.current()).tokens.items():
             if hmac.compare_digest(known, given):
                 found = token
         if found is None or not found.is_valid(_now_ms()):
@@ -276,23 +250,16 @@ class TenantRegistry:
 
     async def find(self, token_sha256: str) -> Token | None:
         """The valid token of this hash, for who proved it before."""
-        token = (await self._current()).tokens.get(token_sha256)
+        token = (await self._known.current()).tokens.get(token_sha256)
         return token if token is not None and token.is_valid(_now_ms()) else None
 
     async def wait_for_change(self, timeout_s: float) -> None:
         """Return when a token or session may have ended, or after a while."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._changed.wait()
-        except TimeoutError:
-            pass
+        await self._known.wait_for_change(timeout_s)
 
     def note_change(self) -> None:
         """A token or session was made or ended: ask the database again, and wake whoever waits."""
-        self._known = None
-        self._changes += 1
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self._known.note_change()
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
@@ -320,47 +287,6 @@ class TenantRegistry:
             raise _unknown_tenant(tenant)
         return int(created_ms)
 
-    async def _current(self) -> _Known:
-        known = self._known
-        if known is not None and time.monotonic() - known.read_at < self._fresh_s:
-            return known
-        async with self._reading:
-            started = time.monotonic()
-            if self._known is not None and started - self._known.read_at < self._fresh_s:
-                return self._known
-            changes = self._changes
-            async with self._database.read() as connection:
-                tenants = (await connection.execute(sa.select(tenants_table))).all()
-                tokens = (await connection.execute(sa.select(tokens_table))).all()
-            fresh = _known(tenants, tokens, started)
-            # Else a token was rotated meanwhile: do not keep what is old already.
-            if changes == self._changes:
-                self._known = fresh
-            return fresh
-
-
-def _known(
-    tenants: Sequence[sa.Row[tuple[object, ...]]], tokens: Sequence[sa.Row[tuple[object, ...]]], at: float
-) -> _Known:
-    alive = {row.name: row.created_ms for row in tenants if row.removed_ms is None}
-    by_hash: dict[str, Token] = {}
-    newest = dict(alive)
-    for row in tokens:
-        if row.tenant in alive:
-            scopes = frozenset(Scope(name) for name in row.scopes.split())
-            by_hash[row.token_sha256] = Token(
-                TenantId(row.tenant),
-                row.name,
-                row.token_sha256,
-                scopes,
-                row.issued_ms,
-                row.expires_ms,
-                row.used_ms,
-            )
-            newest[row.tenant] = max(newest[row.tenant], row.issued_ms)
-    found = {name: Tenant(TenantId(name), created_ms, newest[name]) for name, created_ms in alive.items()}
-    return _Known(found, by_hash, bool(tenants), at)
-
 
 async def _insert(connection: AsyncConnection, token: Token) -> None:
     await connection.execute(
@@ -387,16 +313,3 @@ def _unknown_token(tenant: TenantId) -> TokenUnknownError:
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
-
-
-def tenant_directory(data_dir: Path, tenant: TenantId) -> Path:
-    """Root of a tenant's files."""
-    return data_dir / "tenants" / tenant
-
-
-def prepare_tenant_directory(data_dir: Path, tenant: TenantId) -> Path:
-    """Create the tenant's directories where they are missing and return the root."""
-    root = tenant_directory(data_dir, tenant)
-    for name in TENANT_DIRECTORIES:
-        (root / name).mkdir(parents=True, exist_ok=True)
-    return root

@@ -15,8 +15,9 @@ from typing import Any, Final, Protocol
 import anyio
 import sqlalchemy as sa
 
-from engine.database import Database, DatabaseError, decode, encode, quota_usage_table
+from engine.database import Database, DatabaseError, decode, encode
 from engine.quotas import QuotaBook
+from engine.tables import quota_usage_table
 from policies import TenantId
 from sandbox import EgressUsed
 

@@ -14,10 +14,11 @@ import anyio.to_thread
 
 from sandbox.build_tools import BuildTools, install, versions
 from sandbox.environment_locks import KeptLock, lock_digest, locked_hashes, preferences, refuse_changed
-from sandbox.environment_plan import Lock, Plan, keeps_torch, prune_lock
+from sandbox.environment_plan import Plan, keeps_torch
 from sandbox.environment_shelf import EnvironmentShelf
 from sandbox.environment_steps import BuildSteps, Progress
 from sandbox.launcher import build_verb as verb
+from sandbox.resolver_answers import Lock, prune_lock
 
 
 class EnvironmentBuild:

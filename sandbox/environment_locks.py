@@ -18,9 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from policies import TenantId
 from sandbox.environment_errors import PackageChangedError
-from sandbox.environment_plan import FORMAT, Lock, Plan
+from sandbox.environment_plan import FORMAT, Plan
 from sandbox.launcher.build_verb import NodeImage
 from sandbox.manifests import Declared
+from sandbox.resolver_answers import Lock
 
 _HASH = re.compile(r"--hash=(sha256:[0-9a-f]{64})(?=\s|$)")
 _MISMATCH = re.compile(r"Hash mismatch for [`']?([A-Za-z0-9][A-Za-z0-9._-]*(?:==[A-Za-z0-9.!+_-]+)?)")

@@ -35,21 +35,15 @@ from sandbox.environment_locks import (
     environment_key,
     not_to_be_had,
 )
-from sandbox.environment_plan import (
-    Lock,
-    Plan,
-    keeps_torch,
-    make_plan,
-    missing_module_hint,
-    prune_lock,
-    unobtainable,
-)
+from sandbox.environment_plan import Plan, keeps_torch, make_plan
 from sandbox.environment_shelf import EnvironmentShelf
 from sandbox.environment_steps import BuildSteps, EnvironmentLimits, Progress
 from sandbox.group_requirements import merge_declared, told_of_group
+from sandbox.image_fit import missing_module_hint
 from sandbox.inventory import Inventory
 from sandbox.launcher import build_verb as verb
 from sandbox.manifests import Declared, read_declared
+from sandbox.resolver_answers import Lock, prune_lock, unobtainable
 
 IMAGE_FRESH_S: Final = 1.0  # as long as a policy that was read (sandbox/planning.py)
 

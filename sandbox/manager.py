@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
@@ -25,7 +25,7 @@ from sandbox.audit import Entry
 from sandbox.audit.record import nowhere
 from sandbox.calls import EventSink, Session
 from sandbox.egress import EgressOffice
-from sandbox.errors import ProtocolViolationError, SandboxError, StartError, WatchedError
+from sandbox.errors import ProtocolViolationError, SandboxError, StartError
 from sandbox.extension_source import ExtensionSource
 from sandbox.health import Health
 from sandbox.launcher import failure
@@ -44,6 +44,7 @@ from sandbox.spares import SETTLE_S, NoSpareError, Owner, SparePlan
 from sandbox.surroundings import Surroundings
 from sandbox.tenancy import Tenancy
 from sandbox.tensors import TensorStore
+from sandbox.watches import Watches
 from sandbox.watching import Watch
 
 log = logging.getLogger(__name__)
@@ -107,7 +108,7 @@ class SandboxManager:
         self._all: dict[SandboxId, Tenancy] = {}
         """Those that live or wait for a place, in the order of their beginning."""
         self._overview = Overview(self._all, launcher)
-        self._watches: dict[tuple[TenantId, str], Watch] = {}
+        self._watches = Watches(self._planner, self._of, self._make_way)
         self._spares: SpareKeeper[Tenancy] = SpareKeeper(
             SparePlan(self._limits.spares, self._limits.spare_settle_s),
             Hands(self._key, self._begin_spare, self._in_use, self._spare_places),
@@ -179,7 +180,7 @@ class SandboxManager:
             if (other.key.tenant, other.key.unit) == (key.tenant, key.unit) and other.key != key:
                 self._group.start_soon(self._retire, other)
         # A watched sandbox is watched from its start on; a spare has that behind it.
-        tenancy = None if key.whose in self._watches else self._from_spare(key)
+        tenancy = None if self._watches.of(key.whose) is not None else self._from_spare(key)
         self._spares.started(key.whose, extension, from_spare=tenancy is not None)
         if tenancy is None:
             tenancy = self._make(plan)
@@ -201,7 +202,7 @@ class SandboxManager:
         tenancy = Tenancy(
             plan,
             self._around,
-            watch=self._watches.get(plan.key.whose) if ahead is None else None,
+            watch=self._watches.of(plan.key.whose) if ahead is None else None,
             ahead=ahead,
             on_success=lambda: self._health.worked(plan.key.owner),
         )
@@ -286,8 +287,7 @@ class SandboxManager:
 
     # -- watching ----------------------------------------------------------------------------------------------------
 
-    @asynccontextmanager
-    async def watch(self, tenant: TenantId, extension: ExtensionName) -> AsyncIterator[Watch]:
+    def watch(self, tenant: TenantId, extension: ExtensionName) -> AbstractAsyncContextManager[Watch]:
         """Watch the sandboxes of an extension (its group's, if it has one) that start from now on.
 
         The one that runs makes way as for a new policy, and so does the watched one in the end.
@@ -296,27 +296,7 @@ class SandboxManager:
             WatchedError: somebody watches it already.
             StartError, PolicyError: as ``acquire``.
         """
-        plan = await self._planner.plan(tenant, extension)
-        unit = (tenant, plan.key.unit)
-        if unit in self._watches:
-            raise WatchedError(
-                f"extension '{extension}' is being watched already", "wait until that has ended"
-            )
-        watch = self._watches[unit] = Watch(tenant, [files.name for files in plan.files])
-        try:
-            for tenancy in self._of(unit):
-                self._group.start_soon(self._retire, tenancy, "a watched one takes its place")
-            await anyio.lowlevel.checkpoint()
-            yield watch
-        finally:
-            del self._watches[unit]
-            watched = self._of(unit)
-            for tenancy in watched:
-                self._group.start_soon(self._retire, tenancy, "the watch over it has ended")
-            # Longer only while somebody else's call runs in it.
-            with anyio.move_on_after(_SHUTDOWN_S, shield=True):
-                for tenancy in watched:
-                    await tenancy.sandbox.gone()
+        return self._watches.watch(tenant, extension)
 
     async def observe(self, watch: Watch) -> None:
         """Let the watch see what its sandboxes have used so far."""
@@ -324,10 +304,13 @@ class SandboxManager:
             if tenancy.sandbox.watch is watch:
                 await tenancy.sandbox.observe()
 
-    def _of(self, unit: tuple[TenantId, str]) -> Sequence[Tenancy]:
-        """The sandboxes of a unit that take new calls."""
+    def _make_way(self, tenancy: Tenancy, why: str) -> None:
+        self._group.start_soon(self._retire, tenancy, why)
+
+    def _of(self, owner: Owner) -> Sequence[Tenancy]:
+        """Its sandboxes that take new calls."""
         current = [tenancy for tenancy in self._all.values() if self._current.get(tenancy.key) is tenancy]
-        return [tenancy for tenancy in current if (tenancy.key.tenant, tenancy.key.unit) == unit]
+        return [tenancy for tenancy in current if tenancy.key.whose == owner]
 
     # -- what happens by itself ----------------------------------------------------------------------------------------
 

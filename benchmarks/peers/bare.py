@@ -2,40 +2,28 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
 
-from benchmarks.flood import ROOT, Served
+from benchmarks.served import ROOT, Served, free_port, running
 
 
 @contextmanager
 def server(folder: Path) -> Iterator[Served]:
     """It runs; ``folder`` is its own."""
     folder.mkdir()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.bare_server", str(port), str(folder)], cwd=ROOT
     )
     served = Served(f"http://127.0.0.1:{port}", process.pid, "")
-    try:
-        deadline = time.monotonic() + 60
-        while not _is_ready(served.url):
-            if time.monotonic() > deadline or process.poll() is not None:
-                raise RuntimeError("the bare server does not start")
-            time.sleep(0.05)
+    with running(process, f"{served.url}/ready", lambda: "the bare server does not start"):
         yield served
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 def plan(
@@ -52,10 +40,3 @@ def plan(
         "echoes": echoes,
     }
     httpx2.post(f"{served.url}/plan", json=body).raise_for_status()
-
-
-def _is_ready(url: str) -> bool:
-    try:
-        return httpx2.get(f"{url}/ready").status_code == 200
-    except httpx2.HTTPError:
-        return False

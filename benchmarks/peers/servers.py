@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import subprocess
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx2
-
-from benchmarks.flood import Served
+from benchmarks.served import Served, free_port, running
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,35 +45,17 @@ class ComfyUI:
             pack = folder / "custom_nodes" / name
             pack.mkdir(parents=True)
             (pack / "__init__.py").write_text(code, encoding="utf-8")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         words = ["--cpu", "--listen", "127.0.0.1", "--port", str(port), "--base-directory", str(folder)]
         command = [str(self.python), "main.py", *words, "--disable-api-nodes", "--disable-metadata"]
         log = folder / "server.log"
         with log.open("wb") as stream:
             process = subprocess.Popen(command, cwd=self.checkout, stdout=stream, stderr=stream)
         url = f"http://127.0.0.1:{port}"
-        try:
-            deadline = time.monotonic() + 180
-            while not _is_ready(url):
-                if time.monotonic() > deadline or process.poll() is not None:
-                    raise RuntimeError(
-                        f"ComfyUI does not start: {log.read_text(encoding='utf-8', errors='replace')[-3000:]}"
-                    )
-                time.sleep(0.2)
+        with running(process, f"{url}/system_stats", lambda: _end_of(log)):
             yield Served(url, process.pid, "")
-        finally:
-            process.terminate()
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
 
 
-def _is_ready(url: str) -> bool:
-    try:
-        return httpx2.get(f"{url}/system_stats").status_code == 200
-    except httpx2.HTTPError:
-        return False
+def _end_of(log: Path) -> str:
+    text = log.read_text(encoding="utf-8", errors="replace")
+    return f"ComfyUI does not start: {text[-3000:]}"

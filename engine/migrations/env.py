@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from engine.database import metadata
+from engine.tables import metadata
 
 connection = context.config.attributes["connection"]
 context.configure(

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+from ended import wait  # beside this program
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -165,16 +166,6 @@ def compare_image(
         seen = picture.getpixel(tuple(pixel["xy"]))
         if any(abs(a - b) > expected["tol"] for a, b in zip(seen, pixel["rgb"], strict=True)):
             yield f"pixel {pixel['xy']} of node {expected['node']} is {seen}, expected {pixel['rgb']}"
-
-
-def wait(client: httpx2.Client, prompt_id: str) -> dict[str, Any]:
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline:
-        history = client.get(f"/history/{prompt_id}").json()
-        if prompt_id in history:
-            return history[prompt_id]
-        time.sleep(0.05)
-    raise TimeoutError(f"prompt {prompt_id} did not end within 300 s")
 
 
 def upload(client: httpx2.Client, file: dict[str, Any]) -> None:

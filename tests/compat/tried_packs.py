@@ -13,7 +13,6 @@ import argparse
 import io
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+from ended import wait  # beside this program
 from PIL import Image, ImageStat
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -294,16 +294,6 @@ def run(client: httpx2.Client, case: Case) -> Iterator[str]:
         found = client.get("/view", params=asked)
         if not asked["filename"].endswith(ending) or found.status_code != 200 or not found.content:
             yield f"{node}: {shown}: {found.status_code}"
-
-
-def wait(client: httpx2.Client, prompt_id: str) -> dict[str, Any]:
-    for _ in range(3000):
-        history = client.get(f"/history/{prompt_id}").json()
-        if prompt_id in history and history[prompt_id]["status"]["completed"] is not None:
-            found: dict[str, Any] = history[prompt_id]
-            return found
-        time.sleep(0.1)
-    raise TimeoutError(f"prompt {prompt_id} did not end in time")
 
 
 if __name__ == "__main__":

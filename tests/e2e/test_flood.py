@@ -7,7 +7,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from benchmarks.flood import OPERATOR, Samples, flooding, server, tenant
+from benchmarks.flood import Samples, flooding, tenant
+from benchmarks.served import OPERATOR, server
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from api import doctor
-from api.doctor import Check, Ran
+from api.doctor_check import Check, Ran
 
 INFO = {
     "ServerVersion": "20.10.24+dfsg1", "Driver": "overlay2", "CgroupVersion": "2", "CgroupDriver": "systemd",

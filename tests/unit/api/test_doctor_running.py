@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from api import doctor_running
-from api.doctor import Check, Ran
+from api.doctor_check import Check, Ran
 from api.launching import build_reach, places_of, policies_of
 from api.settings import Settings
 from runtime import wire

@@ -445,8 +445,8 @@ def test_only_so_many_files_of_the_same_size_are_compared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[int] = []
-    digest = trees._digest
-    monkeypatch.setattr(trees, "_digest", lambda stream, size: (read.append(size), digest(stream, size))[1])
+    digest = trees.digest_of
+    monkeypatch.setattr(trees, "digest_of", lambda stream, size: (read.append(size), digest(stream, size))[1])
     for number in range(100):
         (tmp_path / (f"x ({number}).png" if number else "x.png")).write_bytes(b"other")
     assert trees.Tree(tmp_path).add("", "x.png", io.BytesIO(b"hello")) == "x (100).png"

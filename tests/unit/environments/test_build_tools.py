@@ -19,9 +19,9 @@ from sandbox.environment_errors import (
     PackageChangedError,
 )
 from sandbox.environment_locks import KeptLock, environment_key
-from sandbox.environment_plan import Lock
 from sandbox.environments import Environments
 from sandbox.launcher import build_verb as verb
+from sandbox.resolver_answers import Lock
 
 pytestmark = pytest.mark.anyio
 

@@ -9,18 +9,12 @@ from packaging.requirements import Requirement
 
 from policies import LOCAL_TENANT, TenantId
 from sandbox.environment_errors import BuildFailedError, DependencyAbsentError
-from sandbox.environment_plan import (
-    Plan,
-    is_torch_family,
-    keeps_torch,
-    make_plan,
-    missing_module_hint,
-    prune_lock,
-    unobtainable,
-)
+from sandbox.environment_plan import Plan, keeps_torch, make_plan
+from sandbox.image_fit import is_torch_family, missing_module_hint
 from sandbox.launcher.build_verb import NodeImage
 from sandbox.manifests import Declared
 from sandbox.requirement_lines import Wanted, parse_requirement
+from sandbox.resolver_answers import prune_lock, unobtainable
 
 OTHER = TenantId("other")
 

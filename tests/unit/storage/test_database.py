@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from engine.database import Database, DatabaseError, metadata, sqlite_url
+from engine.database import Database, DatabaseError, sqlite_url
+from engine.tables import metadata
 
 pytestmark = pytest.mark.anyio
 

@@ -11,9 +11,10 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from engine import queue
-from engine.database import Database, DatabaseError, counters_table, sqlite_url
+from engine.database import Database, DatabaseError, sqlite_url
 from engine.errors import QueueFullError
 from engine.queue import SqlStorage
+from engine.tables import counters_table
 from policies import TenantId
 from tests.unit.storage.test_queue import A, B, new
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from engine.database import Database, history_table, queue_table, sqlite_url, submissions_table
+from engine.database import Database, sqlite_url
 from engine.job_list import JobList, JobPlace
 from engine.queue import SqlStorage
 from engine.submissions import Submissions
+from engine.tables import history_table, queue_table, submissions_table
 from policies import TenantId
 from tests.unit.storage.test_queue import A, B, entry, new
 from tests.unit.storage.test_tokens import _OLD

@@ -8,9 +8,10 @@ import pytest
 import sqlalchemy as sa
 
 from engine import history, queue
-from engine.database import Database, DatabaseError, queue_table
+from engine.database import Database, DatabaseError
 from engine.prepared import Prepared
 from engine.queue import SqlStorage
+from engine.tables import queue_table
 from sandbox import FastPath, take_fast_paths
 from tests.unit.storage.test_queue import A, B, new
 

@@ -12,10 +12,11 @@ import sqlalchemy as sa
 
 from engine import claims, crowds
 from engine.crowds import Crowd, Room, Waiting
-from engine.database import Database, DatabaseError, queue_table
+from engine.database import Database, DatabaseError
 from engine.memory_storage import MemoryStorage
 from engine.queue import SqlStorage
 from engine.storage import QueuedPrompt
+from engine.tables import queue_table
 from tests.unit.storage.test_queue import SECRET, A, B, entry, new
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("every_fast_path")]

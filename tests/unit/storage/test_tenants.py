@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from engine.database import Database
-from engine.tenants import TenantExistsError, TenantRegistry, TenantUnknownError, prepare_tenant_directory
+from engine.tenant_directories import prepare_tenant_directory
+from engine.tenants import TenantExistsError, TenantRegistry, TenantUnknownError
 from policies import LOCAL_TENANT, NameInvalidError, TenantId
 
 pytestmark = pytest.mark.anyio

@@ -10,7 +10,8 @@ import pytest
 import sqlalchemy as sa
 
 from engine import Database, QuotaBook, RateQuotaError, UsageKeeper
-from engine.database import quota_usage_table, sqlite_url
+from engine.database import sqlite_url
+from engine.tables import quota_usage_table
 from policies import PolicyStore, TenantId
 from sandbox import EgressLimits, EgressOffice, Places
 from sandbox.egress.decision import FailedError

@@ -1,30 +1,15 @@
-"""Official stand-ins, for tests only: a storage in memory, a store that counts, and workers that are functions.
-
-``FakeSessions`` is node types and sandboxes in one: node classes are Python functions called in process, and everything
-that crosses the line is a Value tree as from a real worker. No setting or flag reaches this module.
-"""
+"""A session whose worker is the node functions themselves."""
 
 from __future__ import annotations
 
-import functools
 import inspect
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 
-import anyio
-
-from engine.cache import CacheMode
-from engine.dispatcher import EngineLimits
-from engine.engine import Engine
-from engine.memory_storage import MemoryStorage
-from engine.quotas import QuotaBook
-from engine.registry import NodeType
-from engine.storage import Storage
+from engine.testing.fake_nodes import JSON, Blocker, Context, FakeNode, Live, StandIn, Tensor, signature_of
 from engine.values import encode
-from policies import ExtensionName, RingfenceError, SandboxId, TenantId, Where, usual_place
+from policies import ExtensionName, RingfenceError, SandboxId
 from sandbox.calls import (
     ExpandedCall,
     ExpandedNode,
@@ -36,258 +21,14 @@ from sandbox.calls import (
     NodeDescription,
     NodeResult,
     PackSocket,
-    Progress,
     ProgressSink,
-    Session,
     SocketRequest,
-    Validator,
     Value,
 )
-from sandbox.errors import (
-    EndedError,
-    HandleNotPortableError,
-    NodeRaisedError,
-    RouteRefusedError,
-    SandboxError,
-)
+from sandbox.errors import EndedError, HandleNotPortableError, NodeRaisedError, RouteRefusedError
 
-__all__ = [
-    "Blocker",
-    "Context",
-    "FakeNode",
-    "FakeSession",
-    "FakeSessions",
-    "FakeStore",
-    "Live",
-    "MemoryStorage",
-    "StandIn",
-    "Tensor",
-    "until_ended",
-]
-
-JSON = Any
-
-
-class FakeStore:
-    """Counts references; ``references`` is empty when everybody gave back what they held."""
-
-    def __init__(self) -> None:
-        self.references: Counter[str] = Counter()
-        self.data: dict[str, Any] = {}
-        self.lost: set[str] = set()
-        self.given_back: list[tuple[TenantId, int]] = []
-        """Who was to have memory back at once, and how many objects were referred to then."""
-        self.on_pressure: Callable[[TenantId, SandboxId | None, int], None] = lambda *_: None
-
-    def add(self, data: Any) -> str:
-        """A new object with one reference."""
-        name = f"object-{len(self.data)}"
-        self.data[name] = data
-        self.references[name] = 1
-        return name
-
-    async def put(self, tenant: TenantId, data: bytes) -> str:  # noqa: ARG002
-        return self.add(data)
-
-    def retain(self, value: Value) -> None:
-        for name in value.objects:
-            if name in self.lost:
-                raise SandboxError(f"object {name} is gone")
-            if name not in self.references:
-                raise AssertionError(f"{name} is retained after it was freed")
-            self.references[name] += 1
-
-    def release(self, value: Value) -> None:
-        for name in value.objects:
-            self.references[name] -= 1
-            if self.references[name] == 0:
-                del self.references[name]
-
-    async def give_back(self, tenant: TenantId) -> None:
-        self.given_back.append((tenant, len(self.references)))
-
-
-# -- what node functions may take and return ---------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Blocker:
-    """An ExecutionBlocker."""
-
-    message: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """Something with bytes in the store."""
-
-    data: Any
-    nbytes: int = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class Live:
-    """Something that cannot leave its sandbox."""
-
-    data: Any
-
-
-@dataclass(frozen=True, slots=True)
-class StandIn:
-    """An object of another sandbox as a node sees it; handed back, it is the object again."""
-
-    id: int
-    text: str = field(default="", compare=False)
-
-    @property
-    def data(self) -> Any:
-        """Using it is refused, as in a real worker."""
-        raise NodeRaisedError(self.text, exception_type="ringfence.HandleNotPortableError")
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """For functions with a parameter ``context``."""
-
-    call: NodeCall
-    report: Callable[[Progress], None]
-    session: FakeSession
-
-
-@dataclass(frozen=True, slots=True)
-class FakeNode:
-    """A node class: ``function(**inputs)`` returns a tuple of outputs or a dict with ui, result, expand."""
-
-    class_type: str
-    function: Callable[..., Any]
-    required: Mapping[str, JSON] = field(default_factory=dict)
-    optional: Mapping[str, JSON] = field(default_factory=dict)
-    outputs: Sequence[JSON] = ("*",)
-    extension: str = "fake"
-    group: str | None = None
-    output_node: bool = False
-    input_is_list: bool = False
-    output_is_list: Sequence[bool] = ()
-    hidden: Mapping[str, str] = field(default_factory=dict)
-    lazy: Collection[str] = ()
-    check_lazy: Callable[..., list[str]] | None = None
-    fingerprint: Callable[..., Any] | None = None
-    validate: Callable[..., Any] | None = None
-    not_idempotent: bool = False
-    raw_link: Collection[str] = ()
-    any_inputs: Collection[str] = ()
-    any_outputs: Collection[int] = ()
-    api: str = "v1"
-    private_areas: Collection[str] = ()
-    may_expand: bool = True
-    info: Mapping[str, JSON] = field(default_factory=dict)
-
-    def describe(self) -> NodeType:
-        """Its description, as a worker would give it."""
-        declared = {"required": dict(self.required), "optional": dict(self.optional)}
-        info = {
-            "input": declared,
-            "is_input_list": self.input_is_list,
-            "output": list(self.outputs),
-            "output_is_list": list(self.output_is_list) or [False] * len(self.outputs),
-            "name": self.class_type,
-            "output_node": self.output_node,
-            **self.info,
-        }
-        validator = None
-        if self.validate is not None:
-            parameters = _signature(self.validate).parameters
-            kwargs = any(item.kind is item.VAR_KEYWORD for item in parameters.values())
-            names = tuple(name for name, item in parameters.items() if item.kind is not item.VAR_KEYWORD)
-            validator = Validator(names, kwargs, "input_types" in names)
-        description = NodeDescription(
-            class_type=self.class_type,
-            info=info,
-            api=self.api,
-            hidden=self.hidden,
-            any_inputs=frozenset(self.any_inputs),
-            any_outputs=frozenset(self.any_outputs),
-            accepts_any_name=False,
-            raw_link=frozenset(self.raw_link),
-            lazy=frozenset(self.lazy),
-            output_node=self.output_node,
-            not_idempotent=self.not_idempotent,
-            is_async=inspect.iscoroutinefunction(self.function),
-            has_lazy=self.check_lazy is not None,
-            has_fingerprint=self.fingerprint is not None,
-            validator=validator,
-            dynamic=False,
-            enable_expand=self.may_expand,
-        )
-        return NodeType(
-            description,
-            ExtensionName(self.extension),
-            group=self.group,
-            private_areas=frozenset(self.private_areas),
-        )
-
-
-class FakeSessions:
-    """Node types, sandboxes and their sessions of one installation, the same for every tenant."""
-
-    def __init__(self, *nodes: FakeNode, store: FakeStore | None = None) -> None:
-        self.store = store or FakeStore()
-        self.nodes = {node.class_type: node for node in nodes}
-        self.calls: list[str] = []  # node ids in the order in which they were executed
-        self.depths: dict[str, int] = {}  # of each executed node: how many expansions it lies in
-        self.asked: Counter[str] = Counter()  # validate, fingerprint, lazy, refresh
-        self._live: dict[tuple[TenantId, str], FakeSession] = {}
-        self._count = 0
-
-    async def node_types(self, tenant: TenantId) -> Mapping[str, NodeType]:  # noqa: ARG002
-        return {name: node.describe() for name, node in self.nodes.items()}
-
-    async def refresh(self, tenant: TenantId, class_types: Collection[str] | None) -> Mapping[str, NodeType]:  # noqa: ARG002
-        self.asked["refresh"] += 1
-        return await self.node_types(tenant)
-
-    async def make_current(self, tenant: TenantId, class_types: Collection[str]) -> None:
-        """Nothing of it changes."""
-
-    async def acquire(self, tenant: TenantId, extension: ExtensionName) -> Session:
-        group = next((node.group for node in self.nodes.values() if node.extension == extension), None)
-        key = (tenant, group or extension)
-        session = self._live.get(key)
-        if session is None:
-            self._count += 1
-            session = self._live[key] = FakeSession(self, SandboxId(f"sandbox-{self._count}"), extension)
-        return session
-
-    def is_alive(self, sandbox: SandboxId) -> bool:
-        return any(session.sandbox == sandbox for session in self._live.values())
-
-    def kill(self, extension: str) -> None:
-        """End the sandboxes of an extension, as a memory cap would."""
-        for key in [key for key in self._live if key[1] == extension]:
-            self._live.pop(key).is_alive = False
-
-    def engine(
-        self,
-        *,
-        storage: Storage | None = None,
-        cache_mode: CacheMode | None = None,
-        limits: EngineLimits | None = None,
-        now_ms: Callable[[], int] = lambda: 0,
-        quotas: QuotaBook | None = None,
-        where: Where = usual_place,
-    ) -> Engine:
-        """An engine over these sandboxes."""
-        return Engine(
-            manager=cast("Any", self),
-            store=self.store,
-            extensions=cast("Any", self),
-            storage=storage or MemoryStorage(),
-            cache_mode=cache_mode,
-            limits=limits,
-            now_ms=now_ms,
-            quotas=quotas,
-            where=where,
-        )
+if TYPE_CHECKING:
+    from engine.testing.fake_sessions import FakeSessions
 
 
 class FakeSession:
@@ -341,7 +82,7 @@ class FakeSession:
         function = self._node(call).validate
         if function is None:
             raise AssertionError("no validator")
-        names = _signature(function).parameters
+        names = signature_of(function).parameters
         kwargs = any(item.kind is item.VAR_KEYWORD for item in names.values())
         given = {
             name: None if values is None else self._read(values[0]) for name, values in call.inputs.items()
@@ -439,7 +180,7 @@ class FakeSession:
 
     @staticmethod
     def _known(function: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
-        parameters = _signature(function).parameters
+        parameters = signature_of(function).parameters
         if any(item.kind is item.VAR_KEYWORD for item in parameters.values()):
             return {
                 name: value for name, value in arguments.items() if name != "context" or name in parameters
@@ -512,11 +253,6 @@ class FakeSession:
         return Value(encode(value))
 
 
-@functools.cache
-def _signature(function: Callable[..., Any]) -> inspect.Signature:
-    return inspect.signature(function)
-
-
 def _mapped(inputs: Mapping[str, Sequence[Value] | None], *, whole: bool) -> list[dict[str, Any]]:
     none = Value(None)
     lists = {name: (none,) if values is None else tuple(values) for name, values in inputs.items()}
@@ -537,17 +273,3 @@ def _blocker(row: Mapping[str, Any]) -> Blocker | None:
             if value.is_blocker:
                 return Blocker(value.tree["$blocker"])
     return None
-
-
-async def until_ended(engine: Engine, tenant: TenantId, prompt_id: str, *, timeout_s: float = 60.0) -> JSON:
-    """Wait for a prompt's history entry; for tests that do not read events."""
-    with anyio.fail_after(timeout_s):
-        async with engine.subscribe(tenant) as events:
-            entry = await engine.history_entry(tenant, prompt_id)
-            while entry is None:
-                if await anext(events, None) is None:
-                    await anyio.sleep(
-                        0.02
-                    )  # dropped, for it lags behind a long prompt: ask again now and then
-                entry = await engine.history_entry(tenant, prompt_id)
-            return entry
