@@ -11,7 +11,7 @@ import json
 import logging
 import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -25,7 +25,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from engine.group_commit import GroupCommit
-from engine.prepared import run_plainly
+from engine.writer_turn import WriterTurn
 from policies import RingfenceError
 
 T = TypeVar("T")
@@ -202,7 +202,7 @@ class Database:
         self._engine: AsyncEngine | None = None
         self._grouped: GroupCommit | None = None
         # SQLite has one writer: queueing here is fair and cannot end in "database is locked" within this process.
-        self._writer: asyncio.Lock | None = asyncio.Lock() if self.is_sqlite else None
+        self._writer: WriterTurn | None = WriterTurn() if self.is_sqlite else None
 
     @property
     def is_sqlite(self) -> bool:
@@ -239,9 +239,7 @@ class Database:
 
         Cancelling waits for the commit or rollback, so that "was it stored?" always has an answer.
         """
-        if self._writer is not None:
-            await self._writer.acquire()
-        try:
+        async with self._writer or nullcontext():
             with _translated():
                 async with self._opened().connect() as plain:
                     connection = await plain.execution_options(ringfence_write=True)
@@ -254,9 +252,6 @@ class Database:
                         raise
                     with anyio.CancelScope(shield=True):
                         await transaction.commit()
-        finally:
-            if self._writer is not None:
-                self._writer.release()
 
     async def transact(self, work: Callable[[sa.Connection], T], *, durable: bool = True) -> T:
         """Run a short function as one transaction, off the event loop; committed (and on disk) when this returns.
@@ -269,9 +264,7 @@ class Database:
             if self._grouped is None:
                 async with self.write() as connection:
                     return await connection.run_sync(work)
-            with anyio.CancelScope(shield=True):
-                result = await self._grouped.run(work, durable=durable)
-            return result  # noqa: RET504 - the scope may swallow, says the checker
+            return await self._grouped.run(work, durable=durable)
 
     async def scrub(self) -> None:
         """Make deleted secrets leave the disk: SQLite keeps old pages in its log until the log is emptied.
@@ -369,9 +362,7 @@ def _begin_sqlite(connection: sa.Connection) -> None:
     if options.get("ringfence_bare"):
         return
     # IMMEDIATE takes the write lock at once: a transaction that reads first could not be upgraded safely.
-    text = "BEGIN IMMEDIATE" if options.get("ringfence_write") else "BEGIN"
-    if not run_plainly(connection, text):
-        connection.exec_driver_sql(text)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("ringfence_write") else "BEGIN")
 
 
 class _translated:  # noqa: N801 - reads as a verb in `with`
