@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import anyio
 import orjson
@@ -30,6 +30,9 @@ from policies import RingfenceError
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
+
+ANSWER_S: Final = 30.0
+"""For so long a short transaction waits for a database that is elsewhere."""
 
 metadata = sa.MetaData()
 _Rowid = sa.BigInteger().with_variant(sa.Integer, "sqlite")  # SQLite auto-numbers INTEGER keys only
@@ -262,8 +265,9 @@ class Database:
         self._opened()
         with _translated():
             if self._grouped is None:
-                async with self.write() as connection:
-                    return await connection.run_sync(work)
+                with anyio.fail_after(ANSWER_S):
+                    async with self.write() as connection:
+                        return await connection.run_sync(work)
             return await self._grouped.run(work, durable=durable)
 
     async def scrub(self) -> None:
