@@ -31,10 +31,10 @@ class CoreNodes:
 
     async def ensure(self, tenant: TenantId) -> None:
         """Load the core nodes for a tenant unless they are there (or failed a moment ago); never raises for them."""
-        if self._is_settled(tenant):
+        if self.is_settled(tenant):
             return
         async with self._shelf.lock(tenant, CORE_EXTENSION):
-            if not self._is_settled(tenant):
+            if not self.is_settled(tenant):
                 await self._load(tenant)
 
     async def reload(self, tenant: TenantId) -> None:
@@ -45,7 +45,8 @@ class CoreNodes:
             await anyio.to_thread.run_sync(remove_tree, entry.directory)
             await self._load(tenant)
 
-    def _is_settled(self, tenant: TenantId) -> bool:
+    def is_settled(self, tenant: TenantId) -> bool:
+        """Whether they are there, or failed so lately that nobody should wait for them again."""
         known = self._shelf.entries.get((tenant, CORE_EXTENSION))
         if known is None:
             return False

@@ -11,10 +11,10 @@ import json
 import logging
 import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import anyio
 import orjson
@@ -24,14 +24,17 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from engine.group_commit import GroupCommit
-from engine.prepared import run_plainly
 from engine.tables import counters_table, queue_table
+from engine.writer_turn import WriterTurn
 from policies import RingfenceError
 
 __all__ = ["Database", "DatabaseError", "counters_table", "decode", "encode", "queue_table", "sqlite_url"]
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
+
+ANSWER_S: Final = 30.0
+"""For so long a short transaction waits for a database that is elsewhere."""
 
 
 class DatabaseError(RingfenceError):
@@ -52,7 +55,7 @@ class Database:
         self._engine: AsyncEngine | None = None
         self._grouped: GroupCommit | None = None
         # SQLite has one writer: queueing here is fair and cannot end in "database is locked" within this process.
-        self._writer: asyncio.Lock | None = asyncio.Lock() if self.is_sqlite else None
+        self._writer: WriterTurn | None = WriterTurn() if self.is_sqlite else None
 
     @property
     def is_sqlite(self) -> bool:
@@ -89,9 +92,7 @@ class Database:
 
         Cancelling waits for the commit or rollback, so that "was it stored?" always has an answer.
         """
-        if self._writer is not None:
-            await self._writer.acquire()
-        try:
+        async with self._writer or nullcontext():
             with _translated():
                 async with self._opened().connect() as plain:
                     connection = await plain.execution_options(ringfence_write=True)
@@ -104,9 +105,6 @@ class Database:
                         raise
                     with anyio.CancelScope(shield=True):
                         await transaction.commit()
-        finally:
-            if self._writer is not None:
-                self._writer.release()
 
     async def transact(self, work: Callable[[sa.Connection], T], *, durable: bool = True) -> T:
         """Run a short function as one transaction, off the event loop; committed (and on disk) when this returns.
@@ -117,11 +115,10 @@ class Database:
         self._opened()
         with _translated():
             if self._grouped is None:
-                async with self.write() as connection:
-                    return await connection.run_sync(work)
-            with anyio.CancelScope(shield=True):
-                result = await self._grouped.run(work, durable=durable)
-            return result  # noqa: RET504 - the scope may swallow, says the checker
+                with anyio.fail_after(ANSWER_S):
+                    async with self.write() as connection:
+                        return await connection.run_sync(work)
+            return await self._grouped.run(work, durable=durable)
 
     async def scrub(self) -> None:
         """Make deleted secrets leave the disk: SQLite keeps old pages in its log until the log is emptied.
@@ -219,9 +216,7 @@ def _begin_sqlite(connection: sa.Connection) -> None:
     if options.get("ringfence_bare"):
         return
     # IMMEDIATE takes the write lock at once: a transaction that reads first could not be upgraded safely.
-    text = "BEGIN IMMEDIATE" if options.get("ringfence_write") else "BEGIN"
-    if not run_plainly(connection, text):
-        connection.exec_driver_sql(text)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("ringfence_write") else "BEGIN")
 
 
 class _translated:  # noqa: N801 - reads as a verb in `with`

@@ -1,15 +1,17 @@
 """Whose turn it is, and the life of one prompt around its run: claim, build, run, store, say so.
 
-Owns every task of the engine: one that claims prompts (fair between tenants, first come first within one, one at a time
-of one client) and one per running prompt. What a run does is ``executor.py``; what clients may ask is ``engine.py``.
+Owns every task of the engine: one that claims prompts (fair between tenants, first come first within one, one at a
+time of one client) and those that run them, each one prompt after the other. What a run does is ``executor.py``; what
+clients may ask is ``engine.py``.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -59,12 +61,13 @@ class _Running:
     row: QueuedPrompt
     run: PromptRun | None = None
     is_interrupted: bool = False
-    before: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    before: anyio.CancelScope | None = None
     """What it waits for before it has a run."""
 
     def interrupt(self) -> None:
         self.is_interrupted = True
-        self.before.cancel()
+        if self.before is not None:
+            self.before.cancel()
         if self.run is not None:
             self.run.interrupt()
 
@@ -99,7 +102,10 @@ class Dispatcher:
         self._turns = Turns(quotas.weight)
         self._look_again_s: float = math.inf
         """When a tenant that waits for its CPU or GPU time may have some again."""
-        self._wake = anyio.Event()
+        self._wake = asyncio.Event()
+        self._resting: list[asyncio.Future[_Running]] = []
+        """Tasks that have run a prompt and wait for their next."""
+        self._shelters: set[anyio.CancelScope] = set()
         self._exit = AsyncExitStack()
         self._tasks: anyio.abc.TaskGroup
 
@@ -115,6 +121,8 @@ class Dispatcher:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._tasks.cancel_scope.cancel()
+        for shelter in self._shelters:
+            shelter.deadline = anyio.current_time() + CLEANUP_S  # for those that are storing an end
         try:
             await self._exit.__aexit__(kind, value, trace)
         finally:
@@ -187,23 +195,32 @@ class Dispatcher:
 
     async def _dispatch(self) -> None:
         while True:
-            self._wake = wake = anyio.Event()
+            self._wake.clear()
             try:
                 while (row := await self._claim()) is not None:
                     running = self._running[row.tenant, row.prompt_id] = _Running(row)
                     if (row.tenant, row.prompt_id) in self._cancelled_early:
                         self._cancelled_early.discard((row.tenant, row.prompt_id))
                         running.interrupt()
-                    self._tasks.start_soon(self._execute, running)
+                    self._start(running)
             except Exception:  # noqa: BLE001 - whatever it is: without this task no prompt of anybody runs again
                 _log.exception("the queue cannot be read; trying again in %s s", RETRY_S)
                 await anyio.sleep(RETRY_S)
                 continue
             if self._look_again_s == math.inf:
-                await wake.wait()
+                await self._wake.wait()
             else:
                 with anyio.move_on_after(self._look_again_s):
-                    await wake.wait()
+                    await self._wake.wait()
+
+    def _start(self, running: _Running) -> None:
+        """A task that has ended a prompt runs the next: there are never more of them than ran at once."""
+        while self._resting:
+            task = self._resting.pop()
+            if not task.done():
+                task.set_result(running)
+                return
+        self._tasks.start_soon(self._run_on, running)
 
     async def _claim(self) -> QueuedPrompt | None:
         room = self._limits.concurrency - len(self._running)
@@ -255,7 +272,20 @@ class Dispatcher:
 
     # -- one prompt --------------------------------------------------------------------------------------------------
 
-    async def _execute(self, running: _Running) -> None:
+    async def _run_on(self, running: _Running) -> None:
+        with anyio.CancelScope() as shelter:
+            self._shelters.add(shelter)
+            try:
+                while True:
+                    await self._execute(running, shelter)
+                    del running  # a prompt can be large, and the wait for the next long
+                    rest: asyncio.Future[_Running] = asyncio.get_running_loop().create_future()
+                    self._resting.append(rest)
+                    running = await rest
+            finally:
+                self._shelters.discard(shelter)
+
+    async def _execute(self, running: _Running, shelter: anyio.CancelScope) -> None:
         row = running.row
         key = (row.tenant, row.prompt_id)
         try:
@@ -267,7 +297,7 @@ class Dispatcher:
                 entry = self._refuse(
                     row, "ringfence.InternalError", f"internal error of the engine: {type(error).__name__}"
                 )
-            await self._store_end(row, entry)
+            await self._store_end(row, entry, shelter)
             del self._running[key]
             await self.queue_changed(row.tenant)
             # After the history can be read: clients wait for this and then ask for the entry.
@@ -282,8 +312,7 @@ class Dispatcher:
         row = running.row
         used = {entry["class_type"] for entry in row.prompt.values()}
         try:
-            with running.before:
-                await self._extensions.make_current(row.tenant, used)
+            await self._make_current(running, used)
         except RingfenceError as error:
             return self._refuse(row, f"ringfence.{type(error).__name__}", str(error))
         types = await self._extensions.node_types(row.tenant)
@@ -301,11 +330,7 @@ class Dispatcher:
         try:
             entry = await run.run()
         finally:
-            with anyio.move_on_after(CLEANUP_S, shield=True):
-                await self._release_handles()
-                if self._mode.kind == "none":
-                    for session, instances in tenant.instances.take_owned(row.prompt_id):
-                        await _quietly(session.drop_instances, instances)
+            await self._clean_up(row, tenant)
         _log.info(
             "prompt %s of tenant %s: %s, %d nodes run, %.3f s",
             row.prompt_id,
@@ -315,6 +340,26 @@ class Dispatcher:
             time.monotonic() - started,
         )
         return entry
+
+    async def _make_current(self, running: _Running, used: Collection[str]) -> None:
+        tenant = running.row.tenant
+        if running.is_interrupted or self._extensions.is_current(tenant, used):
+            return
+        with anyio.CancelScope() as running.before:
+            await self._extensions.make_current(tenant, used)
+        running.before = None
+
+    async def _clean_up(self, row: QueuedPrompt, tenant: _Tenant) -> None:
+        """Tell workers what they need no longer hold; shielded, where there is something to tell."""
+        dead = self._bench.ledger.take_dead_handles()
+        owned = tenant.instances.take_owned(row.prompt_id) if self._mode.kind == "none" else []
+        if not dead and not owned:
+            return
+        with anyio.move_on_after(CLEANUP_S, shield=True):
+            for session, handles in dead:
+                await _quietly(session.release_handles, handles)
+            for session, instances in owned:
+                await _quietly(session.drop_instances, instances)
 
     async def _build(self, row: QueuedPrompt, types: Mapping[str, NodeType], tenant: _Tenant) -> PromptRun:
         def build() -> PromptRun:
@@ -343,21 +388,27 @@ class Dispatcher:
         self._publish(PromptFailed(row.tenant, client_id, row.prompt_id, self._bench.now_ms(), details))
         return entry
 
-    async def _store_end(self, row: QueuedPrompt, entry: Mapping[str, JSON]) -> None:
+    async def _store_end(
+        self, row: QueuedPrompt, entry: Mapping[str, JSON], shelter: anyio.CancelScope
+    ) -> None:
         """Store an entry; when that keeps failing, a short one that says so, so that the prompt has an end."""
-        text = "the prompt ended, but its result could not be stored; see the host's log"
-        _, short = refused_entry(row, "ringfence.NotStoredError", text, self._bench.now_ms())
         for attempt in range(2 * STORE_TRIES):
+            kept = entry if attempt < STORE_TRIES else self._not_stored(row)
+            # Shielded: a prompt that ended while the host stops should not run a second time.
+            shelter.shield = True
             try:
-                # Shielded: a prompt that ended while the host stops should not run a second time.
-                with anyio.move_on_after(CLEANUP_S, shield=True):
-                    kept = entry if attempt < STORE_TRIES else short
-                    await self._storage.finish(row.tenant, row.prompt_id, kept)
-                    return
+                await self._storage.finish(row.tenant, row.prompt_id, kept)
+                return
             except Exception:  # noqa: BLE001 - the storage's defect must not end other tenants' prompts
                 _log.exception("prompt %s: its end cannot be stored", row.prompt_id)
+            finally:
+                shelter.shield = False
             await anyio.sleep(RETRY_S)
         _log.error("prompt %s is left in the queue; it runs again at the next start", row.prompt_id)
+
+    def _not_stored(self, row: QueuedPrompt) -> dict[str, JSON]:
+        text = "the prompt ended, but its result could not be stored; see the host's log"
+        return refused_entry(row, "ringfence.NotStoredError", text, self._bench.now_ms())[1]
 
     def _publish(self, event: Event) -> None:
         self._bench.publish(event)

@@ -1,4 +1,5 @@
-"""Performs what a ``Plan`` says: one ``PromptRun`` per prompt, each node call a task of its task group.
+"""Performs what a ``Plan`` says: one ``PromptRun`` per prompt. A chain of nodes is run by the prompt's own task; once
+two may run at a time, all of them are tasks of a group.
 
 Here is what a run does with what happened (results, events, the end). What runs when is ``plan.py``, how a call reaches
 a sandbox ``node_calls.py``, what it holds ``invocation.py``. A run never raises for what nodes or sandboxes do: that
@@ -7,9 +8,10 @@ becomes its history entry.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -71,11 +73,16 @@ class PromptRun:
         self._invocations = Invocations(row, self.prompt, self._graph, bench.store, bench.ledger)
         self._calls = NodeCalls(bench, row, self._invocations)
         self._plan: pl.Plan | None = None
-        self._tasks: anyio.abc.TaskGroup
+        self._alone: anyio.CancelScope | None = None
+        """While the prompt's own task runs the nodes."""
+        self._tasks: anyio.abc.TaskGroup | None = None
+        self._to_start: list[tuple[Callable[[GraphNode], Coroutine[Any, Any, object]], GraphNode]] = []
+        """What the group is to do once it is there."""
         self._inbox: deque[pl.Event] = deque()
         self._finish: pl.FinishPrompt | None = None
         self._defect: Exception | None = None
-        self._over = anyio.Event()
+        self._over: asyncio.Event | None = None
+        """Of the group."""
         self._is_stopping = False
         self._is_interrupted = False
         self._preparing: anyio.CancelScope | None = None
@@ -104,6 +111,8 @@ class PromptRun:
         if self._preparing is not None:
             self._preparing.cancel()
         self._tell(pl.Cancelled())
+        if self._alone is not None:
+            self._alone.cancel()
 
     async def run(self) -> dict[str, JSON]:
         """Execute the prompt and return its history entry. All events but the last two are published here.
@@ -113,11 +122,15 @@ class PromptRun:
         """
         try:
             self._say.prompt_started()
-            with anyio.CancelScope() as self._preparing:
-                if self._is_interrupted:
-                    self._preparing.cancel()
-                await self._sign(list(self._graph.nodes.values()))
-            self._preparing = None
+            nodes = list(self._graph.nodes.values())
+            if self._calls.has_fingerprints(nodes):
+                with anyio.CancelScope() as self._preparing:
+                    if self._is_interrupted:
+                        self._preparing.cancel()
+                    await self._sign(nodes)
+                self._preparing = None
+            else:
+                await self._sign(nodes)
             return await self._run()
         finally:
             self._let_go()
@@ -129,18 +142,43 @@ class PromptRun:
             lambda: pl.Plan(map(self._plan_node, self._graph.nodes.values()), self._row.outputs),
             len(self.prompt),
         )
-        async with anyio.create_task_group() as self._tasks:
-            if not self._is_interrupted:
-                started = partial(plan.handle, pl.Started(frozenset(cached)))
-                self._perform_all(await self._compute(started, len(self.prompt)), wants_heir=False)
-            self._plan = plan  # from here on it is told at once what happens
-            self._advance()
-            await self._over.wait()
-            self._is_stopping = True
-            self._tasks.cancel_scope.cancel()
+        first: GraphNode | None = None
+        if not self._is_interrupted:
+            started = partial(plan.handle, pl.Started(frozenset(cached)))
+            actions = await self._compute(started, len(self.prompt))
+            first = self._perform_all(actions, wants_heir=takes(FastPath.CHAINED_NODES))
+        self._plan = plan  # from here on it is told at once what happens
+        self._advance()
+        if not self._is_over:
+            first = await self._work_alone(first)
+        if not self._is_over:
+            await self._work_together(first)
         if self._defect is not None:
             raise self._defect
         return self._end(self._finish or pl.FinishPrompt("cancelled"), plan.running)
+
+    @property
+    def _is_over(self) -> bool:
+        return self._finish is not None or self._defect is not None
+
+    async def _work_alone(self, node: GraphNode | None) -> GraphNode | None:
+        """Run one node after the other for as long as no other may run beside it; returns the next where one may."""
+        with anyio.CancelScope() as self._alone:
+            while node is not None and not self._to_start and not self._is_over:
+                node = await self._guard(node, self._run_node)
+        self._alone = None
+        return node
+
+    async def _work_together(self, first: GraphNode | None) -> None:
+        self._over = asyncio.Event()
+        async with anyio.create_task_group() as self._tasks:
+            if first is not None:
+                self._tasks.start_soon(self._work, first)
+            for work, node in self._to_start:
+                self._tasks.start_soon(work, node)
+            await self._over.wait()
+            self._is_stopping = True
+            self._tasks.cancel_scope.cancel()
 
     # -- before the first node -----------------------------------------------------------------------------------------
 
@@ -198,7 +236,7 @@ class PromptRun:
                 heir = self._perform_all(actions, wants_heir=wants_heir and heir is None) or heir
         except Exception as error:  # noqa: BLE001 - a defect of ours, and whoever told us is not to blame
             self._defect = error
-            self._over.set()
+            self._end_work()
         return heir
 
     def _perform_all(self, actions: Sequence[pl.Action], *, wants_heir: bool) -> GraphNode | None:
@@ -215,16 +253,26 @@ class PromptRun:
                     if wants_heir and heir is None:
                         heir = node
                     else:
-                        self._tasks.start_soon(self._work, node)
+                        self._start(self._work, node)
                 case pl.ResolveExpansion(node_id):
-                    self._tasks.start_soon(self._guard, self._graph[node_id], self._resolve)
+                    self._start(self._resolve_guarded, self._graph[node_id])
                 case pl.EmitCached(node_id, twin):
                     self._emit_cached(self._graph[node_id], twin)
                 case pl.FinishPrompt():
                     self._finish = action
                     self._is_stopping = True
-                    self._over.set()
+                    self._end_work()
         return heir
+
+    def _start(self, work: Callable[[GraphNode], Coroutine[Any, Any, object]], node: GraphNode) -> None:
+        if self._tasks is None:
+            self._to_start.append((work, node))
+        else:
+            self._tasks.start_soon(work, node)
+
+    def _end_work(self) -> None:
+        if self._over is not None:
+            self._over.set()
 
     async def _work(self, first: GraphNode) -> None:
         """Run a node, and then, one after the other, those that became ready by it and that no other task runs."""
@@ -339,6 +387,9 @@ class PromptRun:
         self._tell(
             pl.Expanded(node.node_id, [self._plan_node(child) for child in children], waits_for, cached)
         )
+
+    async def _resolve_guarded(self, node: GraphNode) -> None:
+        await self._guard(node, self._resolve)
 
     async def _resolve(self, node: GraphNode) -> None:
         outcome = self._results.take_aside(node.node_id)

@@ -245,7 +245,8 @@ class ExtensionRegistry:
 
     async def node_types(self, tenant: TenantId) -> Mapping[str, NodeType]:
         """Everything the tenant's extensions offer, as last described; starts ``core`` once if need be."""
-        await self._core.ensure(tenant)
+        if not self._core.is_settled(tenant):
+            await self._core.ensure(tenant)
         return self._shelf.catalog(tenant).types
 
     async def extension_of(self, tenant: TenantId, class_type: str) -> ExtensionName | None:
@@ -287,6 +288,18 @@ class ExtensionRegistry:
         except UpdateFailedError:
             return  # logged; the last descriptions stay
         await self._loader.describe(entry, class_types)
+
+    def is_current(self, tenant: TenantId, class_types: Collection[str]) -> bool:
+        """Whether ``make_current`` has nothing to wait for."""
+        if not self._core.is_settled(tenant):
+            return False
+        types, entries = self._shelf.catalog(tenant).types, self._shelf.entries
+        for class_type in class_types:
+            known = types.get(class_type)
+            entry = entries.get((tenant, known.extension)) if known is not None else None
+            if entry is not None and entry.stale:
+                return False
+        return True
 
     async def make_current(self, tenant: TenantId, class_types: Collection[str]) -> None:
         """Wait until the extensions of these classes are up to date with the image and their policies.

@@ -88,6 +88,13 @@ class NodeCalls:
                 del self._sessions[node.node_type.extension]
         return await call_in(await self._acquire(node), node)
 
+    def has_fingerprints(self, nodes: Sequence[GraphNode]) -> bool:
+        """Whether IS_CHANGED of any of them is to be known."""
+        for node in nodes:  # noqa: SIM110 - asked of every prompt: no generator
+            if node.node_type.description.has_fingerprint:
+                return True
+        return False
+
     async def fingerprints(self, nodes: Sequence[GraphNode]) -> dict[str, JSON]:
         """IS_CHANGED of all that have it, by node; one that fails has always changed."""
         found: dict[str, JSON] = {}

@@ -13,10 +13,10 @@ from typing import Any, Final, TypeAlias
 
 import sqlalchemy as sa
 
-from sandbox import FastPath, takes
-
 _Statement: TypeAlias = sa.Select[Any] | sa.Insert | sa.Update | sa.Delete
-_DRIVER: Final = "pysqlite"  # of the writer's thread; the others' driver has a thread of its own
+PLAIN: Final = "ringfence_driver"
+"""The option of a connection by which its statements go to the driver's connection that it names: that of the writer's
+thread only; the others' driver has a thread of its own."""
 
 
 class Prepared:
@@ -34,37 +34,43 @@ class Prepared:
 
     def all(self, connection: sa.Connection, **values: Any) -> Sequence[Sequence[Any]]:
         """The rows."""
-        if not _goes_plainly(connection):
+        driver = _driver(connection)
+        if driver is None:
             return connection.execute(self._statement, values).all()
-        return self._run(connection, values).fetchall()
+        return self._run(driver, connection, values).fetchall()
 
     def first(self, connection: sa.Connection, **values: Any) -> Sequence[Any] | None:
         """The first row, if there is one."""
-        if not _goes_plainly(connection):
+        driver = _driver(connection)
+        if driver is None:
             return connection.execute(self._statement, values).first()
-        row: Sequence[Any] | None = self._run(connection, values).fetchone()
+        row: Sequence[Any] | None = self._run(driver, connection, values).fetchone()
         return row
 
     def change(self, connection: sa.Connection, **values: Any) -> int:
         """Change rows; how many there were."""
-        if not _goes_plainly(connection):
+        driver = _driver(connection)
+        if driver is None:
             return connection.execute(self._statement, values).rowcount
-        return self._run(connection, values).rowcount
+        return self._run(driver, connection, values).rowcount
 
     def insert(self, connection: sa.Connection, **values: Any) -> int:
         """Add a row; the number that the database gave it."""
-        if not _goes_plainly(connection):
+        driver = _driver(connection)
+        if driver is None:
             key: Any = connection.execute(self._statement, values).inserted_primary_key
             return int(key[0])
-        return int(self._run(connection, values).lastrowid or 0)
+        return int(self._run(driver, connection, values).lastrowid or 0)
 
-    def _run(self, connection: sa.Connection, values: dict[str, Any]) -> sqlite3.Cursor:
+    def _run(
+        self, driver: sqlite3.Connection, connection: sa.Connection, values: dict[str, Any]
+    ) -> sqlite3.Cursor:
         """As SQLAlchemy would: raises its errors, in which no values stand."""
         if self._text is None:
             self._put_into_words(connection.dialect)
         constants = self._constants
         found = [values[name] if name in values else constants[name] for name in self._names]
-        return _run_plainly(connection, self._text or "", found)
+        return _run_plainly(driver, self._text or "", found)
 
     def _put_into_words(self, dialect: sa.Dialect) -> None:
         compiled: Any = self._statement.compile(
@@ -77,26 +83,22 @@ class Prepared:
         self._text = compiled.string
 
 
-def run_plainly(connection: sa.Connection, text: str) -> bool:
-    """Have a statement without values run by the driver itself; False where it is for SQLAlchemy to do."""
-    if not _goes_plainly(connection):
-        return False
-    _run_plainly(connection, text, ())
-    return True
+def run_plainly(connection: sa.Connection, text: str) -> None:
+    """Have a statement without values run by the driver itself, on a connection of the writer's thread."""
+    _run_plainly(connection.get_execution_options()[PLAIN], text, ())
 
 
-def _run_plainly(connection: sa.Connection, text: str, values: Sequence[Any]) -> sqlite3.Cursor:
-    driver: Any = connection.connection.dbapi_connection
+def _run_plainly(driver: sqlite3.Connection, text: str, values: Sequence[Any]) -> sqlite3.Cursor:
     try:
-        cursor: sqlite3.Cursor = driver.execute(text, values)
+        return driver.execute(text, values)
     except sqlite3.IntegrityError as error:
         raise sa.exc.IntegrityError(text, None, error) from error
     except sqlite3.OperationalError as error:
         raise sa.exc.OperationalError(text, None, error) from error
     except sqlite3.Error as error:
         raise sa.exc.DatabaseError(text, None, error) from error
-    return cursor
 
 
-def _goes_plainly(connection: sa.Connection) -> bool:
-    return connection.dialect.driver == _DRIVER and takes(FastPath.PLAIN_STATEMENTS)
+def _driver(connection: sa.Connection) -> sqlite3.Connection | None:
+    driver: sqlite3.Connection | None = connection.get_execution_options().get(PLAIN)
+    return driver

@@ -55,6 +55,9 @@ class NodeTypes(Protocol):
         None: every class. An extension whose sandbox fails keeps its last description; this never raises for it.
         """
 
+    def is_current(self, tenant: TenantId, class_types: Collection[str]) -> bool:
+        """Whether ``make_current`` has nothing to wait for."""
+
     async def make_current(self, tenant: TenantId, class_types: Collection[str]) -> None:
         """Wait until what is known of these classes is of today's image and policies.
 

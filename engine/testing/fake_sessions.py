@@ -41,6 +41,9 @@ class FakeSessions:
         self.asked["refresh"] += 1
         return await self.node_types(tenant)
 
+    def is_current(self, tenant: TenantId, class_types: Collection[str]) -> bool:  # noqa: ARG002
+        return True
+
     async def make_current(self, tenant: TenantId, class_types: Collection[str]) -> None:
         """Nothing of it changes."""
 

@@ -55,6 +55,9 @@ class Types:
         del class_types
         return await self.node_types(tenant)
 
+    def is_current(self, tenant: TenantId, class_types: Collection[str]) -> bool:
+        return True
+
     async def make_current(self, tenant: TenantId, class_types: Collection[str]) -> None:
         """Nothing of it changes."""
 

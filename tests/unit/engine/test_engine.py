@@ -361,11 +361,12 @@ async def test_a_prompt_whose_extension_cannot_be_brought_up_to_date_ends_with_t
             raise UpdateFailedError("extension 'x' could not be brought up to date", hint="reload it")
 
         stage.sessions.make_current = make_current
+        stage.sessions.is_current = lambda tenant, class_types: False
         details = await stage.error(prompt(c=("Const", {"v": 1}), s=("Show", {"x": ["c", 0]})))
         assert details["exception_type"] == "ringfence.UpdateFailedError"
         assert "reload it" in details["exception_message"]
         assert asked == [(LOCAL_TENANT, ["Const", "Show"])]
-        del stage.sessions.make_current
+        del stage.sessions.make_current, stage.sessions.is_current
         assert (await stage.run(prompt(c=("Const", {"v": 1}), s=("Show", {"x": ["c", 0]}))))["status"][
             "completed"
         ]
@@ -380,6 +381,7 @@ async def test_a_prompt_that_waits_for_an_outdated_extension_can_be_interrupted(
             await anyio.sleep_forever()
 
         stage.sessions.make_current = make_current
+        stage.sessions.is_current = lambda tenant, class_types: False
         submitted = await stage.submit(prompt(c=("Const", {"v": 1}), s=("Show", {"x": ["c", 0]})))
         with anyio.fail_after(60):
             await waiting.wait()

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 import sqlalchemy as sa
+from anyio.lowlevel import checkpoint
 from sqlalchemy.exc import IntegrityError
 
 from engine import queue
 from engine.database import Database, DatabaseError, sqlite_url
 from engine.errors import QueueFullError
+from engine.prepared import Prepared
 from engine.queue import SqlStorage
 from engine.tables import counters_table
 from policies import TenantId
+from sandbox import FastPath, take_fast_paths
 from tests.unit.storage.test_queue import A, B, new
 
 pytestmark = pytest.mark.anyio
@@ -84,6 +89,93 @@ async def test_whoever_is_cancelled_waits_until_it_is_known_whether_it_was_store
         scope.cancel()
         await database.transact(lambda connection: connection.execute(add("stored")))
     assert await tenants(database) == {"stored"}
+
+
+async def test_whoever_is_cancelled_meanwhile_hears_the_outcome_and_then_stops(database: Database) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    heard: list[object] = []
+
+    def work(connection: sa.Connection) -> str:
+        begun.set()
+        assert go_on.wait(60)
+        connection.execute(add("stored"))
+        return "stored"
+
+    async def wait() -> None:
+        heard.append(await database.transact(work))
+        await anyio.sleep_forever()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wait)
+        await anyio.to_thread.run_sync(begun.wait, 60)
+        tasks.cancel_scope.cancel()
+        asyncio.get_running_loop().call_soon(go_on.set)
+    assert heard == ["stored"]
+    assert await tenants(database) == {"stored"}
+
+
+async def test_a_task_that_is_ended_hears_nothing_and_what_it_asked_for_is_done(database: Database) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def work(connection: sa.Connection) -> None:
+        begun.set()
+        assert go_on.wait(60)
+        connection.execute(add("stored"))
+
+    task = asyncio.create_task(database.transact(work))
+    await anyio.to_thread.run_sync(begun.wait, 60)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    go_on.set()
+    await database.transact(lambda connection: connection.execute(add("next")))
+    assert await tenants(database) == {"stored", "next"}
+
+
+@pytest.mark.usefixtures("every_fast_path")
+@pytest.mark.parametrize("plainly", [True, False])
+async def test_statements_of_both_ways_are_one_transaction(database: Database, plainly: bool) -> None:
+    take_fast_paths(FastPath if plainly else set(FastPath) - {FastPath.PLAIN_STATEMENTS})
+    insert = Prepared(sa.insert(counters_table), columns=("tenant", "next_number"))
+
+    def both(connection: sa.Connection, name: str) -> None:
+        insert.change(connection, tenant=f"{name} by the driver", next_number=1)
+        connection.execute(add(f"{name} by SQLAlchemy"))
+
+    def fails(connection: sa.Connection) -> None:
+        both(connection, "undone")
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await database.transact(fails)
+    await database.transact(lambda connection: both(connection, "alone"))
+    assert await tenants(database) == {"alone by the driver", "alone by SQLAlchemy"}
+
+    async def fail() -> None:
+        with pytest.raises(LookupError):
+            await database.transact(fails)
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(6):
+            tasks.start_soon(
+                database.transact, lambda connection, number=number: both(connection, f"{number}")
+            )
+            tasks.start_soon(fail)
+    assert len(await tenants(database)) == 14
+
+
+async def test_what_was_asked_for_before_the_end_is_done(url: str) -> None:
+    async with Database(url) as database:
+        asked = [
+            asyncio.create_task(
+                database.transact(lambda connection, number=number: connection.execute(add(f"t{number}")))
+            )
+            for number in range(100)
+        ]
+        await checkpoint()
+    assert all(task.done() for task in asked)
+    async with Database(url) as database:
+        assert len(await tenants(database)) == 100
 
 
 async def test_a_database_that_is_closed_says_so(url: str) -> None:
