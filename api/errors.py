@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import secrets
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
@@ -242,9 +243,16 @@ def response_to(error: RingfenceError, path: str) -> Response:
 
 def install(app: FastAPI) -> None:
     """Make the application answer errors this way."""
-    app.add_exception_handler(RingfenceError, _known)
-    app.add_exception_handler(RequestValidationError, _malformed)
-    app.add_exception_handler(HTTPException, _http)
+    for kind, answer in _ANSWERS.items():
+        app.add_exception_handler(kind, answer)
+
+
+async def known_answer(request: Request, error: Exception) -> Response | None:
+    """The same answer where no such application stands around a route; None for what nobody foresaw."""
+    for kind in type(error).__mro__:
+        if kind in _ANSWERS:
+            return await _ANSWERS[kind](request, error)
+    return None
 
 
 async def _known(request: Request, error: Exception) -> Response:
@@ -275,6 +283,13 @@ async def _http(request: Request, error: Exception) -> Response:
     else:
         body = comfy_error("http_error", safe_text(str(error.detail), 300))
     return OrjsonResponse(body, error.status_code, headers=dict(error.headers or {}))
+
+
+_ANSWERS: dict[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
+    RingfenceError: _known,
+    RequestValidationError: _malformed,
+    HTTPException: _http,
+}
 
 
 def unforeseen(error: Exception, method: str, path: str) -> Response:

@@ -63,7 +63,6 @@ class Guard:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._under_way: TenantRequests | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check, then pass on."""
@@ -99,13 +98,18 @@ class Guard:
             query = scope["query_string"].decode("latin-1")
             page = login_page(local_path(scope["path"] + (f"?{query}" if query else "")), status=401)
             await page(scope, receive, answer.send)
+        except Exception as error:
+            if scope["type"] == "websocket":
+                raise
+            await unforeseen(error, scope["method"], scope["path"])(scope, receive, answer.send)
         else:
             body.limit = limit
             scope["ringfence_identity"] = identity
             with request_context(tenant=identity.tenant), ExitStack() as under_way:
                 try:
                     if self._is_counted(scope, identity):
-                        under_way.enter_context(self._requests(services).one(identity.tenant))
+                        requests: TenantRequests = scope["app"].state.under_way
+                        under_way.enter_context(requests.one(identity.tenant))
                     trail.check(scope, services)
                     body.limit, body.too_large = await allowed_size(
                         scope, services.quotas, identity.tenant, limit
@@ -129,13 +133,6 @@ class Guard:
         """Whoever puts a flood right must get through it, and so must whoever asks whether we live."""
         is_operator = identity.is_operator and bool(identity.token_sha256)
         return not is_operator and scope["path"] not in OPEN_PATHS
-
-    def _requests(self, services: Services) -> TenantRequests:
-        if self._under_way is None:
-            settings = services.settings
-            most = settings.max_tenant_requests or settings.max_connections // 2
-            self._under_way = TenantRequests(most, "RINGFENCE_MAX_TENANT_REQUESTS")
-        return self._under_way
 
     async def _pass_on(self, scope: Scope, body: _Body, answer: _Answer) -> None:
         if scope["type"] == "websocket":
