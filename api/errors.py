@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import orjson
@@ -149,6 +149,9 @@ def _is_a_prototype(key: str, item: Any) -> bool:
     return key == "__proto__" or (key == "constructor" and isinstance(item, dict) and "prototype" in item)
 
 
+_JSON = (b"content-type", b"application/json; charset=utf-8")
+
+
 class OrjsonResponse(JSONResponse):
     """JSON with the content type ComfyUI's clients expect; NaN and infinity become null."""
 
@@ -157,6 +160,18 @@ class OrjsonResponse(JSONResponse):
     def render(self, content: Any) -> bytes:
         """The body's bytes."""
         return dump_json(content)
+
+    def init_headers(self, headers: Mapping[str, str] | None = None) -> None:
+        """As elsewhere, in one step for the answers that have none of their own."""
+        if (
+            headers
+            or self.media_type is not OrjsonResponse.media_type
+            or self.status_code in (204, 304)
+            or self.status_code < 200
+        ):
+            super().init_headers(headers)
+        else:
+            self.raw_headers = [(b"content-length", b"%d" % len(self.body)), _JSON]
 
 
 def status_of(error: RingfenceError) -> int:
