@@ -17,11 +17,13 @@ from api.assets import AssetStore
 from api.attempts import Attempts
 from api.audit_trail import Trail
 from api.catalogue import Catalogues
+from api.connections import TenantRequests
 from api.frontend import find_frontend
 from api.guard import Guard
 from api.pack_sockets import PackSockets
 from api.pack_web import PackTexts
 from api.permissions import Permissions
+from api.plain_routes import Application
 from api.previews import Previews
 from api.routes import include_all, include_files
 from api.routes.system import ringfence_version
@@ -59,7 +61,7 @@ def create_app(settings: Settings, *, wiring: Wiring | None = None) -> FastAPI:
                 _say_ready(services)
                 yield
 
-    app = FastAPI(
+    app = Application(
         title="Ringfence",
         version=ringfence_version(),
         summary="ComfyUI's API over sandboxed extensions, and Ringfence's own under /ringfence/v1.",
@@ -82,10 +84,13 @@ def create_app(settings: Settings, *, wiring: Wiring | None = None) -> FastAPI:
     include_files(app, app.state.frontend, settings.frontend_origins)
     app.state.attempts = Attempts()
     app.state.trail = Trail()
+    most = settings.max_tenant_requests or settings.max_connections // 2
+    app.state.under_way = TenantRequests(most, "RINGFENCE_MAX_TENANT_REQUESTS")
     app.state.permissions = Permissions(app)
     errors.install(app)
     openapi.install(app)
     app.add_middleware(Guard)
+    app.shorten()
     return app
 
 

@@ -19,7 +19,7 @@ from typing import Protocol
 from engine import ALL_SCOPES, Scope, Session, Token, hash_secret
 from policies import LOCAL_TENANT, RingfenceError, TenantId, parse_tenant_id
 
-TENANT_HEADER = "x-ringfence-tenant"
+TENANT_HEADER = b"x-ringfence-tenant"
 MIN_OPERATOR_TOKEN = 32
 
 
@@ -57,6 +57,7 @@ class Identity:
 
 NOBODY = Identity(LOCAL_TENANT, is_operator=False)
 """Who proved nothing: good for the routes that are open to all, and for no other."""
+_SINGLE_USER = Identity(LOCAL_TENANT, is_operator=True, scopes=ALL_SCOPES)
 
 
 class _Tenants(Protocol):
@@ -81,7 +82,7 @@ async def identify(
                 f"there is no tenant '{wanted}': this server runs in single-user mode",
                 hint="create it first: ringfence tenant create NAME",
             )
-        return Identity(LOCAL_TENANT, is_operator=True, scopes=ALL_SCOPES)
+        return _SINGLE_USER
     token = _bearer(authorization)
     if token is None:
         raise AuthError(

@@ -11,7 +11,7 @@ from typing import Any
 
 import anyio
 import orjson
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from api.services import services_of
 from api.threads import parse_work
@@ -55,7 +55,7 @@ async def read_json(request: Request, *, empty: Any = None) -> Any:
     Raises:
         BodyError: not JSON, or nested too deep.
     """
-    raw = await request.body()
+    raw = await _whole_body(request)
     if not raw.strip() and empty is not None:
         return empty
     settings = services_of(request).settings
@@ -65,6 +65,18 @@ async def read_json(request: Request, *, empty: Any = None) -> Any:
     if len(raw) <= _LARGE:
         return await anyio.to_thread.run_sync(parse)
     return await parse_work(parse)
+
+
+async def _whole_body(request: Request) -> bytes:
+    # Nearly every body is one message, which the request's own reader hands on through two generators.
+    message = await request.receive()
+    parts: list[bytes] = []
+    while message["type"] == "http.request":
+        parts.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+        message = await request.receive()
+    raise ClientDisconnect
 
 
 async def read_object(request: Request, *, optional: bool = False) -> dict[str, Any]:

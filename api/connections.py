@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Literal
 
 from api.peers import peer_of
@@ -81,9 +80,12 @@ class TenantRequests:
         self._setting = setting
         self._open: Counter[TenantId] = Counter()
 
-    @contextmanager
-    def one(self, tenant: TenantId) -> Iterator[None]:
-        """A request, from here to the end of its answer.
+    def one(self, tenant: TenantId) -> UnderWay:
+        """A request, from where this is entered to the end of its answer."""
+        return UnderWay(self, tenant)
+
+    def enter(self, tenant: TenantId) -> None:
+        """One more.
 
         Raises:
             TooManyRequestsError: the tenant has too many under way.
@@ -95,9 +97,25 @@ class TenantRequests:
                 hint="wait for answers before asking for more; WebSockets and event streams count",
             )
         self._open[tenant] += 1
-        try:
-            yield
-        finally:
-            self._open[tenant] -= 1
-            if not self._open[tenant]:
-                del self._open[tenant]
+
+    def leave(self, tenant: TenantId) -> None:
+        """One less; once for each that entered."""
+        self._open[tenant] -= 1
+        if not self._open[tenant]:
+            del self._open[tenant]
+
+
+class UnderWay:
+    """One request of a tenant."""
+
+    __slots__ = ("_requests", "_tenant")
+
+    def __init__(self, requests: TenantRequests, tenant: TenantId) -> None:
+        self._requests = requests
+        self._tenant = tenant
+
+    def __enter__(self) -> None:
+        self._requests.enter(self._tenant)
+
+    def __exit__(self, *_: object) -> None:
+        self._requests.leave(self._tenant)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import secrets
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import orjson
@@ -148,6 +149,9 @@ def _is_a_prototype(key: str, item: Any) -> bool:
     return key == "__proto__" or (key == "constructor" and isinstance(item, dict) and "prototype" in item)
 
 
+_JSON = (b"content-type", b"application/json; charset=utf-8")
+
+
 class OrjsonResponse(JSONResponse):
     """JSON with the content type ComfyUI's clients expect; NaN and infinity become null."""
 
@@ -156,6 +160,18 @@ class OrjsonResponse(JSONResponse):
     def render(self, content: Any) -> bytes:
         """The body's bytes."""
         return dump_json(content)
+
+    def init_headers(self, headers: Mapping[str, str] | None = None) -> None:
+        """As elsewhere, in one step for the answers that have none of their own."""
+        if (
+            headers
+            or self.media_type is not OrjsonResponse.media_type
+            or self.status_code in (204, 304)
+            or self.status_code < 200
+        ):
+            super().init_headers(headers)
+        else:
+            self.raw_headers = [(b"content-length", b"%d" % len(self.body)), _JSON]
 
 
 def status_of(error: RingfenceError) -> int:
@@ -242,9 +258,16 @@ def response_to(error: RingfenceError, path: str) -> Response:
 
 def install(app: FastAPI) -> None:
     """Make the application answer errors this way."""
-    app.add_exception_handler(RingfenceError, _known)
-    app.add_exception_handler(RequestValidationError, _malformed)
-    app.add_exception_handler(HTTPException, _http)
+    for kind, answer in _ANSWERS.items():
+        app.add_exception_handler(kind, answer)
+
+
+async def known_answer(request: Request, error: Exception) -> Response | None:
+    """The same answer where no such application stands around a route; None for what nobody foresaw."""
+    for kind in type(error).__mro__:
+        if kind in _ANSWERS:
+            return await _ANSWERS[kind](request, error)
+    return None
 
 
 async def _known(request: Request, error: Exception) -> Response:
@@ -275,6 +298,13 @@ async def _http(request: Request, error: Exception) -> Response:
     else:
         body = comfy_error("http_error", safe_text(str(error.detail), 300))
     return OrjsonResponse(body, error.status_code, headers=dict(error.headers or {}))
+
+
+_ANSWERS: dict[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
+    RingfenceError: _known,
+    RequestValidationError: _malformed,
+    HTTPException: _http,
+}
 
 
 def unforeseen(error: Exception, method: str, path: str) -> Response:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import ExitStack
 
 import anyio
 from starlette.datastructures import Headers, MutableHeaders
@@ -23,6 +22,7 @@ from api.auth import NOBODY, TENANT_HEADER, AuthError, ForbiddenError, Identity,
 from api.bodies import BodyError, BodyTooLargeError
 from api.connections import TenantRequests
 from api.errors import response_to, unforeseen
+from api.first_headers import first_header, first_headers
 from api.logging import request_context
 from api.login_page import login_page
 from api.loop_share import Passage, of_address, of_tenant
@@ -45,6 +45,7 @@ OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 LOGIN_PATHS = frozenset({"/ringfence/login", "/ringfence/logout"})
 _RECHECK_S = 15.0
 _LOGGED_OUT = 1008  # "policy violation", as for whoever has no token
+_NO_SNIFFING = (b"x-content-type-options", b"nosniff")
 _STAYS_OPEN = frozenset({"websocket.accept", "websocket.close"})
 _CORS = {
     "Access-Control-Allow-Methods": "POST, GET, DELETE, PUT, PATCH, HEAD, OPTIONS",
@@ -63,7 +64,6 @@ class Guard:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._under_way: TenantRequests | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check, then pass on."""
@@ -86,7 +86,7 @@ class Guard:
         remarks_of(scope)
         started = time.monotonic()
         # Whoever waits to be told to go on sends no body that would have to be taken.
-        body = _Body(receive, passage, is_coming=Headers(scope=scope).get("expect") is None)
+        body = _Body(receive, passage, is_coming=b"expect" not in first_headers(scope))
         answer = _Answer(send, friendly_origin(scope, services.settings), body, passage)
         try:
             limit = check_form(scope, services.settings)
@@ -99,43 +99,59 @@ class Guard:
             query = scope["query_string"].decode("latin-1")
             page = login_page(local_path(scope["path"] + (f"?{query}" if query else "")), status=401)
             await page(scope, receive, answer.send)
+        except Exception as error:
+            if scope["type"] == "websocket":
+                raise
+            await unforeseen(error, scope["method"], scope["path"])(scope, receive, answer.send)
         else:
             body.limit = limit
             scope["ringfence_identity"] = identity
-            with request_context(tenant=identity.tenant), ExitStack() as under_way:
-                try:
-                    if self._is_counted(scope, identity):
-                        under_way.enter_context(self._requests(services).one(identity.tenant))
-                    trail.check(scope, services)
-                    body.limit, body.too_large = await allowed_size(
-                        scope, services.quotas, identity.tenant, limit
-                    )
-                except RingfenceError as error:
-                    await _refuse(scope, body, answer, error)
+            with request_context(tenant=identity.tenant):
+                if not self._is_counted(scope, identity):
+                    await self._answer_known(scope, body, answer, identity)
                 else:
-                    if announced(scope) > body.limit:
-                        await _refuse(scope, body, answer, body.too_large or too_large(scope, body.limit))
-                    elif scope["type"] == "websocket" or scope["path"].endswith("/events"):
-                        await self._pass_on_while_valid(scope, body, answer, identity)
+                    requests: TenantRequests = scope["app"].state.under_way
+                    try:
+                        requests.enter(identity.tenant)
+                    except RingfenceError as error:
+                        await _refuse(scope, body, answer, error)
+                        trail.answered(scope, services, identity, answer.status)
                     else:
-                        await self._pass_on(scope, body, answer)
-                trail.answered(scope, services, identity, answer.status)
-                if is_upload(scope) and answer.status < 300:
-                    services.quotas.charge_disk(identity.tenant, body.seen)
+                        try:
+                            await self._answer_known(scope, body, answer, identity)
+                        finally:
+                            requests.leave(identity.tenant)
         if scope["type"] == "http":
             observe_request(scope, answer.status, time.monotonic() - started)
+
+    async def _answer_known(self, scope: Scope, body: _Body, answer: _Answer, identity: Identity) -> None:
+        """It is known who asks, and that it may."""
+        services: Services = scope["app"].state.services
+        trail: Trail = scope["app"].state.trail
+        may_bring_a_file = is_upload(scope)
+        try:
+            trail.check(scope, services)
+            if may_bring_a_file:
+                body.limit, body.too_large = await allowed_size(
+                    scope, services.quotas, identity.tenant, body.limit
+                )
+        except RingfenceError as error:
+            await _refuse(scope, body, answer, error)
+        else:
+            if announced(scope) > body.limit:
+                await _refuse(scope, body, answer, body.too_large or too_large(scope, body.limit))
+            elif scope["type"] == "websocket" or scope["path"].endswith("/events"):
+                await self._pass_on_while_valid(scope, body, answer, identity)
+            else:
+                await self._pass_on(scope, body, answer)
+        trail.answered(scope, services, identity, answer.status)
+        if may_bring_a_file and answer.status < 300:
+            services.quotas.charge_disk(identity.tenant, body.seen)
 
     def _is_counted(self, scope: Scope, identity: Identity) -> bool:
         """Whoever puts a flood right must get through it, and so must whoever asks whether we live."""
         is_operator = identity.is_operator and bool(identity.token_sha256)
         return not is_operator and scope["path"] not in OPEN_PATHS
-
-    def _requests(self, services: Services) -> TenantRequests:
-        if self._under_way is None:
-            settings = services.settings
-            most = settings.max_tenant_requests or settings.max_connections // 2
-            self._under_way = TenantRequests(most, "RINGFENCE_MAX_TENANT_REQUESTS")
-        return self._under_way
 
     async def _pass_on(self, scope: Scope, body: _Body, answer: _Answer) -> None:
         if scope["type"] == "websocket":
@@ -196,31 +212,31 @@ class Guard:
             raise failure
 
     async def _admit(self, scope: Scope, services: Services, passage: Passage) -> Identity:
-        headers = Headers(scope=scope)
+        headers = first_headers(scope)
         if scope["path"] in OPEN_PATHS:
             return Identity(LOCAL_TENANT, is_operator=False)
         # Another site's page must not reach us through the user's browser, whatever the mode, unless it was named.
         is_friend = friendly_origin(scope, services.settings) is not None
-        if headers.get("sec-fetch-site", "").lower() == "cross-site" and not is_friend:
+        if headers.get(b"sec-fetch-site", b"").lower() == b"cross-site" and not is_friend:
             raise ForbiddenError(
                 "requests from other web sites are refused",
                 hint="whoever runs this server may name them in RINGFENCE_ALLOWED_ORIGINS",
             )
         settings = services.settings
         is_single_user = await services.tenants.is_single_user()
-        authorization = headers.get("authorization", "")
+        authorization = headers.get(b"authorization", b"").lower()
         if is_single_user:
-            check_host(headers, settings.allowed_hosts, any_origin=is_friend)
-        elif authorization[:7].lower() != "bearer ":
+            check_host(scope, settings.allowed_hosts, any_origin=is_friend)
+        elif not authorization.startswith(b"bearer "):
             # What a browser sends by itself. A page that got our address by DNS rebinding has no token to send.
-            check_host(headers, settings.allowed_hosts, any_origin=True, any_address=True)
-            if authorization[:6].lower() == "basic " and not is_friend:
-                check_origin(headers)
+            check_host(scope, settings.allowed_hosts, any_origin=True, any_address=True)
+            if authorization.startswith(b"basic ") and not is_friend:
+                check_origin(scope)
         if scope.get("method") == "OPTIONS":
             return NOBODY  # answered below, before any route
         if scope["path"] in LOGIN_PATHS:
             return NOBODY  # they look at the cookie themselves
-        identity = await self._identify(scope, headers, services, is_friend=is_friend)
+        identity = await self._identify(scope, services, is_friend=is_friend)
         if identity.is_operator:
             await passage.begin("the operator", is_held=False)
         else:
@@ -237,16 +253,16 @@ class Guard:
             services.prepared.add(identity.tenant)
         return identity
 
-    async def _identify(
-        self, scope: Scope, headers: Headers, services: Services, *, is_friend: bool
-    ) -> Identity:
+    async def _identify(self, scope: Scope, services: Services, *, is_friend: bool) -> Identity:
         """By the request's token, else by its browser's cookie.
 
         Raises:
             AuthError, ForbiddenError, _LogInFirstError (a browser that opens a page and is not logged in)
         """
         method = "WEBSOCKET" if scope["type"] == "websocket" else scope["method"]
-        if headers.get("authorization") is None and not await services.tenants.is_single_user():
+        authorization = first_header(scope, b"authorization")
+        if authorization is None and not await services.tenants.is_single_user():
+            headers = Headers(scope=scope)
             peer = peer_of(scope, services.settings.trusted_proxies)
             secret = cookie_of(headers, peer)
             session = None if secret is None else await services.sessions.resolve(secret)
@@ -258,11 +274,11 @@ class Guard:
             return await identify(
                 services.tenants,
                 services.operator_token,
-                authorization=headers.get("authorization"),
-                wanted_tenant=headers.get(TENANT_HEADER),
+                authorization=authorization,
+                wanted_tenant=first_header(scope, TENANT_HEADER),
             )
         except AuthError:
-            if headers.get("authorization") is None and is_navigation(headers, method):
+            if authorization is None and is_navigation(Headers(scope=scope), method):
                 raise _LogInFirstError from None
             raise
 
@@ -386,9 +402,12 @@ class _Answer:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             # A file of a tenant must not be taken for a script or page by a browser that sniffs.
-            headers = MutableHeaders(scope=message)
-            headers["X-Content-Type-Options"] = "nosniff"
+            if _NO_SNIFFING[0] in dict(message["headers"]):
+                MutableHeaders(scope=message)["X-Content-Type-Options"] = "nosniff"
+            else:
+                message["headers"] = [*message["headers"], _NO_SNIFFING]
             if self._origin is not None:
+                headers = MutableHeaders(scope=message)
                 headers.update({**_CORS, "Access-Control-Allow-Origin": self._origin})
                 headers.add_vary_header("Origin")
         else:

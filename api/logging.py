@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 
@@ -21,14 +19,19 @@ _context: ContextVar[dict[str, str]] = ContextVar("ringfence_log_ids", default={
 _LINE_LIMIT = 8_000
 
 
-@contextmanager
-def request_context(**ids: str) -> Iterator[None]:
-    """Lines logged inside carry these ids."""
-    token = _context.set({**_context.get(), **ids})
-    try:
-        yield
-    finally:
-        _context.reset(token)
+class request_context:  # noqa: N801 - used as a function is
+    """``with request_context(tenant=name)``: lines logged inside carry these ids."""
+
+    __slots__ = ("_ids", "_token")
+
+    def __init__(self, **ids: str) -> None:
+        self._ids = ids
+
+    def __enter__(self) -> None:
+        self._token = _context.set({**_context.get(), **self._ids})
+
+    def __exit__(self, *_: object) -> None:
+        _context.reset(self._token)
 
 
 def current_tenant() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -51,8 +52,15 @@ def observe_request(scope: Any, status: int, seconds: float) -> None:
     """Count one answered request under its route's pattern."""
     route = getattr(scope.get("route"), "path", None) or "other"
     method = scope["method"] if scope["method"] in _METHODS else "other"
-    REQUESTS.labels(method, route, str(status or 499)).inc()
-    REQUEST_SECONDS.labels(route).observe(seconds)
+    count, times = _counted_under(method, route, status)
+    count.inc()
+    times.observe(seconds)
+
+
+@cache
+def _counted_under(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+    """Kept without an end, as the registry keeps them: each comes from a closed set."""
+    return REQUESTS.labels(method, route, str(status or 499)), REQUEST_SECONDS.labels(route)
 
 
 async def _quotas(services: Services, tenant: TenantId) -> None:

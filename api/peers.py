@@ -36,11 +36,11 @@ class Peer:
 
 def peer_of(scope: Scope, trusted: tuple[str, ...]) -> Peer:
     """The peer of a request, seen through the proxies that are trusted."""
-    address = _address_of_client((scope.get("client") or ("",))[0]) or _UNKNOWN
-    is_https = scope.get("scheme") in ("https", "wss")
-    networks = [ipaddress.ip_network(text) for text in trusted]
-    if not _is_in(address, networks):
-        return Peer(address, is_https)
+    client = (scope.get("client") or ("",))[0]
+    direct, is_trusted = _at_the_other_end(client, scope.get("scheme") in ("https", "wss"), trusted)
+    if not is_trusted:
+        return direct
+    address, networks = direct.address, _networks(trusted)
     headers = Headers(scope=scope)
     is_https = headers.get("x-forwarded-proto", "").rpartition(",")[2].strip().lower() in ("https", "wss")
     # From the right: each proxy adds whom it saw, and left of the first stranger anything may have been made up.
@@ -64,10 +64,17 @@ def _address(text: str) -> Address | None:
 
 
 @lru_cache(1024)
-def _address_of_client(text: str) -> Address | None:
-    """As the kernel says it, so it is short; what stands in a header is kept nowhere."""
-    return _address(text)
+def _at_the_other_end(client: str, is_https: bool, trusted: tuple[str, ...]) -> tuple[Peer, bool]:
+    """Who is connected, as the kernel says it, so it is short, and whether that is a trusted proxy; what stands in a
+    header is kept nowhere."""
+    address = _address(client) or _UNKNOWN
+    return Peer(address, is_https), _is_in(address, _networks(trusted))
 
 
-def _is_in(address: Address, networks: list[Network]) -> bool:
+@lru_cache(8)
+def _networks(trusted: tuple[str, ...]) -> tuple[Network, ...]:
+    return tuple(ipaddress.ip_network(text) for text in trusted)
+
+
+def _is_in(address: Address, networks: tuple[Network, ...]) -> bool:
     return any(address.version == network.version and address in network for network in networks)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from starlette.datastructures import Headers
+from itertools import chain
+
 from starlette.types import Scope
 
 from api.bodies import BodyError, BodyTooLargeError, HeadersTooLargeError, UrlTooLongError
+from api.first_headers import first_headers
 from api.settings import Settings
 from api.upload_limits import is_upload
 from policies import format_bytes
@@ -27,10 +29,11 @@ def check_form(scope: Scope, settings: Settings) -> int:
         raise HeadersTooLargeError(
             f"there are {len(headers)} headers, at most {settings.max_headers} (RINGFENCE_MAX_HEADERS)"
         )
-    if sum(len(key) + len(value) for key, value in headers) > settings.max_header_bytes:
+    if sum(map(len, chain.from_iterable(headers))) > settings.max_header_bytes:
         most = format_bytes(settings.max_header_bytes)
         raise HeadersTooLargeError(f"the headers are longer than {most} (RINGFENCE_MAX_HEADER_BYTES)")
-    if {b"content-length", b"transfer-encoding"} <= {key for key, _ in headers}:
+    names = first_headers(scope)
+    if b"content-length" in names and b"transfer-encoding" in names:
         # A proxy in front may go by the one and we by the other: then one's body is the next one's request.
         raise BodyError("a request says Content-Length and Transfer-Encoding", hint="send one of them")
     return settings.max_upload_bytes if is_upload(scope) else settings.max_json_bytes
@@ -38,8 +41,8 @@ def check_form(scope: Scope, settings: Settings) -> int:
 
 def announced(scope: Scope) -> int:
     """The body's size as the request says it, in bytes; 0 when it does not."""
-    length = Headers(scope=scope).get("content-length", "0")
-    return int(length) if length.isascii() and length.isdigit() else 0
+    length = first_headers(scope).get(b"content-length", b"0")
+    return int(length) if length.isdigit() else 0
 
 
 def too_large(scope: Scope, limit: int) -> BodyTooLargeError:

@@ -42,6 +42,8 @@ class FastPath(StrEnum):
     """Records of the audit log that follow others closely are written together (``audit.writer``)."""
     FRAMES_AT_ONCE = "frames-at-once"
     """What a client is told in one go is handed to its connection in one step (``api.gathered``)."""
+    PLAIN_ROUTES = "plain-routes"
+    """What clients ask most often is answered without the framework's layers (``api.plain_routes``)."""
     HUGE_PAGES = "huge-pages"
     """Large files are given huge pages where the file system gives none by itself (``huge_pages``)."""
     MAPPED_OUTPUTS = "mapped-outputs"

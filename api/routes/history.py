@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from api.bodies import read_object, string_list
 from api.errors import OrjsonResponse
-from api.services import ForTenant, Have
+from api.services import ForTenant, Have, identity_of, services_of
 
 router = APIRouter()
 
@@ -26,8 +26,9 @@ async def get_history(
 
 
 @router.get("/history/{prompt_id}")
-async def get_history_entry(prompt_id: str, services: Have, tenant: ForTenant) -> Response:
+async def get_history_entry(request: Request, prompt_id: str) -> Response:
     """One entry, or an empty object while it has not ended."""
+    services, tenant = services_of(request), identity_of(request).tenant
     entry = await services.engine.history_entry(tenant, prompt_id)
     return OrjsonResponse({} if entry is None else {prompt_id: _comfyui(entry)})
 

@@ -1,4 +1,7 @@
-"""Queueing prompts, looking at the queue, stopping what runs."""
+"""Queueing prompts, looking at the queue, stopping what runs.
+
+Most take the request itself and no dependencies: these are plain routes (api/plain_routes.py).
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,6 @@ _CLIENT_ID_LIMIT = 256
 @router.post("/prompt")
 async def post_prompt(request: Request) -> Response:
     """Validate a prompt and queue it; 200 only once it is on disk."""
-    # Not as dependencies, as elsewhere: working them out takes longer than reading the prompt.
     services, tenant = services_of(request), identity_of(request).tenant
     try:
         body = await read_json(request)
@@ -46,14 +48,16 @@ async def post_prompt(request: Request) -> Response:
 
 
 @router.get("/prompt")
-async def get_prompt(services: Have, tenant: ForTenant) -> Response:
+async def get_prompt(request: Request) -> Response:
     """How many prompts are waiting or running."""
+    services, tenant = services_of(request), identity_of(request).tenant
     return OrjsonResponse({"exec_info": {"queue_remaining": await services.engine.remaining(tenant)}})
 
 
 @router.get("/queue")
-async def get_queue(services: Have, tenant: ForTenant) -> Response:
+async def get_queue(request: Request) -> Response:
     """The caller's own queue."""
+    services, tenant = services_of(request), identity_of(request).tenant
     snapshot = await services.engine.queue(tenant)
     return OrjsonResponse(
         {
@@ -64,8 +68,9 @@ async def get_queue(services: Have, tenant: ForTenant) -> Response:
 
 
 @router.post("/queue")
-async def post_queue(request: Request, services: Have, tenant: ForTenant) -> Response:
+async def post_queue(request: Request) -> Response:
     """Drop waiting prompts; what runs is untouched."""
+    services, tenant = services_of(request), identity_of(request).tenant
     body = await read_object(request)
     if body.get("clear"):
         await services.engine.clear_pending(tenant)
@@ -75,8 +80,9 @@ async def post_queue(request: Request, services: Have, tenant: ForTenant) -> Res
 
 
 @router.post("/interrupt")
-async def post_interrupt(request: Request, services: Have, tenant: ForTenant) -> Response:
+async def post_interrupt(request: Request) -> Response:
     """Interrupt the caller's running prompts, or one of them."""
+    services, tenant = services_of(request), identity_of(request).tenant
     try:
         body = await read_object(request, optional=True)
     except BodyError:
