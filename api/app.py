@@ -32,7 +32,7 @@ from api.settings import Settings
 from api.uploads import Uploads
 from api.v2.board import Board
 from api.v2.jobs import Jobs
-from api.websocket import Connections
+from api.websocket_clients import Connections
 from engine import Assets, JobList, Submissions
 
 log = logging.getLogger(__name__)

@@ -22,7 +22,7 @@ from api.peers import peer_of
 from api.remarks import remarks_of
 from api.services import Services, identity_of
 from engine import Engine
-from engine.events import Event, PromptFailed, PromptInterrupted, PromptSucceeded
+from engine.events import PromptEvent, PromptFailed, PromptInterrupted, PromptSucceeded
 from policies import ExtensionName, PolicyError, PolicyStore, RingfenceError, TenantId, safe_text
 from sandbox import (
     Allowance,
@@ -39,6 +39,8 @@ from sandbox import (
     takes,
 )
 
+ENDS: Final[tuple[type[PromptEvent], ...]] = (PromptSucceeded, PromptFailed, PromptInterrupted)
+"""What ``prompt_witness`` is to be told of."""
 _SENDERS: Final = 4096
 _CLASSES: Final = 64
 _DIGESTS_S: Final = 0.25
@@ -228,10 +230,10 @@ async def queued(request: Request, services: Services, prompt_id: str, graph: Ma
     )
 
 
-def prompt_witness(audit: AuditWriter) -> Callable[[Event], None]:
-    """Records the end of each prompt from the engine's events."""
+def prompt_witness(audit: AuditWriter) -> Callable[[PromptEvent], None]:
+    """Records the end of each prompt from the engine's events; to be told of ``ENDS``."""
 
-    def see(event: Event) -> None:
+    def see(event: PromptEvent) -> None:
         match event:
             case PromptSucceeded():
                 outcome, text, details = Outcome.OK, "", {}

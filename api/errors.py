@@ -110,13 +110,23 @@ _TOO_DEEP = f"(nested deeper than {_DEEPEST} levels)"
 def dump_json(value: Any) -> bytes:
     """JSON bytes that every browser reads, whatever a pack had a hand in: NaN and infinity become null, what is nested
     beyond measure a text that says so. A key that script may take for an object's own workings is left out."""
+    raw = plain_json(value)
+    return harmless(raw) if b"proto" in raw else raw
+
+
+def plain_json(value: Any) -> bytes:
+    """The same for what has no keys but ours, or is part of what ``harmless`` sees as a whole."""
     try:
-        raw = orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)
+        return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)
     except TypeError:  # integers over 64 bits, lone surrogates, too deep
-        raw = orjson.dumps(_plain(value), option=orjson.OPT_NON_STR_KEYS)
+        return orjson.dumps(_plain(value), option=orjson.OPT_NON_STR_KEYS)
+
+
+def harmless(raw: bytes) -> bytes:
+    """JSON without the keys that ``dump_json`` leaves out."""
     if b'"__proto__"' in raw or (b'"constructor"' in raw and b'"prototype"' in raw):
         # A page that merges such an object into another changes every object that it has.
-        raw = orjson.dumps(_without_prototypes(orjson.loads(raw)))
+        return orjson.dumps(_without_prototypes(orjson.loads(raw)))
     return raw
 
 

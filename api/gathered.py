@@ -11,12 +11,21 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.exceptions import InvalidState
+from websockets.protocol import State
+
+from api.messages import Binary, Message
 
 AT_ONCE: Final = "ringfence.send_at_once"
 """Key of a WebSocket scope's ``extensions``: ``GatheringProtocol.send_at_once`` of that connection."""
 MOST: Final = 64 * 1024
 """Bytes that wait for the end of a turn; more are sent at once, so that the transport sees a slow reader."""
+
+
+_LONG: Final = 126
+"""Stands in a frame's head for a length of so much or more, which follows in two bytes."""
+#: The heads of frames by length: the only one of its message, of this kind, without a mask.
+_TEXT: Final = tuple(bytes((0x81, length)) for length in range(_LONG + 1))
+_BINARY: Final = tuple(bytes((0x82, length)) for length in range(_LONG + 1))
 
 
 class GatheringTransport:
@@ -38,6 +47,18 @@ class GatheringTransport:
         self._size += len(data)
         if self._size > MOST:
             self.flush()
+
+    def write_now(self, data: bytes) -> None:
+        """Send ``data`` now, after what waits: for who has gathered it already."""
+        if self._parts:
+            self._parts.append(data)
+            self.flush()
+        else:
+            self._transport.write(data)
+
+    def is_closing(self) -> bool:
+        """Whether nothing can be sent any more."""
+        return self._transport.is_closing()
 
     def close(self) -> None:
         """Close it once everything was sent."""
@@ -73,26 +94,40 @@ class GatheringProtocol(WebSocketsSansIOProtocol):
         extensions[AT_ONCE] = self.send_at_once
         await super().run_asgi()
 
-    def send_at_once(self, messages: Sequence[str | bytes]) -> bool:
+    def send_at_once(self, messages: Sequence[Message]) -> bool:
         """Hand these messages over if nothing is in their way; False when none was taken.
 
         Then they go one by one through ``send``, which knows what to do about a client that reads slowly or is gone.
         """
-        is_open = self.handshake_complete and not self.close_sent and self.initial_response is None
-        if not is_open or self.disconnected or not self.writable.is_set() or self.transport.is_closing():
+        if not self.handshake_complete or self.close_sent or self.initial_response is not None:
             return False
-        if sum(map(len, messages)) > MOST:
+        if self.disconnected or not self.writable.is_set() or self._gathering.is_closing():
             return False
-        try:
-            for message in messages:
-                if isinstance(message, str):
-                    self.conn.send_text(message.encode())
-                else:
-                    self.conn.send_binary(message)
-        except InvalidState:
-            # Before the first of them: the state changes with what is received or closed, not by sending.
+        connection = self.conn
+        # Whole messages of an open connection without extensions leave its state as it is: they are framed without it.
+        if (
+            connection.state is not State.OPEN
+            or connection.extensions
+            or connection.expect_continuation_frame
+        ):
             return False
-        self.transport.write(b"".join(self.conn.data_to_send()))
+        parts: list[bytes] = []
+        size = 0
+        for message in messages:
+            length = len(message)
+            size += length
+            heads = _BINARY if type(message) is Binary else _TEXT
+            if length < _LONG:
+                parts += (heads[length], message)
+            elif length <= 0xFFFF:
+                parts += (heads[_LONG], length.to_bytes(2, "big"), message)
+            else:
+                return False
+        if size > MOST:
+            return False
+        if connection.writes:  # what it had to say itself comes first
+            parts = [*connection.data_to_send(), *parts]
+        self._gathering.write_now(b"".join(parts))
         return True
 
     def flush(self) -> None:

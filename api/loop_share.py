@@ -18,7 +18,18 @@ import anyio
 
 from api.connections import TooManyRequestsError
 from api.peers import Peer
-from engine.events import Event, ProgressChanged, PromptEvent
+from engine.events import (
+    NodeBlocked,
+    NodeExecuted,
+    NodesCached,
+    NodeStarted,
+    PromptEnded,
+    PromptEvent,
+    PromptFailed,
+    PromptInterrupted,
+    PromptStarted,
+    PromptSucceeded,
+)
 from policies import TenantId
 
 HEAVY: Final = 0.1
@@ -36,6 +47,18 @@ LONG_S: Final = 0.25
 HELD_S: Final = 0.1
 """For so long the first in a party's line waits for others; for as long after that the party waits for nobody, so that
 others who always do a little leave it half of the time."""
+STEPS: Final[tuple[type[PromptEvent], ...]] = (
+    PromptStarted,
+    NodesCached,
+    NodeStarted,
+    NodeExecuted,
+    NodeBlocked,
+    PromptSucceeded,
+    PromptFailed,
+    PromptInterrupted,
+    PromptEnded,
+)
+"""What ``LoopShare.see`` is to be told of. Mere progress is left out: the next step does not follow at once."""
 LOOK_S: Final = 0.004
 MOST_HELD: Final = 64
 _SMALL_S: Final = 0.001
@@ -140,9 +163,9 @@ class LoopShare:
         if party in self._parts:
             self.part(party)
 
-    def see(self, event: Event) -> None:
-        """A prompt of a tenant went on. Mere progress is left out: the next step does not follow at once."""
-        if self._parts and isinstance(event, PromptEvent) and not isinstance(event, ProgressChanged):
+    def see(self, event: PromptEvent) -> None:
+        """A prompt of a tenant went on, by one of ``STEPS``."""
+        if self._parts:
             self.heard(of_tenant(event.tenant))
 
     def company(self, part: _Part) -> tuple[bool, bool]:

@@ -1,6 +1,6 @@
 """Engine events as ComfyUI's WebSocket messages: pure functions, and the only place that knows their names.
 
-Which sockets get a message is decided here too (``receivers_of``); sending is websocket.py's.
+Which sockets get a message is decided here too (``hears``); sending is websocket.py's.
 """
 
 from __future__ import annotations
@@ -8,13 +8,11 @@ from __future__ import annotations
 import json
 import struct
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import Enum
-from typing import Any
+from typing import Any, Final
 
-import orjson
-
-from api.errors import dump_json
+from api.errors import dump_json, harmless, plain_json
 from engine.events import (
     Event,
     NodeBlocked,
@@ -24,6 +22,7 @@ from engine.events import (
     NodeStarted,
     PackMessage,
     ProgressChanged,
+    ProgressMap,
     PromptEnded,
     PromptFailed,
     PromptInterrupted,
@@ -48,16 +47,18 @@ _RESERVED = frozenset(
 
 _FRAMES_KEPT = 16  # an event can be as large as a picture
 
-Message = str | bytes
-"""A text frame or a binary frame."""
+_TO_ALL_WITHOUT_ADDRESSEE = frozenset(
+    {QueueChanged, PromptInterrupted, ProgressChanged, NodeBlocked, PackMessage}
+)
+
+Message = bytes
+"""What one frame holds: UTF-8 of a text frame, or ``Binary``."""
 
 
-class To(Enum):
-    """Which of a tenant's sockets hear an event."""
+class Binary(bytes):
+    """What a binary frame holds."""
 
-    EVERYBODY = "everybody"
-    ADDRESSEE = "addressee"
-    NOBODY = "nobody"
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,65 +68,35 @@ class Abilities:
     preview_metadata: bool = False
 
 
-def receivers_of(event: Event) -> To:
-    """Who hears an event; what has no addressee is heard by all, or (most of a prompt's life) by nobody."""
-    if isinstance(event, QueueChanged):
-        return To.EVERYBODY
-    if event.client_id is not None:
-        return To.ADDRESSEE
-    if isinstance(event, (PromptInterrupted, ProgressChanged, NodeBlocked, PackMessage)):
-        return To.EVERYBODY
-    return To.NOBODY
+def hears(event: Event, sid: str) -> bool:
+    """Whether a client hears an event; what has no addressee is heard by all or (most of a prompt's life) by nobody."""
+    kind = type(event)
+    if event.client_id is None:
+        return kind in _TO_ALL_WITHOUT_ADDRESSEE
+    return event.client_id == sid or kind is QueueChanged
 
 
 def messages_for(event: Event, abilities: Abilities) -> list[Message]:
     """The frames that say this event, in order."""
-    match event:
-        case QueueChanged():
-            return [status(event.remaining)]
-        case PromptStarted():
-            return [_timed("execution_start", event)]
-        case NodesCached():
-            return [_timed("execution_cached", event, nodes=list(event.nodes))]
-        case NodeStarted():
-            data = {"node": event.node_id, "display_node": event.display_id, "prompt_id": event.prompt_id}
-            return [_text("executing", data)]
-        case ProgressChanged():
-            return _progress(event, abilities)
-        case NodeExecuted():
-            return [
-                _text(
-                    "executed",
-                    {
-                        "node": event.node_id,
-                        "display_node": event.display_id,
-                        "output": event.output,
-                        "prompt_id": event.prompt_id,
-                    },
-                )
-            ]
-        case NodeBlocked():
-            return [_text("execution_error", _blocked(event))]
-        case PromptSucceeded():
-            return [_timed("execution_success", event)]
-        case PromptFailed():
-            return [_timed("execution_error", event, **event.details)]
-        case PromptInterrupted():
-            return [
-                _timed(
-                    "execution_interrupted",
-                    event,
-                    node_id=event.node_id,
-                    node_type=event.class_type,
-                    executed=list(event.executed),
-                )
-            ]
-        case PromptEnded():
-            return [_text("executing", {"node": None, "prompt_id": event.prompt_id})]
-        case PackMessage():
-            return _pack_message(event)
-        case _:
-            return []
+    kind = type(event)
+    write = _WRITERS.get(kind)
+    if write is not None:
+        return [write(event)]
+    if isinstance(event, ProgressChanged):
+        return _progress(event, abilities)
+    return _pack_message(event) if isinstance(event, PackMessage) else []
+
+
+def messages_of(events: Sequence[Event], abilities: Abilities) -> list[Message]:
+    """The frames that say these events, in order."""
+    said: list[Message] = []
+    for event in events:
+        write = _WRITERS.get(type(event))
+        if write is not None:
+            said.append(write(event))
+        else:
+            said += messages_for(event, abilities)
+    return said
 
 
 class Frames:
@@ -146,7 +117,7 @@ class Frames:
         return known[1]
 
 
-def status(remaining: int, sid: str | None = None) -> str:
+def status(remaining: int, sid: str | None = None) -> bytes:
     """The ``status`` message; with ``sid`` it is the first one of a connection."""
     data: dict[str, Any] = {"status": {"exec_info": {"queue_remaining": remaining}}}
     if sid is not None:
@@ -154,17 +125,17 @@ def status(remaining: int, sid: str | None = None) -> str:
     return _text("status", data)
 
 
-def running_node(display_id: str) -> str:
+def running_node(display_id: str) -> bytes:
     """Tells a client that reconnected which node of its prompt runs."""
     return _text("executing", {"node": display_id})
 
 
-def feature_flags(flags: dict[str, Any]) -> str:
+def feature_flags(flags: dict[str, Any]) -> bytes:
     """The server's answer to a client's flags."""
     return _text("feature_flags", flags)
 
 
-def logs(data: dict[str, Any]) -> str:
+def logs(data: dict[str, Any]) -> bytes:
     """What packs printed, for a client that asked."""
     return _text("logs", data)
 
@@ -198,8 +169,9 @@ def client_abilities(frame: str) -> Abilities | None:
 
 
 def _progress(event: ProgressChanged, abilities: Abilities) -> list[Message]:
-    nodes = {node.node_id: _node_state(node, event.prompt_id) for node in event.nodes.values()}
-    frames: list[Message] = [_text("progress_state", {"prompt_id": event.prompt_id, "nodes": nodes})]
+    frames: list[Message] = [_progress_state(event)]
+    if not event.legacy and event.preview is None:
+        return frames
     changed = event.nodes[event.changed]
     image = _IMAGE_TYPES.get(event.preview[0].upper()) if event.preview else None
     if event.preview and image and abilities.preview_metadata:
@@ -212,7 +184,8 @@ def _progress(event: ProgressChanged, abilities: Abilities) -> list[Message]:
             "image_type": image[1],
         }
         header = dump_json(metadata)
-        frames.append(struct.pack(">II", PREVIEW_WITH_METADATA, len(header)) + header + event.preview[1])
+        start = struct.pack(">II", PREVIEW_WITH_METADATA, len(header))
+        frames.append(Binary(start + header + event.preview[1]))
     if event.legacy:
         data = {
             "value": _number(changed.value),
@@ -222,63 +195,137 @@ def _progress(event: ProgressChanged, abilities: Abilities) -> list[Message]:
         }
         frames.append(_text("progress", data))
     if event.preview and image and not abilities.preview_metadata:
-        frames.append(struct.pack(">II", PREVIEW_IMAGE, image[0]) + event.preview[1])
+        frames.append(Binary(struct.pack(">II", PREVIEW_IMAGE, image[0]) + event.preview[1]))
     return frames
 
 
-def _node_state(node: NodeProgress, prompt_id: str) -> orjson.Fragment:
-    """One node's part of the map; written once and kept with it, since each map holds all nodes that ever moved."""
-    known: orjson.Fragment | None = node.memo.get("progress_state")
-    if known is None:
-        known = node.memo["progress_state"] = orjson.Fragment(
-            dump_json(
-                {
-                    "value": _number(node.value),
-                    "max": _number(node.max),
-                    "state": node.state,
-                    "node_id": node.node_id,
-                    "prompt_id": prompt_id,
-                    "display_node_id": node.display_id,
-                    "parent_node_id": node.parent_id,
-                    "real_node_id": node.real_id,
-                }
-            )
-        )
-    return known
+def _progress_state(event: ProgressChanged) -> bytes:
+    nodes, prompt_id = event.nodes, event.prompt_id
+    if isinstance(nodes, ProgressMap):
+        said = nodes.said(_node_state, prompt_id)
+    else:
+        said = b",".join([_node_state(node, prompt_id) for node in nodes.values()])
+    start = b'{"type":"progress_state","data":{"prompt_id":' + plain_json(prompt_id)
+    return harmless(b"".join((start, b',"nodes":{', said, b"}}}")))
+
+
+def _node_state(node: NodeProgress, prompt_id: str) -> bytes:
+    """One node's member of the map."""
+    value, most = node.value, node.max
+    state = {
+        # A count of steps is written as one (4, not 4.0): typed clients read an integer there.
+        "value": int(value) if value.is_integer() else value,
+        "max": int(most) if most.is_integer() else most,
+        "state": node.state,
+        "node_id": node.node_id,
+        "prompt_id": prompt_id,
+        "display_node_id": node.display_id,
+        "parent_node_id": node.parent_id,
+        "real_node_id": node.real_id,
+    }
+    return plain_json({node.node_id: state})[1:-1]
 
 
 def _number(value: float) -> float | int:
-    """A count of steps is written as one (4, not 4.0): typed clients read an integer there."""
     return int(value) if value.is_integer() else value
 
 
-def _blocked(event: NodeBlocked) -> dict[str, Any]:
-    return {
-        "prompt_id": event.prompt_id,
-        "node_id": event.node_id,
-        "node_type": event.class_type,
-        "executed": list(event.executed),
-        "exception_message": f"Execution Blocked: {event.message}",
-        "exception_type": "ExecutionBlocked",
-        "traceback": [],
-        "current_inputs": [],
-        "current_outputs": [],
-    }
+def _blocked(event: NodeBlocked) -> bytes:
+    return _text(
+        "execution_error",
+        {
+            "prompt_id": event.prompt_id,
+            "node_id": event.node_id,
+            "node_type": event.class_type,
+            "executed": list(event.executed),
+            "exception_message": f"Execution Blocked: {event.message}",
+            "exception_type": "ExecutionBlocked",
+            "traceback": [],
+            "current_inputs": [],
+            "current_outputs": [],
+        },
+    )
 
 
 def _pack_message(event: PackMessage) -> list[Message]:
     if event.event == "progress_text":
         node = (event.node_id or "").encode()
         text = event.data if isinstance(event.data, str) else ""
-        return [struct.pack(">II", TEXT, len(node)) + node + text.encode("utf-8", "replace")]
+        return [Binary(struct.pack(">II", TEXT, len(node)) + node + text.encode("utf-8", "replace"))]
     if event.event in _RESERVED:
         return []
     return [_text(event.event, event.data)]
 
 
-def _timed(kind: str, event: Any, **data: Any) -> str:
-    return _text(kind, {**data, "prompt_id": event.prompt_id, "timestamp": event.timestamp})
+def _text(kind: str, data: Any) -> bytes:
+    return dump_json({"type": kind, "data": data})
 
 
-def _text(kind: str, data: Any) -> str:
-    return dump_json({"type": kind, "data": data}).decode()
+def _started(event: PromptStarted) -> bytes:
+    data = {"prompt_id": event.prompt_id, "timestamp": event.timestamp}
+    return plain_json({"type": "execution_start", "data": data})
+
+
+def _cached(event: NodesCached) -> bytes:
+    data = {"nodes": list(event.nodes), "prompt_id": event.prompt_id, "timestamp": event.timestamp}
+    return plain_json({"type": "execution_cached", "data": data})
+
+
+def _node_started(event: NodeStarted) -> bytes:
+    data = {"node": event.node_id, "display_node": event.display_id, "prompt_id": event.prompt_id}
+    return plain_json({"type": "executing", "data": data})
+
+
+def _executed(event: NodeExecuted) -> bytes:
+    data = {
+        "node": event.node_id,
+        "display_node": event.display_id,
+        "output": event.output,
+        "prompt_id": event.prompt_id,
+    }
+    return dump_json({"type": "executed", "data": data})
+
+
+def _succeeded(event: PromptSucceeded) -> bytes:
+    data = {"prompt_id": event.prompt_id, "timestamp": event.timestamp}
+    return plain_json({"type": "execution_success", "data": data})
+
+
+def _failed(event: PromptFailed) -> bytes:
+    data = {**event.details, "prompt_id": event.prompt_id, "timestamp": event.timestamp}
+    return _text("execution_error", data)
+
+
+def _interrupted(event: PromptInterrupted) -> bytes:
+    data = {
+        "node_id": event.node_id,
+        "node_type": event.class_type,
+        "executed": list(event.executed),
+        "prompt_id": event.prompt_id,
+        "timestamp": event.timestamp,
+    }
+    return plain_json({"type": "execution_interrupted", "data": data})
+
+
+def _ended(event: PromptEnded) -> bytes:
+    return plain_json({"type": "executing", "data": {"node": None, "prompt_id": event.prompt_id}})
+
+
+def _queue(event: QueueChanged) -> bytes:
+    data = {"status": {"exec_info": {"queue_remaining": event.remaining}}}
+    return plain_json({"type": "status", "data": data})
+
+
+#: Events that are one text frame to every client.
+_WRITERS: Final[dict[type[Event], Callable[[Any], bytes]]] = {
+    QueueChanged: _queue,
+    PromptStarted: _started,
+    NodesCached: _cached,
+    NodeStarted: _node_started,
+    NodeExecuted: _executed,
+    NodeBlocked: _blocked,
+    PromptSucceeded: _succeeded,
+    PromptFailed: _failed,
+    PromptInterrupted: _interrupted,
+    PromptEnded: _ended,
+}

@@ -36,8 +36,10 @@ MAP: Final = 64
 """Nodes of a prompt's map that are told for the price of one change; a larger one is told more seldom."""
 MOST: Final = 10.0
 """The price of the largest map, so that it is told once a second still."""
-_ENDS: Final = (PromptSucceeded, PromptFailed, PromptInterrupted, PromptEnded)
-_PACED: Final = (ProgressChanged, QueueChanged)
+PACED: Final = frozenset({ProgressChanged, QueueChanged})
+"""What may be held back; the rest passes, and asks only for what is held back."""
+_ENDS: Final = frozenset({PromptSucceeded, PromptFailed, PromptInterrupted, PromptEnded})
+_OF_NODES: Final = frozenset({NodeStarted, NodeExecuted})
 _HELD: Final = 256
 _QUEUE: Final = ""  # no prompt has this id
 
@@ -53,58 +55,61 @@ class Pace:
         self._clock = clock
         self._company = company
         self._allowance = Allowance(PER_S, BURST, clock)
-        self._held: dict[_Key, Event] = {}
+        self.held: dict[_Key, Event] = {}
+        """What is held back."""
         self._since = math.inf
         self._price = 1.0
 
     def due_s(self) -> float:
         """How long it may wait for the next event until something held back is due."""
-        return max(0.0, self._since + self._price / PER_S - self._clock()) if self._held else math.inf
-
-    @property
-    def is_holding(self) -> bool:
-        """True while something is held back."""
-        return bool(self._held)
+        return max(0.0, self._since + self._price / PER_S - self._clock()) if self.held else math.inf
 
     def pass_on(self, event: Event) -> list[Event]:
         """What to tell now that this happened."""
-        if not isinstance(event, _PACED):
-            return [*self._before(event), event] if self._held else [event]
-        key = _key(event)
-        before = self._held.pop(key, None) if self._held else None
-        if isinstance(event, ProgressChanged) and isinstance(before, ProgressChanged):
-            event = replace(event, preview=event.preview or before.preview)
-        price = _price(event) * max(1.0, self._company() / SOCKETS)
+        if isinstance(event, ProgressChanged):
+            nodes = len(event.nodes)
+            price = 1.0 if nodes <= MAP else min(MOST, nodes / MAP)
+        elif isinstance(event, QueueChanged):
+            price = 1.0
+        else:
+            return [*self._before(event), event] if self.held else [event]
+        company = self._company()
+        if company > SOCKETS:
+            price *= company / SOCKETS
+        if self.held:
+            before = self.held.pop(_key(event), None)
+            if isinstance(before, ProgressChanged) and isinstance(event, ProgressChanged):
+                event = replace(event, preview=event.preview or before.preview)
         if self._allowance.take(price):
             return [event]
-        if not self._held:
+        if not self.held:
             self._since, self._price = self._clock(), 1.0
         self._price = max(self._price, price)
-        self._held[key] = event
+        self.held[_key(event)] = event
         # Many nodes of one prompt at once: whoever has been held longest goes, so that nothing grows.
-        return [self._held.pop(next(iter(self._held)))] if len(self._held) > _HELD else []
+        return [self.held.pop(next(iter(self.held)))] if len(self.held) > _HELD else []
 
     def overdue(self) -> list[Event]:
         """What was held back long enough."""
-        if not self._held or self.due_s() > 0:
+        if not self.held or self.due_s() > 0:
             return []
         return self.rest()
 
     def rest(self) -> list[Event]:
         """Everything that was held back."""
-        held = list(self._held.values())
-        self._held.clear()
-        return list(held)
+        held = list(self.held.values())
+        self.held.clear()
+        return held
 
     def _before(self, event: Event) -> list[Event]:
-        if not self._held or not isinstance(event, PromptEvent):
+        if not self.held or not isinstance(event, PromptEvent):
             return []
-        of_nodes = isinstance(event, NodeStarted | NodeExecuted)
-        if not of_nodes and not isinstance(event, _ENDS):
+        of_nodes = type(event) in _OF_NODES
+        if not of_nodes and type(event) not in _ENDS:
             return []
         mine = (event.prompt_id,) if of_nodes else (event.prompt_id, _QUEUE)
-        keys = [key for key in self._held if key[0] in mine and (key[1] is not None or not of_nodes)]
-        return [self._held.pop(key) for key in keys]
+        keys = [key for key in self.held if key[0] in mine and (key[1] is not None or not of_nodes)]
+        return [self.held.pop(key) for key in keys]
 
 
 def _key(event: ProgressChanged | QueueChanged) -> _Key:
@@ -113,7 +118,3 @@ def _key(event: ProgressChanged | QueueChanged) -> _Key:
         return _QUEUE, None
     has_own = event.legacy or event.preview is not None
     return event.prompt_id, event.changed if has_own else None
-
-
-def _price(event: ProgressChanged | QueueChanged) -> float:
-    return min(MOST, max(1.0, len(event.nodes) / MAP)) if isinstance(event, ProgressChanged) else 1.0

@@ -22,7 +22,7 @@ from api.errors import OrjsonResponse, comfy_error, error_body, status_of
 from api.metrics import WEBSOCKETS_DROPPED
 from api.remarks import remarks_of
 from api.services import Services, identity_of, services_of
-from api.websocket import Connections
+from api.websocket_clients import Connections
 from api.wide_sockets import WIDE
 from policies import ExtensionName, RingfenceError, TenantId, safe_text
 from sandbox import (

@@ -7,12 +7,8 @@ that reads too slowly is dropped, never waited for.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import secrets
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import partial
 from typing import cast
 
 import anyio
@@ -22,125 +18,19 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from api import logs, messages
 from api.errors import OrjsonResponse, comfy_error
-from api.gathered import AT_ONCE
-from api.messages import Abilities, Message, To
-from api.metrics import WEBSOCKETS, WEBSOCKETS_DROPPED
-from api.pace import Pace
+from api.messages import Message
+from api.metrics import WEBSOCKETS_DROPPED
 from api.services import identity_of, services_of
-from engine import Engine, EventStream
-from engine.events import Event
-from policies import TenantId
-from sandbox import FastPath, takes
+from api.telling import Teller
+from api.websocket_clients import Connection, Connections
+from engine import Engine
 
 log = logging.getLogger(__name__)
 router = APIRouter()
 
 CLIENT_ID_LIMIT = 256
-_SEND_S = 30.0
-_TOGETHER = 64
-_COLLECT_S = 0.005
 _CLOSE_SLOW = 1013  # "try again later"
 _CLOSE_LEAVING = 1001  # the server is stopping
-
-
-@dataclass(eq=False, slots=True)
-class Connection:
-    """One open socket; compared by identity, because two may carry the same client id."""
-
-    socket: WebSocket
-    tenant: TenantId
-    sid: str
-    abilities: Abilities = field(default_factory=Abilities)
-    is_current: bool = True
-    logs: anyio.Event = field(default_factory=anyio.Event)
-    """Set while the client wants to hear what packs print."""
-    _sending: anyio.Lock = field(default_factory=partial(anyio.Lock, fast_acquire=True))
-    _at_once: Callable[[list[Message]], bool] | None = None
-    """Takes frames that nothing is in the way of, where the server below can."""
-
-    def __post_init__(self) -> None:
-        if takes(FastPath.FRAMES_AT_ONCE):
-            self._at_once = self.socket.scope.get("extensions", {}).get(AT_ONCE)
-
-    async def send(self, frames: list[Message]) -> None:
-        """Send frames together.
-
-        Raises:
-            TimeoutError: the client does not read.
-        """
-        if self._at_once is not None and not self._sending.locked() and self._at_once(frames):
-            return
-        async with self._sending:
-            with anyio.fail_after(_SEND_S):
-                for frame in frames:
-                    if isinstance(frame, str):
-                        await self.socket.send_text(frame)
-                    else:
-                        await self.socket.send_bytes(frame)
-
-    def hears(self, event: Event) -> bool:
-        """True if the event is for this socket."""
-        to = messages.receivers_of(event)
-        return self.is_current and (
-            to is To.EVERYBODY or (to is To.ADDRESSEE and event.client_id == self.sid)
-        )
-
-
-class Connections:
-    """The open sockets of this server, by tenant and client id; a client id means nothing across tenants."""
-
-    def __init__(self, limit_per_tenant: int) -> None:
-        self.frames = messages.Frames()
-        self._limit = limit_per_tenant
-        self._current: dict[tuple[TenantId, str], Connection] = {}
-        self._open: dict[TenantId, int] = {}
-
-    def open_of(self, tenant: TenantId) -> int:
-        """How many sockets a tenant has open."""
-        return self._open.get(tenant, 0)
-
-    def add(self, connection: Connection, most: int | None = None) -> bool:
-        """Register a socket, replacing one of the same client; False when the tenant has too many open.
-
-        ``most``: the tenant's own quota, where it has one.
-        """
-        if not self.reserve(connection.tenant, most):
-            return False
-        key = (connection.tenant, connection.sid)
-        replaced = self._current.get(key)
-        if replaced is not None:
-            replaced.is_current = False
-        self._current[key] = connection
-        return True
-
-    def reserve(self, tenant: TenantId, most: int | None = None) -> bool:
-        """Count one more open socket of a tenant; False when it has too many."""
-        count = self._open.get(tenant, 0)
-        if count >= (self._limit if most is None else min(most, self._limit)):
-            return False
-        self._open[tenant] = count + 1
-        WEBSOCKETS.inc()
-        return True
-
-    def free(self, tenant: TenantId) -> None:
-        """Count one fewer."""
-        self._open[tenant] -= 1
-        WEBSOCKETS.dec()
-
-    def want_logs(self, tenant: TenantId, sid: str, *, enabled: bool) -> None:
-        """A client wants to hear what the tenant's packs print, or no longer."""
-        connection = self._current.get((tenant, sid))
-        if connection is not None and enabled:
-            connection.logs.set()
-        elif connection is not None:
-            connection.logs = anyio.Event()
-
-    def remove(self, connection: Connection) -> None:
-        """Forget a socket, but never the newer one that replaced it."""
-        self.free(connection.tenant)
-        key = (connection.tenant, connection.sid)
-        if self._current.get(key) is connection:
-            del self._current[key]
 
 
 @router.get("/ws", include_in_schema=False)
@@ -169,7 +59,7 @@ async def websocket(socket: WebSocket) -> None:
     code = _CLOSE_SLOW
     try:
         async with services.engine.subscribe(connection.tenant) as events:
-            gate = _Gate(connection, connections, events)
+            teller = Teller(connection, connections, events)
             # Subscribed before the client knows that it is connected: what happens from then on waits here.
             await socket.accept()
             remaining = await services.engine.remaining(connection.tenant)
@@ -181,13 +71,13 @@ async def websocket(socket: WebSocket) -> None:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(_tell_logs, connection, services.engine)
                 tasks.start_soon(_listen, connection, services.settings.max_upload_bytes, tasks.cancel_scope)
-                await _tell_events(connection, events, gate, connections.frames)
-                if events.is_dropped:
-                    WEBSOCKETS_DROPPED.inc()
-                    log.warning("websocket client dropped: it reads too slowly")
-                else:
-                    code = _CLOSE_LEAVING
-                tasks.cancel_scope.cancel()
+                # A task of its own: each time it goes on, so does all that it is called by.
+                tasks.start_soon(teller.tell, tasks.cancel_scope)
+            if events.is_dropped:
+                WEBSOCKETS_DROPPED.inc()
+                log.warning("websocket client dropped: it reads too slowly")
+            else:
+                code = _CLOSE_LEAVING
     except* (WebSocketDisconnect, RuntimeError):
         pass  # gone while we were sending
     except* TimeoutError:
@@ -196,63 +86,6 @@ async def websocket(socket: WebSocket) -> None:
     finally:
         connections.remove(connection)
         await _close(socket, code)
-
-
-class _Gate:
-    """What is kept for a socket of what happens; asked at that time, so that its task sleeps through the rest."""
-
-    def __init__(self, connection: Connection, connections: Connections, events: EventStream) -> None:
-        self._connection = connection
-        self._events = events
-        self._pace = Pace(company=lambda: connections.open_of(connection.tenant))
-        self._timer: asyncio.TimerHandle | None = None
-        events.gate = self
-
-    def __call__(self, event: Event) -> list[Event]:
-        """Of what the client hears, everything but progress that comes faster than anybody looks."""
-        if not self._connection.hears(event):
-            return []
-        told = self._pace.pass_on(event)
-        if self._pace.is_holding and self._timer is None:
-            self._wait()
-        return told
-
-    def rest(self) -> list[Event]:
-        """The end: what was held back."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        return self._pace.rest()
-
-    def _wait(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(self._pace.due_s(), self._let_go)
-
-    def _let_go(self) -> None:
-        self._timer = None
-        for event in self._pace.overdue():
-            self._events.keep(event)
-        if self._pace.is_holding:
-            self._wait()
-
-
-async def _tell_events(
-    connection: Connection, events: EventStream, gate: _Gate, frames: messages.Frames
-) -> None:
-    """What happens, in order."""
-    pause_s, is_over = 0.0, False
-    try:
-        while not is_over:
-            told = await events.some(_TOGETHER, pause_s=pause_s)
-            is_over = not told
-            if is_over and not events.is_dropped:
-                told = gate.rest()
-            said = [frame for each in told for frame in frames.of(each, connection.abilities)]
-            if said and connection.is_current:
-                await connection.send(said)
-            # The first is told at once; what follows it closely, together.
-            pause_s = _COLLECT_S if takes(FastPath.GATHERED_EVENTS) else 0.0
-    finally:
-        gate.rest()
 
 
 async def _listen(connection: Connection, max_upload_bytes: int, scope: anyio.CancelScope) -> None:

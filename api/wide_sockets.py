@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+from api.messages import Message
 from api.websocket_pace import PacedWebSocket
 from sandbox import Allowance
 
@@ -32,7 +33,7 @@ class WideSocketProtocol(PacedWebSocket):
         else:
             super().handle_parser_exception()
 
-    def send_at_once(self, messages: Sequence[str | bytes]) -> bool:
+    def send_at_once(self, messages: Sequence[Message]) -> bool:
         """Not where the client is waited for."""
         return not self._is_wide and super().send_at_once(messages)
 

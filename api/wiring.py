@@ -12,10 +12,11 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 
-from api.audit_trail import egress_sink, prompt_witness
+from api.audit_trail import ENDS, egress_sink, prompt_witness
 from api.auth import load_operator_token
 from api.launching import (
     audit_limits_of,
@@ -25,7 +26,7 @@ from api.launching import (
     policies_of,
     way_to_the_index,
 )
-from api.loop_share import LoopShare
+from api.loop_share import STEPS, LoopShare
 from api.services import Services
 from api.settings import Settings
 from engine import (
@@ -170,7 +171,7 @@ async def _build(settings: Settings, stack: AsyncExitStack, begun: BegunLauncher
                 cache_bytes=settings.cache_bytes,
             ),
             quotas=quotas,
-            witness=_both(share.see, prompt_witness(audit)),
+            witnesses=_witnesses(share, audit),
             where=policies.place_to_write,
         )
     )
@@ -190,12 +191,13 @@ async def _build(settings: Settings, stack: AsyncExitStack, begun: BegunLauncher
     )
 
 
-def _both(first: Callable[[Event], None], second: Callable[[Event], None]) -> Callable[[Event], None]:
-    def see(event: Event) -> None:
-        first(event)
-        second(event)
-
-    return see
+def _witnesses(share: LoopShare, audit: AuditWriter) -> dict[type[Event], list[Callable[[Any], None]]]:
+    """Who sees which events; each costs a call for every one of its kind."""
+    found: dict[type[Event], list[Callable[[Any], None]]] = {kind: [share.see] for kind in STEPS}
+    record = prompt_witness(audit)
+    for kind in ENDS:
+        found.setdefault(kind, []).append(record)
+    return found
 
 
 def _advisories(settings: Settings) -> AdvisoryDatabase:

@@ -6,7 +6,7 @@ Nothing is decided here but wording and order within one announcement; ``executo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from engine import events as ev
 from engine.graph import GraphNode
@@ -16,7 +16,6 @@ from engine.storage import QueuedPrompt
 from sandbox.calls import Progress
 
 JSON = Any
-E = TypeVar("E", bound=ev.PromptEvent)
 
 
 class Announcer:
@@ -30,6 +29,8 @@ class Announcer:
         client_id: str | None,
     ) -> None:
         self._row = row
+        self._tenant = row.tenant
+        self._prompt_id = row.prompt_id
         self._publish = publish
         self._now_ms = now_ms
         self._client_id = client_id
@@ -44,33 +45,38 @@ class Announcer:
 
     def prompt_started(self) -> None:
         """Execution begins."""
-        self._say(ev.PromptStarted, "execution_start", {})
+        now = self._keep("execution_start", {})
+        self._publish(ev.PromptStarted(self._tenant, self._client_id, self._prompt_id, now))
 
     def nodes_cached(self, nodes: Sequence[GraphNode]) -> None:
         """These need not run."""
         for node in nodes:
             self._nodes[node.node_id] = whereabouts(node, sandbox=None, duration_ms=None)
         ids = [node.node_id for node in nodes]
-        self._say(ev.NodesCached, "execution_cached", {"nodes": ids}, nodes=ids)
+        now = self._keep("execution_cached", {"nodes": ids})
+        self._publish(ev.NodesCached(self._tenant, self._client_id, self._prompt_id, now, ids))
 
     def prompt_succeeded(self) -> None:
         """The end, all well."""
-        self._say(ev.PromptSucceeded, "execution_success", {})
+        now = self._keep("execution_success", {})
+        self._publish(ev.PromptSucceeded(self._tenant, self._client_id, self._prompt_id, now))
 
     def prompt_failed(self, details: Mapping[str, JSON]) -> None:
         """The end, by a failure."""
-        self._say(ev.PromptFailed, "execution_error", details, details=details)
+        now = self._keep("execution_error", details)
+        self._publish(ev.PromptFailed(self._tenant, self._client_id, self._prompt_id, now, details))
 
     def prompt_interrupted(self, real: GraphNode) -> None:
         """The end, on request; ``real`` is the submitted node that was running."""
         executed = list(self.executed)
-        self._say(
-            ev.PromptInterrupted,
-            "execution_interrupted",
-            {"node_id": real.node_id, "node_type": real.class_type, "executed": executed},
-            node_id=real.node_id,
-            class_type=real.class_type,
-            executed=executed,
+        node_id, class_type = real.node_id, real.class_type
+        now = self._keep(
+            "execution_interrupted", {"node_id": node_id, "node_type": class_type, "executed": executed}
+        )
+        self._publish(
+            ev.PromptInterrupted(
+                self._tenant, self._client_id, self._prompt_id, now, node_id, class_type, executed
+            )
         )
 
     def history_entry(self, *, is_success: bool) -> dict[str, JSON]:
@@ -89,7 +95,11 @@ class Announcer:
     def node_started(self, node: GraphNode) -> None:
         """A node is about to be called."""
         self._show(node, 0.0, 1.0, "running")
-        self._say(ev.NodeStarted, None, {}, node_id=node.node_id, display_id=node.display)
+        self._publish(
+            ev.NodeStarted(
+                self._tenant, self._client_id, self._prompt_id, self._now_ms(), node.node_id, node.display
+            )
+        )
 
     def node_ran(self, node: GraphNode, sandbox: str, duration_ms: int) -> None:
         """Its sandbox answered, well or not; a node that is called again counts both times."""
@@ -110,14 +120,17 @@ class Announcer:
 
     def node_blocked(self, node: GraphNode, text: str) -> None:
         """A blocker with a message met its first reader."""
-        self._say(
-            ev.NodeBlocked,
-            None,
-            {},
-            node_id=node.node_id,
-            class_type=node.class_type,
-            message=text,
-            executed=list(self.executed),
+        self._publish(
+            ev.NodeBlocked(
+                self._tenant,
+                self._client_id,
+                self._prompt_id,
+                self._now_ms(),
+                node.node_id,
+                node.class_type,
+                text,
+                list(self.executed),
+            )
         )
 
     def ui(self, node: GraphNode, ui: Mapping[str, JSON] | None) -> None:
@@ -125,7 +138,11 @@ class Announcer:
         if ui:
             self.outputs[node.node_id] = ui
             self._meta[node.node_id] = node_meta(node)
-        self._say(ev.NodeExecuted, None, {}, node_id=node.node_id, display_id=node.display, output=ui)
+        self._publish(
+            ev.NodeExecuted(
+                self._tenant, self._client_id, self._prompt_id, self._now_ms(), node.node_id, node.display, ui
+            )
+        )
 
     def progress(self, node: GraphNode, progress: Progress) -> None:
         """A node reports how far it is."""
@@ -137,7 +154,7 @@ class Announcer:
         """At the end: the states that were held back."""
         view = self._progress.last()
         if view is not None:
-            self._say(ev.ProgressChanged, None, {}, nodes=view, changed=next(reversed(self._progress.states)))
+            self._move(view, next(reversed(self._progress.states)))
 
     # -- how ---------------------------------------------------------------------------------------------------------
 
@@ -156,13 +173,30 @@ class Announcer:
         )
         view = self._progress.view(must_show=legacy or preview is not None)
         if view is not None:
-            self._say(
-                ev.ProgressChanged, None, {}, nodes=view, changed=node.node_id, legacy=legacy, preview=preview
-            )
+            self._move(view, node.node_id, legacy, preview)
 
-    def _say(self, kind: type[E], kept: str | None, data: Mapping[str, JSON], **fields: Any) -> None:
-        """Publish an event; ``kept`` is the name under which the history keeps ``data``, if it does."""
-        now, prompt_id = self._now_ms(), self._row.prompt_id
-        if kept is not None:
-            self._messages.append((kept, {**data, "prompt_id": prompt_id, "timestamp": now}))
-        self._publish(kind(self._row.tenant, self._client_id, prompt_id=prompt_id, timestamp=now, **fields))
+    def _move(
+        self,
+        view: ev.ProgressMap,
+        changed: str,
+        legacy: bool = False,
+        preview: tuple[str, bytes] | None = None,
+    ) -> None:
+        self._publish(
+            ev.ProgressChanged(
+                self._tenant,
+                self._client_id,
+                self._prompt_id,
+                self._now_ms(),
+                view,
+                changed,
+                legacy,
+                preview,
+            )
+        )
+
+    def _keep(self, name: str, data: Mapping[str, JSON]) -> int:
+        """Have the history keep ``data`` under a name; the time of it."""
+        now = self._now_ms()
+        self._messages.append((name, {**data, "prompt_id": self._prompt_id, "timestamp": now}))
+        return now

@@ -19,7 +19,7 @@ from engine import replacements
 from engine.cache import CacheMode
 from engine.dispatcher import Dispatcher, EngineLimits
 from engine.errors import EngineClosedError, QueueFullError
-from engine.events import Event, PackMessage
+from engine.events import PackMessage
 from engine.live_types import LiveTypes
 from engine.node_calls import Workbench
 from engine.prompt import PromptRequest, Submitted, split_secrets
@@ -27,7 +27,7 @@ from engine.prompt_hooks import pass_through
 from engine.quotas import QuotaBook
 from engine.registry import NodeType, object_info
 from engine.storage import NewPrompt, QueuedPrompt, Storage
-from engine.streams import EventHub, EventStream
+from engine.streams import EventHub, EventStream, Witnesses
 from engine.validators import validate
 from engine.values import Ledger, ValueStore
 from policies import ExtensionName, TenantId, Where, usual_place
@@ -94,7 +94,7 @@ class Engine:
         limits: EngineLimits | None = None,
         quotas: QuotaBook | None = None,
         now_ms: Callable[[], int] = _now_ms,
-        witness: Callable[[Event], None] | None = None,
+        witnesses: Witnesses | None = None,
         where: Where = usual_place,
     ) -> None:
         """``where`` says in which file an extension's policy is written, for errors."""
@@ -104,7 +104,7 @@ class Engine:
         self._storage = storage
         self._limits = limits or EngineLimits()
         self._now_ms = now_ms
-        self._hub = EventHub(witness=witness)
+        self._hub = EventHub(witnesses=witnesses)
         self._live = LiveTypes(where)
         bench = Workbench(
             manager,

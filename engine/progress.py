@@ -2,23 +2,27 @@
 
 ``ProgressLog`` only appends; a ``ProgressView`` is the log and a point in its history. Clients are sent the whole
 map on every change, which is quadratic in long prompts, so above ``EAGER_NODES`` nodes a change of state is passed on
-only when enough others have piled up to pay for the map.
+only when enough others have piled up to pay for the map. What was said of a state is kept as long as it stands: a map
+costs what changed since the one before it, and copying the rest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, ValuesView
+from collections.abc import Callable, Iterator, ValuesView
 from itertools import islice
 from typing import Final
 
-from engine.events import NodeProgress
+from engine.events import NodeProgress, ProgressMap
 
 EAGER_NODES: Final = 256
 SHARE: Final = 32  # above EAGER_NODES, a map of n nodes is shown once every n / SHARE changes
 KEPT_STATES: Final = 64  # of one node; a view older than that shows the oldest
+KEPT_CHANGES: Final = 256  # since a map was last put into words; after more it is done anew
+
+Say = Callable[[NodeProgress, str], bytes]
 
 
-class ProgressView(Mapping[str, NodeProgress]):
+class ProgressView(ProgressMap):
     """The map as it was at one moment."""
 
     __slots__ = ("_length", "_log", "_version")
@@ -47,6 +51,13 @@ class ProgressView(Mapping[str, NodeProgress]):
     def states(self) -> Iterator[NodeProgress]:
         """The same without looking each of them up."""
         return map(self._state, islice(self._log.states.values(), self._length))
+
+    def said(self, say: Say, about: str) -> bytes:
+        """See ``ProgressMap``."""
+        sayings = self._log.sayings(say, about, self._version)
+        if sayings is None:  # another map was said meanwhile, which is later than this one
+            sayings = [say(state, about) for state in self.states()]
+        return b",".join(sayings)
 
     def _state(self, states: _States) -> NodeProgress:
         for version, state in reversed(states.entries):
@@ -81,10 +92,18 @@ class ProgressLog:
         self.states: dict[str, _States] = {}  # in the order in which nodes left pending
         self._version = 0
         self._held_back = 0
+        self._said_by: tuple[Say, str] | None = None
+        self._sayings: list[bytes] = []  # one of each node, as it was at ``_said_at``
+        self._said_at = 0
+        self._changes: list[NodeProgress] | None = []  # since then; None: they were too many
 
     def set(self, state: NodeProgress) -> None:
         """A node's state changed."""
         self._version += 1
+        if self._changes is not None:
+            self._changes.append(state)
+            if len(self._changes) > KEPT_CHANGES:
+                self._changes = None
         states = self.states.get(state.node_id)
         if states is None:
             states = self.states[state.node_id] = _States(len(self.states))
@@ -105,6 +124,29 @@ class ProgressLog:
             return None
         self._held_back = 0
         return ProgressView(self, self._version, length)
+
+    def sayings(self, say: Say, about: str, version: int) -> list[bytes] | None:
+        """What is said of each node as of a version, until this is called again; None of one before the last asked."""
+        said_by = (say, about)
+        if self._said_by is None:
+            self._said_by = said_by
+        if self._changes is None or self._said_by != said_by:
+            self._said_by = said_by
+            self._sayings = [say(states.entries[-1][1], about) for states in self.states.values()]
+            self._said_at, self._changes = self._version, []
+        changes, count = self._changes, version - self._said_at
+        if count < 0:
+            return None
+        sayings = self._sayings
+        for state in {state.node_id: state for state in changes[:count]}.values():
+            position = self.states[state.node_id].position
+            if position == len(sayings):
+                sayings.append(say(state, about))
+            else:
+                sayings[position] = say(state, about)
+        del changes[:count]
+        self._said_at = version
+        return sayings
 
     def last(self) -> ProgressView | None:
         """What was held back, at the end; None when everything was shown."""

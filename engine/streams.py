@@ -8,23 +8,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from engine.events import (
     Event,
     NodeExecuted,
-    NodesCached,
-    NodeStarted,
     PackMessage,
     ProgressChanged,
     PromptEnded,
     PromptFailed,
     PromptInterrupted,
-    PromptStarted,
     PromptSucceeded,
-    QueueChanged,
 )
 from policies import TenantId
 from sandbox.calls import measure
@@ -34,10 +30,11 @@ BUFFERED_BYTES: Final = 32 * 1024 * 1024
 COLLECTED: Final = 64
 """Events that are passed on before the pause of a reader who collects them is over."""
 _EVENT_BYTES: Final = 500
-_SMALL: Final = frozenset(
-    {NodeStarted, PromptStarted, NodesCached, PromptSucceeded, PromptInterrupted, PromptEnded, QueueChanged}
-)
-_URGENT: Final = (PromptSucceeded, PromptFailed, PromptInterrupted, PromptEnded)
+_LARGE: Final = frozenset({NodeExecuted, PackMessage, PromptFailed})
+_URGENT: Final = frozenset({PromptSucceeded, PromptFailed, PromptInterrupted, PromptEnded})
+
+Witnesses = Mapping[type[Event], Sequence[Callable[[Any], None]]]
+"""Who sees each event of just this class before anybody else hears of it."""
 
 
 class EventStream:
@@ -51,12 +48,15 @@ class EventStream:
         self._buffer: deque[tuple[Event, int]] = deque()
         self._bytes = 0
         self._wake: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._not_before = 0.0
+        """When the reader who waits wants to be woken at the earliest, by what is not urgent."""
         self._urgent = 0
-        self._is_collecting = False
         self._is_closed = False
         self.is_dropped = False
-        self.gate: Callable[[Event], Sequence[Event]] | None = None
-        """What to keep for this reader of each event, asked when it happens: who hears nothing is not woken."""
+        self.hear: Callable[[Event], None] = self.keep
+        """Told of each event when it happens. A reader who hears only some puts a function here that calls ``keep``
+        with those: who hears nothing is not woken."""
 
     async def __aenter__(self) -> Self:
         self._hub.add(self._tenant, self)
@@ -67,6 +67,7 @@ class EventStream:
     ) -> None:
         self.close()
         self._hub.remove(self._tenant, self)
+        self.hear = self.keep  # lets go of whoever listened
 
     def __aiter__(self) -> Self:
         return self
@@ -76,7 +77,7 @@ class EventStream:
             if self._is_closed or self.is_dropped:
                 raise StopAsyncIteration
             await self._woken()
-        return self._pop()
+        return self._some(1)[0]
 
     async def some(self, most: int, *, pause_s: float = 0.0) -> list[Event]:
         """The next events, ``most`` at once; none when iteration has ended.
@@ -84,71 +85,86 @@ class EventStream:
         ``pause_s``: for so long they are collected first, unless one of them is the end of a prompt.
         """
         if pause_s > 0 and not self._urgent and len(self._buffer) < most:
-            self._is_collecting = True
-            timer = asyncio.get_running_loop().call_later(pause_s, self._rouse)
-            try:
-                await self._woken()
-            finally:
-                self._is_collecting = False
-                timer.cancel()
+            await self._woken(pause_s)
         while not self._buffer:
             if self._is_closed or self.is_dropped:
                 return []
             await self._woken()
-        return [self._pop() for _ in range(min(most, len(self._buffer)))]
+        return self._some(most)
 
-    async def _woken(self) -> None:
+    async def _woken(self, pause_s: float = 0.0) -> None:
         if self._is_closed or self.is_dropped:
             return
-        self._wake = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self._wake = loop.create_future()
+        if pause_s > 0:
+            self._not_before = loop.time() + pause_s
+            if self._buffer:
+                self._timer = loop.call_at(self._not_before, self._rouse)
+        else:
+            self._not_before = 0.0
         try:
             await self._wake
         finally:
             self._wake = None
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
 
     def _rouse(self) -> None:
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
 
-    def _pop(self) -> Event:
-        event, nbytes = self._buffer.popleft()
-        self._bytes -= nbytes
-        self._urgent -= isinstance(event, _URGENT)
-        return event
+    def _some(self, most: int) -> list[Event]:
+        buffer = self._buffer
+        if len(buffer) <= most:
+            taken = [event for event, _ in buffer]
+            buffer.clear()
+            self._bytes = self._urgent = 0
+            return taken
+        taken = []
+        for _ in range(most):
+            event, nbytes = buffer.popleft()
+            self._bytes -= nbytes
+            self._urgent -= type(event) in _URGENT
+            taken.append(event)
+        return taken
 
     @property
     def is_over(self) -> bool:
         """True when iteration has nothing more to give, now or later."""
         return not self._buffer and (self._is_closed or self.is_dropped)
 
-    def push(self, event: Event, nbytes: int) -> None:
-        """Add an event of about ``nbytes``; drops the reader when its buffer is full. One event always fits."""
+    def keep(self, event: Event) -> None:
+        """Add an event; drops the reader when its buffer is full. One event always fits."""
         if self.is_dropped or self._is_closed:
             return
-        if self.gate is None:
-            self._keep(event, nbytes)
-            return
-        for each in self.gate(event):
-            self._keep(each, nbytes if each is event else _size(each))
-
-    def keep(self, event: Event) -> None:
-        """Add what the gate held back before."""
-        if not self._is_closed:
-            self._keep(event, _size(event))
-
-    def _keep(self, event: Event, nbytes: int) -> None:
-        if self.is_dropped:
-            return
-        is_too_much = self._bytes + nbytes > self._byte_limit and self._buffer
-        if len(self._buffer) >= self._limit or is_too_much:
+        kind = type(event)
+        nbytes = _EVENT_BYTES
+        if kind in _LARGE or (kind is ProgressChanged and event.preview is not None):  # type: ignore[attr-defined]
+            nbytes = self._hub.size_of(event)
+        buffer = self._buffer
+        if buffer and (self._bytes + nbytes > self._byte_limit or len(buffer) >= self._limit):
             self.is_dropped = True
-            self._buffer.clear()
-        else:
-            self._buffer.append((event, nbytes))
-            self._bytes += nbytes
-            is_urgent = isinstance(event, _URGENT)
-            self._urgent += is_urgent
-            if self._is_collecting and not is_urgent and len(self._buffer) < COLLECTED:
+            buffer.clear()
+            self._rouse()
+            return
+        buffer.append((event, nbytes))
+        self._bytes += nbytes
+        if kind in _URGENT:
+            self._urgent += 1
+            self._rouse()
+        elif self._wake is not None:
+            self._announce(self._wake)
+
+    def _announce(self, wake: asyncio.Future[None]) -> None:
+        """Wake the reader, or see to it that it is woken when its pause is over."""
+        if self._not_before and len(self._buffer) < COLLECTED:
+            if self._timer is not None:
+                return
+            loop = wake.get_loop()
+            if loop.time() < self._not_before:
+                self._timer = loop.call_at(self._not_before, self._rouse)
                 return
         self._rouse()
 
@@ -165,12 +181,13 @@ class EventHub:
         self,
         limit: int = BUFFERED_EVENTS,
         byte_limit: int = BUFFERED_BYTES,
-        witness: Callable[[Event], None] | None = None,
+        witnesses: Witnesses | None = None,
     ) -> None:
-        self._witness = witness
+        self._witnesses = witnesses or {}
         self._limit = limit
         self._byte_limit = byte_limit
         self._streams: dict[TenantId, list[EventStream]] = {}
+        self._measured: tuple[Event | None, int] = (None, 0)
 
     def subscribe(self, tenant: TenantId) -> EventStream:
         """A stream for ``async with``."""
@@ -178,13 +195,16 @@ class EventHub:
 
     def publish(self, event: Event) -> None:
         """Give an event to everyone who listens; returns at once."""
-        if self._witness is not None:
-            self._witness(event)
-        streams = self._streams.get(event.tenant)
-        if streams:
-            nbytes = _size(event)
-            for stream in streams:
-                stream.push(event, nbytes)
+        for see in self._witnesses.get(type(event), ()):
+            see(event)
+        for stream in self._streams.get(event.tenant, ()):
+            stream.hear(event)
+
+    def size_of(self, event: Event) -> int:
+        """About what it takes to keep an event; measured once for all who hear it in a row."""
+        if self._measured[0] is not event:
+            self._measured = (event, _size(event))
+        return self._measured[1]
 
     def add(self, tenant: TenantId, stream: EventStream) -> None:
         """Start giving a stream events."""
@@ -207,9 +227,6 @@ class EventHub:
 
 
 def _size(event: Event) -> int:
-    """About what it takes to keep an event."""
-    if type(event) in _SMALL:
-        return _EVENT_BYTES
     content: object = None
     if isinstance(event, ProgressChanged):
         return _EVENT_BYTES + (len(event.preview[1]) if event.preview else 0)

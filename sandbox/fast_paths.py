@@ -37,7 +37,7 @@ class FastPath(StrEnum):
     REMEMBERED_QUEUE = "remembered-queue"
     """Which prompt is next, and that it runs, is known without a transaction (``engine.queue``)."""
     GATHERED_EVENTS = "gathered-events"
-    """Events of 5 ms are sent together (``api.websocket``)."""
+    """Events of 5 ms are sent together (``api.telling``)."""
     GATHERED_RECORDS = "gathered-records"
     """Records of the audit log that follow others closely are written together (``audit.writer``)."""
     FRAMES_AT_ONCE = "frames-at-once"

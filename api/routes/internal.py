@@ -12,7 +12,7 @@ from api.errors import OrjsonResponse
 from api.files import FILE_TYPES, file_tree
 from api.routes.models import FOLDERS
 from api.services import ForTenant, Have
-from api.websocket import Connections
+from api.websocket_clients import Connections
 
 router = APIRouter()
 

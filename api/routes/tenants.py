@@ -18,7 +18,7 @@ from api.errors import OrjsonResponse
 from api.remarks import remarks_of
 from api.services import Caller, Have, Operator
 from api.usage import usage_of
-from api.websocket import Connections
+from api.websocket_clients import Connections
 from engine import (
     ALL_SCOPES,
     FIRST_TOKEN,

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from websockets.asyncio.client import connect
 
 from api.gathered import MOST, GatheringProtocol
+from api.messages import Message
 from api.settings import Settings
 from engine.events import PackMessage
 from policies import LOCAL_TENANT
@@ -31,7 +32,7 @@ def handed_over(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool]]:
     calls: list[tuple[int, bool]] = []
     send = GatheringProtocol.send_at_once
 
-    def seen(self: GatheringProtocol, messages: Sequence[str | bytes]) -> bool:
+    def seen(self: GatheringProtocol, messages: Sequence[Message]) -> bool:
         taken = send(self, messages)
         calls.append((len(messages), taken))
         return taken
@@ -81,7 +82,7 @@ async def test_a_socket_that_was_closed_takes_nothing(
 
     async def remembered(self: GatheringProtocol) -> None:
         protocols.append(self)
-        assert not self.send_at_once(["too early"])
+        assert not self.send_at_once([b"too early"])
         await run(self)
 
     monkeypatch.setattr(GatheringProtocol, "run_asgi", remembered)
@@ -89,7 +90,7 @@ async def test_a_socket_that_was_closed_takes_nothing(
         await receive(socket)
         (protocol,) = protocols
         protocol.writable.clear()  # as for a client that reads slowly
-        assert not protocol.send_at_once(["too much"])
+        assert not protocol.send_at_once([b"too much"])
         protocol.writable.set()
         await protocol.send({"type": "websocket.close", "code": 1000})
-        assert not protocol.send_at_once(["too late"])
+        assert not protocol.send_at_once([b"too late"])

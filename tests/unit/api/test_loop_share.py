@@ -15,6 +15,7 @@ from api import loop_share
 from api.loop_share import AMID_S, HELD_S, LONG_S, LoopShare, Passage, TooManyHeldError, of_tenant
 from api.metered import Metered
 from engine.events import NodeStarted, ProgressChanged
+from engine.streams import EventHub
 from policies import TenantId
 
 pytestmark = pytest.mark.anyio
@@ -243,16 +244,18 @@ async def test_with_none_to_be_held_nobody_is(time: Time) -> None:
 async def test_a_step_of_a_prompt_is_waited_for_and_mere_progress_is_not(
     share: LoopShare, time: Time
 ) -> None:
-    tenant = TenantId("b")
-    share.see(NodeStarted(tenant, None, "p", 0, "1", "1"))  # it has asked for nothing: nothing is kept of it
+    tenant, hub = TenantId("b"), EventHub(witnesses={kind: [share.see] for kind in loop_share.STEPS})
+    hub.publish(
+        NodeStarted(tenant, None, "p", 0, "1", "1")
+    )  # it has asked for nothing: nothing is kept of it
     await used(share, B, 0.0)
     time.now += 2 * AMID_S
     await used(share, A, 0.9)
     assert not time.slept
-    share.see(ProgressChanged(tenant, None, "p", 0, {}, "1"))
+    hub.publish(ProgressChanged(tenant, None, "p", 0, {}, "1"))
     await used(share, A, 0.0)
     assert not time.slept
-    share.see(NodeStarted(tenant, None, "p", 0, "1", "1"))
+    hub.publish(NodeStarted(tenant, None, "p", 0, "1", "1"))
     await used(share, A, 0.0)
     assert time.slept
 

@@ -110,7 +110,7 @@ def test_what_is_held_back_stays_small() -> None:
     exhausted(pace)
     for number in range(5000):
         pace.pass_on(progress(1, node=str(number), legacy=True))
-    assert len(pace._held) <= 256
+    assert len(pace.held) <= 256
 
 
 def test_the_length_of_the_queue_is_told_as_it_is_at_last_and_before_an_end() -> None:
@@ -127,6 +127,6 @@ def test_many_sockets_of_a_tenant_share_what_ten_would_hear() -> None:
     for _ in range(64):
         pace = Pace(clock, company=lambda: 64)
         told += sum(len(pace.pass_on(progress(number, legacy=True))) for number in range(1_000))
-        assert pace.is_holding
+        assert pace.held
         assert pace.due_s() == pytest.approx(64 / SOCKETS / PER_S)
     assert told <= SOCKETS * BURST

@@ -20,7 +20,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from api import pack_sockets
 from api.pack_sockets import PackSockets
 from api.settings import Settings
-from api.websocket import Connections
+from api.websocket_clients import Connections
 from engine import Scope
 from policies import ExtensionName, TenantId
 from sandbox import (

@@ -152,7 +152,7 @@ async def test_a_reader_is_not_woken_by_what_its_gate_keeps_from_it():
             woken.append([item.remaining for item in await stream.some(64)])
 
     async with anyio.create_task_group() as tasks, hub.subscribe(LOCAL_TENANT) as stream:
-        stream.gate = lambda item: [item] if item.remaining % 10 == 0 else []
+        stream.hear = lambda item: stream.keep(item) if item.remaining % 10 == 0 else None
         tasks.start_soon(read, stream)
         await anyio.wait_all_tasks_blocked()
         for number in range(1, 21):
@@ -167,7 +167,7 @@ async def test_a_reader_is_not_woken_by_what_its_gate_keeps_from_it():
 async def test_a_gate_may_let_out_what_it_held_before_the_event_and_all_of_it_counts_as_kept():
     hub = EventHub(limit=3)
     async with hub.subscribe(LOCAL_TENANT) as stream:
-        stream.gate = lambda item: [event(-1), item]
+        stream.hear = lambda item: [stream.keep(event(-1)), stream.keep(item)]
         hub.publish(event(1))
         assert [item.remaining for item in await stream.some(64)] == [-1, 1]
         hub.publish(event(2))
