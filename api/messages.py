@@ -1,6 +1,6 @@
 """Engine events as ComfyUI's WebSocket messages: pure functions, and the only place that knows their names.
 
-Which sockets get a message is decided here too (``hears``); sending is websocket.py's.
+Which sockets get a message is decided here too (``is_for_all``); sending is websocket.py's.
 """
 
 from __future__ import annotations
@@ -68,20 +68,18 @@ class Abilities:
     preview_metadata: bool = False
 
 
-def hears(event: Event, sid: str) -> bool:
-    """Whether a client hears an event; what has no addressee is heard by all or (most of a prompt's life) by nobody."""
+def is_for_all(event: Event) -> bool:
+    """Whether others than its addressee hear an event. What has none is heard by all or (most of a prompt's life) by
+    nobody."""
     kind = type(event)
-    if event.client_id is None:
-        return kind in _TO_ALL_WITHOUT_ADDRESSEE
-    return event.client_id == sid or kind is QueueChanged
+    return kind is QueueChanged or (event.client_id is None and kind in _TO_ALL_WITHOUT_ADDRESSEE)
 
 
 def messages_for(event: Event, abilities: Abilities) -> list[Message]:
     """The frames that say this event, in order."""
     kind = type(event)
-    write = _WRITERS.get(kind)
-    if write is not None:
-        return [write(event)]
+    if kind in _WRITERS:
+        return [_WRITERS[kind](event)]
     if isinstance(event, ProgressChanged):
         return _progress(event, abilities)
     return _pack_message(event) if isinstance(event, PackMessage) else []
@@ -91,9 +89,9 @@ def messages_of(events: Sequence[Event], abilities: Abilities) -> list[Message]:
     """The frames that say these events, in order."""
     said: list[Message] = []
     for event in events:
-        write = _WRITERS.get(type(event))
-        if write is not None:
-            said.append(write(event))
+        kind = type(event)
+        if kind in _WRITERS:
+            said.append(_WRITERS[kind](event))
         else:
             said += messages_for(event, abilities)
     return said

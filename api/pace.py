@@ -20,7 +20,6 @@ from engine.events import (
     NodeStarted,
     ProgressChanged,
     PromptEnded,
-    PromptEvent,
     PromptFailed,
     PromptInterrupted,
     PromptSucceeded,
@@ -41,9 +40,8 @@ PACED: Final = frozenset({ProgressChanged, QueueChanged})
 _ENDS: Final = frozenset({PromptSucceeded, PromptFailed, PromptInterrupted, PromptEnded})
 _OF_NODES: Final = frozenset({NodeStarted, NodeExecuted})
 _HELD: Final = 256
-_QUEUE: Final = ""  # no prompt has this id
-
 _Key = tuple[str, str | None]
+_THE_QUEUE: Final[_Key] = ("", None)  # no prompt has this id
 
 
 class Pace:
@@ -66,28 +64,34 @@ class Pace:
 
     def pass_on(self, event: Event) -> list[Event]:
         """What to tell now that this happened."""
+        held, price = self.held, 1.0
         if isinstance(event, ProgressChanged):
+            # A node's own progress bar and pictures are that node's; all else is the prompt's whole map.
+            has_own = event.legacy or event.preview is not None
+            key: _Key = event.prompt_id, event.changed if has_own else None
+            before = held.pop(key, None) if held else None
+            if event.preview is None and isinstance(before, ProgressChanged) and before.preview is not None:
+                event = replace(event, preview=before.preview)
             nodes = len(event.nodes)
-            price = 1.0 if nodes <= MAP else min(MOST, nodes / MAP)
-        elif isinstance(event, QueueChanged):
-            price = 1.0
+            if nodes > MAP:
+                price = min(MOST, nodes / MAP)
+        elif type(event) is QueueChanged:
+            key = _THE_QUEUE
+            held.pop(key, None)
         else:
-            return [*self._before(event), event] if self.held else [event]
+            return [*self._before(event), event] if held else [event]
         company = self._company()
         if company > SOCKETS:
             price *= company / SOCKETS
-        if self.held:
-            before = self.held.pop(_key(event), None)
-            if isinstance(before, ProgressChanged) and isinstance(event, ProgressChanged):
-                event = replace(event, preview=event.preview or before.preview)
         if self._allowance.take(price):
             return [event]
-        if not self.held:
-            self._since, self._price = self._clock(), 1.0
-        self._price = max(self._price, price)
-        self.held[_key(event)] = event
+        if not held:
+            self._since, self._price = self._clock(), price
+        elif price > self._price:
+            self._price = price
+        held[key] = event
         # Many nodes of one prompt at once: whoever has been held longest goes, so that nothing grows.
-        return [self.held.pop(next(iter(self.held)))] if len(self.held) > _HELD else []
+        return [held.pop(next(iter(held)))] if len(held) > _HELD else []
 
     def overdue(self) -> list[Event]:
         """What was held back long enough."""
@@ -102,19 +106,14 @@ class Pace:
         return held
 
     def _before(self, event: Event) -> list[Event]:
-        if not self.held or not isinstance(event, PromptEvent):
+        kind = type(event)
+        if kind in _OF_NODES:
+            keys = [key for key in self.held if key[1] is not None]
+        elif kind in _ENDS:
+            keys = [*self.held]
+        else:
             return []
-        of_nodes = type(event) in _OF_NODES
-        if not of_nodes and type(event) not in _ENDS:
-            return []
-        mine = (event.prompt_id,) if of_nodes else (event.prompt_id, _QUEUE)
-        keys = [key for key in self.held if key[0] in mine and (key[1] is not None or not of_nodes)]
-        return [self.held.pop(key) for key in keys]
-
-
-def _key(event: ProgressChanged | QueueChanged) -> _Key:
-    """A node's own progress bar and pictures are that node's; all else is the prompt's whole map."""
-    if isinstance(event, QueueChanged):
-        return _QUEUE, None
-    has_own = event.legacy or event.preview is not None
-    return event.prompt_id, event.changed if has_own else None
+        prompt_id: str = event.prompt_id  # type: ignore[attr-defined]
+        return (
+            [self.held.pop(key) for key in keys if key[0] == prompt_id or key is _THE_QUEUE] if keys else []
+        )

@@ -25,6 +25,7 @@ class Teller:
 
     def __init__(self, connection: Connection, connections: Connections, events: EventStream) -> None:
         self._connection = connection
+        self._sid = connection.sid
         self._events = events
         self._frames = connections.frames
         self._company = connections.count_of(connection.tenant)
@@ -36,6 +37,8 @@ class Teller:
         """What happens, in order; cancels ``scope`` when there is nothing more to tell."""
         connection, events = self._connection, self._events
         pause_s, is_over = 0.0, False
+        # The first is told at once; what follows it closely, together.
+        collect_s = _COLLECT_S if takes(FastPath.GATHERED_EVENTS) else 0.0
         try:
             while not is_over:
                 told = await events.some(_TOGETHER, pause_s=pause_s)
@@ -45,8 +48,7 @@ class Teller:
                 said = self._said(told)
                 if said and connection.is_current and not connection.send_at_once(said):
                     await connection.send(said)
-                # The first is told at once; what follows it closely, together.
-                pause_s = _COLLECT_S if takes(FastPath.GATHERED_EVENTS) else 0.0
+                pause_s = collect_s
         finally:
             self._rest()
         scope.cancel()
@@ -58,8 +60,9 @@ class Teller:
         return [frame for each in told for frame in self._frames.of(each, abilities)]
 
     def _hear(self, event: Event) -> None:
-        connection = self._connection
-        if not connection.is_current or not messages.hears(event, connection.sid):
+        if event.client_id != self._sid and not messages.is_for_all(event):
+            return
+        if not self._connection.is_current:
             return
         pace, keep = self._pace, self._events.keep
         if not pace.held and type(event) not in PACED:

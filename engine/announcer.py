@@ -94,11 +94,10 @@ class Announcer:
 
     def node_started(self, node: GraphNode) -> None:
         """A node is about to be called."""
-        self._show(node, 0.0, 1.0, "running")
+        now = self._now_ms()
+        self._show(node, 0.0, 1.0, "running", now)
         self._publish(
-            ev.NodeStarted(
-                self._tenant, self._client_id, self._prompt_id, self._now_ms(), node.node_id, node.display
-            )
+            ev.NodeStarted(self._tenant, self._client_id, self._prompt_id, now, node.node_id, node.display)
         )
 
     def node_ran(self, node: GraphNode, sandbox: str, duration_ms: int) -> None:
@@ -110,13 +109,13 @@ class Announcer:
         """A node's own result is there."""
         self.executed[node.node_id] = None
         maximum = self._progress.maximum(node.node_id)
-        self._show(node, maximum, maximum, "finished")
+        self._show(node, maximum, maximum, "finished", self._now_ms())
 
     def node_cached(self, node: GraphNode, ui: Mapping[str, JSON] | None) -> None:
         """A needed node's result was already there."""
         self._nodes.setdefault(node.node_id, whereabouts(node, sandbox=None, duration_ms=None))
         self.ui(node, ui)
-        self._show(node, 1.0, 1.0, "finished")
+        self._show(node, 1.0, 1.0, "finished", self._now_ms())
 
     def node_blocked(self, node: GraphNode, text: str) -> None:
         """A blocker with a message met its first reader."""
@@ -147,14 +146,25 @@ class Announcer:
     def progress(self, node: GraphNode, progress: Progress) -> None:
         """A node reports how far it is."""
         self._show(
-            node, progress.value, progress.max, "running", legacy=progress.legacy, preview=progress.preview
+            node,
+            progress.value,
+            progress.max,
+            "running",
+            self._now_ms(),
+            progress.legacy,
+            progress.preview,
         )
 
     def rest_of_progress(self) -> None:
         """At the end: the states that were held back."""
         view = self._progress.last()
         if view is not None:
-            self._move(view, next(reversed(self._progress.states)))
+            changed = next(reversed(self._progress.states))
+            self._publish(
+                ev.ProgressChanged(
+                    self._tenant, self._client_id, self._prompt_id, self._now_ms(), view, changed
+                )
+            )
 
     # -- how ---------------------------------------------------------------------------------------------------------
 
@@ -164,36 +174,19 @@ class Announcer:
         value: float,
         maximum: float,
         state: str,
-        *,
+        now: int,
         legacy: bool = False,
         preview: tuple[str, bytes] | None = None,
     ) -> None:
-        self._progress.set(
-            ev.NodeProgress(node.node_id, value, maximum, state, node.display, node.parent, node.real)
-        )
-        view = self._progress.view(must_show=legacy or preview is not None)
+        node_id, log = node.node_id, self._progress
+        log.set(ev.NodeProgress(node_id, value, maximum, state, node.display, node.parent, node.real))
+        view = log.view(must_show=legacy or preview is not None)
         if view is not None:
-            self._move(view, node.node_id, legacy, preview)
-
-    def _move(
-        self,
-        view: ev.ProgressMap,
-        changed: str,
-        legacy: bool = False,
-        preview: tuple[str, bytes] | None = None,
-    ) -> None:
-        self._publish(
-            ev.ProgressChanged(
-                self._tenant,
-                self._client_id,
-                self._prompt_id,
-                self._now_ms(),
-                view,
-                changed,
-                legacy,
-                preview,
+            self._publish(
+                ev.ProgressChanged(
+                    self._tenant, self._client_id, self._prompt_id, now, view, node_id, legacy, preview
+                )
             )
-        )
 
     def _keep(self, name: str, data: Mapping[str, JSON]) -> int:
         """Have the history keep ``data`` under a name; the time of it."""

@@ -76,46 +76,42 @@ class EventStream:
         while not self._buffer:
             if self._is_closed or self.is_dropped:
                 raise StopAsyncIteration
-            await self._woken()
-        return self._some(1)[0]
+            await self._sleep()
+        return self._take(1)[0]
 
     async def some(self, most: int, *, pause_s: float = 0.0) -> list[Event]:
         """The next events, ``most`` at once; none when iteration has ended.
 
         ``pause_s``: for so long they are collected first, unless one of them is the end of a prompt.
         """
-        if pause_s > 0 and not self._urgent and len(self._buffer) < most:
-            await self._woken(pause_s)
-        while not self._buffer:
+        is_early = pause_s > 0 and not self._urgent and len(self._buffer) < most
+        while is_early or not self._buffer:
             if self._is_closed or self.is_dropped:
-                return []
-            await self._woken()
-        return self._some(most)
+                break
+            await self._sleep(pause_s)
+            is_early = False
+        return self._take(most)
 
-    async def _woken(self, pause_s: float = 0.0) -> None:
-        if self._is_closed or self.is_dropped:
-            return
+    def _sleep(self, pause_s: float = 0.0) -> asyncio.Future[None]:
+        """Done when something is there, and ``pause_s`` is over if it is not urgent."""
         loop = asyncio.get_running_loop()
         self._wake = loop.create_future()
+        self._not_before = 0.0
         if pause_s > 0:
             self._not_before = loop.time() + pause_s
             if self._buffer:
                 self._timer = loop.call_at(self._not_before, self._rouse)
-        else:
-            self._not_before = 0.0
-        try:
-            await self._wake
-        finally:
-            self._wake = None
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
+        return self._wake
 
     def _rouse(self) -> None:
-        if self._wake is not None and not self._wake.done():
-            self._wake.set_result(None)
+        wake, self._wake = self._wake, None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if wake is not None and not wake.done():
+            wake.set_result(None)
 
-    def _some(self, most: int) -> list[Event]:
+    def _take(self, most: int) -> list[Event]:
         buffer = self._buffer
         if len(buffer) <= most:
             taken = [event for event, _ in buffer]
@@ -144,7 +140,8 @@ class EventStream:
         if kind in _LARGE or (kind is ProgressChanged and event.preview is not None):  # type: ignore[attr-defined]
             nbytes = self._hub.size_of(event)
         buffer = self._buffer
-        if buffer and (self._bytes + nbytes > self._byte_limit or len(buffer) >= self._limit):
+        count = len(buffer)
+        if count and (self._bytes + nbytes > self._byte_limit or count >= self._limit):
             self.is_dropped = True
             buffer.clear()
             self._rouse()
@@ -154,19 +151,12 @@ class EventStream:
         if kind in _URGENT:
             self._urgent += 1
             self._rouse()
-        elif self._wake is not None:
-            self._announce(self._wake)
-
-    def _announce(self, wake: asyncio.Future[None]) -> None:
-        """Wake the reader, or see to it that it is woken when its pause is over."""
-        if self._not_before and len(self._buffer) < COLLECTED:
-            if self._timer is not None:
-                return
-            loop = wake.get_loop()
-            if loop.time() < self._not_before:
+        elif self._wake is not None and (self._timer is None or count + 1 >= COLLECTED):
+            loop = self._wake.get_loop()
+            if self._timer is None and loop.time() < self._not_before:
                 self._timer = loop.call_at(self._not_before, self._rouse)
-                return
-        self._rouse()
+            else:
+                self._rouse()
 
     def close(self) -> None:
         """End the iteration once what is buffered was read."""
@@ -195,10 +185,13 @@ class EventHub:
 
     def publish(self, event: Event) -> None:
         """Give an event to everyone who listens; returns at once."""
-        for see in self._witnesses.get(type(event), ()):
-            see(event)
-        for stream in self._streams.get(event.tenant, ()):
-            stream.hear(event)
+        kind, tenant = type(event), event.tenant
+        if kind in self._witnesses:
+            for see in self._witnesses[kind]:
+                see(event)
+        if tenant in self._streams:
+            for stream in self._streams[tenant]:
+                stream.hear(event)
 
     def size_of(self, event: Event) -> int:
         """About what it takes to keep an event; measured once for all who hear it in a row."""
