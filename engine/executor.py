@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -35,7 +35,7 @@ from engine.storage import QueuedPrompt
 from engine.ui_files import with_private_folders
 from engine.values import as_json
 from policies import RingfenceError, SandboxId
-from sandbox import FastPath, takes
+from sandbox import TAKEN, FastPath
 from sandbox.calls import NodeResult, Progress, Session
 from sandbox.errors import NodeInterruptedError
 
@@ -217,7 +217,7 @@ class PromptRun:
                     else:
                         self._tasks.start_soon(self._work, node)
                 case pl.ResolveExpansion(node_id):
-                    self._tasks.start_soon(self._guard, self._graph[node_id], self._resolve)
+                    self._tasks.start_soon(self._resolve_safely, self._graph[node_id])
                 case pl.EmitCached(node_id, twin):
                     self._emit_cached(self._graph[node_id], twin)
                 case pl.FinishPrompt():
@@ -228,35 +228,31 @@ class PromptRun:
 
     async def _work(self, first: GraphNode) -> None:
         """Run a node, and then, one after the other, those that became ready by it and that no other task runs."""
-        node: GraphNode | None = first
-        while node is not None:
-            node = await self._guard(node, self._run_node)
+        heir: GraphNode | None = first
+        while (node := heir) is not None:
+            try:
+                heir = await self._calls.make(node, self._call_in)
+            except Exception as error:  # noqa: BLE001 - whatever a node's work raises is an event of the plan
+                self._fail(node, error)
+                return
 
     def _emit_cached(self, node: GraphNode, twin: str | None) -> None:
         if twin is not None:
             self._results.share(node.node_id, twin)
         self._say.node_cached(node, self._results[node.node_id].ui)
 
-    async def _guard(self, node: GraphNode, work: Callable[[GraphNode], Awaitable[T]]) -> T | None:
-        """Turn whatever a node's work raises into an event of the plan."""
-        try:
-            return await work(node)
-        except NodeInterruptedError:
+    def _fail(self, node: GraphNode, error: Exception) -> None:
+        """A node's work raised this."""
+        if isinstance(error, NodeInterruptedError):
             self._tell(pl.Cancelled(node.node_id))
-        except RingfenceError as error:
-            self._failures.setdefault(node.node_id, error)
-            self._tell(pl.NodeFailed(node.node_id))
-        except Exception:  # noqa: BLE001
+            return
+        if not isinstance(error, RingfenceError):
             # A defect of ours must end this prompt with a message, and leave the others alone.
-            _log.exception("prompt %s node %s: internal error", self._row.prompt_id, node.node_id)
-            self._failures.setdefault(
-                node.node_id, EngineError("internal error of the engine; see the host's log")
-            )
-            self._tell(pl.NodeFailed(node.node_id))
-        return None
-
-    async def _run_node(self, node: GraphNode) -> GraphNode | None:
-        return await self._calls.make(node, self._call_in)
+            prompt_id, node_id = self._row.prompt_id, node.node_id
+            _log.error("prompt %s node %s: internal error", prompt_id, node_id, exc_info=error)
+            error = EngineError("internal error of the engine; see the host's log")
+        self._failures.setdefault(node.node_id, error)
+        self._tell(pl.NodeFailed(node.node_id))
 
     async def _call_in(self, session: Session, node: GraphNode) -> GraphNode | None:
         inputs = await self._invocations.gather(
@@ -287,7 +283,11 @@ class PromptRun:
         except NodeOutputError:
             self._results.release(outcome)
             raise
-        heir = await self._take_outcome(node, outcome, session.sandbox)
+        if outcome.ui is None and outcome.calls is None and not outcome.blocked:
+            result = Result(self._bench.ledger, outcome.slots or (), None)
+            heir = self._keep(node, result, made_in=session.sandbox)
+        else:
+            heir = await self._take_outcome(node, outcome, session.sandbox)
         del self._gathered[node.node_id]
         return heir
 
@@ -340,7 +340,13 @@ class PromptRun:
             pl.Expanded(node.node_id, [self._plan_node(child) for child in children], waits_for, cached)
         )
 
-    async def _resolve(self, node: GraphNode) -> None:
+    async def _resolve_safely(self, node: GraphNode) -> None:
+        try:
+            self._resolve(node)
+        except Exception as error:  # noqa: BLE001
+            self._fail(node, error)
+
+    def _resolve(self, node: GraphNode) -> None:
         outcome = self._results.take_aside(node.node_id)
         is_list = node.node_type.description.info.get("output_is_list") or ()
         who = f"extension '{node.node_type.extension}', node {node.node_id!r}"
@@ -354,7 +360,8 @@ class PromptRun:
         self._results.keep(node, result)
         self._say.node_finished(node)
         return self._tell(
-            pl.NodeFinished(node.node_id), wants_heir=made_in is not None and takes(FastPath.CHAINED_NODES)
+            pl.NodeFinished(node.node_id),
+            wants_heir=made_in is not None and FastPath.CHAINED_NODES in TAKEN,
         )
 
     def _let_go(self) -> None:
