@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -37,7 +37,7 @@ from engine.storage import QueuedPrompt
 from engine.ui_files import with_private_folders
 from engine.values import as_json
 from policies import RingfenceError, SandboxId
-from sandbox import FastPath, takes
+from sandbox import TAKEN, FastPath
 from sandbox.calls import NodeResult, Progress, Session
 from sandbox.errors import NodeInterruptedError
 
@@ -146,7 +146,7 @@ class PromptRun:
         if not self._is_interrupted:
             started = partial(plan.handle, pl.Started(frozenset(cached)))
             actions = await self._compute(started, len(self.prompt))
-            first = self._perform_all(actions, wants_heir=takes(FastPath.CHAINED_NODES))
+            first = self._perform_all(actions, wants_heir=FastPath.CHAINED_NODES in TAKEN)
         self._plan = plan  # from here on it is told at once what happens
         self._advance()
         if not self._is_over:
@@ -163,11 +163,11 @@ class PromptRun:
 
     async def _work_alone(self, node: GraphNode | None) -> GraphNode | None:
         """Run one node after the other for as long as no other may run beside it; returns the next where one may."""
+        following: GraphNode | None = None
         with anyio.CancelScope() as self._alone:
-            while node is not None and not self._to_start and not self._is_over:
-                node = await self._guard(node, self._run_node)
+            following = await self._work(node)
         self._alone = None
-        return node
+        return following
 
     async def _work_together(self, first: GraphNode | None) -> None:
         self._over = asyncio.Event()
@@ -255,7 +255,7 @@ class PromptRun:
                     else:
                         self._start(self._work, node)
                 case pl.ResolveExpansion(node_id):
-                    self._start(self._resolve_guarded, self._graph[node_id])
+                    self._start(self._resolve_safely, self._graph[node_id])
                 case pl.EmitCached(node_id, twin):
                     self._emit_cached(self._graph[node_id], twin)
                 case pl.FinishPrompt():
@@ -274,37 +274,39 @@ class PromptRun:
         if self._over is not None:
             self._over.set()
 
-    async def _work(self, first: GraphNode) -> None:
-        """Run a node, and then, one after the other, those that became ready by it and that no other task runs."""
-        node: GraphNode | None = first
-        while node is not None:
-            node = await self._guard(node, self._run_node)
+    async def _work(self, first: GraphNode | None) -> GraphNode | None:
+        """Run a node, and then, one after the other, those that became ready by it and that no other task runs.
+
+        Where there is no group yet it ends, with the next one, as soon as there is work for one.
+        """
+        heir = first
+        while (node := heir) is not None:
+            if self._tasks is None and (self._to_start or self._is_over):
+                return node
+            try:
+                heir = await self._calls.make(node, self._call_in)
+            except Exception as error:  # noqa: BLE001 - whatever a node's work raises is an event of the plan
+                self._fail(node, error)
+                return None
+        return None
 
     def _emit_cached(self, node: GraphNode, twin: str | None) -> None:
         if twin is not None:
             self._results.share(node.node_id, twin)
         self._say.node_cached(node, self._results[node.node_id].ui)
 
-    async def _guard(self, node: GraphNode, work: Callable[[GraphNode], Awaitable[T]]) -> T | None:
-        """Turn whatever a node's work raises into an event of the plan."""
-        try:
-            return await work(node)
-        except NodeInterruptedError:
+    def _fail(self, node: GraphNode, error: Exception) -> None:
+        """A node's work raised this."""
+        if isinstance(error, NodeInterruptedError):
             self._tell(pl.Cancelled(node.node_id))
-        except RingfenceError as error:
-            self._failures.setdefault(node.node_id, error)
-            self._tell(pl.NodeFailed(node.node_id))
-        except Exception:  # noqa: BLE001
+            return
+        if not isinstance(error, RingfenceError):
             # A defect of ours must end this prompt with a message, and leave the others alone.
-            _log.exception("prompt %s node %s: internal error", self._row.prompt_id, node.node_id)
-            self._failures.setdefault(
-                node.node_id, EngineError("internal error of the engine; see the host's log")
-            )
-            self._tell(pl.NodeFailed(node.node_id))
-        return None
-
-    async def _run_node(self, node: GraphNode) -> GraphNode | None:
-        return await self._calls.make(node, self._call_in)
+            prompt_id, node_id = self._row.prompt_id, node.node_id
+            _log.error("prompt %s node %s: internal error", prompt_id, node_id, exc_info=error)
+            error = EngineError("internal error of the engine; see the host's log")
+        self._failures.setdefault(node.node_id, error)
+        self._tell(pl.NodeFailed(node.node_id))
 
     async def _call_in(self, session: Session, node: GraphNode) -> GraphNode | None:
         inputs = await self._invocations.gather(
@@ -335,7 +337,11 @@ class PromptRun:
         except NodeOutputError:
             self._results.release(outcome)
             raise
-        heir = await self._take_outcome(node, outcome, session.sandbox)
+        if outcome.ui is None and outcome.calls is None and not outcome.blocked:
+            result = Result(self._bench.ledger, outcome.slots or (), None)
+            heir = self._keep(node, result, made_in=session.sandbox)
+        else:
+            heir = await self._take_outcome(node, outcome, session.sandbox)
         del self._gathered[node.node_id]
         return heir
 
@@ -388,10 +394,13 @@ class PromptRun:
             pl.Expanded(node.node_id, [self._plan_node(child) for child in children], waits_for, cached)
         )
 
-    async def _resolve_guarded(self, node: GraphNode) -> None:
-        await self._guard(node, self._resolve)
+    async def _resolve_safely(self, node: GraphNode) -> None:
+        try:
+            self._resolve(node)
+        except Exception as error:  # noqa: BLE001
+            self._fail(node, error)
 
-    async def _resolve(self, node: GraphNode) -> None:
+    def _resolve(self, node: GraphNode) -> None:
         outcome = self._results.take_aside(node.node_id)
         is_list = node.node_type.description.info.get("output_is_list") or ()
         who = f"extension '{node.node_type.extension}', node {node.node_id!r}"
@@ -405,7 +414,8 @@ class PromptRun:
         self._results.keep(node, result)
         self._say.node_finished(node)
         return self._tell(
-            pl.NodeFinished(node.node_id), wants_heir=made_in is not None and takes(FastPath.CHAINED_NODES)
+            pl.NodeFinished(node.node_id),
+            wants_heir=made_in is not None and FastPath.CHAINED_NODES in TAKEN,
         )
 
     def _let_go(self) -> None:

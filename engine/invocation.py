@@ -18,7 +18,7 @@ from engine.graph import Graph, GraphNode
 from engine.passing import Passages
 from engine.registry import NodeType
 from engine.storage import QueuedPrompt
-from engine.values import NONE, Ledger, ValueStore, constant_value, plain
+from engine.values import INLINE_LIMIT, NONE, Ledger, ValueStore, constant_value, plain
 from policies import ExtensionName, SandboxId, TenantId, safe_text
 from sandbox.calls import HIDDEN_CLASSES, NodeCall, Session, Value
 from sandbox.errors import EndedError
@@ -114,23 +114,30 @@ class Invocations:
             EndedError: an expansion handed over an object whose sandbox is gone.
             QuotaError: a large constant does not fit the tenant's quota.
         """
-        inputs = Inputs(undeclared=_undeclared(node))
-        for name, value in node.constants.items():
-            inputs.values[name] = (await self._constant(node, name, value),)
+        inputs = Inputs()
+        found = inputs.values
+        if node.constants:
+            inputs.undeclared = _undeclared(node)
+            for name, value in node.constants.items():
+                # Most are in no need of an encoding.
+                if type(value) in _SMALL or (type(value) is str and len(value) <= _SHORT):
+                    found[name] = (Value(value),)
+                else:
+                    found[name] = (await self._constant(node, name, value),)
         for name, link in node.links.items():
             result = result_of(link.source)
             if result is None:
-                inputs.values[name] = None if link.source in self._graph.nodes else (NONE,)
-                if inputs.values[name] is None and name not in node.node_type.description.lazy:
+                found[name] = None if link.source in self._graph.nodes else (NONE,)
+                if found[name] is None and name not in node.node_type.description.lazy:
                     inputs.lost.append(link.source)  # it was there when the node was chosen to run
             elif 0 <= link.slot < len(result.slots):
-                inputs.values[name] = result.slots[link.slot]
+                found[name] = result.slots[link.slot]
             else:
-                inputs.values[name] = (NONE,)
-        for name, values in inputs.values.items():
+                found[name] = (NONE,)
+        for name, values in found.items():
             for item in values or ():
                 if item.handles or item.objects:
-                    inputs.values[name] = [
+                    found[name] = [
                         self._route(node, name, value, session, is_alive, inputs) for value in values or ()
                     ]
                     break
@@ -197,10 +204,29 @@ class Invocations:
         fingerprint: bool = False,
     ) -> NodeCall:
         """The call itself; hidden values are those the class asks for."""
-        asked = node.node_type.description.hidden
-        tokens = set(asked.values()) if asked else _NO_TOKENS
         hidden: dict[str, JSON] = {}
-        for token in tokens - {DYNPROMPT} if tokens else ():
+        snapshot: JSON = None
+        if node.node_type.description.hidden:
+            hidden, snapshot = await self._hidden(node, fingerprint=fingerprint)
+        return NodeCall(
+            prompt_id=self._row.prompt_id,
+            node_id=node.node_id,
+            class_type=node.class_type,
+            inputs=inputs,
+            hidden=hidden,
+            dynprompt=snapshot,
+            instance=node.instance,
+            depth=node.depth,
+            links=tuple(node.links),
+            client_id=self._client_id,
+            foreign=self._passages.granted(session.sandbox),
+        )
+
+    async def _hidden(self, node: GraphNode, *, fingerprint: bool) -> tuple[dict[str, JSON], JSON]:
+        """The hidden values that the class asks for, and the graph if it asks for that."""
+        tokens = set(node.node_type.description.hidden.values())
+        hidden: dict[str, JSON] = {}
+        for token in tokens - {DYNPROMPT}:
             if token == _UNIQUE_ID:
                 hidden["unique_id"] = node.node_id
             elif fingerprint and token == _PROMPT:
@@ -212,19 +238,7 @@ class Invocations:
             if facts is not None:
                 hidden[HIDDEN_CLASSES] = facts
         snapshot = self._graph.snapshot() if DYNPROMPT in tokens and not fingerprint else None
-        return NodeCall(
-            prompt_id=self._row.prompt_id,
-            node_id=node.node_id,
-            class_type=node.class_type,
-            inputs=inputs,
-            hidden={name: value for name, value in hidden.items() if value is not _UNKNOWN} if hidden else {},
-            dynprompt=snapshot,
-            instance=node.instance,
-            depth=node.depth,
-            links=tuple(node.links),
-            client_id=self._client_id,
-            foreign=self._passages.granted(session.sandbox),
-        )
+        return {name: value for name, value in hidden.items() if value is not _UNKNOWN}, snapshot
 
     async def _facts(self, reader: NodeType) -> JSON:
         """What the reader's sandbox may know of the prompt's other classes; None when it holds them all."""
@@ -256,8 +270,6 @@ class Invocations:
     async def _constant(self, node: GraphNode, name: str, value: JSON | Value) -> Value:
         if isinstance(value, Value):
             return value
-        if type(value) in _SMALL:
-            return Value(value)  # in no need of an encoding
         if not isinstance(value, str | dict | list):
             return await constant_value(value, self._row.tenant, self._store)
         known = self._constants.get((node.node_id, name))
@@ -270,8 +282,9 @@ class Invocations:
 
 
 _UNKNOWN: Final = object()
+_NOTHING: Final[frozenset[str]] = frozenset()
 _SMALL: Final = frozenset({int, bool, type(None)})
-_NO_TOKENS: Final[frozenset[str]] = frozenset()
+_SHORT: Final = INLINE_LIMIT // 4
 
 
 def wanted_links(node: GraphNode, names: Sequence[str], inputs: Inputs) -> list[str]:
@@ -299,9 +312,16 @@ def _undeclared(node: GraphNode) -> frozenset[str]:
     description = node.node_type.description
     if description.accepts_any_name or not node.constants:
         return frozenset()
-    sections = description.info.get("input")
-    found = sections.values() if isinstance(sections, Mapping) else ()
-    declared = {str(name) for section in found if isinstance(section, Mapping) for name in section}
-    return frozenset(
-        name for name in node.constants if name not in declared and name.partition(".")[0] not in declared
-    )
+    found = description.info.get("input")
+    sections = list(found.values()) if isinstance(found, Mapping) else []
+    unknown: list[str] = []
+    for name in node.constants:
+        for section in sections:
+            if type(section) is dict and name in section:
+                break
+        else:
+            unknown.append(name)
+    if not unknown:
+        return _NOTHING
+    declared = {name for section in sections if isinstance(section, Mapping) for name in section}
+    return frozenset(name for name in unknown if name.partition(".")[0] not in declared)

@@ -51,9 +51,11 @@ class LiveTypes:
         """Learn from a node's result. ``made_in``: its sandbox; None for what came out of an expansion, which may be
         some other extension's object, as is what was only handed on."""
         outputs = node_type.description.info.get("output")
-        if not isinstance(outputs, list | tuple):
+        if not isinstance(outputs, (list, tuple)):
             return
         for index, (declared, values) in enumerate(zip(outputs, slots, strict=False)):
+            if type(declared) is not str or declared in _NEVER:
+                continue
             if not _may_learn(declared) or index in node_type.description.any_outputs:
                 continue
             key = _key(tenant, node_type, declared)
@@ -134,8 +136,8 @@ def _key(tenant: TenantId, node_type: NodeType, declared: str) -> _Key:
     return (tenant, node_type.extension, node_type.version, declared)
 
 
-def _may_learn(declared: JSON) -> bool:
-    return isinstance(declared, str) and declared.upper() not in _NEVER and "," not in declared
+def _may_learn(declared: str) -> bool:
+    return declared.upper() not in _NEVER and "," not in declared
 
 
 def _is_handle(tree: JSON) -> bool:

@@ -21,7 +21,7 @@ from engine.live_types import LiveTypes
 from engine.storage import QueuedPrompt
 from engine.values import Ledger, ValueStore, encode
 from policies import ExtensionName, RingfenceError
-from sandbox import FastPath, takes
+from sandbox import TAKEN, FastPath
 from sandbox.calls import Session
 from sandbox.errors import EndedError
 
@@ -67,26 +67,36 @@ class NodeCalls:
         self._row = row
         self._invocations = invocations
         self._sessions: dict[ExtensionName, tuple[float, Session]] = {}
+        self._lanes: dict[ExtensionName, asyncio.Lock] = {}
 
     async def make(self, node: GraphNode, call_in: Callable[[Session, GraphNode], Awaitable[T]]) -> T:
         """``call_in`` a session of the node's extension, when it is the node's turn there."""
-        if node.node_type.description.is_async:
-            return await self._make(node, call_in)
-        lane = (self._row.tenant, node.node_type.group or node.node_type.extension)
-        async with self._bench.lane(lane):
-            return await self._make(node, call_in)
+        extension, lane = node.node_type.extension, None
+        if not node.node_type.description.is_async:
+            lane = self._lanes.get(extension) or self._lane(node)
+            await lane.acquire()
+        try:
+            repeated = 0
+            while True:
+                session = self._kept(extension) or await self._acquire(extension)
+                try:
+                    return await call_in(session, node)
+                except EndedError as error:
+                    # Somebody else's node ended the sandbox while this one waited for its turn: nothing of it has run.
+                    if error.call_started or repeated == MAX_REPEATED:
+                        raise
+                    repeated += 1
+                    del self._sessions[extension]
+        finally:
+            if lane is not None:
+                lane.release()
 
-    async def _make(self, node: GraphNode, call_in: Callable[[Session, GraphNode], Awaitable[T]]) -> T:
-        for _ in range(MAX_REPEATED):
-            session = await self._acquire(node)
-            try:
-                return await call_in(session, node)
-            except EndedError as error:
-                # Somebody else's node ended the sandbox while this one waited for its turn: nothing of it has run.
-                if error.call_started:
-                    raise
-                del self._sessions[node.node_type.extension]
-        return await call_in(await self._acquire(node), node)
+    def _lane(self, node: GraphNode) -> asyncio.Lock:
+        kind = node.node_type
+        lane = self._lanes[kind.extension] = self._bench.lane(
+            (self._row.tenant, kind.group or kind.extension)
+        )
+        return lane
 
     def has_fingerprints(self, nodes: Sequence[GraphNode]) -> bool:
         """Whether IS_CHANGED of any of them is to be known."""
@@ -113,7 +123,7 @@ class NodeCalls:
         async def ask(node: GraphNode) -> None:
             async with limiter:
                 try:
-                    session = await self._acquire(node)
+                    session = await self._acquire(node.node_type.extension)
                     found[node.node_id] = await session.fingerprint(
                         await self._invocations.fingerprint_call(node, session)
                     )
@@ -128,12 +138,15 @@ class NodeCalls:
                 tasks.start_soon(ask, node)
         return found
 
-    async def _acquire(self, node: GraphNode) -> Session:
-        extension, now = node.node_type.extension, time.monotonic()
+    def _kept(self, extension: ExtensionName) -> Session | None:
+        """The session that was asked for a moment ago, if it is still good."""
         known = self._sessions.get(extension)
-        is_new = known is not None and now - known[0] < SAME_SESSION_S
-        if known is not None and is_new and known[1].is_alive and takes(FastPath.KEPT_SESSIONS):
-            return known[1]
+        if known is None or FastPath.KEPT_SESSIONS not in TAKEN:
+            return None
+        return known[1] if time.monotonic() - known[0] < SAME_SESSION_S and known[1].is_alive else None
+
+    async def _acquire(self, extension: ExtensionName) -> Session:
+        now = time.monotonic()
         session = await self._bench.sessions.acquire(self._row.tenant, extension)
         self._bench.ledger.note_owner(session)
         self._sessions[extension] = (now, session)

@@ -26,6 +26,9 @@ def check_outcome(node: GraphNode, inputs: Mapping[str, Sequence[Value] | None],
     """
     description = node.node_type.description
     declared = len(_listed(description.info.get("output")))
+    slots = outcome.slots or ()
+    if outcome.calls is None and not outcome.blocked and len(slots) <= declared and _is_single(inputs, slots):
+        return  # one call, one value each: as any output may be
     expected = _calls(inputs, whole=description.info.get("is_input_list") is True)
     for index, _ in outcome.blocked:
         if index >= expected:
@@ -41,9 +44,6 @@ def check_outcome(node: GraphNode, inputs: Mapping[str, Sequence[Value] | None],
             if len(call.result) > declared:
                 raise _wrong(node, f"{len(call.result)} outputs, and its class declares {declared}")
         return
-    slots = outcome.slots or ()
-    if len(slots) <= declared and expected == 1 and all(len(values) == 1 for values in slots):
-        return  # one call, one value each: as any output may be
     if len(slots) > declared:
         raise _wrong(node, f"{len(slots)} outputs, and its class declares {declared}")
     flags = _listed(description.info.get("output_is_list"))
@@ -57,6 +57,17 @@ def check_outcome(node: GraphNode, inputs: Mapping[str, Sequence[Value] | None],
             )
 
 
+def _is_single(inputs: Mapping[str, Sequence[Value] | None], slots: Sequence[Sequence[Value]]) -> bool:
+    """Whether no input made more than one call, and each output is one value."""
+    for values in inputs.values():
+        if values is not None and len(values) > 1:
+            return False
+    for values in slots:  # noqa: SIM110 - a generator would be another call for each
+        if len(values) != 1:
+            return False
+    return True
+
+
 def _calls(inputs: Mapping[str, Sequence[Value] | None], *, whole: bool) -> int:
     """How often the node's function was called: execution-semantics, list mapping."""
     if whole:
@@ -66,7 +77,7 @@ def _calls(inputs: Mapping[str, Sequence[Value] | None], *, whole: bool) -> int:
 
 
 def _listed(value: JSON) -> Sequence[JSON]:
-    return value if isinstance(value, list | tuple) else ()
+    return value if isinstance(value, (list, tuple)) else ()
 
 
 def _times(count: int) -> str:

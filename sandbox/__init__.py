@@ -79,7 +79,7 @@ from sandbox.errors import (
     WatchedError,
 )
 from sandbox.extension_source import ExtensionFiles, ExtensionSource
-from sandbox.fast_paths import FastPath, FastPathError, parse_fast_paths, take_fast_paths, takes
+from sandbox.fast_paths import TAKEN, FastPath, FastPathError, parse_fast_paths, take_fast_paths, takes
 from sandbox.inventory import Inventory
 from sandbox.launcher.about import LauncherFacts, ask_launcher
 from sandbox.launcher.build_verb import BUILDS, INDEX_ONLY, BuildSettings, IndexSettings
@@ -114,6 +114,7 @@ __all__ = [
     "MAX_STATE_NAMES",
     "MESSAGE_TO_PACK",
     "SELF_TEST_FILE",
+    "TAKEN",
     "AdvisoryDatabase",
     "AdvisoryDatabaseError",
     "Allowance",

@@ -37,9 +37,25 @@ class Admission:
         self._wait_s = wait_s
         self._admitted: dict[SandboxId, None] = {}
         self._changed = anyio.Event()
+        self._entering = 0
+        """Those that wait for a place."""
 
     async def enter(self, tenancy: Tenancy) -> StartError | None:
         """Wait for a place, ending an idle sandbox if need be; else why there is none."""
+        self._entering += 1
+        try:
+            because = await self._wait(tenancy)
+        finally:
+            self._entering -= 1
+        if because is None:
+            return None
+        advice = "try again, or raise the host's number of sandboxes (RINGFENCE_MAX_SANDBOXES)"
+        if because.startswith("tenant"):
+            advice = "run fewer packs at once, or have the quota in default.yaml raised"
+        return StartError(because, advice)
+
+    async def _wait(self, tenancy: Tenancy) -> str | None:
+        """Until it has a place; why it gets none."""
         because = ""
         with anyio.move_on_after(self._wait_s):
             while True:
@@ -59,10 +75,7 @@ class Admission:
                     break
                 self._make_room(decision)
                 await changed.wait()
-        advice = "try again, or raise the host's number of sandboxes (RINGFENCE_MAX_SANDBOXES)"
-        if because.startswith("tenant"):
-            advice = "run fewer packs at once, or have the quota in default.yaml raised"
-        return StartError(because, advice)
+        return because
 
     def may_enter(self, tenancy: Tenancy) -> bool:
         """Whether there is a place for it at once."""
@@ -78,7 +91,7 @@ class Admission:
 
     def look_again(self) -> None:
         """A place became free, or a sandbox idle: whoever waits looks again."""
-        if len(self._admitted) + self._spares.count == len(self._everyone):
+        if not self._entering:
             return  # nobody waits
         self._changed.set()
         self._changed = anyio.Event()

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from typing import Final
 
 from policies import ExtensionName
 from sandbox.calls import NodeCall
+
+_KEPT: Final = 64
+"""A call stays known until the one that was made so many later is over."""
 
 
 class CallBook:
@@ -28,9 +32,8 @@ class CallBook:
     def close(self, number: int) -> None:
         """The call is over; the newest stays known, for what its node says a moment later."""
         self._running.pop(number, None)
-        # In the order in which they were made: nobody has to look through all that run.
-        while (oldest := next(iter(self._extensions), number)) < number - 64:
-            del self._extensions[oldest]
+        # Each call that ends lets go of one, and each that is made adds one.
+        self._extensions.pop(number - _KEPT, None)
 
     def extension_of(self, number: int) -> ExtensionName | None:
         """Whose call it is."""

@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Final, Never, Protocol
 
-from policies import ExtensionName, SandboxId, TenantId
+from policies import ExtensionName, SandboxId, TenantId, safe_text
 from runtime import wire
 
 JSON = Any  # a JSON tree; narrowed by messages.py where it enters
@@ -131,9 +131,12 @@ class ForeignHandle:
     type: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class NodeCall:
     """One request about one node instance; ``inputs[name]`` is None for a link that has no value yet.
+
+    Nobody changes one. It is not ``frozen``, as ``NodeResult`` is not, because there is one for every node that runs,
+    and a frozen class takes three times as long to fill.
 
     ``hidden`` maps a token in lower case to an encoded value (a large one is a ``$json`` or ``$str`` object that the
     caller holds); ``links`` names the inputs that are links, None when that is not known.
@@ -154,6 +157,10 @@ class NodeCall:
     foreign: Mapping[int, ForeignHandle] = field(default_factory=dict)
     """Which objects of other sandboxes the worker may hand on, by the number it knows them by."""
 
+    def __str__(self) -> str:
+        """Which node it is, in an error's words."""
+        return f"node {safe_text(self.node_id, 80)!r} ({safe_text(self.class_type, 80)})"
+
 
 @dataclass(frozen=True, slots=True)
 class ExpandedNode:
@@ -172,7 +179,7 @@ class ExpandedCall:
     expand: Mapping[str, ExpandedNode] | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class NodeResult:
     """Outcome of node/execute: ``slots`` or, when a call expanded, ``calls``."""
 

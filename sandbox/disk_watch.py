@@ -79,22 +79,26 @@ class DiskWatch:
     last: Found | None = None
     first: Found | None = None
     """What was there when the sandbox began."""
+    is_called: bool = False
+    """Whether a call has begun since the last pause."""
     called: anyio.Event = field(default_factory=anyio.Event)
-    """Set when a call begins."""
+    """Set when that is so."""
 
     def begin_call(self) -> None:
         """From here on it counts anew, against what was there when somebody last looked."""
         self.base = self.last
-        if not self.called.is_set():
+        if not self.is_called:
+            self.is_called = True
             self.called.set()
 
     async def pause(self, soonest: float, latest: float) -> None:
         """Wait until ``latest`` (seconds of the monotonic clock), or until a call begins, but to ``soonest`` at least:
         calls that follow each other without a pause are looked at as often as one that lasts, not once each."""
         await anyio.sleep(max(0.0, soonest - time.monotonic()))
-        if not self.called.is_set():
+        if not self.is_called:
             with anyio.move_on_after(max(0.0, latest - time.monotonic())):
                 await self.called.wait()
+        self.is_called = False
         self.called = anyio.Event()
 
     def look(self) -> Found:

@@ -54,19 +54,20 @@ class FastPathError(ValueError):
     """There is no such way."""
 
 
-_taken: Final = set(FastPath)
+TAKEN: Final = set(FastPath)
+"""The ways that this process goes; ``take_fast_paths`` alone changes it."""
 
 
 def takes(path: FastPath) -> bool:
-    """Whether this process goes this way."""
-    return path in _taken
+    """Whether this process goes this way; what does little itself looks into ``TAKEN``."""
+    return path in TAKEN
 
 
 def take_fast_paths(paths: Iterable[FastPath]) -> None:
     """Go these ways from now on, and no other."""
     wanted = set(paths)
-    _taken.clear()
-    _taken.update(wanted)
+    TAKEN.clear()
+    TAKEN.update(wanted)
 
 
 def parse_fast_paths(text: str) -> frozenset[FastPath]:

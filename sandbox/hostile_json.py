@@ -21,7 +21,7 @@ from typing import Any, Final, NoReturn
 import orjson
 
 from sandbox.errors import ProtocolViolationError
-from sandbox.fast_paths import FastPath, takes
+from sandbox.fast_paths import TAKEN, FastPath
 
 MAX_JSON_DEPTH: Final = 300
 """Levels of brackets: ``MAX_DEPTH`` values deep, at most four levels each, and the envelope."""
@@ -46,7 +46,7 @@ def parse(body: bytes) -> Any:
 
 def parse_shortly(body: bytes) -> Any:
     """The tree in a message of up to ``SHORT`` bytes, read the short way; None where that cannot tell."""
-    if takes(FastPath.SHORT_JSON):
+    if FastPath.SHORT_JSON in TAKEN:
         try:
             tree = orjson.loads(body)
             if orjson.dumps(tree) == body:

@@ -34,7 +34,7 @@ from sandbox.metering import Metering
 from sandbox.observation import Observation
 from sandbox.occupancy import Occupancy
 from sandbox.openings import Openings
-from sandbox.peer import ConversationEndedError, Peer
+from sandbox.peer import ConversationEndedError, Peer, PendingCall
 from sandbox.rates import Allowance
 from sandbox.services import Services
 from sandbox.streams import EndOfStreamError
@@ -75,7 +75,10 @@ class Sandbox(Occupancy):
         self.launched: LaunchedSandbox | None = None
         self.hello: messages.Hello | None = None
         self.usage = Usage()
-        self.at_work: list[tuple[object, ExtensionName]] = []
+        self.id: SandboxId = request.sandbox
+        self.is_ending = False
+        """Whether it has ended or is about to: no new call may begin."""
+        self.at_work: dict[PendingCall, tuple[object, ExtensionName]] = {}
         """What its worker was asked, of which extension, and has not answered yet."""
         self.leaving = anyio.Event()
         """Set when it shall end as soon as its calls are done; what stays open for long does not wait for its end."""
@@ -122,11 +125,6 @@ class Sandbox(Occupancy):
     # -- seen from outside -----------------------------------------------------------------------------------------
 
     @property
-    def id(self) -> SandboxId:
-        """Its id."""
-        return self.request.sandbox
-
-    @property
     def tenant(self) -> TenantId:
         """Whose it is."""
         return self.request.tenant
@@ -156,11 +154,6 @@ class Sandbox(Occupancy):
         return self._prepared.is_set()
 
     @property
-    def is_ending(self) -> bool:
-        """Whether it has ended or is about to: no new call may begin."""
-        return self._closing.is_set()
-
-    @property
     def peer(self) -> Peer:
         """The conversation with its worker."""
         if self._peer is None:
@@ -179,15 +172,19 @@ class Sandbox(Occupancy):
 
     def end(self, reason: SandboxError, *, deliberate: bool = False) -> None:
         """Begin its end; returns at once. Later reasons are ignored."""
-        if self._closing.is_set():
+        if self.is_ending:
             return
         self._reason = reason
         self.is_deliberate = deliberate
-        self._closing.set()
-        self.leaving.set()
+        self._close()
         self._starting.cancel()
         if self._peer is not None:
             self._peer.hang_up()
+
+    def _close(self) -> None:
+        self.is_ending = True
+        self._closing.set()
+        self.leaving.set()
 
     async def gone(self) -> None:
         """Wait until no process of it is left. Bounded: tearing down is."""
@@ -247,8 +244,7 @@ class Sandbox(Occupancy):
             log.exception("sandbox %s failed unexpectedly", self.id)
             self.end(SandboxError(f"the sandbox of {self.names.who} failed: {type(error).__name__}"))
         finally:
-            self._closing.set()
-            self.leaving.set()
+            self._close()
             with anyio.CancelScope(shield=True):
                 await self._tear_down(hung_up=hung_up)
 
@@ -276,6 +272,7 @@ class Sandbox(Occupancy):
                     hung_up = True
                 except ProtocolViolationError as error:
                     self.end(error)
+                self.is_ending = True
                 self._closing.set()
                 group.cancel_scope.cancel()
 
@@ -359,7 +356,7 @@ class Sandbox(Occupancy):
             log.error("sandbox %s could not be taken down within %.0f s", self.id, TEAR_DOWN_S)
         self.ended_by = final_error(self._reason, ending, self.names)
         if self.request.group and self.at_work and not self.is_deliberate:
-            name_those_at_work(self.ended_by, self.at_work)
+            name_those_at_work(self.ended_by, list(self.at_work.values()))
         self._seen.ended(self._peer, None if self.is_deliberate else self.ended_by)
         self._ready.set()
         self._prepared.set()

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Final, Self
 
@@ -204,7 +205,7 @@ class SandboxManager:
             self._around,
             watch=self._watches.of(plan.key.whose) if ahead is None else None,
             ahead=ahead,
-            on_success=lambda: self._health.worked(plan.key.owner),
+            on_success=partial(self._health.worked, plan.key.owner),
         )
         tenancy.sandbox.on_quiet = self._admission.look_again
         self._all[tenancy.sandbox.id] = tenancy

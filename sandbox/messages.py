@@ -19,7 +19,15 @@ from pydantic import Field, StringConstraints, ValidationError
 from policies import ExtensionName, SandboxId, safe_text
 from runtime import wire
 from sandbox import hostile_json
-from sandbox.calls import PART_BYTES, ForeignHandle, LoadedExtension, SocketClosed, measure
+from sandbox.calls import (
+    PART_BYTES,
+    ForeignHandle,
+    LoadedExtension,
+    NodeResult,
+    SocketClosed,
+    Value,
+    measure,
+)
 from sandbox.declarations import MAX_NODES, Registration
 from sandbox.errors import (
     LoadFailedError,
@@ -29,7 +37,7 @@ from sandbox.errors import (
     QuotaError,
     SandboxError,
 )
-from sandbox.fast_paths import FastPath, takes
+from sandbox.fast_paths import TAKEN, FastPath
 from sandbox.strict import Name, Strict
 from sandbox.values import MAX_FILE_BYTES, Parsed, Reader
 
@@ -628,26 +636,36 @@ def executed(
     )
 
 
-def executed_plainly(result: Any, *, max_values: int) -> ParsedResult | None:
-    """``executed`` for the plainest results: of each output one number, truth or short text. None: not that plain."""
-    if not takes(FastPath.PLAIN_RESULTS) or not isinstance(result, dict) or result.keys() != _EXECUTED:
+def executed_plainly(result: Any, *, max_values: int) -> NodeResult | None:
+    """What becomes of the plainest results: of each output one number, truth or short text. None: not that plain.
+
+    There is nothing to take over in it, so it is what the engine gets.
+    """
+    if FastPath.PLAIN_RESULTS not in TAKEN or type(result) is not dict or result.keys() != _EXECUTED:
         return None
     slots = result["slots"]
-    rest = (result["ui"], result["calls"], result["blocked"])
-    if rest != (None, None, []) or not isinstance(slots, list) or len(slots) > min(max_values, PLAIN_SLOTS):
+    if (
+        result["ui"] is not None
+        or result["calls"] is not None
+        or result["blocked"] != []
+        or type(slots) is not list
+    ):
         return None
-    read: list[list[Parsed]] = []
+    if (count := len(slots)) > max_values or count > PLAIN_SLOTS:
+        return None
+    read: list[tuple[Value]] = []
     for slot in slots:
-        if not isinstance(slot, list) or len(slot) != 1:
+        if type(slot) is not list or len(slot) != 1:
             return None
         (value,) = slot
-        if type(value) is str and len(value) <= PLAIN_TEXT and value.isascii():
-            read.append([Parsed(value, weight=PART_BYTES + len(value))])
-        elif type(value) in _PLAIN:
-            read.append([Parsed(value, weight=PART_BYTES)])
+        if type(value) in _PLAIN:
+            weight = PART_BYTES
+        elif type(value) is str and value.isascii() and len(value) <= PLAIN_TEXT:
+            weight = PART_BYTES + len(value)
         else:
             return None
-    return ParsedResult(read, None, None, ())
+        read += [(Value(value, weight=weight),)]
+    return NodeResult(tuple(read), None, None, ())
 
 
 def _call(call: _Call, read: Callable[[Any], Parsed]) -> ParsedCall:

@@ -81,6 +81,20 @@ class Occupancy:
         self.calls -= 1
         self._used()
 
+    def begin_call(self) -> None:
+        """``begin`` and ``ask`` in one, until ``end_call``: a node is called, or waits for its turn."""
+        self.asks += 1
+        self.calls += 1
+        if self.calls == 1:
+            self.on_busy()
+
+    def end_call(self) -> None:
+        """That call is over."""
+        self.asks -= 1
+        self.asked += 1
+        self.calls -= 1
+        self._used()
+
     @contextmanager
     def keep(self) -> Iterator[None]:
         """In use meanwhile, for however long; each call beside it is still counted by itself."""
@@ -109,7 +123,7 @@ class Occupancy:
 
     def _used(self) -> None:
         self.used_at = time.monotonic()
-        if not self.in_use:
+        if not self.calls and not self.kept:
             if self._quiet is not None:
                 self._quiet.set()
                 self._quiet = None

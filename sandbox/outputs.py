@@ -47,12 +47,6 @@ class Outputs:
             blocked=parsed.blocked,
         )
 
-    @staticmethod
-    def plain_result(parsed: ParsedResult) -> NodeResult:
-        """The same for a result that ``messages.executed_plainly`` read: there is nothing to take over."""
-        slots = tuple([(Value(value.tree, weight=value.weight),) for (value,) in parsed.slots or ()])
-        return NodeResult(slots=slots, ui=None, calls=None, blocked=())
-
     def release(self, result: NodeResult) -> None:
         """Give back everything in a result that nobody wants."""
         for slot in result.slots or ():

@@ -7,8 +7,8 @@ it is sent has ended the conversation; one that merely talks a lot is read more 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
@@ -19,8 +19,8 @@ import orjson
 from runtime import wire
 from sandbox.deadlines import Deadlines
 from sandbox.errors import ProtocolViolationError
-from sandbox.fast_paths import FastPath, takes
-from sandbox.hostile_json import SHORT, cost
+from sandbox.fast_paths import TAKEN, FastPath
+from sandbox.hostile_json import PART_COST, SHORT, cost
 from sandbox.messages import Answer, RemoteError, Request, parse_message, short_answer
 from sandbox.rates import Allowance
 from sandbox.streams import ByteStream, EndOfStreamError
@@ -32,6 +32,8 @@ MAX_OPEN_REQUESTS: Final = 64
 """Requests of a worker that may be served at once; more wait in its socket."""
 BYTES_PER_S: Final = 32 * 1024 * 1024
 FRAMES_PER_S: Final = 5_000
+_TRIFLE: Final = 128
+"""Bytes of an answer that is not looked through for what reading it costs: as if each byte were a part."""
 _PARSE_IN_THREAD: Final = 512 * 1024
 """Work (``hostile_json.cost``) that is not done on the loop: 4096 parts, 1 to 2 ms."""
 
@@ -60,14 +62,30 @@ class ConversationEndedError(Exception):
 class PendingCall:
     """One call that waits for its answer. ``close`` it when nobody waits any more."""
 
-    __slots__ = ("_answer", "_is_settled", "_peer", "_waiter", "id", "is_abandoned", "is_answered")
+    __slots__ = (
+        "_answer",
+        "_deadlines",
+        "_has_deadline",
+        "_waiter",
+        "_waiting",
+        "id",
+        "is_abandoned",
+        "is_answered",
+        "is_settled",
+        "unsent",
+    )
 
-    def __init__(self, peer: Peer, identity: int) -> None:
+    def __init__(self, identity: int, waiting: dict[int, PendingCall], deadlines: Deadlines) -> None:
         self.id = identity
-        self._peer = peer
+        self._waiting = waiting
+        self._deadlines = deadlines
+        self._has_deadline = False
         self._waiter: asyncio.Future[None] | None = None
         self._answer: Answer | None = None
-        self._is_settled = False
+        self.unsent: bytes | None = None
+        """What of it is not on its way yet, for ``Peer.see_through``; None: nothing."""
+        self.is_settled = False
+        """Whether there is nothing to wait for."""
         self.is_abandoned = False
         self.is_answered = False
         """Whether the answer is there."""
@@ -80,18 +98,32 @@ class PendingCall:
             ConversationEndedError: it will not answer any more.
             TimeoutError: it has not answered for ``limit_s``.
         """
-        if not self._is_settled:
-            loop = asyncio.get_running_loop()
-            self._waiter = loop.create_future()
-            # A timer and a future, where a cancel scope would look after every task around it.
-            if limit_s is not None:
-                self._peer.deadlines.add(self, loop, limit_s)
+        if not self.is_settled:
             try:
-                await self._waiter
+                await self.settling(limit_s)
             finally:
-                self._waiter = None
-                if limit_s is not None:
-                    self._peer.deadlines.remove(self)
+                self.wait_no_more()
+        return self.result()
+
+    def settling(self, limit_s: float | None = None) -> asyncio.Future[None]:
+        """What to wait for while it is not settled, and ``wait_no_more`` after; fails with a ``TimeoutError``."""
+        loop = asyncio.get_running_loop()
+        self._waiter = waiter = loop.create_future()
+        # A timer and a future, where a cancel scope would look after every task around it.
+        if limit_s is not None:
+            self._has_deadline = True
+            self._deadlines.add(self, loop, limit_s)
+        return waiter
+
+    def wait_no_more(self) -> None:
+        """Nobody waits just now."""
+        self._waiter = None
+        if self._has_deadline:
+            self._has_deadline = False
+            self._deadlines.remove(self)
+
+    def result(self) -> Any:
+        """What it was answered, now that it is settled; raises as ``wait``."""
         answer = self._answer
         if answer is None:
             raise ConversationEndedError
@@ -103,15 +135,16 @@ class PendingCall:
         """Called by the peer."""
         self._answer = answer
         self.is_answered = answer is not None
-        self._is_settled = True
+        self.is_settled = True
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     def close(self) -> None:
         """Nobody waits any more; an answer that is still on its way is dropped."""
         self.is_abandoned = True
+        self.wait_no_more()
         if self.is_answered:
-            self._peer.forget(self.id)
+            self._waiting.pop(self.id, None)
 
     def too_late(self) -> None:
         """Called when its deadline has passed."""
@@ -137,11 +170,13 @@ class Peer:
         self._frame_limit = min(frame_limit, wire.MAX_FRAME)
         self._short = min(self._frame_limit, SHORT)
         self._write_timeout_s = write_timeout_s
-        self._ids = itertools.count(1)
+        self._newest_id = 0
         self._waiting: dict[int, PendingCall] = {}
         self._serving: set[int] = set()
         self._slots = anyio.Semaphore(MAX_OPEN_REQUESTS)
         self._writing = anyio.Lock(fast_acquire=True)
+        self._writers = 0
+        """Tasks that write patiently: nobody overtakes them."""
         self._bytes = Allowance(BYTES_PER_S, 2 * BYTES_PER_S)
         self._frames = Allowance(FRAMES_PER_S, 2 * FRAMES_PER_S)
         self.deadlines = Deadlines()
@@ -160,7 +195,7 @@ class Peer:
             EndOfStreamError: the worker hung up.
             ProtocolViolationError: it broke the protocol.
         """
-        if takes(FastPath.INSTANT_ANSWERS):
+        if FastPath.INSTANT_ANSWERS in TAKEN:
             self._stream.on_arrival(self._take_answers)
         try:
             async with anyio.create_task_group() as group:
@@ -197,19 +232,37 @@ class Peer:
             ConversationEndedError: the worker is gone or does not read.
             wire.FrameTooLargeError: the call does not fit a frame; nothing was sent.
         """
+        call = self.begin(method, params)
+        if call.unsent is not None:
+            await self.see_through(call)
+        return call
+
+    def begin(self, method: str, params: dict[str, Any]) -> PendingCall:
+        """The same as far as it can be done at once: ``see_through`` is for what is ``unsent``. Raises as ``start``."""
         if self._ended:
             raise ConversationEndedError
-        call = PendingCall(self, next(self._ids))
-        frame = encoded({"jsonrpc": "2.0", "id": call.id, "method": method, "params": params})
-        self._waiting[call.id] = call
+        self._newest_id = identity = self._newest_id + 1
+        frame = encoded({"jsonrpc": "2.0", "id": identity, "method": method, "params": params})
+        call = self._waiting[identity] = PendingCall(identity, self._waiting, self.deadlines)
         try:
-            rest = self._send(frame)
-            if rest is not None:
-                await self._write_patiently(rest)
+            call.unsent = self._send(frame)
+        except ConversationEndedError:
+            self.forget(identity)
+            raise
+        return call
+
+    async def see_through(self, call: PendingCall) -> None:
+        """Send the rest of a call that has begun.
+
+        Raises:
+            ConversationEndedError: the worker is gone or does not read.
+        """
+        rest, call.unsent = call.unsent, None
+        try:
+            await self._write_patiently(rest or b"")
         except ConversationEndedError:
             self.forget(call.id)
             raise
-        return call
 
     async def call(self, method: str, params: dict[str, Any]) -> Any:
         """Send a call and wait; without a deadline of its own.
@@ -284,12 +337,16 @@ class Peer:
             call = self._waiting.get(answer.id)
             if call is None or call.is_answered:
                 break
-            if not (self._bytes.take(cost(body)) and self._frames.take(1)):
+            now = time.monotonic()
+            work = length * PART_COST if length <= _TRIFLE else cost(body)
+            if not (self._bytes.take(work, now) and self._frames.take(1.0, now)):
                 break
             taken = end
             if length > self.longest:
                 self.longest = length
-            self._settle(answer)
+            call.settle(answer)
+            if call.is_abandoned:
+                self.forget(call.id)
         return taken
 
     def _settle(self, answer: Answer) -> None:
@@ -333,7 +390,7 @@ class Peer:
         """Send what can be sent at once: nearly every frame. None: it went; else what there is to wait for."""
         if self._ended:
             raise ConversationEndedError
-        if self._writing.locked() or not takes(FastPath.INSTANT_WRITES):
+        if self._writers or FastPath.INSTANT_WRITES not in TAKEN:
             return frame
         try:
             return None if self._stream.write_at_once(frame) else b""
@@ -341,6 +398,7 @@ class Peer:
             raise ConversationEndedError from None
 
     async def _write_patiently(self, rest: bytes) -> None:
+        self._writers += 1
         try:
             with anyio.fail_after(self._write_timeout_s):
                 async with self._writing:
@@ -351,6 +409,8 @@ class Peer:
             raise ConversationEndedError from None
         except EndOfStreamError:
             raise ConversationEndedError from None
+        finally:
+            self._writers -= 1
 
 
 def encoded(message: Mapping[str, Any]) -> bytes:
@@ -358,7 +418,7 @@ def encoded(message: Mapping[str, Any]) -> bytes:
 
     Raises: as ``wire.encode_frame``.
     """
-    if not takes(FastPath.SHORT_JSON):
+    if FastPath.SHORT_JSON not in TAKEN:
         return wire.encode_frame(dict(message))
     try:
         body = orjson.dumps(message)

@@ -16,13 +16,16 @@ class Allowance:
         self._clock = clock
         self._at = self._now()
 
-    def take(self, amount: float = 1.0) -> bool:
-        """Take ``amount`` if it is there."""
-        now = time.monotonic() if self._clock is None else self._clock()
+    def take(self, amount: float = 1.0, now: float | None = None) -> bool:
+        """Take ``amount`` if it is there; ``now`` is for whoever has just looked at the clock."""
+        if now is None:
+            now = time.monotonic() if self._clock is None else self._clock()
         left = self._left + (now - self._at) * self._rate
+        if left > self._burst:
+            left = self._burst
         self._at = now
-        self._left = left = min(left, self._burst)
         if left < amount:
+            self._left = left
             return False
         self._left = left - amount
         return True

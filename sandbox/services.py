@@ -93,7 +93,8 @@ class Services:
     def listen(self, call: int, sink: ProgressSink) -> None:
         """Hand progress of ``call`` to ``sink``."""
         self._sinks[call] = sink
-        self._newest_call = max(self._newest_call, call)
+        if call > self._newest_call:
+            self._newest_call = call
 
     def unlisten(self, call: int) -> None:
         """The call is over; progress that is still on its way is dropped."""

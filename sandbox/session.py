@@ -36,6 +36,7 @@ from sandbox.calls import (
     PackSocket,
     ProgressSink,
     SocketRequest,
+    Value,
 )
 from sandbox.declarations import MAX_PAGES, Registration
 from sandbox.errors import (
@@ -73,6 +74,9 @@ class ExtensionSession:
         on_success: Callable[[], None],
     ) -> None:
         self._sandbox = sandbox
+        self.sandbox: SandboxId = sandbox.id
+        """The sandbox that its worker lives in."""
+        self.extension: ExtensionName = extension
         self._extension = extension
         self._calls = calls
         self._store = store
@@ -82,18 +86,8 @@ class ExtensionSession:
         self._exchanges = Exchanges(sandbox, extension, calls)
         self._sockets = Sockets(sandbox, extension, calls)
         self._loaded: LoadedExtension | None = None
-        self._async_nodes: frozenset[str] | None = None
+        self._async_nodes: frozenset[str] = frozenset()
         self._loading = anyio.Lock()
-
-    @property
-    def sandbox(self) -> SandboxId:
-        """The sandbox that its worker lives in."""
-        return self._sandbox.id
-
-    @property
-    def extension(self) -> ExtensionName:
-        """The extension."""
-        return self._extension
 
     @property
     def group(self) -> str | None:
@@ -154,6 +148,7 @@ class ExtensionSession:
                     skipped=dict(nodes.left_out),
                     notes=(*extension.notes, *nodes.notes),
                 )
+                self._async_nodes = frozenset(name for name, node in nodes.nodes.items() if node.is_async)
             except EndedError as error:
                 text = f"extension '{self._extension}' could not be loaded: {error.message}"
                 raise LoadFailedError(text, error.hint) from error
@@ -211,16 +206,20 @@ class ExtensionSession:
     async def execute(self, call: NodeCall, progress: ProgressSink) -> NodeResult:
         """See ``calls.Session``."""
         sandbox = self._sandbox
-        sandbox.begin()  # waiting for its turn is no idleness
+        sandbox.begin_call()  # waiting for its turn is no idleness
         try:
-            if self._is_async(call.class_type):
+            if call.class_type in self._async_nodes:
                 return await self._execute(call, progress)
-            async with sandbox.turn:
+            turn = sandbox.turn
+            await turn.acquire()
+            try:
                 if sandbox.is_ending:
                     raise ended_copy(await sandbox.final_error(), call_started=False)
                 return await self._execute(call, progress)
+            finally:
+                turn.release()
         finally:
-            sandbox.done()
+            sandbox.end_call()
 
     def http(
         self, request: HttpRequest, body: AsyncIterator[bytes]
@@ -247,34 +246,21 @@ class ExtensionSession:
     # -- one call ----------------------------------------------------------------------------------------------------
 
     async def _execute(self, call: NodeCall, progress: ProgressSink) -> NodeResult:
+        sandbox = self._sandbox
         number = self._calls.open(self._extension, call)
-        limits = self._sandbox.policy.limits
-        what = _What("", call)
-        limit_s = self._sandbox.policy.timeouts.call_s
-        granted = self._grant(call)
-        self._sandbox.services.listen(number, progress)
+        granted: list[str] = []
         try:
-            answer = await self._ask(
-                wire.EXECUTE, self._params(call, number), what, "timeouts.call", limit_s, number=number
+            params, granted = self._sent(call, number)
+            sandbox.services.listen(number, progress)
+            limit_s = sandbox.policy.timeouts.call_s
+            answer = await self._ask_worker(wire.EXECUTE, params, call, "timeouts.call", limit_s, number)
+            result = (
+                messages.executed_plainly(answer, max_values=sandbox.policy.limits.outputs)
+                if sandbox.watch is None
+                else None
             )
-            parsed = messages.executed_plainly(answer, max_values=limits.outputs)
-            if parsed is not None:
-                result = self._outputs.plain_result(parsed)
-            else:
-                parsed = await self._checked(
-                    lambda: messages.executed(
-                        answer,
-                        self.sandbox,
-                        max_values=limits.outputs,
-                        max_expansion=limits.expansion_nodes,
-                        foreign=call.foreign,
-                    )
-                )
-                result = await self._adopted(parsed)
-            if self._sandbox.watch is not None:
-                self._sandbox.watch.returned(parsed, call.depth)
-            if result.calls is not None:
-                self._check_depth(call, result.calls, result, what)
+            if result is None:
+                result = await self._taken_over(answer, call)
             self._on_success()
             return result
         except NodeRaisedError:
@@ -285,20 +271,37 @@ class ExtensionSession:
                 self._sandbox.watch.refused(error)
             raise
         finally:
-            self._sandbox.services.unlisten(number)
+            sandbox.services.unlisten(number)
             self._calls.close(number)
             if granted:
                 self._store.revoke(self.sandbox, granted)
 
-    def _check_depth(
-        self, call: NodeCall, made: Sequence[ExpandedCall], result: NodeResult, what: object
-    ) -> None:
+    async def _taken_over(self, answer: Any, call: NodeCall) -> NodeResult:
+        """A result with all that may be in one."""
+        limits = self._sandbox.policy.limits
+        parsed = await self._checked(
+            lambda: messages.executed(
+                answer,
+                self.sandbox,
+                max_values=limits.outputs,
+                max_expansion=limits.expansion_nodes,
+                foreign=call.foreign,
+            )
+        )
+        result = await self._adopted(parsed)
+        if self._sandbox.watch is not None:
+            self._sandbox.watch.returned(parsed, call.depth)
+        if result.calls is not None:
+            self._check_depth(call, result.calls, result)
+        return result
+
+    def _check_depth(self, call: NodeCall, made: Sequence[ExpandedCall], result: NodeResult) -> None:
         limit = self._sandbox.policy.limits.expansion_depth
         if call.depth >= limit and any(each.expand for each in made):
             self._outputs.release(result)
             names = self._sandbox.names
             raise QuotaError(
-                f"{names.who}: {what} expands inside {call.depth} other expansions, the policy allows "
+                f"{names.who}: {call} expands inside {call.depth} other expansions, the policy allows "
                 f"{names.cap('limits.expansion_depth', str(limit))}",
                 "raise 'limits.expansion_depth', or let it loop less often",
             )
@@ -318,57 +321,54 @@ class ExtensionSession:
     async def _node_call(self, method: str, call: NodeCall, extra: Mapping[str, Any] | None = None) -> Any:
         number = self._calls.open(self._extension, call)
         limit_s = self._sandbox.policy.timeouts.call_s
-        granted = self._grant(call)
+        granted: list[str] = []
         try:
-            params = {**self._params(call, number), **(extra or {})}
-            return await self._ask(method, params, _What(f"{method} of ", call), "timeouts.call", limit_s)
+            params, granted = self._sent(call, number)
+            if extra:
+                params |= extra
+            return await self._ask(method, params, _Part(method, call), "timeouts.call", limit_s)
         finally:
             self._calls.close(number)
             if granted:
                 self._store.revoke(self.sandbox, granted)
 
-    async def _ask(
+    async def _ask(self, method: str, params: dict[str, Any], what: object, key: str, limit_s: float) -> Any:
+        """Ask the worker for anything but a node's execution."""
+        sandbox = self._sandbox
+        with sandbox.busy():
+            if method == wire.DESCRIBE:
+                return await self._ask_worker(method, params, what, key, limit_s)
+            with sandbox.asking():
+                return await self._ask_worker(method, params, what, key, limit_s)
+
+    async def _ask_worker(
         self,
         method: str,
         params: dict[str, Any],
         what: object,
         key: str,
         limit_s: float,
-        *,
         number: int | None = None,
     ) -> Any:
-        """Ask the worker; ``number`` is that of a node's execution, which ``execute`` has counted as in use."""
+        """Ask the worker; ``number`` is that of a node's execution. Whoever calls this has counted it as in use."""
         sandbox = self._sandbox
-        asks = method != wire.DESCRIBE
-        if number is None:
-            sandbox.begin()
-        if asks:
-            sandbox.ask()
-        try:
-            return await self._ask_worker(method, params, what, key, limit_s, number)
-        finally:
-            if asks:
-                sandbox.has_done()
-            if number is None:
-                sandbox.done()
-
-    async def _ask_worker(
-        self, method: str, params: dict[str, Any], what: object, key: str, limit_s: float, number: int | None
-    ) -> Any:
-        sandbox = self._sandbox
-        work = (what, self._extension)
-        sandbox.at_work.append(work)
         watch = sandbox.watch
         began = time.perf_counter() if watch is not None else 0.0
+        pending: PendingCall | None = None
         try:
             try:
-                pending = await sandbox.peer.start(method, params)
+                pending = sandbox.peer.begin(method, params)
+                sandbox.at_work[pending] = (what, self._extension)
+                if pending.unsent is not None:
+                    await sandbox.peer.see_through(pending)
             except ConversationEndedError:
                 raise ended_copy(await sandbox.final_error(), call_started=False) from None
             except wire.FrameTooLargeError as error:
                 raise QuotaError(f"the inputs of {what} do not fit one message: {error}") from None
             try:
-                return await pending.wait(limit_s)
+                if not pending.is_settled:
+                    await pending.settling(limit_s)
+                return pending.result()
             except TimeoutError:
                 sandbox.end(failure.too_slow(sandbox.names, str(what), key, limit_s))
                 raise await sandbox.final_error() from None
@@ -377,15 +377,16 @@ class ExtensionSession:
             except RemoteCallError as error:
                 raise await self._failed(error) from None
             except anyio.get_cancelled_exc_class():
+                pending.wait_no_more()
                 with anyio.CancelScope(shield=True):
                     await self._interrupt(pending, what, number)
                 raise
-            finally:
-                pending.close()
         finally:
+            if pending is not None:
+                pending.close()
+                sandbox.at_work.pop(pending, None)
             if watch is not None:
                 watch.took(key, time.perf_counter() - began, str(what))
-            sandbox.at_work.remove(work)
 
     async def _interrupt(self, pending: PendingCall, what: object, number: int | None) -> None:
         """The caller no longer wants it: ask it to stop, then see to it. Returns when it does not run any more."""
@@ -475,28 +476,46 @@ class ExtensionSession:
 
     # -- parts of a call ---------------------------------------------------------------------------------------------
 
-    def _grant(self, call: NodeCall) -> list[str]:
-        """Let the sandbox see what the call names; whoever gets the names revokes them when it is over."""
+    def _sent(self, call: NodeCall, number: int) -> tuple[dict[str, Any], list[str]]:
+        """What the worker is told of a call, and the objects that it names.
+
+        The sandbox sees those from now on; whoever gets the names revokes them when the call is over.
+        """
+        inputs: dict[str, list[Any] | None] = {}
         objects: dict[str, None] = {}
         for name, values in call.inputs.items():
-            for value in values or ():
+            if values is None:
+                inputs[name] = None
+                continue
+            trees: list[Any] = []
+            for value in values:
+                trees += [value.tree]
                 if value.objects:
-                    objects.update(dict.fromkeys(value.objects))
-                for owner, _ in value.handles:
-                    if owner != self.sandbox:
-                        raise HandleNotPortableError(
-                            f"input {safe_text(name, 80)!r} of node {safe_text(call.node_id, 80)!r} is an object that "
-                            f"lives in another sandbox than extension '{self._extension}'",
-                            "put both extensions into one sandbox group",
-                        )
-        for tree in call.hidden.values():
-            objects.update(dict.fromkeys(_large(tree)))
+                    objects |= dict.fromkeys(value.objects)
+                if value.handles:
+                    self._refuse_others(name, value, call)
+            inputs[name] = trees
+        hidden = dict(call.hidden)
+        if hidden:
+            for tree in hidden.values():
+                objects |= dict.fromkeys(_large(tree))
         granted = list(objects)
         if granted:
             self._store.grant(self.sandbox, granted)
-        return granted
+        return self._params(call, number, inputs, hidden), granted
 
-    def _params(self, call: NodeCall, number: int) -> dict[str, Any]:
+    def _refuse_others(self, name: str, value: Value, call: NodeCall) -> None:
+        for owner, _ in value.handles:
+            if owner != self.sandbox:
+                raise HandleNotPortableError(
+                    f"input {safe_text(name, 80)!r} of node {safe_text(call.node_id, 80)!r} is an object that "
+                    f"lives in another sandbox than extension '{self._extension}'",
+                    "put both extensions into one sandbox group",
+                )
+
+    def _params(
+        self, call: NodeCall, number: int, inputs: dict[str, list[Any] | None], hidden: dict[str, Any]
+    ) -> dict[str, Any]:
         params: dict[str, Any] = {
             "call": number,
             "extension": self._extension,
@@ -504,11 +523,8 @@ class ExtensionSession:
             "node_id": call.node_id,
             "class_type": call.class_type,
             "instance": call.instance or call.node_id,
-            "inputs": {
-                name: None if values is None else [value.tree for value in values]
-                for name, values in call.inputs.items()
-            },
-            "hidden": dict(call.hidden),
+            "inputs": inputs,
+            "hidden": hidden,
         }
         if call.links is not None:
             params["links"] = list(call.links)
@@ -518,22 +534,16 @@ class ExtensionSession:
             params["dynprompt"] = call.dynprompt
         return params
 
-    def _is_async(self, class_type: str) -> bool:
-        if self._async_nodes is None:
-            self._async_nodes = frozenset(node.class_type for node in self.loaded.nodes if node.is_async)
-        return class_type in self._async_nodes
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _What:
-    """What a call is about, put into words only where somebody reads them."""
+@dataclass(slots=True, eq=False)
+class _Part:
+    """What is asked of a node, put into words only where somebody reads them."""
 
     method: str
     call: NodeCall
 
     def __str__(self) -> str:
-        node, kind = safe_text(self.call.node_id, 80), safe_text(self.call.class_type, 80)
-        return f"{self.method}node {node!r} ({kind})"
+        return f"{self.method} of {self.call}"
 
 
 def _large(tree: Any) -> list[str]:

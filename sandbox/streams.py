@@ -172,6 +172,8 @@ class SocketStream:
         self._connection = connection
         self._transport = transport
         self._buffer = buffer
+        self._is_behind = False
+        """The transport may have something to send."""
 
     @classmethod
     async def of(cls, connection: socket.socket) -> SocketStream:
@@ -205,6 +207,7 @@ class SocketStream:
         if self._transport.is_closing():
             raise EndOfStreamError
         if data:
+            self._is_behind = True
             self._transport.write(data)
         await self._buffer.wait_for_room()
         if self._transport.is_closing():
@@ -215,7 +218,9 @@ class SocketStream:
         if self._transport.is_closing():
             raise EndOfStreamError
         sent = 0
-        if self._transport.get_write_buffer_size() == 0:
+        if self._is_behind:
+            self._is_behind = self._transport.get_write_buffer_size() > 0
+        if not self._is_behind:
             # Straight to the kernel: a transport may keep it until the loop has nothing else to do.
             try:
                 sent = self._connection.send(data)
@@ -225,6 +230,7 @@ class SocketStream:
                 raise EndOfStreamError from error
             if sent == len(data):
                 return True
+        self._is_behind = True
         self._transport.write(data[sent:])
         return self._transport.get_write_buffer_size() == 0
 

@@ -52,6 +52,19 @@ async def test_what_packs_did_is_counted_when_it_is_done_and_unknown_meanwhile()
     assert sandbox.at_rest == 1
 
 
+async def test_a_call_of_a_node_is_both_in_use_and_asking_until_it_is_over() -> None:
+    began: list[int] = []
+    sandbox = Occupancy()
+    sandbox.on_busy = lambda: began.append(sandbox.calls)
+    sandbox.begin_call()
+    sandbox.begin_call()
+    sandbox.end_call()
+    assert (sandbox.in_use, sandbox.at_rest) == (True, None)
+    sandbox.end_call()
+    assert (sandbox.in_use, sandbox.at_rest) == (False, 2)
+    assert began == [1]
+
+
 async def test_idleness_is_waited_for_from_the_end_of_the_last_call() -> None:
     sandbox = Occupancy()
     sandbox.used_at = time.monotonic() - 3600
