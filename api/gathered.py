@@ -17,8 +17,9 @@ from api.messages import Binary, Message
 
 AT_ONCE: Final = "ringfence.send_at_once"
 """Key of a WebSocket scope's ``extensions``: ``GatheringProtocol.send_at_once`` of that connection."""
-MOST: Final = 64 * 1024
-"""Bytes that wait for the end of a turn; more are sent at once, so that the transport sees a slow reader."""
+MOST: Final = 64 * 1024 - 1
+"""Bytes that wait for the end of a turn, or are handed over in one step, so that the transport sees a slow reader
+before there is more. A length that two bytes hold."""
 
 
 _LONG: Final = 126
@@ -94,15 +95,15 @@ class GatheringProtocol(WebSocketsSansIOProtocol):
         extensions[AT_ONCE] = self.send_at_once
         await super().run_asgi()
 
-    def send_at_once(self, messages: Sequence[Message]) -> bool:
-        """Hand these messages over if nothing is in their way; False when none was taken.
+    def send_at_once(self, messages: Sequence[Message]) -> int:
+        """Hand over the first of these messages, as many as nothing is in the way of; how many were taken.
 
-        Then they go one by one through ``send``, which knows what to do about a client that reads slowly or is gone.
+        The next one goes through ``send``, which knows what to do about a client that reads slowly or is gone.
         """
         if not self.handshake_complete or self.close_sent or self.initial_response is not None:
-            return False
+            return 0
         if self.disconnected or not self.writable.is_set() or self._gathering.is_closing():
-            return False
+            return 0
         connection = self.conn
         # Whole messages of an open connection without extensions leave its state as it is: they are framed without it.
         if (
@@ -110,25 +111,24 @@ class GatheringProtocol(WebSocketsSansIOProtocol):
             or connection.extensions
             or connection.expect_continuation_frame
         ):
-            return False
-        parts: list[bytes] = []
-        size = 0
+            return 0
+        # What the connection has to say itself, an answer to a ping for example, comes first.
+        parts = connection.data_to_send() if connection.writes else []
+        size = taken = 0
         for message in messages:
             length = len(message)
             size += length
+            if size > MOST:
+                break
             heads = _BINARY if type(message) is Binary else _TEXT
             if length < _LONG:
                 parts += (heads[length], message)
-            elif length <= 0xFFFF:
-                parts += (heads[_LONG], length.to_bytes(2, "big"), message)
             else:
-                return False
-        if size > MOST:
-            return False
-        if connection.writes:  # what it had to say itself comes first
-            parts = [*connection.data_to_send(), *parts]
-        self._gathering.write_now(b"".join(parts))
-        return True
+                parts += (heads[_LONG], length.to_bytes(2, "big"), message)
+            taken += 1
+        if parts:
+            self._gathering.write_now(b"".join(parts))
+        return taken
 
     def flush(self) -> None:
         """Send what was written in this turn now."""

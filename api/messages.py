@@ -92,6 +92,8 @@ def messages_of(events: Sequence[Event], abilities: Abilities) -> list[Message]:
         kind = type(event)
         if kind in _WRITERS:
             said.append(_WRITERS[kind](event))
+        elif isinstance(event, ProgressChanged) and not event.legacy and event.preview is None:
+            said.append(_progress_state(event))
         else:
             said += messages_for(event, abilities)
     return said
@@ -204,7 +206,8 @@ def _progress_state(event: ProgressChanged) -> bytes:
     else:
         said = b",".join([_node_state(node, prompt_id) for node in nodes.values()])
     start = b'{"type":"progress_state","data":{"prompt_id":' + plain_json(prompt_id)
-    return harmless(b"".join((start, b',"nodes":{', said, b"}}}")))
+    raw = b"".join((start, b',"nodes":{', said, b"}}}"))
+    return harmless(raw) if b"proto" in raw else raw
 
 
 def _node_state(node: NodeProgress, prompt_id: str) -> bytes:

@@ -46,8 +46,9 @@ class Teller:
                 if is_over and not events.is_dropped:
                     told = self._rest()
                 said = self._said(told)
-                if said and connection.is_current and not connection.send_at_once(said):
-                    await connection.send(said)
+                left = connection.send_at_once(said) if said and connection.is_current else None
+                if left:
+                    await connection.send(left)
                 pause_s = collect_s
         finally:
             self._rest()

@@ -35,16 +35,16 @@ class Connection:
     _sending: anyio.Lock = field(default_factory=partial(anyio.Lock, fast_acquire=True))
     _senders: int = 0
     """Of those who send one frame after the other."""
-    _at_once: Callable[[list[Message]], bool] | None = None
-    """Takes frames that nothing is in the way of, where the server below can."""
+    _at_once: Callable[[list[Message]], int] | None = None
+    """Takes the first of some frames, as many as nothing is in the way of, where the server below can."""
 
     def __post_init__(self) -> None:
         if takes(FastPath.FRAMES_AT_ONCE):
             self._at_once = self.socket.scope.get("extensions", {}).get(AT_ONCE)
 
-    def send_at_once(self, frames: list[Message]) -> bool:
-        """Send frames together if nothing is in their way; False when none was sent."""
-        return self._at_once is not None and not self._senders and self._at_once(frames)
+    def send_at_once(self, frames: list[Message]) -> list[Message]:
+        """Send frames together as long as nothing is in their way; those that were not sent."""
+        return frames if self._senders else self._handed_over(frames)
 
     async def send(self, frames: list[Message]) -> None:
         """Send frames together.
@@ -52,19 +52,34 @@ class Connection:
         Raises:
             TimeoutError: the client does not read.
         """
-        if self.send_at_once(frames):
+        left = self.send_at_once(frames)
+        if not left:
             return
         self._senders += 1
         try:
             async with self._sending:
                 with anyio.fail_after(_SEND_S):
-                    for frame in frames:
-                        if isinstance(frame, Binary):
-                            await self.socket.send_bytes(frame)
-                        else:
-                            await self.socket.send_text(frame.decode())
+                    while left:
+                        await self._send_waiting(left[0])
+                        left = self._handed_over(left[1:])
         finally:
             self._senders -= 1
+
+    def _handed_over(self, frames: list[Message]) -> list[Message]:
+        if self._at_once is None:
+            return frames
+        while frames:
+            taken = self._at_once(frames)
+            if not taken:
+                break
+            frames = frames[taken:]
+        return frames
+
+    async def _send_waiting(self, frame: Message) -> None:
+        if isinstance(frame, Binary):
+            await self.socket.send_bytes(frame)
+        else:
+            await self.socket.send_text(frame.decode())
 
 
 class Connections:

@@ -33,9 +33,9 @@ class WideSocketProtocol(PacedWebSocket):
         else:
             super().handle_parser_exception()
 
-    def send_at_once(self, messages: Sequence[Message]) -> bool:
-        """Not where the client is waited for."""
-        return not self._is_wide and super().send_at_once(messages)
+    def send_at_once(self, messages: Sequence[Message]) -> int:
+        """None where the client is waited for."""
+        return 0 if self._is_wide else super().send_at_once(messages)
 
     async def send(self, message: Any) -> None:
         """Send, and wait for the client where the route asked for that."""

@@ -17,7 +17,7 @@ from engine.events import NodeProgress, ProgressMap
 EAGER_NODES: Final = 256
 SHARE: Final = 32  # above EAGER_NODES, a map of n nodes is shown once every n / SHARE changes
 KEPT_STATES: Final = 64  # of one node; a view older than that shows the oldest
-KEPT_CHANGES: Final = 256  # since a map was last put into words; after more it is done anew
+KEPT_CHANGES: Final = 1024  # since a map was last put into words; after more it is done anew
 
 Say = Callable[[NodeProgress, str], bytes]
 
@@ -102,7 +102,7 @@ class ProgressLog:
         self._version += 1
         if self._changes is not None:
             self._changes.append(state)
-            if len(self._changes) > KEPT_CHANGES:
+            if self._version - self._said_at > KEPT_CHANGES:
                 self._changes = None
         states = self.states.get(state.node_id)
         if states is None:
@@ -138,7 +138,10 @@ class ProgressLog:
         if count < 0:
             return None
         sayings = self._sayings
-        for state in {state.node_id: state for state in changes[:count]}.values():
+        moved = changes[:count]
+        if count > 1:  # what a node was in between need not be said
+            moved = list({state.node_id: state for state in moved}.values())
+        for state in moved:
             position = self.states[state.node_id].position
             if position == len(sayings):
                 sayings.append(say(state, about))

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from types import SimpleNamespace
 
 import pytest
 from fastapi import FastAPI
 from websockets.asyncio.client import connect
+from websockets.frames import Frame, Opcode
+from websockets.protocol import State
+from websockets.server import ServerProtocol
 
 from api.gathered import MOST, GatheringProtocol
-from api.messages import Message
+from api.messages import Binary, Message
 from api.settings import Settings
 from engine.events import PackMessage
 from policies import LOCAL_TENANT
@@ -32,9 +36,9 @@ def handed_over(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool]]:
     calls: list[tuple[int, bool]] = []
     send = GatheringProtocol.send_at_once
 
-    def seen(self: GatheringProtocol, messages: Sequence[Message]) -> bool:
+    def seen(self: GatheringProtocol, messages: Sequence[Message]) -> int:
         taken = send(self, messages)
-        calls.append((len(messages), taken))
+        calls.append((len(messages), taken == len(messages)))
         return taken
 
     monkeypatch.setattr(GatheringProtocol, "send_at_once", seen)
@@ -94,3 +98,40 @@ async def test_a_socket_that_was_closed_takes_nothing(
         protocol.writable.set()
         await protocol.send({"type": "websocket.close", "code": 1000})
         assert not protocol.send_at_once([b"too late"])
+
+
+@pytest.mark.parametrize("length", [0, 1, 125, 126, 127, 65_534, MOST])
+@pytest.mark.parametrize("kind", [bytes, Binary])
+def test_a_frame_is_written_as_the_library_writes_it(length: int, kind: type[bytes]) -> None:
+    told: list[bytes] = []
+    connection = ServerProtocol()
+    connection._state = State.OPEN
+    protocol = SimpleNamespace(
+        handshake_complete=True,
+        close_sent=False,
+        initial_response=None,
+        disconnected=False,
+        writable=SimpleNamespace(is_set=lambda: True),
+        conn=connection,
+        _gathering=SimpleNamespace(is_closing=lambda: False, write_now=told.append),
+    )
+    payload = kind(b"x" * length)
+    connection.send_pong(b"still there")  # goes first
+    pong = Frame(Opcode.PONG, b"still there").serialize(mask=False)
+    assert GatheringProtocol.send_at_once(protocol, [payload]) == 1  # type: ignore[arg-type]
+    opcode = Opcode.BINARY if kind is Binary else Opcode.TEXT
+    assert told == [pong + Frame(opcode, payload).serialize(mask=False)]
+    assert connection.data_to_send() == []
+
+
+async def test_more_than_is_handed_over_in_one_step_goes_in_several(
+    url: str, engine: FakeEngine, handed_over: list[tuple[int, bool]]
+) -> None:
+    async with connect(f"{url}/ws?clientId=me", max_size=None) as socket:
+        await receive(socket)
+        said(engine, 0, "x")
+        for number in range(1, 20):
+            said(engine, number, "x" * (MOST // 4))
+        assert [(await receive(socket))["data"]["number"] for _ in range(20)] == list(range(20))
+    assert max(count for count, _ in handed_over) > 4
+    assert not all(taken for _, taken in handed_over)

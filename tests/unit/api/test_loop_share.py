@@ -14,7 +14,8 @@ from fastapi import FastAPI
 from api import loop_share
 from api.loop_share import AMID_S, HELD_S, LONG_S, LoopShare, Passage, TooManyHeldError, of_tenant
 from api.metered import Metered
-from engine.events import NodeStarted, ProgressChanged
+from engine import events
+from engine.events import NodeStarted, ProgressChanged, PromptEvent
 from engine.streams import EventHub
 from policies import TenantId
 
@@ -258,6 +259,13 @@ async def test_a_step_of_a_prompt_is_waited_for_and_mere_progress_is_not(
     hub.publish(NodeStarted(tenant, None, "p", 0, "1", "1"))
     await used(share, A, 0.0)
     assert time.slept
+
+
+def test_all_that_happens_to_a_prompt_is_a_step_of_it_but_progress() -> None:
+    kinds = {
+        kind for kind in vars(events).values() if isinstance(kind, type) and issubclass(kind, PromptEvent)
+    }
+    assert set(loop_share.STEPS) == kinds - {PromptEvent, ProgressChanged}
 
 
 async def test_parties_beyond_measure_are_forgotten_the_longest_idle_first(

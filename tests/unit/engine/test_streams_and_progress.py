@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
+
 import anyio
 import pytest
 
 from engine import events as ev
-from engine.progress import EAGER_NODES, ProgressLog
-from engine.streams import EventHub
+from engine.progress import EAGER_NODES, KEPT_CHANGES, ProgressLog
+from engine.streams import COLLECTED, EventHub
 from policies import LOCAL_TENANT, TenantId
 
 pytestmark = pytest.mark.anyio
@@ -108,6 +111,56 @@ async def test_a_progress_bar_is_always_shown():
     assert log.view(must_show=True) is not None
 
 
+def say(item, about):
+    return f"{about}:{item.node_id}={item.value:g} {item.state}".encode()
+
+
+def anew(view, about="p"):
+    return b",".join([say(item, about) for item in view.values()])
+
+
+@pytest.mark.parametrize("changes", [1, 2, 7, KEPT_CHANGES, KEPT_CHANGES + 1, 3 * KEPT_CHANGES])
+async def test_a_map_that_was_said_before_is_said_as_if_it_were_the_first(changes):
+    log, dice, views = ProgressLog(), random.Random(changes), []
+    for _ in range(12):
+        for _ in range(changes):
+            log.set(state(dice.randrange(40), dice.random(), dice.choice(["running", "finished"])))
+        views.append((log.view(must_show=True), log.view(must_show=True)))
+        for view in views[-1]:  # two clients are told of it
+            assert view.said(say, "p") == anew(view)
+    for older, _ in reversed(views):  # and one is late
+        assert older.said(say, "p") == anew(older)
+
+
+async def test_a_map_is_said_as_it_was_however_late():
+    log = ProgressLog()
+    log.set(state("a"))
+    first = log.view()
+    log.set(state("b"))
+    log.set(state("a", 1.0, "finished"))
+    second = log.view()
+    assert second.said(say, "p") == b"p:a=1 finished,p:b=0 running"
+    assert first.said(say, "p") == b"p:a=0 running"
+    assert second.said(say, "q") == b"q:a=1 finished,q:b=0 running"
+    log.set(state("b", 1.0, "finished"))
+    assert log.view().said(say, "q") == b"q:a=1 finished,q:b=1 finished"
+
+
+async def test_each_state_is_said_once():
+    log, asked = ProgressLog(), []
+    for number in range(100):
+        log.set(state(number))
+
+    def count(item, about):
+        asked.append(item.node_id)
+        return b"x"
+
+    for number in range(100):
+        log.set(state(number, 1.0, "finished"))
+        log.view(must_show=True).said(count, "p")
+    assert len(asked) == 200 - 1  # all, the first of them with its last state only
+
+
 def message(nbytes):
     return ev.PackMessage(LOCAL_TENANT, None, "pack.says", {"text": "x" * nbytes})
 
@@ -173,3 +226,82 @@ async def test_a_gate_may_let_out_what_it_held_before_the_event_and_all_of_it_co
         hub.publish(event(2))
         hub.publish(event(3))
         assert stream.is_dropped
+
+
+async def test_a_witness_sees_its_kinds_before_anybody_hears_and_nothing_else():
+    seen = []
+    hub = EventHub(witnesses={ev.PromptStarted: [seen.append, lambda item: seen.append(item.prompt_id)]})
+    async with hub.subscribe(LOCAL_TENANT) as stream:
+        stream.hear = lambda item: seen.append("heard")
+        begins = ev.PromptStarted(LOCAL_TENANT, None, "p", 0)
+        hub.publish(begins)
+        hub.publish(event(1))
+    hub.publish(begins)  # with nobody there
+    assert seen == [begins, "p", "heard", "heard", begins, "p"]
+
+
+async def collected(hub, stream, first, *more, pause_s):
+    """What a reader who collects is given when these happen while it pauses."""
+    given = []
+
+    async def read():
+        given.append(await stream.some(64, pause_s=pause_s))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(read)
+        await anyio.wait_all_tasks_blocked()
+        for item in (first, *more):
+            hub.publish(item)
+            if pause_s > 60:  # a shorter one may be over on a busy machine
+                await asyncio.sleep(0)
+    return given
+
+
+async def test_what_comes_while_a_reader_pauses_is_given_together_and_an_end_at_once():
+    hub, end = EventHub(), ev.PromptEnded(LOCAL_TENANT, None, "p", 0)
+    async with hub.subscribe(LOCAL_TENANT) as stream:
+        with anyio.fail_after(60):
+            assert await collected(hub, stream, event(1), event(2), pause_s=0.2) == [[event(1), event(2)]]
+            assert await collected(hub, stream, event(3), end, pause_s=3600) == [[event(3), end]]
+            hub.publish(end)
+            assert await stream.some(64, pause_s=3600) == [end]
+            hub.publish(event(4))  # what is there when it begins to pause waits, too, and is not forgotten
+            assert await collected(hub, stream, end, pause_s=3600) == [[event(4), end]]
+            many = [event(number) for number in range(COLLECTED)]
+            assert await collected(hub, stream, *many, pause_s=3600) == [many]
+
+
+async def test_a_reader_that_pauses_is_woken_by_the_end_of_everything():
+    hub = EventHub()
+    async with hub.subscribe(LOCAL_TENANT) as stream:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(stream.some, 64)
+            await anyio.wait_all_tasks_blocked()
+            hub.close()
+        hub.publish(event(1))
+        with anyio.fail_after(60):
+            assert await stream.some(64, pause_s=3600) == []
+
+
+async def test_a_reader_that_gave_up_waiting_comes_back():
+    hub = EventHub()
+    async with hub.subscribe(LOCAL_TENANT) as stream:
+        with anyio.move_on_after(0.01):
+            await stream.some(64, pause_s=3600)
+        hub.publish(event(1))
+        with anyio.fail_after(60):
+            assert await stream.some(64, pause_s=0.01) == [event(1)]
+            assert stream._bytes == stream._urgent == 0
+
+
+async def test_a_reader_that_takes_few_of_many_is_given_them_in_order():
+    hub = EventHub()
+    async with hub.subscribe(LOCAL_TENANT) as stream:
+        ends = [ev.PromptEnded(LOCAL_TENANT, None, str(number), 0) for number in range(5)]
+        for item in ends:
+            hub.publish(item)
+        assert await stream.some(2) == ends[:2]
+        assert stream._urgent == 3
+        assert await anext(stream) == ends[2]
+        assert await stream.some(64, pause_s=3600) == ends[3:]
+        assert stream._bytes == stream._urgent == 0
