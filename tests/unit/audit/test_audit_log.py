@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, timezone
+from http import HTTPStatus
 from pathlib import Path
 
 import pytest
@@ -21,7 +24,7 @@ from sandbox import (
     Outcome,
 )
 from sandbox.audit.reader import parse_cursor
-from sandbox.audit.record import MAX_LINE, read_line
+from sandbox.audit.record import GENESIS, MAX_LINE, line_of, read_line
 
 
 def write(root: Path, *entries: Entry, limits: AuditLimits | None = None, who: str = "host") -> None:
@@ -248,3 +251,34 @@ def test_filters_choose_by_tenant_extension_event_and_denial(tmp_path: Path) -> 
 def test_a_cursor_of_another_form_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="no place in the log"):
         parse_cursor(text)
+
+
+class Part(float):
+    """A number of a class of its own, as numpy's are."""
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        {"status": HTTPStatus.OK, "share": 0.1, "is_held": True, "names": ["a", "b"], "of": {"x": "y"}},
+        {"text": "é \u2028 \ud800 \x1b[0m", "größe": "ß"},
+        {"part": Part(0.5), "nan": float("nan"), "large": 2**60, "small": -(2**52)},
+    ],
+)
+def test_a_line_is_ascii_and_says_what_was_meant_whatever_it_was_given(details: dict[str, object]) -> None:
+    at = datetime(2026, 11, 26, 1, 2, 3, tzinfo=timezone(timedelta(hours=2)))
+    entry = changed("said", details=details)
+    line, digest = line_of(entry, writer="host", seq=1, at=at, prev=GENESIS)
+    assert line.isascii()
+    assert line == json.dumps(json.loads(line), separators=(",", ":")).encode() + b"\n"
+    record = read_line(line[:-1])
+    assert record.hash == digest
+    assert record.at == "2026-11-25T23:02:03.000000Z"
+    assert record.when == at.astimezone(UTC)
+    for name, value in details.items():
+        if isinstance(value, str):
+            assert record.details[name].startswith(value[0])
+        elif (isinstance(value, float) and value != value) or value == 2**60:
+            assert record.details[name] == str(value)
+        else:
+            assert record.details[name] == value
