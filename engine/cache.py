@@ -207,13 +207,15 @@ class ResultCache:
 
     def _keep_only_named(self) -> None:
         # Every running prompt counts as current, or two of one tenant would empty each other's cache.
-        named = [keys for keys, _ in self._runs.values()]
-        roots = [roots for _, roots in self._runs.values()]
-        for key in list(self._entries):
-            sources = named if key.root is None else roots
-            wanted: Any = key if key.root is None else key.root
-            if not any(wanted in source for source in sources):
-                self._drop(key)
+        named: frozenset[CacheKey] = frozenset()
+        roots: frozenset[tuple[str, str]] = frozenset()
+        for keys, pairs in self._runs.values():
+            named, roots = named | keys if named else keys, roots | pairs if roots else pairs
+        gone = [
+            key for key in self._entries if (key not in named if key.root is None else key.root not in roots)
+        ]
+        for key in gone:
+            self._drop(key)
 
     def _relieve(self) -> None:
         """Memory is short: drop what no running prompt named; when it is nearly gone, anything."""

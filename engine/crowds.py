@@ -90,17 +90,23 @@ class Crowd:
 
     def join(self, waiting: Waiting) -> None:
         """It is on the disk and may be taken."""
-        insort(self._lines.setdefault(waiting.client, []), waiting, key=lambda each: each.place)
+        line = self._lines.get(waiting.client)
+        if line is None:
+            self._lines[waiting.client] = [waiting]
+        else:
+            insort(line, waiting, key=lambda each: each.place)
 
     def first(self, busy: Collection[str]) -> Waiting | None:
         """Whose turn it is, those of the ``busy`` clients passed over."""
         heads = [line[0] for client, line in self._lines.items() if client is None or client not in busy]
-        return min(heads, key=lambda each: each.place, default=None)
+        return heads[0] if len(heads) == 1 else min(heads, key=lambda each: each.place, default=None)
 
     def leave(self, waiting: Waiting) -> None:
         """It waits no more, whatever becomes of it; the figures are the caller's to change."""
         line = self._lines[waiting.client]
-        del line[bisect_left(line, waiting.place, key=lambda each: each.place)]
+        # Most often it is the first, whose place nobody has to look for.
+        is_first = line[0] is waiting
+        del line[0 if is_first else bisect_left(line, waiting.place, key=lambda each: each.place)]
         if not line:
             del self._lines[waiting.client]
         if waiting.document is not None:

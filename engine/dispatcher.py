@@ -255,8 +255,11 @@ class Dispatcher:
 
     def _busy_clients(self, tenant: TenantId) -> set[str]:
         # ComfyUI runs one prompt at a time, and its clients rely on that: messages without a prompt's id, their order.
-        clients = (running.row.client_id for running in self._of(tenant))
-        return {client for client in clients if client is not None}
+        return {
+            running.row.client_id
+            for (owner, _), running in self._running.items()
+            if owner == tenant and running.row.client_id is not None
+        }
 
     def _tenant(self, tenant: TenantId) -> _Tenant:
         known = self._tenants.get(tenant)

@@ -18,7 +18,7 @@ LARGE: Final = 64 * 1024
 """Bytes from which on a thread is worth its price."""
 _FEW_PARTS: Final = 500
 _FEW_BYTES: Final = 16 * 1024
-_SCALARS: Final = frozenset({int, float, bool, type(None)})
+_PLAIN: Final = frozenset({str, bytes, int, float, bool, type(None)})
 _THREADS: Final = (
     2  # a parser holds the interpreter's lock: more at once are not faster, only larger together
 )
@@ -45,19 +45,23 @@ async def encoded(value: Any) -> bytes:
 
 def _is_small(value: Any) -> bool:
     """True when there are few parts, and no long text among them."""
-    left, parts = _FEW_BYTES, [value]
-    for part in parts:  # which grows meanwhile
-        kind = type(part)
-        if kind is str or kind is bytes:
-            left -= len(part)
-        elif kind is list or kind is tuple:
-            parts += part
-        elif kind is dict or (kind not in _SCALARS and isinstance(part, Mapping)):
-            parts += part.values()
-            left -= sum(map(len, map(str, part)))
-        if left < 0 or len(parts) > _FEW_PARTS:
+    level, parts, texts = [value], 0, list[Any]()
+    while level:
+        parts += len(level)
+        if parts > _FEW_PARTS:
             return False
-    return True
+        below: list[Any] = []
+        for part in level:
+            kind = type(part)
+            if kind is str or kind is bytes:
+                texts += (part,)
+            elif kind is list or kind is tuple:
+                below += part
+            elif kind is dict or (kind not in _PLAIN and isinstance(part, Mapping)):
+                below += part.values()
+                texts += part
+        level = below
+    return sum(map(len, map(str, texts))) <= _FEW_BYTES
 
 
 def _threads() -> anyio.CapacityLimiter:

@@ -242,7 +242,8 @@ class PromptRun:
     def _perform_all(self, actions: Sequence[pl.Action], *, wants_heir: bool) -> GraphNode | None:
         heir: GraphNode | None = None
         # Work of our own comes before another call.
-        wants_heir = wants_heir and not any(isinstance(action, pl.ResolveExpansion) for action in actions)
+        if wants_heir and len(actions) > 1:
+            wants_heir = not any(isinstance(action, pl.ResolveExpansion) for action in actions)
         for action in actions:
             match action:
                 case pl.RunNode(node_id):

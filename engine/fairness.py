@@ -28,6 +28,9 @@ class Turns:
     def order(self, waiting: Collection[TenantId], running: Mapping[TenantId, int]) -> list[TenantId]:
         """The waiting tenants, the one whose turn it is first."""
 
+        if len(waiting) == 1:
+            return list(waiting)
+
         def place(tenant: TenantId) -> tuple[float, float, int]:
             load = running.get(tenant, 0) / self._weight(tenant)
             return load, max(self._spent.get(tenant, 0.0), self._clock), self._last.get(tenant, 0)
@@ -36,11 +39,12 @@ class Turns:
 
     def took(self, tenant: TenantId, waiting: Collection[TenantId]) -> None:
         """``tenant``, one of those that waited, had its turn."""
-        begin = {each: max(self._spent.get(each, 0.0), self._clock) for each in {*waiting, tenant}}
-        self._spent[tenant] = begin[tenant] + 1 / self._weight(tenant)
+        clock = self._clock
+        least = self._spent[tenant] = max(self._spent.get(tenant, 0.0), clock) + 1 / self._weight(tenant)
         # The clock follows whoever is least far of those that want something: an idle tenant earns nothing meanwhile.
-        begin[tenant] = self._spent[tenant]
-        self._clock = max(self._clock, min(begin.values()))
+        for each in waiting:
+            least = min(least, max(self._spent.get(each, 0.0), clock))
+        self._clock = max(clock, least)
         self._count += 1
         self._last.pop(tenant, None)
         self._last[tenant] = self._count  # in the order of their turns, so that the first is the longest ago

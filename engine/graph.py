@@ -45,12 +45,12 @@ class GraphNode:
     @property
     def class_type(self) -> str:
         """The name of its class."""
-        return self.node_type.class_type
+        return self.node_type.description.class_type
 
     @property
-    def sources(self) -> dict[str, Link]:
+    def sources(self) -> Mapping[str, Link]:
         """Every input that names another node: what this node depends on."""
-        return {**self.links, **self.raw_links}
+        return {**self.links, **self.raw_links} if self.raw_links else self.links
 
     @property
     def instance(self) -> str:

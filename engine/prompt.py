@@ -6,7 +6,7 @@ Whatever a tenant sends ends in a ``PromptInvalidError`` with ComfyUI's error ty
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -114,7 +114,7 @@ def _checked_entry(node_id: str, entry: Any, limits: PromptLimits) -> dict[str, 
             "invalid_prompt", f"A node has more than {limits.inputs} inputs", where, node_id=node_id
         )
     for key, value in entry.items():
-        if is_deeper(value, limits.depth + 2):
+        if isinstance(value, dict | list) and is_deeper(value, limits.depth + 2):
             raise prompt_error(
                 "invalid_prompt",
                 f"'{safe_text(str(key), 80)}' is nested deeper than {limits.depth}",
@@ -126,19 +126,17 @@ def _checked_entry(node_id: str, entry: Any, limits: PromptLimits) -> dict[str, 
 
 def is_deeper(value: JSON, depth: int) -> bool:
     """True when ``value`` has more than ``depth`` levels of lists and objects. Does not recurse."""
-    level = [value]
+    level = [value] if isinstance(value, dict | list) else []
     for _ in range(depth):
-        level = [child for parent in level for child in _children(parent)]
         if not level:
             return False
-    return any(isinstance(item, dict | list) for item in level)
-
-
-def _children(value: JSON) -> Iterator[JSON]:
-    if isinstance(value, dict):
-        yield from value.values()
-    elif isinstance(value, list):
-        yield from value
+        level = [
+            child
+            for parent in level
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+            if isinstance(child, dict | list)
+        ]
+    return bool(level)
 
 
 def split_secrets(extra_data: Mapping[str, JSON]) -> tuple[dict[str, JSON], dict[str, JSON]]:

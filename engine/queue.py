@@ -61,6 +61,7 @@ class SqlStorage:
 
     async def requeue_running(self) -> int:
         """At start: what was running when the host died is pending again."""
+        await self._claims.note()  # none of them is on its way to the table while it is counted
         statement = sa.update(queue_table).where(_q.claimed.is_not(None)).values(claimed=None)
         count = await self._database.transact(lambda connection: connection.execute(statement).rowcount)
         count += self._claims.forget()
@@ -140,7 +141,7 @@ class SqlStorage:
     async def waiting_tenants(self) -> Sequence[TenantId]:
         """Tenants that have pending prompts, by name."""
         crowds = self._crowds if self._crowds is not None else await self._look_again()
-        return sorted(tenant for tenant, crowd in crowds.items() if crowd.pending > 0)
+        return sorted([tenant for tenant, crowd in crowds.items() if crowd.pending > 0])
 
     async def claim_next(self, tenant: TenantId, busy: Collection[str] = ()) -> QueuedPrompt | None:
         """Mark the tenant's first pending prompt running, those of the ``busy`` clients passed over."""
@@ -253,6 +254,7 @@ class SqlStorage:
 
     async def pending(self, tenant: TenantId) -> Sequence[QueuedPrompt]:
         """Pending prompts in running order, without secrets."""
+        await self._crowd(tenant)  # after a failure, this puts right what the table says of who runs
         claimed = self._claims.now()
         async with self._database.read() as connection:
             found = await connection.execute(rows.pending(sa.select(_q.sequence, *rows.SHOWN), tenant))
@@ -261,6 +263,7 @@ class SqlStorage:
 
     async def running(self, tenant: TenantId) -> Sequence[QueuedPrompt]:
         """Claimed prompts in the order of claiming, without secrets."""
+        await self._crowd(tenant)
         await self._claims.note()
         running = sa.and_(_q.tenant == tenant, _q.claimed.is_not(None))
         query = sa.select(*rows.SHOWN).where(running).order_by(_q.claimed)
@@ -346,7 +349,10 @@ class SqlStorage:
 
     async def _crowd(self, tenant: TenantId) -> Crowd:
         crowds = self._crowds if self._crowds is not None else await self._look_again()
-        return crowds.setdefault(tenant, Crowd(room=self._room))
+        crowd = crowds.get(tenant)
+        if crowd is None:
+            crowd = crowds[tenant] = Crowd(room=self._room)
+        return crowd
 
     async def _look_again(self) -> dict[TenantId, Crowd]:
         """Count what the database holds; nobody but this object changes it from here on."""
@@ -365,13 +371,18 @@ class SqlStorage:
             return found
 
         if self._remembers:
-            listed = await self._database.transact(
-                lambda connection: connection.execute(rows.LISTED).all(), durable=False
-            )
-            self._crowds = self._sorted_out(listed)
+            self._crowds = self._sorted_out(await self._database.transact(self._listed, durable=False))
         else:
             self._crowds = await self._database.transact(count, durable=False)
         return self._crowds
+
+    def _listed(self, connection: sa.Connection) -> Sequence[Any]:
+        """What the table holds, with no note of a prompt that was to run and does not: it was given up meanwhile."""
+        found = connection.execute(rows.LISTED).all()
+        for row in found:
+            if row.claimed is not None and row.sequence not in self._claims:
+                rows.CLAIM.change(connection, claimed_row=row.sequence, place=None)
+        return found
 
     def _sorted_out(self, listed: Sequence[Any]) -> dict[TenantId, Crowd]:
         """The lines of what the table holds and what is known to run. Nothing was claimed since it was read."""
@@ -380,9 +391,9 @@ class SqlStorage:
         found: dict[TenantId, Crowd] = {}
         for tenant, number, prompt_id, sequence, client, counted, nbytes, has_secrets, claimed in listed:
             crowd = found.setdefault(TenantId(tenant), Crowd(room=room))
-            if claimed is not None or sequence in self._claims:
+            self._last_claim = max(self._last_claim or 0, claimed or 0)
+            if sequence in self._claims:
                 crowd.running += 1
-                self._last_claim = max(self._last_claim or 0, claimed or 0)
                 continue
             crowd.add(nbytes)
             crowd.join(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -69,7 +69,15 @@ LISTED = sa.select(
 
 def client_key(client_id: str) -> str:
     """What stands for a client in the table: a client chooses its id, and not every database takes every text."""
+    return _short_key(client_id) if len(client_id) <= _SHORT else _key(client_id)
+
+
+def _key(client_id: str) -> str:
     return hashlib.sha256(client_id.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+_SHORT: Final = 200
+_short_key: Final = lru_cache(1_000)(_key)
 
 
 def pending(query: sa.Select[Any], tenant: TenantId) -> sa.Select[Any]:

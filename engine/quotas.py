@@ -174,9 +174,12 @@ class QuotaBook:
         return account
 
     async def _account(self, tenant: TenantId) -> _Account:
-        await self.of(tenant)
-        account = self._accounts.get(tenant) or self._keep(tenant, self.known(tenant))
-        account.used_at = self._clock()
+        now, account = self._clock(), self._accounts.get(tenant)
+        if account is None or now - account.read_at >= FRESH_S:
+            await self.of(tenant)
+            account = self._accounts.get(tenant) or self._keep(tenant, self.known(tenant))
+            now = self._clock()
+        account.used_at = now
         return account
 
     # -- requests ----------------------------------------------------------------------------------------------------
@@ -241,6 +244,8 @@ class QuotaBook:
         if account is None:
             return None
         quotas = account.quotas
+        if quotas.cpu_seconds is None and quotas.gpu_seconds is None:
+            return None
         for quota, used, limit in (
             ("cpu_seconds", account.cpu, quotas.cpu_seconds),
             ("gpu_seconds", account.gpu, quotas.gpu_seconds),
@@ -285,6 +290,8 @@ class QuotaBook:
 
     def _over_disk(self, account: _Account, tenant: TenantId, coming: int) -> SpaceQuotaError | None:
         quotas, disk = account.quotas, account.disk or DiskUsage()
+        if quotas.disk is None and quotas.files is None:
+            return None
         used = max(0, disk.bytes + account.added)
         hint = (
             "delete some files (output, temp, input); whoever runs this server may raise it in default.yaml"
@@ -337,7 +344,8 @@ class QuotaBook:
         late = self.over_time(tenant)
         if late is not None:
             raise self._refused(account, late)
-        await self.check_disk(tenant, 0)
+        if self._over_disk(account, tenant, 0) is not None:
+            await self.check_disk(tenant, 0)
         return account.quotas
 
     # -- for people --------------------------------------------------------------------------------------------------

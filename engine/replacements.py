@@ -52,7 +52,7 @@ def apply(prompt: JSON, types: Mapping[str, NodeType]) -> JSON:
     Raises:
         PromptInvalidError: it would become far larger than it came.
     """
-    if not isinstance(prompt, dict) or all(_class_of(node) in types for node in prompt.values()):
+    if not isinstance(prompt, dict) or all([_class_of(node) in types for node in prompt.values()]):  # noqa: C419
         return prompt
     known = replacements(types)
     chosen = {

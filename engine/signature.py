@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import hashlib
 import math
+import struct
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from engine.graph import Graph, GraphNode
+from engine.prompt import Link
 from engine.values import encode
 from sandbox.calls import Value
 
@@ -56,9 +58,10 @@ class Signatures:
         ``is_changed``: encoded results of the nodes that have the method.
         """
         listed = list(node_ids)
-        for node_id in listed:
-            self._digests.pop(node_id, None)  # of a node that an expansion, done again, replaces
-            self._fleeting.discard(node_id)
+        if self._digests:
+            for node_id in listed:
+                self._digests.pop(node_id, None)  # of a node that an expansion, done again, replaces
+                self._fleeting.discard(node_id)
         for node_id in listed:
             if node_id not in self._digests:
                 self._compute(node_id, is_changed)
@@ -83,7 +86,7 @@ class Signatures:
         return known
 
     def _key(self, node_id: str) -> CacheKey:
-        node = self._graph[node_id]
+        node = self._graph.nodes[node_id]
         if node.parent is None or not self._sub_caches:
             return CacheKey(self._digests[node_id])
         root = self._graph[node.real]
@@ -97,12 +100,13 @@ class Signatures:
             if current in self._digests:
                 stack.pop()
                 continue
-            node = self._graph[current]
-            if current not in open_nodes:
+            node = self._graph.nodes[current]
+            sources = node.sources
+            if sources and current not in open_nodes:
                 open_nodes.add(current)
                 missing = [
                     link.source
-                    for link in node.sources.values()
+                    for link in sources.values()
                     if link.source not in self._digests
                     and link.source not in open_nodes  # a cycle: never equal
                     and link.source in self._graph.nodes
@@ -110,24 +114,25 @@ class Signatures:
                 if missing:
                     stack.extend(missing)
                     continue
-            self._digests[current] = self._digest(node, is_changed)
-            if any(link.source in self._fleeting for link in node.sources.values()):
-                self._fleeting.add(current)
+            self._digests[current] = self._digest(node, sources, is_changed)
+            for link in sources.values():
+                if link.source in self._fleeting:
+                    self._fleeting.add(current)
+                    break
             stack.pop()
 
-    def _digest(self, node: GraphNode, is_changed: Mapping[str, JSON]) -> bytes:
+    def _digest(self, node: GraphNode, sources: Mapping[str, Link], is_changed: Mapping[str, JSON]) -> bytes:
         description = node.node_type.description
         try:
             parts = [
                 node.class_type.encode("utf-8", "surrogatepass"),
                 node.node_type.version.encode(),
-                canonical(is_changed.get(node.node_id, False)),
+                canonical(is_changed[node.node_id]) if node.node_id in is_changed else _UNCHANGED,
             ]
             if description.not_idempotent or (
                 description.api == "v1" and "UNIQUE_ID" in description.hidden.values()
             ):
                 parts.append(b"id" + node.node_id.encode("utf-8", "surrogatepass"))
-            sources = node.sources
             for name in sorted({*node.constants, *sources}):
                 parts.append(name.encode("utf-8", "surrogatepass"))
                 link = sources.get(name)
@@ -147,11 +152,10 @@ class Signatures:
 
 
 def _digest(*parts: bytes) -> bytes:
-    total = hashlib.blake2b(digest_size=DIGEST_SIZE)
-    for part in parts:
-        total.update(len(part).to_bytes(8, "big"))
-        total.update(part)
-    return total.digest()
+    # Their number and lengths first, so that no two lists of parts are one text.
+    count = len(parts)
+    frame = struct.pack(f">{count + 1}Q", count, *map(len, parts))
+    return hashlib.blake2b(b"".join((frame, *parts)), digest_size=DIGEST_SIZE).digest()
 
 
 def canonical(value: JSON) -> bytes:
@@ -176,6 +180,9 @@ def canonical(value: JSON) -> bytes:
     if isinstance(value, dict):
         return _canonical_object(value)
     raise NeverEqualError
+
+
+_UNCHANGED: Final = canonical(False)
 
 
 def _canonical_float(value: float) -> bytes:

@@ -54,7 +54,9 @@ async def validate(
     """
     borders = Borders(tenant, live)
     known = await types.node_types(tenant)
-    request = replace(request, prompt=replacements.apply(request.prompt, known))
+    graph = replacements.apply(request.prompt, known)
+    if graph is not request.prompt:
+        request = replace(request, prompt=graph)
     prompt, walk = await _walk(request, known, limits, borders)
     if walk.stale_classes:
         known = await types.refresh(tenant, walk.stale_classes)

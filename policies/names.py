@@ -108,7 +108,8 @@ def parse_node_id(text: str) -> NodeId:
     form = f"1 to {NODE_ID_LIMIT} characters, none of them a control character"
     if not isinstance(text, str) or not 0 < len(text) <= NODE_ID_LIMIT:
         raise _invalid("node", text, form)
-    if any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in text):
+    is_plain = text.isascii() and text.isprintable()
+    if not is_plain and any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in text):
         raise _invalid("node", text, form)
     return NodeId(text)
 

@@ -182,6 +182,28 @@ async def test_a_prompt_is_removed_or_claimed_and_never_both(storage: SqlStorage
     assert sorted(row.prompt_id for row in await storage.running(A)) == sorted(claimed)
 
 
+async def test_a_claim_that_was_noted_and_given_up_waits_again(
+    storage: SqlStorage, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crowds, "KEPT_DOCUMENT", 0)
+    for number in range(2):
+        await storage.enqueue(new(f"p{number}"), limit=10)
+
+    async def noted_and_lost(row: int) -> None:
+        await storage.note_running()
+        raise DatabaseError(f"row {row} cannot be read")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(storage, "_content", noted_and_lost)
+        with pytest.raises(DatabaseError):
+            await storage.claim_next(A)
+    assert await noted(database) == ["p0"]
+    assert [row.prompt_id for row in await storage.pending(A)] == ["p0", "p1"]
+    assert await storage.running(A) == []
+    assert (await storage.pending_count(A), await storage.remaining(A)) == (2, 2)
+    assert [name(await storage.claim_next(A)) for _ in range(2)] == ["p0", "p1"]
+
+
 @pytest.mark.parametrize("seed", range(4))
 async def test_the_line_is_the_tables_whatever_fails(
     storage: SqlStorage, database: Database, monkeypatch: pytest.MonkeyPatch, seed: int
