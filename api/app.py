@@ -29,7 +29,7 @@ from api.routes import include_all, include_files
 from api.routes.system import ringfence_version
 from api.services import Services, Wiring
 from api.settings import Settings
-from api.uploads import Uploads
+from api.uploads import Uploads, pack_limits
 from api.v2.board import Board
 from api.v2.jobs import Jobs
 from api.websocket_clients import Connections
@@ -76,9 +76,7 @@ def create_app(settings: Settings, *, wiring: Wiring | None = None) -> FastAPI:
     app.state.catalogues = Catalogues()
     app.state.connections = Connections(settings.max_websockets)
     app.state.pack_sockets = PackSockets(app.state.connections)
-    app.state.uploads = Uploads(
-        settings.data_dir, max_bytes=settings.max_extension_bytes, max_files=settings.max_extension_files
-    )
+    app.state.uploads = Uploads(settings.data_dir, pack_limits(settings))
     app.state.frontend = find_frontend(settings.frontend_dir)
     include_all(app)
     include_files(app, app.state.frontend, settings.frontend_origins)

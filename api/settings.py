@@ -1,7 +1,7 @@
 """Everything an operator can set, in one frozen object; docs/operating.md lists it (a test holds the two together).
 
 Built once, in ``ringfence serve``; handed down by constructor. Nothing else reads ``RINGFENCE_`` variables, except
-the command line's own three (``RINGFENCE_URL``, ``RINGFENCE_TOKEN``, ``RINGFENCE_TENANT``).
+the command line's own (``RINGFENCE_URL``, ``_TOKEN``, ``_TOKEN_FILE``, ``_TENANT``, ``_DEBUG``).
 """
 
 from __future__ import annotations

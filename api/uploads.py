@@ -16,19 +16,25 @@ from weakref import WeakValueDictionary
 import anyio
 
 from api.archives import unpack
+from api.settings import Settings
+from engine import SourceLimits
 from policies import ExtensionName, TenantId, safe_text
 
 _STAGING = ".staging-"
 _ORIGIN = "origin.json"
 
 
+def pack_limits(settings: Settings) -> SourceLimits:
+    """How much a pack may be, wherever it comes from."""
+    return SourceLimits(files=settings.max_extension_files, nbytes=settings.max_extension_bytes)
+
+
 class Uploads:
     """The kept originals of one installation. Every method but ``turn`` blocks."""
 
-    def __init__(self, data_dir: Path, *, max_bytes: int, max_files: int) -> None:
+    def __init__(self, data_dir: Path, limits: SourceLimits) -> None:
         self.root = data_dir / "uploads"
-        self._max_bytes = max_bytes
-        self._max_files = max_files
+        self.limits = limits
         self._turns: WeakValueDictionary[tuple[TenantId, ExtensionName], anyio.Lock] = WeakValueDictionary()
 
     def turn(self, tenant: TenantId, name: ExtensionName) -> anyio.Lock:
@@ -50,7 +56,7 @@ class Uploads:
         tree = staging / name  # errors about the pack quote this directory's name
         tree.mkdir(parents=True)
         try:
-            unpack(archive, tree, max_bytes=self._max_bytes, max_files=self._max_files)
+            unpack(archive, tree, max_bytes=self.limits.nbytes, max_files=self.limits.files)
             (staging / _ORIGIN).write_text(
                 json.dumps({"directory": safe_text(origin, 1000)}), encoding="utf-8"
             )

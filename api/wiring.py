@@ -29,6 +29,7 @@ from api.launching import (
 from api.loop_share import STEPS, LoopShare
 from api.services import Services
 from api.settings import Settings
+from api.uploads import pack_limits
 from engine import (
     CacheMode,
     Database,
@@ -121,6 +122,7 @@ async def _build(settings: Settings, stack: AsyncExitStack, begun: BegunLauncher
             core=settings.core_dir,
             policies=policies,
             environments=environments,
+            limits=pack_limits(settings),
             on_removed=states.forget,
             advisories=_advisories(settings),
         )

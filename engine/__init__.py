@@ -29,6 +29,7 @@ from engine.errors import (
 )
 from engine.extension_asks import ANYTHING, Consent, Difference
 from engine.extension_errors import UpdateAsksMoreError
+from engine.extension_files import SourceLimits
 from engine.extension_pins import check_source, parse_pin
 from engine.extension_supply import Audit, Verified
 from engine.extensions import (
@@ -132,6 +133,7 @@ __all__ = [
     "Session",
     "SessionStore",
     "SizeQuotaError",
+    "SourceLimits",
     "SpaceQuotaError",
     "SqlStorage",
     "StateLimits",

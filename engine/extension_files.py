@@ -26,7 +26,7 @@ class SourceLimits:
     """How much a pack may be."""
 
     files: int = 20_000
-    nbytes: int = 2 * 1024**3
+    nbytes: int = 1024**3
     depth: int = 32
 
 

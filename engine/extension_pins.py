@@ -37,13 +37,13 @@ def parse_pin(text: str) -> str:
     return match[1]
 
 
-async def check_source(source: Path, pin: str) -> None:
+async def check_source(source: Path, pin: str, limits: SourceLimits) -> None:
     """Refuse a pack that was not taken over yet. Raises: SourceRefusedError unless its content has that hash."""
     beside = source.parent / f".pin-{secrets.token_hex(8)}"
 
     def look() -> str:
         try:
-            return copy_source(source, beside, SourceLimits()).content_hash
+            return copy_source(source, beside, limits).content_hash
         finally:
             shutil.rmtree(beside, ignore_errors=True)
 

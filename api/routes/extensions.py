@@ -339,7 +339,7 @@ def _uploads(request: Request) -> Uploads:
 
 async def _check_pin(uploads: Uploads, staged: Path, name: ExtensionName, pin: str) -> None:
     try:
-        await check_source(await anyio.to_thread.run_sync(pack_in, staged, name), pin)
+        await check_source(await anyio.to_thread.run_sync(pack_in, staged, name), pin, uploads.limits)
     except BaseException:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(uploads.discard, staged)

@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 
 from api.archives import ArchiveError, _Plain, unpack
+from api.settings import Settings
+from api.uploads import Uploads, pack_limits
+from policies import LOCAL_TENANT, ExtensionName
 
 
 def archive(fill: Callable[[tarfile.TarFile], None], mode: str = "w") -> io.BytesIO:
@@ -207,3 +210,12 @@ def test_long_names_and_the_comment_of_git_are_fine(tmp_path: Path) -> None:
             add(tar, "d/" * 20 + "n" * 200, b"text", mtime=1.5)
         stream.seek(0)
         assert unpacked(stream, tmp_path / str(number)) == 1
+
+
+def test_uploads_and_all_other_packs_have_the_limits_that_the_settings_name(tmp_path: Path) -> None:
+    limits = pack_limits(Settings(max_extension_files=7, max_extension_bytes=2048))
+    assert (limits.files, limits.nbytes) == (7, 2048)
+    with pytest.raises(ArchiveError, match="larger than"):
+        Uploads(tmp_path, limits).stage(
+            LOCAL_TENANT, ExtensionName("big"), archive(lambda tar: add(tar, "a", b"a" * 4096)), origin="here"
+        )

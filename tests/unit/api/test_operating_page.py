@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from api.app import create_app
 from api.cli.failure import Status
 from api.settings import Settings
@@ -24,6 +26,23 @@ def test_every_setting_is_documented_and_no_other() -> None:
         "RINGFENCE_DEBUG",
     }
     assert set(re.findall(r"RINGFENCE_[A-Z_]+", OPERATING)) == settings | of_the_command
+
+
+@pytest.mark.parametrize(
+    ("variable", "written"),
+    re.findall(r"^\| `RINGFENCE_([A-Z_]+)` \| `?([^`|]+?)`? \|", OPERATING, re.MULTILINE),
+)
+def test_a_default_that_the_page_writes_out_is_the_one_that_holds(variable: str, written: str) -> None:
+    default = Settings.model_fields[variable.lower()].get_default(call_default_factory=True)
+    if default in (None, "", ()):
+        assert not re.match(r"[0-9]", written), "a figure, where the code works one out"
+    elif isinstance(default, bool):
+        assert written == str(default).lower()
+    elif isinstance(default, int | float):
+        number, _, unit = written.partition(" ")
+        assert float(number) * {"": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}[unit] == default
+    elif isinstance(default, str):
+        assert written == default
 
 
 def test_every_setting_says_what_it_is_for() -> None:

@@ -19,6 +19,7 @@ from engine.extension_errors import (
     PolicyReservedError,
     SourceRefusedError,
 )
+from engine.extension_files import SourceLimits
 from engine.extensions import ExtensionRegistry
 from policies import (
     CORE_EXTENSION,
@@ -53,6 +54,7 @@ class House:
         (self.core / "__init__.py").write_text("# nodes: LoadImage SaveImage\n")
         self.sandboxes = FakeSandboxes()
         self.advisories: AdvisoryDatabase | None = None
+        self.limits: SourceLimits | None = None
         self.lines: list[str] = []
 
     @asynccontextmanager
@@ -64,6 +66,7 @@ class House:
             policies=self.policies,
             environments=self.environments,
             advisories=self.advisories,
+            limits=self.limits,
         ) as registry:
             self.sandboxes.source = registry.to_run
             registry.attach(self.sandboxes)  # type: ignore[arg-type]  # its sessions can only describe
@@ -90,6 +93,16 @@ class House:
 @pytest.fixture
 def house(tmp_path: Path) -> House:
     return House(tmp_path.resolve())
+
+
+async def test_no_pack_may_be_more_than_the_installation_takes(house: House) -> None:
+    house.limits = SourceLimits(files=2, nbytes=1024)
+    async with house.open() as registry:
+        with pytest.raises(SourceRefusedError, match="more than 2 files"):
+            await registry.add(LOCAL_TENANT, house.pack("many", a_txt="a", b_txt="b"))
+        with pytest.raises(SourceRefusedError, match="more than"):
+            await registry.add(LOCAL_TENANT, house.pack("large", a_txt="a" * 1024))
+        assert (await registry.add(LOCAL_TENANT, house.pack(a_txt="a"))).state == "ready"
 
 
 async def test_an_added_pack_is_pinned_built_started_and_ready(house: House) -> None:
