@@ -1,8 +1,9 @@
 """What the hot paths of the host cost in calls of functions, which no other work on the machine changes.
 
 A node call to a real worker (a child of this process, without walls: the host's side is the same), and a node of a
-chain in the engine over sessions that do nothing. Each figure is compared with what is written here, and long chains
-with each other, so that a change that makes the host do more for each node is seen where times would be noise.
+chain in the engine over sessions that do nothing, without and with a client whose socket takes all that it is told.
+Each figure is compared with what is written here, and long chains with each other, so that a change that makes the host
+do more for each node is seen where times would be noise.
 
     python -m benchmarks.counts [--results DIR]
 """
@@ -16,11 +17,19 @@ import json
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+import anyio
+from starlette.websockets import WebSocket
+
+from api.gathered import AT_ONCE
+from api.telling import Teller
+from api.websocket_clients import Connection, Connections
 from benchmarks.house import ROOT, TENANT, OnePack
-from engine import PromptRequest
+from engine import Engine, PromptRequest
 from engine.testing import FakeNode, FakeSessions, until_ended
 from policies import ExtensionName, PolicyStore
 from sandbox import NodeCall, Places, SandboxManager, TensorStore, Value
@@ -28,7 +37,8 @@ from sandbox.testing import UnconfinedLauncher
 
 NODE_CALL = "a node call over an open session"
 CHAINS = {length: f"a node of a chain of {length:,}" for length in (100, 1_000, 4_000)}
-AT_MOST = {NODE_CALL: 165.0, CHAINS[100]: 670.0, CHAINS[1_000]: 355.0, CHAINS[4_000]: 325.0}
+TOLD = "a node of a chain of 100 that a client hears of"
+AT_MOST = {NODE_CALL: 165.0, TOLD: 695.0, CHAINS[100]: 670.0, CHAINS[1_000]: 355.0, CHAINS[4_000]: 325.0}
 """Calls of functions (Python's and C's) for each: what it was when this was written, and a quarter more."""
 FLAT = 1.3
 """How much more a node of one long chain may cost than one of another."""
@@ -53,6 +63,7 @@ def measure() -> list[Count]:
         found = {NODE_CALL: asyncio.run(_node_calls(Path(folder)))}
     for length, what in CHAINS.items():
         found[what] = asyncio.run(_chain(length))
+    found[TOLD] = asyncio.run(_chain(100, is_told=True))
     return [Count(what, round(calls, 1), AT_MOST[what]) for what, calls in found.items()]
 
 
@@ -101,12 +112,15 @@ async def _node_calls(folder: Path, times: int = 300) -> float:
         return await counted(work) / times
 
 
-async def _chain(length: int) -> float:
+async def _chain(length: int, *, is_told: bool = False) -> float:
     step = FakeNode("Step", lambda value: (value + 1,), {"value": ["INT", {}]}, outputs=("INT",))
     end = FakeNode("End", lambda value: (), {"value": ["INT", {}]}, outputs=(), output_node=True)
     engine = FakeSessions(step, end).engine()
     seeds = iter((1, 2))
-    async with engine:
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(engine)
+        if is_told:
+            await _listen(engine, stack)
 
         async def work() -> None:
             prompt = {"0": {"class_type": "Step", "inputs": {"value": next(seeds)}}}
@@ -119,6 +133,22 @@ async def _chain(length: int) -> float:
 
         await work()  # what is done once for each process or class is not asked about
         return await counted(work) / length
+
+
+async def _listen(engine: Engine, stack: AsyncExitStack) -> None:
+    """A client, from the engine's events to the frames that its connection is handed."""
+    scope = {"type": "websocket", "extensions": {AT_ONCE: len}}  # takes them all
+    connection = Connection(WebSocket(scope, _nothing, _nothing), TENANT, "counts")
+    connections = Connections(1)
+    connections.add(connection)
+    events = await stack.enter_async_context(engine.subscribe(TENANT))
+    tasks = await stack.enter_async_context(anyio.create_task_group())
+    tasks.start_soon(Teller(connection, connections, events).tell, tasks.cancel_scope)
+    stack.callback(tasks.cancel_scope.cancel)
+
+
+async def _nothing(*_: object) -> Any:
+    raise AssertionError("all is taken at once")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What happened, as frozen data. The engine says these; api/websocket.py alone knows ComfyUI's names for them."""
+"""What happened, as frozen data. The engine says these; api/messages.py alone knows ComfyUI's names for them."""
 
 from __future__ import annotations
 
