@@ -11,17 +11,18 @@ import logging
 import time
 
 import anyio
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import Match
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.audit_trail import Trail
 from api.auth import NOBODY, TENANT_HEADER, AuthError, ForbiddenError, Identity, identify, of_session
-from api.bodies import BodyError, BodyTooLargeError
+from api.bodies import BodyError
 from api.connections import TenantRequests
 from api.errors import response_to, unforeseen
+from api.exchange import Answer, Body, LimitReachedError, refuse
 from api.first_headers import first_header, first_headers
 from api.logging import request_context
 from api.login_page import login_page
@@ -36,7 +37,7 @@ from api.request_form import announced, check_form, too_large
 from api.services import Services
 from api.sessions import check_own_page, cookie_of, is_navigation, local_path
 from api.upload_limits import allowed_size, is_upload
-from engine import SizeQuotaError, prepare_tenant_directory
+from engine import prepare_tenant_directory
 from policies import LOCAL_TENANT, RingfenceError, safe_text
 
 log = logging.getLogger(__name__)
@@ -45,18 +46,6 @@ OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 LOGIN_PATHS = frozenset({"/ringfence/login", "/ringfence/logout"})
 _RECHECK_S = 15.0
 _LOGGED_OUT = 1008  # "policy violation", as for whoever has no token
-_NO_SNIFFING = (b"x-content-type-options", b"nosniff")
-_STAYS_OPEN = frozenset({"websocket.accept", "websocket.close"})
-_CORS = {
-    "Access-Control-Allow-Methods": "POST, GET, DELETE, PUT, PATCH, HEAD, OPTIONS",
-    "Access-Control-Allow-Headers": "Content-Type, Authorization, Comfy-User, Idempotency-Key, Range",
-    "Access-Control-Allow-Credentials": "true",
-    "Access-Control-Max-Age": "600",
-}
-_DRAIN_BYTES = 512 * 1024 * 1024
-_DRAIN_REFUSED_BYTES = 256 * 1024
-"""What is still taken of the body of a request that was refused for another reason than its size."""
-_DRAIN_S = 10.0
 
 
 class Guard:
@@ -86,14 +75,14 @@ class Guard:
         remarks_of(scope)
         started = time.monotonic()
         # Whoever waits to be told to go on sends no body that would have to be taken.
-        body = _Body(receive, passage, is_coming=b"expect" not in first_headers(scope))
-        answer = _Answer(send, friendly_origin(scope, services.settings), body, passage)
+        body = Body(receive, passage, is_coming=b"expect" not in first_headers(scope))
+        answer = Answer(send, friendly_origin(scope, services.settings), body, passage)
         try:
             limit = check_form(scope, services.settings)
             identity = await self._admit(scope, services, passage)
         except RingfenceError as error:
             error = await _in_its_turn(scope, services, passage, error)
-            await _refuse(scope, body, answer, error)
+            await refuse(scope, body, answer, error)
             trail.answered(scope, services, None, answer.status)
         except _LogInFirstError:
             query = scope["query_string"].decode("latin-1")
@@ -114,7 +103,7 @@ class Guard:
                     try:
                         requests.enter(identity.tenant)
                     except RingfenceError as error:
-                        await _refuse(scope, body, answer, error)
+                        await refuse(scope, body, answer, error)
                         trail.answered(scope, services, identity, answer.status)
                     else:
                         try:
@@ -124,7 +113,7 @@ class Guard:
         if scope["type"] == "http":
             observe_request(scope, answer.status, time.monotonic() - started)
 
-    async def _answer_known(self, scope: Scope, body: _Body, answer: _Answer, identity: Identity) -> None:
+    async def _answer_known(self, scope: Scope, body: Body, answer: Answer, identity: Identity) -> None:
         """It is known who asks, and that it may."""
         services: Services = scope["app"].state.services
         trail: Trail = scope["app"].state.trail
@@ -136,10 +125,10 @@ class Guard:
                     scope, services.quotas, identity.tenant, body.limit
                 )
         except RingfenceError as error:
-            await _refuse(scope, body, answer, error)
+            await refuse(scope, body, answer, error)
         else:
             if announced(scope) > body.limit:
-                await _refuse(scope, body, answer, body.too_large or too_large(scope, body.limit))
+                await refuse(scope, body, answer, body.too_large or too_large(scope, body.limit))
             elif scope["type"] == "websocket" or scope["path"].endswith("/events"):
                 await self._pass_on_while_valid(scope, body, answer, identity)
             else:
@@ -153,7 +142,7 @@ class Guard:
         is_operator = identity.is_operator and bool(identity.token_sha256)
         return not is_operator and scope["path"] not in OPEN_PATHS
 
-    async def _pass_on(self, scope: Scope, body: _Body, answer: _Answer) -> None:
+    async def _pass_on(self, scope: Scope, body: Body, answer: Answer) -> None:
         if scope["type"] == "websocket":
             await self._app(scope, body.receive, answer.send_raw)
             return
@@ -167,11 +156,11 @@ class Guard:
             # As ComfyUI's server: where there is a GET there is a HEAD. The server below drops the body; so do we.
             asked, answer.is_bodiless = {**scope, "method": "GET"}, True
         try:
-            await self._app(asked, body.limited, answer.send)
-        except _LimitReachedError:
+            await self._ask(asked, body, answer)
+        except LimitReachedError:
             if answer.status:
                 raise
-            await _refuse(scope, body, answer, body.too_large or too_large(scope, body.limit))
+            await refuse(scope, body, answer, body.too_large or too_large(scope, body.limit))
         except ClientDisconnect:
             # No fault of ours, and nothing that anybody may fill the log with.
             log.debug(
@@ -187,8 +176,12 @@ class Guard:
                 raise
             await unforeseen(error, scope["method"], scope["path"])(scope, body.receive, answer.send)
 
+    async def _ask(self, scope: Scope, body: Body, answer: Answer) -> None:
+        """Let whoever stands behind the guard answer."""
+        await self._app(scope, body.limited, answer.send)
+
     async def _pass_on_while_valid(
-        self, scope: Scope, body: _Body, answer: _Answer, identity: Identity
+        self, scope: Scope, body: Body, answer: Answer, identity: Identity
     ) -> None:
         """Hang up once the token is revoked, the log-in over or single-user mode has ended."""
         services: Services = scope["app"].state.services
@@ -302,10 +295,6 @@ def _has_route(scope: Scope) -> bool:
     return any(route.matches(scope)[0] is Match.FULL for route in scope["app"].router.routes)
 
 
-class _LimitReachedError(Exception):
-    """Unwinds whatever was reading the body."""
-
-
 async def _in_its_turn(
     scope: Scope, services: Services, passage: Passage, error: RingfenceError
 ) -> RingfenceError:
@@ -316,128 +305,3 @@ async def _in_its_turn(
         except RingfenceError as too_many:
             return too_many
     return error
-
-
-class _Body:
-    """The incoming body, counted; each part of it is taken in its sender's turn."""
-
-    def __init__(self, receive: Receive, passage: Passage, *, is_coming: bool) -> None:
-        self._receive = receive
-        self._passage = passage
-        self._is_coming = is_coming
-        self.limit = 0
-        self.ended = False
-        self.too_large: RingfenceError | None = None
-        """What to say at the limit, where that is not the installation's."""
-        self.seen = 0
-
-    async def receive(self) -> Message:
-        """The next message."""
-        if self.ended:
-            return await self._receive()  # nothing but the end of the connection is waited for
-        self._passage.step_aside()
-        message = await self._receive()
-        if message["type"] == "http.request":
-            await self._passage.go_on()
-        return message
-
-    async def limited(self) -> Message:
-        """The next message; raises at the first byte over the limit."""
-        message = await self.receive()
-        if message["type"] == "http.request":
-            self.seen += len(message.get("body", b""))
-            self.ended = not message.get("more_body", False)
-            if self.seen > self.limit:
-                raise _LimitReachedError
-        else:
-            self.ended = True
-        return message
-
-    async def drain(self, left: int) -> None:
-        """Throw away what still arrives, within reason: a client cut off while it sends may never read the answer."""
-        with anyio.move_on_after(_DRAIN_S):
-            while self._is_coming and not self.ended and left > 0:
-                message = await self.receive()
-                left -= len(message.get("body", b""))
-                self.ended = message["type"] != "http.request" or not message.get("more_body", False)
-
-
-class _Answer:
-    """The outgoing answer: remembers its status, and adds what every answer carries."""
-
-    def __init__(self, send: Send, origin: str | None, body: _Body, passage: Passage) -> None:
-        self._send = send
-        self._passage = passage
-        self._is_hung_up = False
-        self._origin = origin
-        self._body = body
-        self._has_begun = False
-        self.status = 0
-        self.is_bodiless = False
-
-    async def send_raw(self, message: Message) -> None:
-        """Pass on as it is; what comes after ``hang_up`` goes nowhere."""
-        if self._is_hung_up:
-            return
-        if message["type"] == "http.response.body":
-            self._passage.step_aside()  # whoever takes it may be slow
-            await self._send(message)
-            if message.get("more_body", False):
-                await self._passage.go_on()
-            return
-        if message["type"] in _STAYS_OPEN:
-            self._passage.end()
-        await self._send(message)
-
-    async def hang_up(self, code: int, reason: str) -> None:
-        """Close a WebSocket over its handler's head."""
-        self._is_hung_up = True
-        try:
-            await self._send({"type": "websocket.close", "code": code, "reason": reason})
-        except RuntimeError:
-            pass  # it was closed already
-
-    async def send(self, message: Message) -> None:
-        """Pass on."""
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-            # A file of a tenant must not be taken for a script or page by a browser that sniffs.
-            if _NO_SNIFFING[0] in dict(message["headers"]):
-                MutableHeaders(scope=message)["X-Content-Type-Options"] = "nosniff"
-            else:
-                message["headers"] = [*message["headers"], _NO_SNIFFING]
-            if self._origin is not None:
-                headers = MutableHeaders(scope=message)
-                headers.update({**_CORS, "Access-Control-Allow-Origin": self._origin})
-                headers.add_vary_header("Origin")
-        else:
-            if self.is_bodiless:
-                message = {**message, "body": b""}
-            is_whole = not self._has_begun and not message.get("more_body", False)
-            self._has_begun = True
-            if is_whole and self.status >= 400 and not self._body.ended:
-                # An error said before all of the body was read: the server below would hang up with the rest of it
-                # unread, and the client would see a connection reset in place of the answer.
-                await self.send_raw({**message, "more_body": True})
-                await self._body.drain(_DRAIN_REFUSED_BYTES)
-                message = {"type": "http.response.body", "body": b""}
-        await self.send_raw(message)
-
-
-async def _refuse(scope: Scope, body: _Body, answer: _Answer, error: RingfenceError) -> None:
-    remarks_of(scope).error = error
-    response: Response = response_to(error, scope["path"])
-    if scope["type"] == "websocket":
-        await answer.send_raw({"type": "websocket.close", "code": 1008, "reason": error.message[:100]})
-        return
-    response.headers["Connection"] = "close"
-    headers = response.raw_headers
-    await answer.send({"type": "http.response.start", "status": response.status_code, "headers": headers})
-    # The answer's bytes first, its end only after the rest of the body: see drain.
-    await answer.send({"type": "http.response.body", "body": response.body, "more_body": True})
-    # A body of announced length is let run out; one without an end in sight is hung up on. Whoever was refused for
-    # another reason than its size gets to send what a form or a prompt has: cut off, it would see no answer.
-    is_size = isinstance(error, BodyTooLargeError | SizeQuotaError)
-    most = _DRAIN_BYTES if is_size else _DRAIN_REFUSED_BYTES
-    await body.drain(min(announced(scope) or (body.limit if is_size else most), most))
-    await answer.send({"type": "http.response.body", "body": b""})

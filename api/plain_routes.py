@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from api.errors import known_answer
+from api.exchange import Answer, Body
 from api.guard import Guard
 from api.routes import history, prompt
 from sandbox import FastPath, takes
@@ -34,7 +35,7 @@ PLAIN: Final[tuple[Endpoint, ...]] = (
 
 
 class PlainRoutes:
-    """ASGI application of the plain routes of one application."""
+    """The plain routes of one application."""
 
     def __init__(self, app: FastAPI) -> None:
         self._whole: dict[tuple[str, str], APIRoute] = {}
@@ -60,20 +61,31 @@ class PlainRoutes:
         head, _, last = path.rpartition("/")
         return (self._with_last_part.get((method, head)) if last else None), last
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+    async def answer(self, scope: Scope, receive: Receive) -> Response:
+        """What is answered to one request."""
         route, last = self._find(scope["method"], scope["path"])
         assert route is not None  # noqa: S101 - asked before
         scope["route"] = route
         request = Request(scope, receive)
         try:
-            response = await (route.endpoint(request, last) if last else route.endpoint(request))
+            response: Response = await (route.endpoint(request, last) if last else route.endpoint(request))
         except Exception as error:
             answer = await known_answer(request, error)
             if answer is None:
                 raise
-            response = answer
-        await response(scope, receive, send)
+            return answer
+        return response
+
+
+class _ShortGuard(Guard):
+    """The guard, with the table behind it."""
+
+    def __init__(self, app: FastAPI, plain: PlainRoutes) -> None:
+        super().__init__(app)
+        self._plain = plain
+
+    async def _ask(self, scope: Scope, body: Body, answer: Answer) -> None:
+        await answer.send_whole(scope, await self._plain.answer(scope, body.limited))
 
 
 class Application(FastAPI):
@@ -85,7 +97,7 @@ class Application(FastAPI):
     def shorten(self) -> None:
         """To be said once all routes are there."""
         self._plain = PlainRoutes(self)
-        self._guarded = Guard(self._plain)
+        self._guarded = _ShortGuard(self, self._plain)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one connection."""

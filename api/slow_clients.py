@@ -12,12 +12,13 @@ import logging
 from typing import Any, ClassVar, Final
 
 import h11
-from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
+from uvicorn.protocols.http.h11_impl import STATUS_PHRASES
 
 from api.connections import ConnectionBook, Place, Refusal
 from api.errors import comfy_error, dump_json
 from api.settings import Settings
 from api.websocket_pace import PacedWebSocket
+from api.whole_answers import WholeAnsweringProtocol
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ LEAST_BYTES_PER_S: Final = 500
 """What a body must bring, and a reader take, on average over ``slow_client_s``."""
 
 
-class PatientProtocol(H11Protocol):
+class PatientProtocol(WholeAnsweringProtocol):
     """uvicorn's HTTP/1.1, with an end to its patience; ``bounded_by`` sets how long it lasts."""
 
     head_s: float

@@ -44,6 +44,8 @@ class FastPath(StrEnum):
     """What a client is told in one go is handed to its connection in one step (``api.gathered``)."""
     PLAIN_ROUTES = "plain-routes"
     """What clients ask most often is answered without the framework's layers (``api.plain_routes``)."""
+    WHOLE_ANSWERS = "whole-answers"
+    """A short answer of such a route is one write (``api.whole_answers``)."""
     HUGE_PAGES = "huge-pages"
     """Large files are given huge pages where the file system gives none by itself (``huge_pages``)."""
     MAPPED_OUTPUTS = "mapped-outputs"

@@ -11,6 +11,7 @@ import anyio
 import httpx2
 import orjson
 import pytest
+from anyio.abc import SocketStream
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 
@@ -20,9 +21,13 @@ from api.settings import Settings
 from sandbox import FastPath, take_fast_paths
 from tests.unit.api.conftest import Start, client_for, make_settings
 from tests.unit.api.fakes import PROMPT, FakeEngine
-from tests.unit.api.live import connected, serving
+from tests.unit.api.live import connected, serving, to_the_end
 
-_WAYS = {"shortly": frozenset(FastPath), "by FastAPI": frozenset(FastPath) - {FastPath.PLAIN_ROUTES}}
+_WAYS = {
+    "shortly": frozenset(FastPath),
+    "in parts": frozenset(FastPath) - {FastPath.WHOLE_ANSWERS},
+    "by FastAPI": frozenset(FastPath) - {FastPath.PLAIN_ROUTES},
+}
 _ID = "11111111-2222-3333-4444-555555555555"
 
 
@@ -62,6 +67,11 @@ _ASKED = (
     _post("/prompt", _GOOD, "X-Ringfence-Tenant: other"),
     _post("/prompt", _GOOD, "Origin: https://friend.example", "Sec-Fetch-Site: cross-site"),
     _post("/prompt", _GOOD, "Connection: close"),
+    _post("/prompt", _GOOD, "Connection: Upgrade", "Upgrade: h2c"),
+    _post("/prompt", b"{}", "Expect: 100-continue"),
+    b"GET /queue HTTP/1.0\r\nHost: 127.0.0.1\r\nConnection: keep-alive\r\n\r\n",
+    _request("GET", "/queue", "Content-Length: 3") + b"abc",
+    _post("/interrupt", b" " * 4000 + b"{}"),
     _request("POST", "/prompt", "Transfer-Encoding: chunked") + b"2\r\n{}\r\n0\r\n\r\n",
     _request("GET", "/prompt"),
     _request("GET", "/api/prompt?x=y"),
@@ -95,19 +105,27 @@ async def _answer(url: str, raw: bytes) -> bytes:
     """All that is answered, until the connection is over or nothing more can come."""
     async with await connected(url) as stream:
         await stream.send(raw)
-        said = bytearray()
-        with anyio.fail_after(60):
-            try:
-                while not _is_whole(bytes(said), raw):
-                    said += await stream.receive()
-            except anyio.EndOfStream:
-                pass
-    said = bytearray(re.sub(rb"date: [^\r]+", b"date: now", bytes(said)))
-    return re.sub(rb'"create_time":\d+', b'"create_time":0', bytes(said))
+        return _without_times(await _one_answer(stream, raw))
+
+
+async def _one_answer(stream: SocketStream, raw: bytes) -> bytes:
+    said = bytearray()
+    with anyio.fail_after(60):
+        try:
+            while not _is_whole(bytes(said), raw):
+                said += await stream.receive()
+        except anyio.EndOfStream:
+            pass
+    return bytes(said)
+
+
+def _without_times(said: bytes) -> bytes:
+    said = re.sub(rb"date: [^\r]+", b"date: now", said)
+    return re.sub(rb'"create_time":\d+', b'"create_time":0', said)
 
 
 def _is_whole(said: bytes, raw: bytes) -> bool:
-    head, end, body = said.partition(b"\r\n\r\n")
+    head, end, body = said.removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n").partition(b"\r\n\r\n")
     if not end:
         return False
     length = re.search(rb"content-length: (\d+)", head)
@@ -128,9 +146,40 @@ async def test_each_request_gets_the_same_bytes_either_way(tmp_path: Path, start
             tmp_path / name, max_json_bytes=4096, allowed_origins=("https://friend.example",)
         )
         said[name] = await _answers(settings, start)
-    for asked, short, long in zip(_ASKED, said["shortly"], said["by FastAPI"], strict=True):
+    for asked, short, parts, long in zip(_ASKED, *said.values(), strict=True):
         assert short.startswith(b"HTTP/1.1 "), asked
-        assert short == long, asked
+        assert short == parts == long, asked
+
+
+_IN_A_ROW = (
+    *(_request("GET", path) for path in ("/queue", "/prompt", "/features", "/nowhere", "/history/x")),
+    _post("/prompt", b"{"),
+    _request("HEAD", "/prompt"),
+    _request("GET", "/queue"),
+    _post("/prompt", _GOOD),
+    _request("GET", "/history/y", "Connection: close"),
+)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("together", [False, True], ids=["one by one", "all at once"])
+async def test_a_connection_goes_on_after_each_answer(tmp_path: Path, start: Start, together: bool) -> None:
+    said = {}
+    for name, way in _WAYS.items():
+        take_fast_paths(way)
+        settings = make_settings(tmp_path / name)
+        async with start(settings) as app, serving(app, settings) as url, await connected(url) as stream:
+            answers: list[bytes] = []
+            if together:
+                await stream.send(b"".join(_IN_A_ROW))
+                answers.append(await to_the_end(stream))
+            else:
+                for raw in _IN_A_ROW:
+                    await stream.send(raw)
+                    answers.append(await _one_answer(stream, raw))
+        said[name] = [_without_times(answer) for answer in answers]
+    assert sum(answer.count(b"HTTP/1.1 ") for answer in said["shortly"]) == len(_IN_A_ROW)
+    assert said["shortly"] == said["in parts"] == said["by FastAPI"]
 
 
 @pytest.mark.anyio

@@ -1,0 +1,89 @@
+"""Short answers in one write: head and body of an answer that is known whole go to the kernel together.
+
+uvicorn hands head, body and end of an answer to h11 one by one and writes each by itself; h11 checks every header anew.
+Here requests are read by h11 as before; an answer of ours to a request that has ended, on a connection that goes on, is
+put into bytes by this protocol. h11's machine then begins anew, as it does after every answer of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, MutableMapping, Sequence
+from functools import lru_cache, partial
+from http import HTTPStatus
+from typing import Any, Final, cast
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+
+from sandbox import FastPath, takes
+
+WHOLE: Final = "ringfence.whole_answer"
+"""Key of an HTTP scope's ``extensions``: a ``SayWhole`` for that request."""
+MOST: Final = 64 * 1024
+"""Bytes of a body; longer ones go through uvicorn, which waits for slow readers."""
+
+Headers = Sequence[tuple[bytes, bytes]]
+SayWhole = Callable[[int, Headers, bytes], bool]
+"""Status, headers with the body's length among them, body: False when nothing was sent, and ``send`` has to."""
+
+
+class WholeAnsweringProtocol(H11Protocol):
+    """uvicorn's HTTP/1.1 with this extension."""
+
+    def handle_events(self) -> None:
+        """See ``H11Protocol``; a new request is offered the extension before its application runs."""
+        before = self.cycle
+        super().handle_events()
+        cycle = self.cycle
+        if cycle is not before and takes(FastPath.WHOLE_ANSWERS):
+            scope: MutableMapping[str, Any] = cast("MutableMapping[str, Any]", cycle.scope)
+            scope["extensions"] = {WHOLE: partial(self._say_whole, cycle)}
+
+    def _say_whole(self, cycle: RequestResponseCycle, status: int, headers: Headers, body: bytes) -> bool:
+        conn = self.conn
+        may = (
+            cycle is self.cycle
+            and not cycle.response_started
+            and not cycle.disconnected
+            and cycle.keep_alive
+            and not self.flow.write_paused
+            and not self.transport.is_closing()
+            # The request has ended, its connection goes on, and nothing came after it.
+            and conn.their_state is h11.DONE
+            and conn.our_state is h11.SEND_RESPONSE
+            and not conn.trailing_data[0]
+            and len(body) <= MOST
+            and cycle.scope["method"] != "HEAD"
+        )
+        raw = _head(status, (*self.server_state.default_headers, *headers), len(body)) if may else None
+        if raw is None:
+            return False
+        cycle.response_started = cycle.response_complete = True
+        cycle.waiting_for_100_continue = False
+        cycle.message_event.set()
+        self.transport.write(raw + body)
+        self.conn = cycle.conn = h11.Connection(h11.SERVER, self.config.h11_max_incomplete_event_size or MOST)
+        cycle.on_response()
+        return True
+
+
+def _head(status: int, headers: tuple[tuple[bytes, bytes], ...], length: int) -> bytes | None:
+    """The bytes before the body's; None where something is asked for that is h11's to do, or to refuse."""
+    names = dict(headers)
+    if (
+        len(names) != len(headers)
+        or names.get(b"content-length") != b"%d" % length
+        or b"connection" in names
+        or b"transfer-encoding" in names
+    ):
+        return None
+    lines = [_status_line(status), *(b"%b: %b" % header for header in headers), b"", b""]
+    head = b"\r\n".join(lines)
+    ends = len(lines) - 1
+    is_sound = head.count(b"\r") == head.count(b"\n") == ends and b"\0" not in head
+    return head if is_sound else None
+
+
+@lru_cache(64)
+def _status_line(status: int) -> bytes:
+    return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}".encode()
