@@ -93,6 +93,8 @@ class Crowd:
         line = self._lines.get(waiting.client)
         if line is None:
             self._lines[waiting.client] = [waiting]
+        elif line[-1].place < waiting.place:
+            line.append(waiting)
         else:
             insort(line, waiting, key=lambda each: each.place)
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 AUTOGROW: Final = "COMFY_AUTOGROW_V3"
 DYNAMIC_COMBO: Final = "COMFY_DYNAMICCOMBO_V3"
 DYNAMIC_SLOT: Final = "COMFY_DYNAMICSLOT_V3"
+_DYNAMIC: Final = (AUTOGROW, DYNAMIC_COMBO, DYNAMIC_SLOT)
 MAX_NESTING: Final = 8
 MAX_GROWTH: Final = 1_000
 
@@ -37,14 +38,32 @@ class InputDeclaration:
         return self.name.rpartition(".")[2] if self.dynamic else self.name
 
 
-def declared_inputs(info_input: JSON, given: Mapping[str, JSON]) -> list[InputDeclaration]:
-    """The required, then the optional inputs of a node whose prompt entry holds the inputs ``given``."""
+class Declarations:
+    """What one node class declares, as ``info["input"]`` says; made once where it is the same for every instance."""
+
+    __slots__ = ("_fixed", "_info", "_is_fixed")
+
+    def __init__(self, info_input: JSON) -> None:
+        self._info = info_input
+        self._is_fixed: bool | None = None
+        self._fixed: Mapping[str, InputDeclaration] = {}
+
+    def of(self, given: Mapping[str, JSON]) -> Mapping[str, InputDeclaration]:
+        """Those of a node whose prompt entry holds the inputs ``given``, by name: the required, then the optional."""
+        if self._is_fixed is None:
+            self._is_fixed = not any(_split(spec)[0] in _DYNAMIC for _, _, spec in _sections(self._info))
+            self._fixed = declared_inputs(self._info, {}) if self._is_fixed else {}
+        return self._fixed if self._is_fixed else declared_inputs(self._info, given)
+
+
+def declared_inputs(info_input: JSON, given: Mapping[str, JSON]) -> dict[str, InputDeclaration]:
+    """By name: the required, then the optional inputs of a node whose prompt entry holds the inputs ``given``."""
     found: dict[str, InputDeclaration] = {}
     prefixes = _prefixes(given)
     for section, name, spec in _sections(info_input):
         for declaration in _flatten(name, spec, section == "required", Given(given, prefixes), 0):
             found.setdefault(declaration.name, declaration)
-    return list(found.values())
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,11 +131,20 @@ class PromptRun:
                 self._preparing = None
             else:
                 await self._sign(nodes)
-            return await self._run()
+            first, following = await self._begin(), None
+            with anyio.CancelScope() as self._alone:
+                following = await self._work(first)
+            self._alone = None
+            if not self._is_over:
+                await self._work_together(following)
+            if self._defect is not None:
+                raise self._defect
+            return self._end(self._finish or pl.FinishPrompt("cancelled"))
         finally:
             self._let_go()
 
-    async def _run(self) -> dict[str, JSON]:
+    async def _begin(self) -> GraphNode | None:
+        """Make the plan; returns the node that is to run first."""
         cached = self._open_cache()
         self._say.nodes_cached([self._graph[node_id] for node_id in cached])
         plan = await self._compute(
@@ -149,25 +158,11 @@ class PromptRun:
             first = self._perform_all(actions, wants_heir=FastPath.CHAINED_NODES in TAKEN)
         self._plan = plan  # from here on it is told at once what happens
         self._advance()
-        if not self._is_over:
-            first = await self._work_alone(first)
-        if not self._is_over:
-            await self._work_together(first)
-        if self._defect is not None:
-            raise self._defect
-        return self._end(self._finish or pl.FinishPrompt("cancelled"), plan.running)
+        return first
 
     @property
     def _is_over(self) -> bool:
         return self._finish is not None or self._defect is not None
-
-    async def _work_alone(self, node: GraphNode | None) -> GraphNode | None:
-        """Run one node after the other for as long as no other may run beside it; returns the next where one may."""
-        following: GraphNode | None = None
-        with anyio.CancelScope() as self._alone:
-            following = await self._work(node)
-        self._alone = None
-        return following
 
     async def _work_together(self, first: GraphNode | None) -> None:
         self._over = asyncio.Event()
@@ -433,13 +428,14 @@ class PromptRun:
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
-    def _end(self, finish: pl.FinishPrompt, running: frozenset[str]) -> dict[str, JSON]:
+    def _end(self, finish: pl.FinishPrompt) -> dict[str, JSON]:
         self._say.rest_of_progress()
         match finish.outcome:
             case "success":
                 self._repeat_intermediate()
                 self._say.prompt_succeeded()
             case "cancelled":
+                running = self._plan.running if self._plan is not None else ()
                 started = (node_id for node_id in self._started if node_id in running)
                 node_id = finish.node_id or next(started, None) or self._row.outputs[0]
                 self._say.prompt_interrupted(self._graph[self._graph[node_id].real])

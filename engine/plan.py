@@ -175,7 +175,7 @@ class Plan:
         if early is not None:
             self._is_finished = True
             return [early]
-        actions = self._dispatch()
+        actions = self._dispatch() if self._ready_async or self._open_lanes else []
         if not self._running and not self._has_ready():
             self._is_finished = True
             cycle = self._find_cycle()
@@ -233,10 +233,12 @@ class Plan:
                 self._blockers[node_id] = set()
                 self._make_ready(node_id)
                 continue
-            sources = [source for name, source in node.sources.items() if name not in node.lazy]
-            blockers = {source for source in sources if not self._is_available(source)}
-            self._block(node_id, blockers)
-            stack.extend(source for source in sources if source in blockers)
+            missing: list[str] = []
+            for name, source in node.sources.items():
+                if name not in node.lazy and not self._is_available(source):
+                    missing.append(source)
+            self._block(node_id, set(missing))
+            stack += missing
 
     def _wait(self, node_id: str, sources: Sequence[str]) -> None:
         """A node that ran goes back to waiting for these sources."""
@@ -261,18 +263,19 @@ class Plan:
         if node.is_async or node_id in self._expanded or self._is_available(node_id):
             self._ready_async.append(node_id)  # takes no lane
             return
-        heapq.heappush(
-            self._ready.setdefault(node.lane, []), (self._rank(node), self._order[node_id], node_id)
-        )
+        place = (0 if node.is_output else self._rank(node_id), self._order[node_id], node_id)
+        ready = self._ready.get(node.lane)
+        if ready is None:
+            self._ready[node.lane] = [place]
+        else:
+            heapq.heappush(ready, place)
         if node.lane not in self._busy_lanes:
             self._open_lanes[node.lane] = None
 
-    def _rank(self, node: PlanNode) -> int:
-        if node.is_output:
-            return 0
-        if node.node_id in self._feeds_output:
+    def _rank(self, node_id: str) -> int:
+        if node_id in self._feeds_output:
             return 1
-        for after in self._dependants.get(node.node_id, ()):
+        for after in self._dependants.get(node_id, ()):
             if after in self._feeds_output:
                 return 2
         return 3
@@ -280,6 +283,8 @@ class Plan:
     def _is_available(self, node_id: str) -> bool:
         if node_id in self._done or node_id in self._cached:
             return True
+        if not self._makers:
+            return False
         node = self._nodes.get(node_id)
         return node is not None and node.key is not None and node.key in self._makers
 
@@ -298,7 +303,7 @@ class Plan:
             if not heap:
                 del self._open_lanes[lane]
                 continue
-            self._take(heapq.heappop(heap)[2], actions)
+            self._take(heap.pop()[2] if len(heap) == 1 else heapq.heappop(heap)[2], actions)
             while self._ready_async and len(self._running) < self._max_running:
                 self._take(self._ready_async.popleft(), actions)
         return actions

@@ -7,9 +7,10 @@ ComfyUI's ``/object_info``. Nothing here starts a sandbox.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from engine.dynamic_inputs import Declarations
 from policies import EffectivePolicy, ExtensionName, TenantId, TenantPath, own_folder
 from sandbox.calls import NodeDescription, NodeReplacement
 
@@ -31,6 +32,11 @@ class NodeType:
 
     replaces: tuple[NodeReplacement, ...] = ()
     """Old classes whose nodes may become nodes of this one."""
+    inputs: Declarations = field(init=False, repr=False, compare=False)
+    """What its instances declare."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "inputs", Declarations(self.description.info.get("input")))
 
     @property
     def class_type(self) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from engine.constraints import NodeError, WouldRaiseError, check_constant, node_error, shown
-from engine.dynamic_inputs import InputDeclaration, declared_inputs
+from engine.dynamic_inputs import InputDeclaration
 from engine.live_types import Borders
 from engine.prompt import as_link, prompt_error
 from engine.registry import NodeType
@@ -183,11 +183,9 @@ class Walk:
         node_type = self._types[entry["class_type"]]
         description = node_type.description
         validator = description.validator
-        declarations = declared_inputs(description.info.get("input"), inputs)
-        declared = {declaration.name for declaration in declarations}
+        declared = node_type.inputs.of(inputs)
         received_types: dict[str, str] = {}
-        for declaration in declarations:
-            name = declaration.name
+        for name, declaration in declared.items():
             if name not in inputs:
                 if declaration.required:
                     visit.errors.append(
@@ -208,7 +206,8 @@ class Walk:
                 if error is not None:
                     visit.errors.append(error)
                     self.stale_classes.add(entry["class_type"])
-        self._look_at_undeclared(inputs, declared)
+        if not inputs.keys() <= declared.keys():
+            self._look_at_undeclared(inputs, declared)
         if validator is not None:
             passed = _passed_arguments(node_type, inputs, declared)
             self.validators.append(ValidatorCall(node_id, received_types, passed))

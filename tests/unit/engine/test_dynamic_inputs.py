@@ -1,6 +1,6 @@
 """The checked example of node-api-v3.md §6, and templates that a sandbox should not have sent."""
 
-from engine.dynamic_inputs import declared_inputs
+from engine.dynamic_inputs import Declarations, declared_inputs
 
 INFO = {
     "required": {
@@ -36,7 +36,7 @@ INFO = {
 
 
 def names(given, info=INFO):
-    return {item.name: item.required for item in declared_inputs(info, given)}
+    return {item.name: item.required for item in declared_inputs(info, given).values()}
 
 
 def test_chosen_option_and_submitted_names_are_declared():
@@ -45,7 +45,7 @@ def test_chosen_option_and_submitted_names_are_declared():
 
 
 def test_missing_children_are_required_with_short_labels():
-    found = {item.name: item.label for item in declared_inputs(INFO, {"dc": "two"}) if item.required}
+    found = {item.name: item.label for item in declared_inputs(INFO, {"dc": "two"}).values() if item.required}
     assert found == {"dc.y": "y", "ag.v0": "v0"}
 
 
@@ -107,3 +107,16 @@ def test_a_template_nested_without_end_stops():
             {"template": {"input": {"required": {"v": spec}}, "names": ["v"], "min": 1}},
         ]
     assert len(declared_inputs({"required": {"g": spec}}, {})) == 1
+
+
+def test_what_is_the_same_for_every_instance_is_made_once_and_nothing_else() -> None:
+    fixed = Declarations(
+        {"required": {"a": ["INT", {"min": 0}], "b": [["x", "y"]]}, "optional": {"c": "odd"}}
+    )
+    first = fixed.of({"a": 1})
+    assert first == declared_inputs(fixed._info, {"a": 1})
+    assert fixed.of({"c": 2, "d.e": 3}) is first
+    changing = Declarations(INFO)
+    for given in ({"dc": "two"}, {}, {"dc": "one"}, {"dc": "two"}):
+        assert changing.of(given) == declared_inputs(INFO, given)
+    assert dict(Declarations(None).of({"a": 1})) == {}
