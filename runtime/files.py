@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import weakref
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any
 
 from . import letting_go, wire
@@ -18,6 +18,21 @@ from .unchanged import is_unchanged
 
 #: Below this, reading a file costs less than mapping it and takes no entry in the process's table of mappings.
 _READ_INSTEAD = 128 * 1024
+
+
+class Offered:
+    """Files that a call took along: each may be filled in place of one that the host would be asked for."""
+
+    def __init__(self, offered: Iterable[Mapping[str, Any]] = ()) -> None:
+        self._files = [(each["bytes"], each["file"], each["huge"]) for each in offered]
+
+    def take(self, nbytes: int) -> tuple[str, int] | None:
+        """Name and bytes in huge pages of one of exactly this size, which nobody else gets; None: there is none."""
+        for at, (size, name, huge) in enumerate(self._files):
+            if size == nbytes:
+                del self._files[at]
+                return name, huge
+        return None
 
 
 class SharedFiles:
@@ -83,13 +98,13 @@ class SharedFiles:
             return None
         return name
 
-    def publish(self, pieces: Iterable[memoryview], nbytes: int) -> str:
-        """Fill a new file with the pieces, one after the other, and return its name.
+    def publish(self, pieces: Iterable[memoryview], nbytes: int, offered: Offered | None = None) -> str:
+        """Fill a new file, or one that was ``offered``, with the pieces, one after the other; return its name.
 
         Raises:
             RpcError: the host refused the space (QUOTA_EXCEEDED).
         """
-        name, huge = self._allocate(nbytes)
+        name, huge = (offered.take(nbytes) if offered is not None else None) or self._allocate(nbytes)
         try:
             fd = os.open(f"{self._out}/{name}", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
