@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import weakref
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any
 
 from . import letting_go, wire
@@ -18,6 +18,21 @@ from .unchanged import is_unchanged
 
 #: Below this, reading a file costs less than mapping it and takes no entry in the process's table of mappings.
 _READ_INSTEAD = 128 * 1024
+
+
+class Offered:
+    """Files that a call took along: each may be filled in place of one that the host would be asked for."""
+
+    def __init__(self, offered: Iterable[Mapping[str, Any]] = ()) -> None:
+        self._files = [(each["bytes"], each["file"], each["huge"]) for each in offered]
+
+    def take(self, nbytes: int) -> tuple[str, int] | None:
+        """Name and bytes in huge pages of one of exactly this size, which nobody else gets; None: there is none."""
+        for at, (size, name, huge) in enumerate(self._files):
+            if size == nbytes:
+                del self._files[at]
+                return name, huge
+        return None
 
 
 class SharedFiles:
@@ -63,11 +78,11 @@ class SharedFiles:
             return self.read(name, nbytes)
         fd = self._open(name, nbytes)
         try:
-            buffer, address = _map(fd, nbytes, _MAP_PRIVATE)
+            buffer, address, whole = _map(fd, nbytes, _MAP_PRIVATE)
         finally:
             os.close(fd)
         self._mapped[address] = (name, nbytes)
-        weakref.finalize(buffer, self._unmap, address, nbytes).atexit = False
+        weakref.finalize(buffer, self._unmap, address, whole).atexit = False
         return buffer
 
     @property
@@ -83,13 +98,13 @@ class SharedFiles:
             return None
         return name
 
-    def publish(self, pieces: Iterable[memoryview], nbytes: int) -> str:
-        """Fill a new file with the pieces, one after the other, and return its name.
+    def publish(self, pieces: Iterable[memoryview], nbytes: int, offered: Offered | None = None) -> str:
+        """Fill a new file, or one that was ``offered``, with the pieces, one after the other; return its name.
 
         Raises:
             RpcError: the host refused the space (QUOTA_EXCEEDED).
         """
-        name, huge = self._allocate(nbytes)
+        name, huge = (offered.take(nbytes) if offered is not None else None) or self._allocate(nbytes)
         try:
             fd = os.open(f"{self._out}/{name}", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
@@ -109,9 +124,9 @@ class SharedFiles:
         """Give back a file that will not be named in a result."""
         self._discard(name)
 
-    def _unmap(self, address: int, nbytes: int) -> None:
+    def _unmap(self, address: int, whole: tuple[int, int]) -> None:
         del self._mapped[address]  # first: the next mapping may get this address
-        _libc.munmap(address, nbytes)
+        _libc.munmap(*whole)
 
     def _open(self, name: str, nbytes: int) -> int:
         if os.sep in name or name in {"", ".", ".."}:
@@ -156,7 +171,7 @@ def _fill_mapped(fd: int, pieces: Iterable[memoryview], huge: int) -> None:
     for 12 MiB instead of 2.3.
     """
     try:
-        buffer, address = _map(fd, huge, _MAP_SHARED)
+        buffer, address, whole = _map(fd, huge, _MAP_SHARED)
     except MemoryError:  # no more mappings, or addresses
         _write(fd, pieces, 0)
         return
@@ -179,7 +194,7 @@ def _fill_mapped(fd: int, pieces: Iterable[memoryview], huge: int) -> None:
                 at += len(view)
     finally:
         target.release()
-        _libc.munmap(address, huge)
+        _libc.munmap(*whole)
 
 
 _AT_ONCE = 4 << 20
@@ -194,9 +209,9 @@ _ALIGNED = 2 * _HUGE_PAGE
 _libc: Any = None
 
 
-def _map(fd: int, nbytes: int, kind: int) -> tuple[Any, int]:
-    """Map shared, or copy-on-write; return the buffer and its address. Whoever calls unmaps it when nothing over it is
-    left.
+def _map(fd: int, nbytes: int, kind: int) -> tuple[Any, int, tuple[int, int]]:
+    """Map shared, or copy-on-write; return the buffer, its address, and where the addresses that it took begin and how
+    many they are. Whoever calls unmaps those when nothing over the buffer is left.
 
     No descriptor is kept (``mmap.mmap`` keeps one for each mapping until 3.13: a list of a thousand frames would use
     up the sandbox's file limit).
@@ -208,26 +223,24 @@ def _map(fd: int, nbytes: int, kind: int) -> tuple[Any, int]:
         _libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
         _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
         _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    at = _aligned(nbytes) if nbytes >= _ALIGNED else None
+    reserved = _reserved(nbytes) if nbytes >= _ALIGNED else None
+    at = None if reserved is None else -(-reserved[0] // _HUGE_PAGE) * _HUGE_PAGE
     address = _libc.mmap(at, nbytes, _PROT_READ_WRITE, kind | (_MAP_FIXED if at else 0), fd, 0)
     if address in {None, ctypes.c_void_p(-1).value}:
         number = ctypes.get_errno()
-        if at:
-            _libc.munmap(at, nbytes)
+        if reserved is not None:
+            _libc.munmap(*reserved)
         raise MemoryError(f"a file of {nbytes} bytes cannot be mapped: {os.strerror(number)}")
-    return (ctypes.c_ubyte * nbytes).from_address(address), address
+    return (ctypes.c_ubyte * nbytes).from_address(address), address, reserved or (address, nbytes)
 
 
-def _aligned(nbytes: int) -> int | None:
-    """Addresses that nothing else uses, beginning at one that suits huge pages; None when they cannot be had."""
-    length = -(-nbytes // _PAGE) * _PAGE
+def _reserved(nbytes: int) -> tuple[int, int] | None:
+    """Addresses that nothing else uses, so many that one in the first of them suits huge pages; None: there are none.
+
+    What of them lies before and after the file stays reserved until all is unmapped at once: addresses are free, and
+    giving them back is two more calls of the kernel for each mapping.
+    """
+    length = -(-nbytes // _PAGE) * _PAGE + _HUGE_PAGE
     flags = _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_NORESERVE
-    reserved = _libc.mmap(None, length + _HUGE_PAGE, _PROT_NONE, flags, -1, 0)
-    if reserved in {None, ctypes.c_void_p(-1).value}:
-        return None
-    start = -(-reserved // _HUGE_PAGE) * _HUGE_PAGE
-    if start > reserved:
-        _libc.munmap(reserved, start - reserved)
-    if reserved + _HUGE_PAGE > start:
-        _libc.munmap(start + length, reserved + _HUGE_PAGE - start)
-    return int(start)
+    start = _libc.mmap(None, length, _PROT_NONE, flags, -1, 0)
+    return None if start in {None, ctypes.c_void_p(-1).value} else (int(start), length)

@@ -13,7 +13,7 @@ from typing import Any
 from . import calling, failures, fingerprints, inputs, plain, schema, written
 from .calling import InstanceTable, Mapped
 from .catalogue import Catalogue
-from .files import SharedFiles
+from .files import Offered, SharedFiles
 from .handles import HandleTable
 from .loop import LoopThread
 from .peer import RpcError
@@ -105,7 +105,8 @@ class NodeCalls:
         if result is not None:
             return result
         inputs_of_call = list((params.get("inputs") or {}).values()) if self._files.has_mapped else []
-        encoder = Encoder(self._files, self.handles, frozenset(files_in(inputs_of_call)))
+        offered = Offered(params.get("offered") or ())
+        encoder = Encoder(self._files, self.handles, frozenset(files_in(inputs_of_call)), offered)
         try:
             return calling.execute_result(cls, outcomes, encoder)
         except BaseException as error:

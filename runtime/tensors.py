@@ -13,7 +13,7 @@ from collections.abc import Container, Iterator
 from typing import TYPE_CHECKING, Any
 
 from . import wire
-from .files import SharedFiles
+from .files import Offered, SharedFiles
 from .peer import RpcError
 
 if TYPE_CHECKING:
@@ -46,8 +46,11 @@ def is_array(value: Any) -> bool:
     return value.dtype.kind in _NUMPY_KINDS and value.dtype.name in wire.ITEMSIZE
 
 
-def encode_tensor(tensor: torch.Tensor, files: SharedFiles, given: Container[str] = ()) -> dict[str, Any]:
+def encode_tensor(
+    tensor: torch.Tensor, files: SharedFiles, given: Container[str] = (), offered: Offered | None = None
+) -> dict[str, Any]:
     """Write a tensor to a new file; return its tensor ref. An unchanged input among the files ``given`` is only named.
+    ``offered`` are files that may be taken for new ones.
 
     Raises:
         RpcError: it has no plain buffer (VALUE_NOT_PORTABLE), or the host refused the space (QUOTA_EXCEEDED).
@@ -65,7 +68,7 @@ def encode_tensor(tensor: torch.Tensor, files: SharedFiles, given: Container[str
     nbytes = wire.ITEMSIZE[dtype] * math.prod(shape)
     file = files.handed_on(source.data_ptr(), nbytes, given) if nbytes and _is_plain(source) else None
     return {
-        "file": file or (files.publish(_tensor_bytes(source), nbytes) if nbytes else None),
+        "file": file or (files.publish(_tensor_bytes(source), nbytes, offered) if nbytes else None),
         "nbytes": nbytes,
         "dtype": dtype,
         "shape": shape,
@@ -96,9 +99,13 @@ def decode_tensor(ref: dict[str, Any], files: SharedFiles) -> torch.Tensor:
 
 
 def encode_array(
-    array: np.ndarray[Any, Any], files: SharedFiles, given: Container[str] = ()
+    array: np.ndarray[Any, Any],
+    files: SharedFiles,
+    given: Container[str] = (),
+    offered: Offered | None = None,
 ) -> dict[str, Any]:
     """Write an array (see ``is_array``) to a new file; return its tensor ref. An unchanged input is only named.
+    ``offered`` are files that may be taken for new ones.
 
     Raises:
         RpcError: the host refused the space (QUOTA_EXCEEDED).
@@ -106,7 +113,7 @@ def encode_array(
     is_plain = array.nbytes and array.flags.c_contiguous and array.dtype == array.dtype.newbyteorder("<")
     file = files.handed_on(array.ctypes.data, array.nbytes, given) if is_plain else None
     return {
-        "file": file or (files.publish(_array_bytes(array), array.nbytes) if array.nbytes else None),
+        "file": file or (files.publish(_array_bytes(array), array.nbytes, offered) if array.nbytes else None),
         "nbytes": int(array.nbytes),
         "dtype": array.dtype.name,
         "shape": [int(size) for size in array.shape],

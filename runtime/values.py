@@ -16,7 +16,7 @@ from typing import Any
 
 from . import passing, plain, tensors, wire
 from .blocker import ExecutionBlocker
-from .files import SharedFiles
+from .files import Offered, SharedFiles
 from .handles import HandleTable
 from .peer import RpcError
 
@@ -43,10 +43,17 @@ class _TooDeepError(Exception):
 class Encoder:
     """Encodes the values of one reply, and can take them all back."""
 
-    def __init__(self, files: SharedFiles, handles: HandleTable, given: Container[str] = ()) -> None:
+    def __init__(
+        self,
+        files: SharedFiles,
+        handles: HandleTable,
+        given: Container[str] = (),
+        offered: Offered | None = None,
+    ) -> None:
         self._files = files
         self._handles = handles
         self._given = given  # files that this call was granted
+        self._offered = offered
         self._budget = _REPLY_BUDGET
         self._published: list[str] = []
         self._kept: list[int] = []
@@ -121,9 +128,17 @@ class Encoder:
             self._has_foreign = True
             return {wire.TAG_FOREIGN: {"id": passing.number_of(value)}}
         if tensors.is_tensor(value):
-            return {wire.TAG_TENSOR: self._note(tensors.encode_tensor(value, self._files, self._given))}
+            return {
+                wire.TAG_TENSOR: self._note(
+                    tensors.encode_tensor(value, self._files, self._given, self._offered)
+                )
+            }
         if tensors.is_array(value):
-            return {wire.TAG_ARRAY: self._note(tensors.encode_array(value, self._files, self._given))}
+            return {
+                wire.TAG_ARRAY: self._note(
+                    tensors.encode_array(value, self._files, self._given, self._offered)
+                )
+            }
         numpy = sys.modules.get("numpy")
         if numpy is not None and isinstance(value, numpy.generic):
             return self._numpy_scalar(value, depth)
@@ -221,7 +236,7 @@ class Encoder:
         return ref
 
     def _publish(self, data: bytes | bytearray) -> str:
-        name = self._files.publish([memoryview(data)], len(data))
+        name = self._files.publish([memoryview(data)], len(data), self._offered)
         self._published.append(name)
         return name
 

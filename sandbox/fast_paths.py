@@ -50,6 +50,8 @@ class FastPath(StrEnum):
     """Large files are given huge pages where the file system gives none by itself (``huge_pages``)."""
     MAPPED_OUTPUTS = "mapped-outputs"
     """A worker fills files with huge pages through a mapping (``services``, ``runtime.files``)."""
+    OFFERED_OUTPUTS = "offered-outputs"
+    """A call takes along files for outputs as its node made last time (``offers``)."""
 
 
 class FastPathError(ValueError):

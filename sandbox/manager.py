@@ -166,6 +166,10 @@ class SandboxManager:
             self._health.check(plan.key.owner, plan.who)
             tenancy = self._begin(plan, extension)
         sandbox = tenancy.sandbox
+        session = tenancy.loaded(extension)
+        if session is not None and session.is_alive:
+            sandbox.touch()
+            return session
         with sandbox.busy():
             try:
                 await sandbox.ready()
@@ -377,7 +381,7 @@ class SandboxManager:
         return tuple(
             tenancy.sandbox.id
             for tenancy in self._all.values()
-            if tenancy.sandbox.tenant == tenant and extension in tenancy.sandbox.request.names
+            if tenancy.key.tenant == tenant and extension in tenancy.files
         )
 
     async def refresh(self) -> None:

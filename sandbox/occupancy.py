@@ -106,6 +106,10 @@ class Occupancy:
             self.kept -= 1
             self._used()
 
+    def touch(self) -> None:
+        """Somebody is about to work with it."""
+        self.used_at = time.monotonic()
+
     async def quiet(self) -> None:
         """Wait until it is not in use."""
         while self.in_use:

@@ -64,6 +64,7 @@ class Planner:
         self._policies = policies
         self._extensions = extensions
         self._read: dict[tuple[TenantId, ExtensionName], tuple[float, EffectivePolicy]] = {}
+        self._plans: dict[tuple[TenantId, ExtensionName], Plan] = {}
 
     async def plan(self, tenant: TenantId, extension: ExtensionName) -> Plan:
         """As of now.
@@ -77,11 +78,15 @@ class Planner:
             files = await self._extensions.group_files(tenant, policy.group, extension)
         else:
             files = (await self._extensions.files(tenant, extension),)
+        known = self._plans.get((tenant, extension))
+        if known is not None and known.policy is policy and known.files == files:
+            return known
         content = hashlib.sha256()
         for item in files:
             content.update(f"{item.name}\0{item.content_hash}\0{item.environment}\0".encode())
         key = Key(tenant, _unit(extension, policy.group), policy.digest(), content.hexdigest())
-        return Plan(key, policy, files)
+        plan = self._plans[tenant, extension] = Plan(key, policy, files)
+        return plan
 
     def last_unit(self, tenant: TenantId, extension: ExtensionName) -> str:
         """Whose sandbox it was when it was last asked for: its own, or its group's."""

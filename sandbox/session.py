@@ -52,6 +52,7 @@ from sandbox.exchanges import Exchanges
 from sandbox.launcher import failure
 from sandbox.launcher.verbs import Launcher
 from sandbox.lifecycle import Sandbox, ended_copy
+from sandbox.offers import Offers
 from sandbox.outputs import Outputs
 from sandbox.peer import ConversationEndedError, PendingCall, RemoteCallError
 from sandbox.sockets import Sockets
@@ -83,6 +84,7 @@ class ExtensionSession:
         self._launcher = launcher
         self._on_success = on_success
         self._outputs = Outputs(store, sandbox.id, sandbox.policy)
+        self._offers = Offers(store, sandbox.id)
         self._exchanges = Exchanges(sandbox, extension, calls)
         self._sockets = Sockets(sandbox, extension, calls)
         self._loaded: LoadedExtension | None = None
@@ -249,8 +251,11 @@ class ExtensionSession:
         sandbox = self._sandbox
         number = self._calls.open(self._extension, call)
         granted: list[str] = []
+        offered: list[dict[str, Any]] = []
         try:
             params, granted = self._sent(call, number)
+            if self._offers.sizes and (offered := self._offers.make(call)):
+                params["offered"] = offered
             sandbox.services.listen(number, progress)
             limit_s = sandbox.policy.timeouts.call_s
             answer = await self._ask_worker(wire.EXECUTE, params, call, "timeouts.call", limit_s, number)
@@ -260,7 +265,7 @@ class ExtensionSession:
                 else None
             )
             if result is None:
-                result = await self._taken_over(answer, call)
+                result = await self._taken_over(answer, call, granted)
             self._on_success()
             return result
         except NodeRaisedError:
@@ -273,10 +278,12 @@ class ExtensionSession:
         finally:
             sandbox.services.unlisten(number)
             self._calls.close(number)
+            if offered:
+                self._offers.take_back(call, offered)
             if granted:
                 self._store.revoke(self.sandbox, granted)
 
-    async def _taken_over(self, answer: Any, call: NodeCall) -> NodeResult:
+    async def _taken_over(self, answer: Any, call: NodeCall, granted: Sequence[str]) -> NodeResult:
         """A result with all that may be in one."""
         limits = self._sandbox.policy.limits
         parsed = await self._checked(
@@ -289,6 +296,7 @@ class ExtensionSession:
             )
         )
         result = await self._adopted(parsed)
+        self._offers.note(call, parsed, granted)
         if self._sandbox.watch is not None:
             self._sandbox.watch.returned(parsed, call.depth)
         if result.calls is not None:

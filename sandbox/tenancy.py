@@ -71,6 +71,11 @@ class Tenancy:
         """Whether an extension is being loaded in it."""
         return bool(self._loads)
 
+    def loaded(self, extension: ExtensionName) -> ExtensionSession | None:
+        """The session of an extension that has been loaded."""
+        session = self._sessions.get(extension)
+        return session if session is not None and session.is_loaded else None
+
     async def session(self, extension: ExtensionName, group: anyio.abc.TaskGroup) -> ExtensionSession:
         """The session of an extension, which is loaded now if it is not; the load is a task of ``group``.
 

@@ -198,11 +198,10 @@ class TensorStore:
                 f"{len(box.files)} output files are open; at most {self._limits.sandbox_files} may be",
                 "publish or discard some before asking for more",
             )
+        again = self.allocate_again(sandbox, nbytes)
+        if again is not None:
+            return again
         name = secrets.token_hex(16)
-        output = self._kept_again(sandbox, f"{box.outbox}/{name}", nbytes)
-        if output is not None:
-            box.files[name] = (output, nbytes)
-            return name
         await self._check_quota(box.tenant, sandbox, nbytes)
         self._ledger.add(box.tenant, box.account, nbytes)
         box.pending += 1
@@ -223,6 +222,23 @@ class TensorStore:
             box.pending -= 1
         box.files[name] = (fd, nbytes)
         return name
+
+    def allocate_again(self, sandbox: SandboxId, nbytes: int) -> str | None:
+        """``allocate`` where a dead output of this sandbox can be filled again, at once; None: there is none."""
+        box = self._boxes.get(sandbox)
+        if box is None or len(box.files) + box.pending >= self._limits.sandbox_files:
+            return None
+        name = secrets.token_hex(16)
+        fd = self._kept_again(sandbox, f"{box.outbox}/{name}", nbytes)
+        if fd is None:
+            return None
+        box.files[name] = (fd, nbytes)
+        return name
+
+    def has_allocated(self, sandbox: SandboxId, name: str) -> bool:
+        """Whether a file of that name was allocated and is neither adopted nor discarded yet."""
+        box = self._boxes.get(sandbox)
+        return box is not None and name in box.files
 
     def huge_bytes(self, sandbox: SandboxId, name: str) -> int:
         """How many bytes of a file that was just allocated lie in huge pages, from the first on, as far as we know."""
