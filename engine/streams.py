@@ -97,6 +97,9 @@ class EventStream:
         loop = asyncio.get_running_loop()
         self._wake = loop.create_future()
         self._not_before = 0.0
+        if self._timer is not None:  # of a wait that was given up
+            self._timer.cancel()
+            self._timer = None
         if pause_s > 0:
             self._not_before = loop.time() + pause_s
             if self._buffer:

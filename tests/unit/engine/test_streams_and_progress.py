@@ -286,9 +286,9 @@ async def test_a_reader_that_pauses_is_woken_by_the_end_of_everything():
 async def test_a_reader_that_gave_up_waiting_comes_back():
     hub = EventHub()
     async with hub.subscribe(LOCAL_TENANT) as stream:
+        hub.publish(event(1))
         with anyio.move_on_after(0.01):
             await stream.some(64, pause_s=3600)
-        hub.publish(event(1))
         with anyio.fail_after(60):
             assert await stream.some(64, pause_s=0.01) == [event(1)]
             assert stream._bytes == stream._urgent == 0
