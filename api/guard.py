@@ -61,16 +61,19 @@ class Guard:
             return
         services: Services = scope["app"].state.services
         if services.tenants.was_single_user or scope["path"] in OPEN_PATHS:
-            await self._answer(scope, receive, send, Passage())  # nobody to share with, or no time to lose
+            await self._answer(
+                scope, receive, send, services, Passage()
+            )  # nobody to share with, or no time to lose
             return
         passage = Passage(services.share)
         try:
-            await Metered(self._answer(scope, receive, send, passage), passage.charge)
+            await Metered(self._answer(scope, receive, send, services, passage), passage.charge)
         finally:
             passage.end()
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send, passage: Passage) -> None:
-        services: Services = scope["app"].state.services
+    async def _answer(
+        self, scope: Scope, receive: Receive, send: Send, services: Services, passage: Passage
+    ) -> None:
         trail: Trail = scope["app"].state.trail
         remarks_of(scope)
         started = time.monotonic()
@@ -97,7 +100,7 @@ class Guard:
             scope["ringfence_identity"] = identity
             with request_context(tenant=identity.tenant):
                 if not self._is_counted(scope, identity):
-                    await self._answer_known(scope, body, answer, identity)
+                    await self._answer_known(scope, body, answer, identity, services, trail)
                 else:
                     requests: TenantRequests = scope["app"].state.under_way
                     try:
@@ -107,16 +110,16 @@ class Guard:
                         trail.answered(scope, services, identity, answer.status)
                     else:
                         try:
-                            await self._answer_known(scope, body, answer, identity)
+                            await self._answer_known(scope, body, answer, identity, services, trail)
                         finally:
                             requests.leave(identity.tenant)
         if scope["type"] == "http":
             observe_request(scope, answer.status, time.monotonic() - started)
 
-    async def _answer_known(self, scope: Scope, body: Body, answer: Answer, identity: Identity) -> None:
+    async def _answer_known(
+        self, scope: Scope, body: Body, answer: Answer, identity: Identity, services: Services, trail: Trail
+    ) -> None:
         """It is known who asks, and that it may."""
-        services: Services = scope["app"].state.services
-        trail: Trail = scope["app"].state.trail
         may_bring_a_file = is_upload(scope)
         try:
             trail.check(scope, services)
