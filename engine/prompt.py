@@ -103,25 +103,23 @@ def _checked_id(node_id: Any) -> str:
 
 
 def _checked_entry(node_id: str, entry: Any, limits: PromptLimits) -> dict[str, JSON]:
-    where = f"Node ID '#{safe_text(node_id, 80)}'"
     if not isinstance(entry, dict):
-        raise prompt_error("invalid_prompt", "A node must be an object", where, node_id=node_id)
+        raise _node_refused("A node must be an object", node_id)
     inputs = entry.get("inputs", {})
     if not isinstance(inputs, dict):
-        raise prompt_error("invalid_prompt", "A node's inputs must be an object", where, node_id=node_id)
+        raise _node_refused("A node's inputs must be an object", node_id)
     if len(inputs) > limits.inputs:
-        raise prompt_error(
-            "invalid_prompt", f"A node has more than {limits.inputs} inputs", where, node_id=node_id
-        )
+        raise _node_refused(f"A node has more than {limits.inputs} inputs", node_id)
     for key, value in entry.items():
         if isinstance(value, dict | list) and is_deeper(value, limits.depth + 2):
-            raise prompt_error(
-                "invalid_prompt",
-                f"'{safe_text(str(key), 80)}' is nested deeper than {limits.depth}",
-                where,
-                node_id=node_id,
-            )
+            shown = safe_text(str(key), 80)
+            raise _node_refused(f"'{shown}' is nested deeper than {limits.depth}", node_id)
     return {**entry, "inputs": dict(inputs)}
+
+
+def _node_refused(message: str, node_id: str) -> PromptInvalidError:
+    where = f"Node ID '#{safe_text(node_id, 80)}'"
+    return prompt_error("invalid_prompt", message, where, node_id=node_id)
 
 
 def is_deeper(value: JSON, depth: int) -> bool:

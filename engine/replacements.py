@@ -52,7 +52,12 @@ def apply(prompt: JSON, types: Mapping[str, NodeType]) -> JSON:
     Raises:
         PromptInvalidError: it would become far larger than it came.
     """
-    if not isinstance(prompt, dict) or all([_class_of(node) in types for node in prompt.values()]):  # noqa: C419
+    if not isinstance(prompt, dict):
+        return prompt
+    for node in prompt.values():
+        if _class_of(node) not in types:
+            break
+    else:
         return prompt
     known = replacements(types)
     chosen = {
