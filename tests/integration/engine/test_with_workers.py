@@ -12,7 +12,8 @@ import pytest
 from engine import CacheMode, Engine, NodeType, PromptInvalidError, PromptRequest
 from engine.events import Event, NodeBlocked, NodeStarted, ProgressChanged, PromptEnded
 from engine.testing import MemoryStorage, until_ended
-from policies import LOCAL_TENANT, ExtensionName, TenantId
+from policies import LOCAL_TENANT, ExtensionName, SandboxId, TenantId
+from sandbox import FastPath, take_fast_paths
 from sandbox.testing import UnconfinedLauncher
 from tests.contract.kit import PACKS, World, world
 
@@ -28,7 +29,19 @@ class Out:
     FUNCTION = "run"
     def run(self, x):
         return {"ui": {"text": [x if isinstance(x, (int, float, str)) else type(x).__name__]}}
-NODE_CLASS_MAPPINGS = {"Out": Out}
+class First(Out):
+    def run(self, x):
+        return {"ui": {"text": [float(x.reshape(-1)[0]), float(x.reshape(-1)[-1])]}}
+class Full:
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"width": ("INT", {}), "value": ("FLOAT", {})}}
+    RETURN_TYPES = ("IMAGE",)
+    FUNCTION = "run"
+    def run(self, width, value):
+        import torch
+        return (torch.full((1, 512, width, 3), value),)
+NODE_CLASS_MAPPINGS = {"Out": Out, "First": First, "Full": Full}
 """
 GRACE = "timeouts: {grace: 200ms}\n"
 
@@ -182,6 +195,33 @@ async def test_freeing_memory_leaves_no_page_of_an_output_behind(tmp_path):
         await scene.engine.free(LOCAL_TENANT, unload_models=False, free_memory=True)
         assert not list(files.iterdir())
         assert all(scene.made.store.sandbox_bytes(info.id) == 0 for info in scene.made.manager.list())
+
+
+@pytest.mark.usefixtures("every_fast_path")
+@pytest.mark.parametrize("path_is_taken", [True, False])
+async def test_a_node_that_runs_again_is_offered_the_pages_of_its_last_output(
+    tmp_path, monkeypatch, path_is_taken
+):
+    """It shows the same with and without; with it, only the first of its outputs has to be asked for."""
+    if not path_is_taken:
+        take_fast_paths({*FastPath} - {FastPath.OFFERED_OUTPUTS})
+    asked: list[int] = []
+    async with stage(tmp_path) as scene:
+        allocate = scene.made.store.allocate
+
+        async def noted(sandbox: SandboxId, nbytes: int) -> str:
+            asked.append(nbytes)
+            return await allocate(sandbox, nbytes)
+
+        monkeypatch.setattr(scene.made.store, "allocate", noted)
+        for width, value in ((512, 0.25), (512, 0.5), (512, 0.75), (256, 1.0)):
+            text = await scene.text(
+                solid=("Full", {"width": width, "value": value}),
+                out=("First", {"x": ["solid", 0]}),
+            )
+            assert text == [value, value]
+    large, small = 512 * 512 * 3 * 4, 512 * 256 * 3 * 4
+    assert asked == [*[large] * (1 if path_is_taken else 3), small]
 
 
 async def test_validators_instances_and_is_changed(tmp_path):
