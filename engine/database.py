@@ -24,11 +24,8 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from engine.group_commit import GroupCommit
-from engine.tables import counters_table, queue_table
 from engine.writer_turn import WriterTurn
 from policies import RingfenceError
-
-__all__ = ["Database", "DatabaseError", "counters_table", "decode", "encode", "queue_table", "sqlite_url"]
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)

@@ -20,11 +20,12 @@ from engine import history as history_rows
 from engine import queue_rows as rows
 from engine.claims import Claims
 from engine.crowds import Crowd, Room, Waiting
-from engine.database import Database, decode, encode, queue_table
+from engine.database import Database, decode, encode
 from engine.documents import decoded, encoded
 from engine.errors import DuplicatePromptError, QueueFullError
 from engine.history import HISTORY_LIMIT
 from engine.storage import NewPrompt, QueuedPrompt
+from engine.tables import queue_table
 from policies import TenantId
 from sandbox import FastPath, takes
 

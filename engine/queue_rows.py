@@ -12,9 +12,10 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from engine.database import counters_table, decode, queue_table
+from engine.database import decode
 from engine.prepared import Prepared
 from engine.storage import NewPrompt, QueuedPrompt
+from engine.tables import counters_table, queue_table
 from policies import TenantId
 
 _q = queue_table.c
