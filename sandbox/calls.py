@@ -14,7 +14,7 @@ from typing import Any, Final, Never, Protocol
 from policies import ExtensionName, SandboxId, TenantId, safe_text
 from runtime import wire
 
-JSON = Any  # a JSON tree; narrowed by messages.py where it enters
+JSON = Any  # a JSON tree; narrowed by messages where it enters
 
 HIDDEN_CLASSES: Final = wire.HIDDEN_CLASSES
 

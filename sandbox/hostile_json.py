@@ -4,7 +4,7 @@ What comes out has bounded depth and size, no NaN or infinity, no duplicate keys
 whoever encodes UTF-8 later) and no number that takes long to print. The standard library's parser: it is written in
 C, refuses runaway depth instead of crashing, keeps integers exact where orjson makes a float of a large one, and
 has a hook for duplicate keys, which msgspec and orjson let the last one win. What a message means stands in
-``messages.py``, what a value means in ``values.py``.
+``messages``, what a value means in ``values.py``.
 
 Short messages, nearly all there are, go a shorter way to the same tree: read by orjson and written again. Only where
 that gives the very same bytes is the tree taken, since then nothing was lost on the way: no second key of one name, no

@@ -188,19 +188,21 @@ async def large_notification(_: Path) -> str:
     return f"{len(raw)} bytes of a request" if messages.parse_message(raw) else ""
 
 
-@against("odd-id", replaced(messages, "_id", lambda tree: tree.get("id")))
+@against("odd-id", replaced(messages.envelope, "_id", lambda tree: tree.get("id")))
 async def odd_id(_: Path) -> str:
     return f"the id {messages.parse_message(said(id=[1], result=1)).id!r}"
 
 
-@against("other-form", replaced(messages, "checked", lambda model, data, _: model.model_construct(**data)))
+@against(
+    "other-form", replaced(messages.results, "checked", lambda model, data, _: model.model_construct(**data))
+)
 async def other_form(_: Path) -> str:
     result = {"slots": [["x", "y"]], "ui": "a text where an object belongs", "calls": None, "blocked": []}
     made = messages.executed(result, SandboxId("box"), max_values=10, max_expansion=10)
     return f"a result whose ui is {made.ui!r}"
 
 
-@against("terminal-error", replaced(messages, "safe_text", lambda text, *_, **__: text))
+@against("terminal-error", replaced(messages.failures, "safe_text", lambda text, *_, **__: text))
 async def terminal_error(_: Path) -> str:
     data = {"type": "E", "message": "\x1b]0;owned\x07\x1b[2J", "traceback": [], "inputs": {}}
     error = messages.failure(messages.RemoteError(code=wire.NODE_RAISED, message="m", data=data), "pack")  # type: ignore[arg-type]

@@ -1,0 +1,168 @@
+"""What the execution of a node may give: outputs, an expansion, things to show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+
+from pydantic import Field, StringConstraints
+
+from policies import SandboxId, safe_text
+from sandbox import hostile_json
+from sandbox.calls import PART_BYTES, ForeignHandle, NodeResult, Value, measure
+from sandbox.errors import ProtocolViolationError, QuotaError
+from sandbox.fast_paths import TAKEN, FastPath
+from sandbox.messages.envelope import NodeId, Text, checked
+from sandbox.strict import Name, Strict
+from sandbox.values import Parsed, Reader
+
+MAX_RESULT_PARTS: Final = 200_000
+"""JSON values in the frame of one node result, all values and ``ui`` together; larger data travels in files."""
+PLAIN_SLOTS: Final = 16
+PLAIN_TEXT: Final = 200
+"""Outputs and characters of what ``executed_plainly`` reads."""
+_PLAIN: Final = frozenset({int, float, bool, type(None)})
+_EXECUTED: Final = frozenset({"slots", "ui", "calls", "blocked"})
+
+
+class _Blocked(Strict):
+    index: Annotated[int, Field(ge=0, le=10**9)]
+    message: Text
+
+
+class _ExpandedNode(Strict):
+    class_type: Name
+    inputs: dict[Annotated[str, StringConstraints(max_length=256)], Any]
+    override_display_id: NodeId | None = None
+
+
+class _Call(Strict):
+    result: list[Any]
+    expand: dict[NodeId, _ExpandedNode] | None
+
+
+class _Executed(Strict):
+    slots: list[list[Any]] | None
+    ui: dict[str, Any] | None
+    calls: list[_Call] | None
+    blocked: Annotated[list[_Blocked], Field(max_length=100_000)]
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedNode:
+    """A node of an expansion whose constants still name files of the sandbox."""
+
+    class_type: str
+    inputs: dict[str, Parsed]
+    override_display_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedCall:
+    """One mapped call of an expanding node."""
+
+    result: list[Parsed]
+    expand: dict[str, ParsedNode] | None
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedResult:
+    """An execute result, checked; the files in it are still the sandbox's."""
+
+    slots: list[list[Parsed]] | None
+    calls: list[ParsedCall] | None
+    ui: dict[str, Any] | None
+    blocked: tuple[tuple[int, str], ...]
+
+    def values(self) -> list[Parsed]:
+        """Every value in it."""
+        found = [value for slot in self.slots or () for value in slot]
+        for call in self.calls or ():
+            found += call.result
+            for node in (call.expand or {}).values():
+                found += node.inputs.values()
+        return found
+
+
+def executed(
+    result: Any,
+    sandbox: SandboxId,
+    *,
+    max_values: int,
+    max_expansion: int,
+    foreign: Mapping[int, ForeignHandle] | None = None,
+) -> ParsedResult:
+    """Check an execute result; ``foreign`` are the objects of other sandboxes that it may hand on.
+
+    Raises:
+        ProtocolViolationError: it is none.
+        QuotaError: more values or expanded nodes than the policy allows, or more than ``MAX_RESULT_PARTS``.
+        HandleNotPortableError: it hands on an object that it was not given.
+    """
+    said = checked(_Executed, result, "node result")
+    if (said.slots is None) == (said.calls is None):
+        raise ProtocolViolationError("it sent a node result with both or neither of slots and calls")
+    count = sum(map(len, said.slots or ())) + sum(len(call.result) for call in said.calls or ())
+    if count > max_values:
+        raise QuotaError(
+            f"the node returned {count} values, the policy allows {max_values}", "raise 'limits.outputs'"
+        )
+    expanded = sum(len(call.expand or ()) for call in said.calls or ())
+    if expanded > max_expansion:
+        raise QuotaError(
+            f"the node expands into {expanded} nodes, the policy allows {max_expansion}",
+            "raise 'limits.expansion_nodes'",
+        )
+    ui_parts, _ = measure(said.ui)
+    read = Reader(sandbox, max_parts=MAX_RESULT_PARTS - ui_parts, foreign=foreign).read
+    return ParsedResult(
+        slots=None if said.slots is None else [[read(item) for item in slot] for slot in said.slots],
+        calls=None if said.calls is None else [_call(call, read) for call in said.calls],
+        ui=None if said.ui is None else hostile_json.plain(said.ui),
+        blocked=tuple((item.index, safe_text(item.message, newlines=True)) for item in said.blocked),
+    )
+
+
+def executed_plainly(result: Any, *, max_values: int) -> NodeResult | None:
+    """What becomes of the plainest results: of each output one number, truth or short text. None: not that plain.
+
+    There is nothing to take over in it, so it is what the engine gets.
+    """
+    if FastPath.PLAIN_RESULTS not in TAKEN or type(result) is not dict or result.keys() != _EXECUTED:
+        return None
+    slots = result["slots"]
+    if (
+        result["ui"] is not None
+        or result["calls"] is not None
+        or result["blocked"] != []
+        or type(slots) is not list
+    ):
+        return None
+    if (count := len(slots)) > max_values or count > PLAIN_SLOTS:
+        return None
+    read: list[tuple[Value]] = []
+    for slot in slots:
+        if type(slot) is not list or len(slot) != 1:
+            return None
+        (value,) = slot
+        if type(value) in _PLAIN:
+            weight = PART_BYTES
+        elif type(value) is str and value.isascii() and len(value) <= PLAIN_TEXT:
+            weight = PART_BYTES + len(value)
+        else:
+            return None
+        read += [(Value(value, weight=weight),)]
+    return NodeResult(tuple(read), None, None, ())
+
+
+def _call(call: _Call, read: Callable[[Any], Parsed]) -> ParsedCall:
+    expand = {
+        name: ParsedNode(
+            node.class_type,
+            {key: read(item) for key, item in node.inputs.items()},
+            node.override_display_id,
+        )
+        for name, node in (call.expand or {}).items()
+    }
+    return ParsedCall([read(item) for item in call.result], expand or None)
