@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping, Sequence
 from functools import lru_cache, partial
-from http import HTTPStatus
 from typing import Any, Final, cast
 
 import h11
-from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol, RequestResponseCycle
 
 from sandbox import FastPath, takes
 
@@ -86,4 +85,4 @@ def _head(status: int, headers: tuple[tuple[bytes, bytes], ...], length: int) ->
 
 @lru_cache(64)
 def _status_line(status: int) -> bytes:
-    return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}".encode()
+    return b"HTTP/1.1 %d %b" % (status, STATUS_PHRASES.get(status, b""))

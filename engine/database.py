@@ -30,6 +30,8 @@ from policies import RingfenceError
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
+CLOSE_S: Final = 10.0
+"""For so long closing waits for what was asked for before, and for connections."""
 ANSWER_S: Final = 30.0
 """For so long a short transaction waits for a database that is elsewhere."""
 
@@ -70,10 +72,10 @@ class Database:
         engine, self._engine = self._engine, None
         grouped, self._grouped = self._grouped, None
         if grouped is not None:
-            with anyio.CancelScope(shield=True), anyio.move_on_after(10):
+            with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_S):
                 await grouped.close()
         if engine is not None:
-            with anyio.CancelScope(shield=True), anyio.move_on_after(10):
+            with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_S):
                 await engine.dispose()
 
     @asynccontextmanager

@@ -51,8 +51,11 @@ class Declarations:
     def of(self, given: Mapping[str, JSON]) -> Mapping[str, InputDeclaration]:
         """Those of a node whose prompt entry holds the inputs ``given``, by name: the required, then the optional."""
         if self._is_fixed is None:
-            self._is_fixed = not any(_split(spec)[0] in _DYNAMIC for _, _, spec in _sections(self._info))
-            self._fixed = declared_inputs(self._info, {}) if self._is_fixed else {}
+            is_fixed = not any(_split(spec)[0] in _DYNAMIC for _, _, spec in _sections(self._info))
+            if is_fixed:
+                self._fixed = declared_inputs(self._info, {})
+            # Last: a large prompt is looked at in a thread, and another one meanwhile.
+            self._is_fixed = is_fixed
         return self._fixed if self._is_fixed else declared_inputs(self._info, given)
 
 

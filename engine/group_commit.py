@@ -70,6 +70,7 @@ class GroupCommit:
         self._connection: sa.Connection | None = None
         self._is_plain = False
         self._is_durable = True
+        self._is_closed = False
 
     async def run(self, work: Callable[[sa.Connection], T], *, durable: bool) -> T:
         """What ``work`` returns, once it is committed.
@@ -96,14 +97,20 @@ class GroupCommit:
 
     async def close(self) -> None:
         """End the thread; what was asked for before is done first."""
-        thread, loop = self._thread, asyncio.get_running_loop()
-        if thread is None:
-            return
-        while self._is_asking:
-            await self.run(lambda _: None, durable=False)
-        self._thread = None
-        self._batches.put(None)
-        await loop.run_in_executor(None, thread.join)
+        loop = asyncio.get_running_loop()
+        try:
+            while self._is_asking:
+                # Not by ``run``, which would go on waiting after whoever waits for this has given up.
+                last = _Job(lambda _: None, durable=False, done=loop.create_future())
+                self._jobs.append(last)
+                await last.done
+        finally:
+            self._is_closed = True
+            thread, self._thread = self._thread, None
+            if thread is not None:
+                self._batches.put(None)
+        if thread is not None:
+            await loop.run_in_executor(None, thread.join)
 
     def _ask(self) -> None:
         """Have what waits committed, when it is this writer's turn."""
@@ -114,12 +121,22 @@ class GroupCommit:
     def _send(self) -> None:
         most = MOST if takes(FastPath.GROUP_COMMIT) else 1
         batch = [self._jobs.popleft() for _ in range(min(most, len(self._jobs)))]
-        if self._thread is None:
-            self._loop = asyncio.get_running_loop()
-            # Of a process that ends without closing its database nobody waits for it: a commit is whole or is not.
-            self._thread = threading.Thread(target=self._serve, name="database-writer", daemon=True)
-            self._thread.start()
-        self._batches.put(batch)
+        try:
+            self._thread = self._thread or self._start()
+        except RuntimeError as error:
+            self._loop.call_soon(self._told, batch, [_Failed(error)] * len(batch))
+        else:
+            self._batches.put(batch)
+
+    def _start(self) -> threading.Thread:
+        """Raises: RuntimeError: this is closed, or the process may have no more threads."""
+        self._loop = asyncio.get_running_loop()
+        if self._is_closed:
+            raise RuntimeError("the database is closed")
+        # Of a process that ends without closing its database nobody waits for it: a commit is whole or is not.
+        thread = threading.Thread(target=self._serve, name="database-writer", daemon=True)
+        thread.start()
+        return thread
 
     def _told(self, batch: list[_Job], outcomes: list[Any]) -> None:
         self._is_asking = False
@@ -149,7 +166,11 @@ class GroupCommit:
             run_plainly(connection, "BEGIN IMMEDIATE")
             try:
                 outcomes = self._work_off(connection, batch)
-                self._end_plainly(connection, "COMMIT")
+                # Whatever of it went through SQLAlchemy, the transaction is one, and the driver's.
+                if connection.in_transaction():
+                    connection.commit()
+                else:
+                    run_plainly(connection, "COMMIT")
             except BaseException:
                 self._roll_back(connection)
                 raise
@@ -178,16 +199,12 @@ class GroupCommit:
         run_plainly(connection, "RELEASE job")
         return outcome
 
-    def _end_plainly(self, connection: sa.Connection, how: str) -> None:
-        """Whatever of it went through SQLAlchemy, the transaction is one, and the driver's."""
-        if connection.in_transaction():
-            (connection.commit if how == "COMMIT" else connection.rollback)()
-        elif how == "COMMIT" or connection.get_execution_options()[PLAIN].in_transaction:
-            run_plainly(connection, how)
-
     def _roll_back(self, connection: sa.Connection) -> None:
         try:
-            self._end_plainly(connection, "ROLLBACK")
+            # SQLAlchemy's notion of it first, which a failed commit does not end, though SQLite has rolled back.
+            connection.rollback()
+            if connection.get_execution_options()[PLAIN].in_transaction:
+                run_plainly(connection, "ROLLBACK")
         except SQLAlchemyError as error:
             _log.error(
                 "database: a transaction cannot be rolled back, and its connection is given up: %s", error

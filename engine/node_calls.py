@@ -86,7 +86,7 @@ class NodeCalls:
                     if error.call_started or repeated == MAX_REPEATED:
                         raise
                     repeated += 1
-                    del self._sessions[extension]
+                    self._sessions.pop(extension, None)  # a node beside this one may have met the same end
         finally:
             if lane is not None:
                 lane.release()

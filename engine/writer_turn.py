@@ -16,10 +16,13 @@ class WriterTurn:
 
     def __init__(self) -> None:
         self._is_taken = False
-        self._line: deque[Callable[[], None]] = deque()
+        self._line: deque[Callable[[], object]] = deque()
 
-    def ask(self, go: Callable[[], None]) -> None:
-        """Call ``go`` when it is its turn, now if nobody has it; ``pass_on`` ends it."""
+    def ask(self, go: Callable[[], object]) -> None:
+        """Call ``go`` when it is its turn, now if nobody has it; ``pass_on`` ends it.
+
+        One in the line that says False then does not take its turn.
+        """
         if self._is_taken:
             self._line.append(go)
         else:
@@ -28,10 +31,10 @@ class WriterTurn:
 
     def pass_on(self) -> None:
         """Whoever has the turn is done."""
-        if self._line:
-            self._line.popleft()()
-        else:
-            self._is_taken = False
+        while self._line:
+            if self._line.popleft()() is not False:
+                return
+        self._is_taken = False
 
     async def __aenter__(self) -> None:
         if not self._is_taken:
@@ -39,11 +42,11 @@ class WriterTurn:
             return
         come: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-        def go() -> None:
-            if come.done():  # nobody waits any more
-                self.pass_on()
-            else:
+        def go() -> bool:
+            is_waited_for = not come.done()
+            if is_waited_for:
                 come.set_result(None)
+            return is_waited_for
 
         self._line.append(go)
         try:

@@ -34,6 +34,12 @@ class Offered:
                 return name, huge
         return None
 
+    def rest(self) -> list[str]:
+        """The names of those that nobody took; they are no offer any more."""
+        names = [name for _, name, _ in self._files]
+        self._files.clear()
+        return names
+
 
 class SharedFiles:
     """The worker's view of its in and out directories."""
@@ -104,7 +110,8 @@ class SharedFiles:
         Raises:
             RpcError: the host refused the space (QUOTA_EXCEEDED).
         """
-        name, huge = (offered.take(nbytes) if offered is not None else None) or self._allocate(nbytes)
+        offered = offered or Offered()
+        name, huge = offered.take(nbytes) or self._new(nbytes, offered)
         try:
             fd = os.open(f"{self._out}/{name}", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
@@ -119,6 +126,18 @@ class SharedFiles:
             self._discard(name)
             raise
         return name
+
+    def _new(self, nbytes: int, offered: Offered) -> tuple[str, int]:
+        """A file made for this; what the call took along and does not fit gives way to it."""
+        try:
+            return self._allocate(nbytes)
+        except RpcError as error:
+            rest = offered.rest()
+            if error.code != wire.QUOTA_EXCEEDED or not rest:
+                raise
+            for name in rest:
+                self._discard(name)
+            return self._allocate(nbytes)
 
     def discard(self, name: str) -> None:
         """Give back a file that will not be named in a result."""

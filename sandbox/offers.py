@@ -51,7 +51,7 @@ class Offers:
         """What the call takes along, as the worker is told of it."""
         offered: list[dict[str, Any]] = []
         for nbytes in self.sizes.get((call.class_type, call.node_id), ()):
-            name = self._store.allocate_again(self._sandbox, nbytes)
+            name = self._store.offer(self._sandbox, nbytes)
             if name is not None:
                 huge = self._store.huge_bytes(self._sandbox, name) if FastPath.MAPPED_OUTPUTS in TAKEN else 0
                 offered.append({"file": name, "bytes": nbytes, "huge": huge})

@@ -20,7 +20,7 @@ from runtime import wire
 from sandbox.deadlines import Deadlines
 from sandbox.errors import ProtocolViolationError
 from sandbox.fast_paths import TAKEN, FastPath
-from sandbox.hostile_json import PART_COST, SHORT, cost
+from sandbox.hostile_json import SHORT, cost
 from sandbox.messages import Answer, RemoteError, Request, parse_message, short_answer
 from sandbox.rates import Allowance
 from sandbox.streams import ByteStream, EndOfStreamError
@@ -32,8 +32,6 @@ MAX_OPEN_REQUESTS: Final = 64
 """Requests of a worker that may be served at once; more wait in its socket."""
 BYTES_PER_S: Final = 32 * 1024 * 1024
 FRAMES_PER_S: Final = 5_000
-_TRIFLE: Final = 128
-"""Bytes of an answer that is not looked through for what reading it costs: as if each byte were a part."""
 _PARSE_IN_THREAD: Final = 512 * 1024
 """Work (``hostile_json.cost``) that is not done on the loop: 4096 parts, 1 to 2 ms."""
 
@@ -338,7 +336,7 @@ class Peer:
             if call is None or call.is_answered:
                 break
             now = time.monotonic()
-            work = length * PART_COST if length <= _TRIFLE else cost(body)
+            work = cost(body)
             if not (self._bytes.take(work, now) and self._frames.take(1.0, now)):
                 break
             taken = end

@@ -20,6 +20,8 @@ from sandbox.spares import Owner
 
 POLICY_FRESH_S: Final = 1.0
 """How old a reading of the policy files may be; an edit holds from the next start after that."""
+_MOST_PLANS: Final = 1_024
+"""Plans that are remembered; whoever was removed has none for long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,8 @@ class Planner:
         for item in files:
             content.update(f"{item.name}\0{item.content_hash}\0{item.environment}\0".encode())
         key = Key(tenant, _unit(extension, policy.group), policy.digest(), content.hexdigest())
+        if len(self._plans) >= _MOST_PLANS:
+            self._plans.clear()
         plan = self._plans[tenant, extension] = Plan(key, policy, files)
         return plan
 

@@ -368,7 +368,9 @@ class ExtensionSession:
                 pending = sandbox.peer.begin(method, params)
                 sandbox.at_work[pending] = (what, self._extension)
                 if pending.unsent is not None:
-                    await sandbox.peer.see_through(pending)
+                    # Bounded by the deadline of writing; a worker that has all of it must be asked to stop (below).
+                    with anyio.CancelScope(shield=True):
+                        await sandbox.peer.see_through(pending)
             except ConversationEndedError:
                 raise ended_copy(await sandbox.final_error(), call_started=False) from None
             except wire.FrameTooLargeError as error:

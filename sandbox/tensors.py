@@ -235,6 +235,13 @@ class TensorStore:
         box.files[name] = (fd, nbytes)
         return name
 
+    def offer(self, sandbox: SandboxId, nbytes: int) -> str | None:
+        """``allocate_again`` where as much again could be had without it: an offered file gives way to nobody."""
+        box = self._boxes.get(sandbox)
+        if box is None or self._ledger.refusal(box.tenant, box.account, nbytes) is not None:
+            return None
+        return self.allocate_again(sandbox, nbytes)
+
     def has_allocated(self, sandbox: SandboxId, name: str) -> bool:
         """Whether a file of that name was allocated and is neither adopted nor discarded yet."""
         box = self._boxes.get(sandbox)

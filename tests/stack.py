@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import ipaddress
 import json
 import os
 import random
@@ -84,14 +85,17 @@ def free_port(host: str = "127.0.0.1") -> int:
             return port
 
 
-def _gateway() -> str:
-    """This machine as its containers see it."""
-    form = "{{(index .IPAM.Config 0).Gateway}}"
+def gateway() -> str:
+    """This machine as its containers see it: the first address of the engine's network.
+
+    An engine that runs for the first time on its machine does not say which that is.
+    """
+    form = "{{(index .IPAM.Config 0).Subnet}}"
     done = subprocess.run(
         ["docker", "network", "inspect", "bridge", "--format", form],
         capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
-    return done.stdout.strip()
+    return str(next(ipaddress.ip_network(done.stdout.strip(), strict=False).hosts()))
 
 
 @pytest.fixture(scope="session")
@@ -102,7 +106,7 @@ def stack_settings() -> Iterator[dict[str, str]]:
             pytest.fail(f"this machine lacks {lacking}")
         pytest.skip(f"this machine lacks {lacking}")
     port = free_port()
-    proxy = f"http://{_gateway()}:{free_port(_gateway())}"
+    proxy = f"http://{gateway()}:{free_port(gateway())}"
     places = {
         "RINGFENCE_DATA_DIR": f"/var/lib/ringfence-{NAME}",
         "RINGFENCE_SHM_DIR": f"/dev/shm/ringfence-{NAME}",

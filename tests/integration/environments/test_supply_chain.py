@@ -26,6 +26,7 @@ from sandbox.launcher.build_verb import BUILDS, INDEX_ONLY, BuildSettings, Index
 from sandbox.launcher.staging import StagedBuilder
 from sandbox.places import Places
 from tests.integration.environments.index import WRITES_WHEEL, Index, serve, source, wheel
+from tests.stack import gateway
 
 pytestmark = [pytest.mark.docker, pytest.mark.anyio]
 
@@ -97,8 +98,7 @@ def engine() -> Iterator[Any]:
 
 @pytest.fixture
 def index(engine: Any) -> Iterator[Index]:
-    gateway = engine.networks.get("bridge").attrs["IPAM"]["Config"][0]["Gateway"]
-    with serve(gateway) as index:
+    with serve(gateway()) as index:
         index.files["victim-1.0-py3-none-any.whl"] = wheel("victim", "1.0", {"victim.py": "x = 1\n"})
         index.files["hostile-1.0.tar.gz"] = source("hostile", "1.0", HOSTILE)
         yield index

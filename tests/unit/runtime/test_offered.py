@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime.files import Offered
+from runtime import wire
+from runtime.files import Offered, SharedFiles
+from runtime.peer import RpcError
 from runtime.values import Encoder
 from tests.unit.runtime.memoryfiles import Trip
 
@@ -39,6 +41,24 @@ def test_each_is_filled_once_and_another_size_is_asked_for(trip: Trip) -> None:
     assert used[0] == names[0]
     assert len(set(used)) == 3
     assert len(trip.store.allocated) == 3
+
+
+def test_what_does_not_fit_gives_way_to_what_is_asked_for(trip: Trip) -> None:
+    names, files = offered(trip, 32, 32)
+
+    def allocate(nbytes: int) -> tuple[str, int]:
+        if sorted(trip.store.discarded) != sorted(names):
+            raise RpcError(wire.QUOTA_EXCEEDED, "full", None)
+        return trip.store.allocate(nbytes), 0
+
+    trip.files = SharedFiles(
+        str(trip.store.inbox), str(trip.store.outbox), allocate=allocate, discard=trip.store.discarded.append
+    )
+    tree = Encoder(trip.files, trip.handles, (), files).encode(np.zeros(5, dtype=np.int64))
+    assert tree["$array"]["file"] not in names
+    trip.store.discarded.clear()
+    with pytest.raises(RpcError, match="full"):  # nothing is left that could give way
+        Encoder(trip.files, trip.handles, (), files).encode(np.zeros(5, dtype=np.int64))
 
 
 def test_a_reply_that_fails_gives_it_back(trip: Trip) -> None:

@@ -148,6 +148,14 @@ async def test_a_name_that_was_offered_is_good_for_that_call_only(tmp_path: Path
         assert not at.store.has_allocated(session.sandbox, gone["file"])  # no name of a later call
 
 
+async def test_nothing_is_offered_that_others_would_have_to_do_without(tmp_path: Path) -> None:
+    cap = {"pack": f"shared_memory: {SIZE + SIZE // 2}\n"}
+    async with world(tmp_path, fake(), policies=cap) as at:
+        maker = await begun(at)
+        await made(at)
+        assert maker.offered == [[], []], "it lies where another size would find no room"
+
+
 async def test_nothing_is_offered_where_that_way_is_not_taken(tmp_path: Path) -> None:
     take_fast_paths({*FastPath} - {FastPath.OFFERED_OUTPUTS})
     async with world(tmp_path, fake()) as at:

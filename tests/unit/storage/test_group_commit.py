@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import threading
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,58 @@ async def test_statements_of_both_ways_are_one_transaction(database: Database, p
             )
             tasks.start_soon(fail)
     assert len(await tenants(database)) == 14
+
+
+@pytest.mark.usefixtures("every_fast_path")
+@pytest.mark.parametrize("plainly", [True, False])
+async def test_a_full_disk_costs_the_transaction_that_met_it_and_no_other(
+    database: Database, plainly: bool
+) -> None:
+    take_fast_paths(FastPath if plainly else set(FastPath) - {FastPath.PLAIN_STATEMENTS})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def meets_it(connection: sa.Connection) -> None:
+        connection.execute(add("lost"))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1, hard))  # what is written is written by the COMMIT
+
+    try:
+        with pytest.raises(DatabaseError):
+            await database.transact(meets_it)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    await database.transact(lambda connection: connection.execute(add("next")))
+    assert await tenants(database) == {"next"}
+
+
+async def test_closing_does_not_wait_for_ever_for_somebody_who_does_not_end(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.database.CLOSE_S", 0.01)
+    database = Database(url)
+    await database.__aenter__()
+    turn = database._writer
+    assert turn is not None
+    async with turn:
+        asked = asyncio.create_task(database.transact(lambda connection: None))
+        await checkpoint()
+        with anyio.fail_after(60):
+            await database.__aexit__(None, None, None)
+    with pytest.raises(RuntimeError, match="closed"):
+        await asked
+
+
+async def test_a_process_that_may_have_no_more_threads_says_so_to_those_who_wait(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with anyio.fail_after(60), pytest.raises(RuntimeError, match="new thread"):
+            await database.transact(lambda connection: None)
+    await database.transact(lambda connection: connection.execute(add("next")))
+    assert await tenants(database) == {"next"}
 
 
 async def test_what_was_asked_for_before_the_end_is_done(url: str) -> None:

@@ -55,3 +55,21 @@ async def test_whoever_stops_waiting_keeps_nobody_from_the_turn(has_come: bool) 
     if not has_come:
         turn.pass_on()
     assert came == ["next"]
+
+
+async def test_thousands_who_stopped_waiting_are_passed_over() -> None:
+    turn, came = WriterTurn(), list[str]()
+
+    async def wait() -> None:
+        async with turn:
+            came.append("gave up")
+
+    turn.ask(lambda: None)
+    tasks = [asyncio.create_task(wait()) for _ in range(5_000)]
+    await checkpoint()
+    turn.ask(lambda: came.append("next"))
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    turn.pass_on()
+    assert came == ["next"]
