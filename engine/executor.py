@@ -393,7 +393,7 @@ class PromptRun:
     async def _resolve_safely(self, node: GraphNode) -> None:
         try:
             self._resolve(node)
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001 - an event of the plan, as in `_work`
             self._fail(node, error)
 
     def _resolve(self, node: GraphNode) -> None:
