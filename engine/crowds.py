@@ -35,6 +35,7 @@ class Waiting:
     counted: bool
     nbytes: int
     has_secrets: bool
+    created_ms: int
     document: bytes | None = field(default=None, repr=False)
     secrets: bytes | None = field(default=None, repr=False)
 

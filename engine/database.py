@@ -26,6 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from engine.group_commit import GroupCommit
 from engine.writer_turn import WriterTurn
 from policies import RingfenceError
+from sandbox import FastPath, takes
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -105,11 +106,14 @@ class Database:
                     with anyio.CancelScope(shield=True):
                         await transaction.commit()
 
-    async def transact(self, work: Callable[[sa.Connection], T], *, durable: bool = True) -> T:
+    async def transact(
+        self, work: Callable[[sa.Connection], T], *, durable: bool = True, is_short: bool = False
+    ) -> T:
         """Run a short function as one transaction, off the event loop; committed (and on disk) when this returns.
 
-        ``durable`` False, for what a restart makes anew: a power cut may undo it. ``work`` must not wait for anything
-        but the database. Cancelling waits for the commit or rollback.
+        ``durable`` False, for what a restart makes anew: a power cut may undo it. ``is_short``: it touches a few rows
+        by their keys, and at most ``SHORT_BYTES`` of them; all but its commit may then be done on the event loop.
+        ``work`` must not wait for anything but the database. Cancelling waits for the commit or rollback.
         """
         self._opened()
         with _translated():
@@ -117,7 +121,9 @@ class Database:
                 with anyio.fail_after(ANSWER_S):
                     async with self.write() as connection:
                         return await connection.run_sync(work)
-            return await self._grouped.run(work, durable=durable)
+            return await self._grouped.run(
+                work, durable=durable, is_short=is_short and takes(FastPath.NEAR_STATEMENTS)
+            )
 
     async def scrub(self) -> None:
         """Make deleted secrets leave the disk: SQLite keeps old pages in its log until the log is emptied.
@@ -194,7 +200,10 @@ def _create_engine(url: URL) -> AsyncEngine:
 def _create_plain_engine(url: URL) -> sa.Engine:
     """For SQLite, without the driver that takes a thread's turn for each statement."""
     engine = sa.create_engine(
-        url.set(drivername="sqlite+pysqlite"), poolclass=sa.NullPool, connect_args={"check_same_thread": True}
+        # Of two threads, by turns (group_commit.py).
+        url.set(drivername="sqlite+pysqlite"),
+        poolclass=sa.NullPool,
+        connect_args={"check_same_thread": False},
     )
     sa.event.listen(engine, "connect", _configure_sqlite)
     sa.event.listen(engine, "begin", _begin_sqlite)

@@ -21,7 +21,10 @@ HISTORY_LIMIT = 10_000
 _t = history_table.c
 _BATCH = 500  # ids per statement: databases bound the number of parameters
 _OF_TENANT = _t.tenant == sa.bindparam("of_tenant")
-_FORGET: Final = Prepared(sa.delete(history_table).where(_OF_TENANT, _t.prompt_id == sa.bindparam("named")))
+_OF_NAME: Final = Prepared(
+    sa.select(_t.sequence, _t.nbytes).where(_OF_TENANT, _t.prompt_id == sa.bindparam("named"))
+)
+_FORGET: Final = Prepared(sa.delete(history_table).where(_t.sequence == sa.bindparam("gone")))
 _ADD: Final = Prepared(
     sa.insert(history_table),
     columns=("tenant", "prompt_id", "created_ms", "ended_ms", "document", "nbytes"),
@@ -41,6 +44,10 @@ READ_BYTES: Final = 64 * 1024 * 1024
 """Of entries that one answer may hold: whoever asks for all gets the newest that fit."""
 
 
+class TakesLongError(Exception):
+    """What an entry replaces is large: not for a transaction that is to be short."""
+
+
 def append(
     connection: sa.Connection,
     tenant: TenantId,
@@ -51,15 +58,23 @@ def append(
     limit: int,
     most_bytes: int | None = None,
     held: tuple[int, int] | None = None,
+    replaces_bytes: int | None = None,
 ) -> tuple[int, int]:
     """Add an entry as the newest, replacing one of the same id, and drop the oldest beyond the two limits.
 
     The newest stays, however large: whoever waited for it asks for it now. ``created_ms``: when it was queued, if
     that is known. ``held``: at least so many entries and bytes as there were, where that is known; returns the same
-    of now. Only where a limit seems to be reached are they counted.
+    of now. Only where a limit seems to be reached are they counted, and then a hundredth more than need be goes, so
+    that not each entry from then on drops one. ``replaces_bytes``: no entry larger than that.
+
+    Raises:
+        TakesLongError: it would; nothing is changed.
     """
     now = time.time_ns() // 1_000_000
-    _FORGET.change(connection, of_tenant=tenant, named=prompt_id)
+    for sequence, of_one in _OF_NAME.all(connection, of_tenant=tenant, named=prompt_id):
+        if replaces_bytes is not None and of_one > replaces_bytes:
+            raise TakesLongError
+        _FORGET.change(connection, gone=sequence)
     _ADD.change(
         connection,
         tenant=tenant,
@@ -70,19 +85,25 @@ def append(
         nbytes=len(document),
     )
     count, nbytes = size(connection, tenant) if held is None else (held[0] + 1, held[1] + len(document))
-    if held is not None and _is_over(count, nbytes, limit, most_bytes):
+    if not is_over(count, nbytes, limit, most_bytes):
+        return count, nbytes
+    if held is not None:
         count, nbytes = size(connection, tenant)
-    while count > 1 and _is_over(count, nbytes, limit, most_bytes):
+    if is_over(count, nbytes, limit, most_bytes):
+        limit -= limit // 100
+        most_bytes = most_bytes and most_bytes - most_bytes // 100
+    while count > 1 and is_over(count, nbytes, limit, most_bytes):
         last = 0
         for sequence, of_one in _OLDEST.all(connection, of_tenant=tenant):
-            if count == 1 or not _is_over(count, nbytes, limit, most_bytes):
+            if count == 1 or not is_over(count, nbytes, limit, most_bytes):
                 break
             last, count, nbytes = sequence, count - 1, nbytes - of_one
         _FORGET_UNTIL.change(connection, of_tenant=tenant, last=last)
     return count, nbytes
 
 
-def _is_over(count: int, nbytes: int, limit: int, most_bytes: int | None) -> bool:
+def is_over(count: int, nbytes: int, limit: int, most_bytes: int | None) -> bool:
+    """Whether so many entries of so many bytes are too many."""
     return count > limit or (most_bytes is not None and nbytes > most_bytes)
 
 

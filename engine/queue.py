@@ -1,14 +1,13 @@
 """The queue that survives: ``SqlStorage``, the ``Storage`` protocol on SQLAlchemy.
 
 A prompt is one row of the queue table until it ends; ``finish`` moves it to the history in the same transaction. Where
-this process alone owns the database, which prompt is next and which run is known in memory (crowds.py, claims.py): a
-claim then costs no transaction, and is noted in the table only when the prompt takes long. Not here: which tenant's
-prompt runs next (engine.py), the statements (queue_rows.py) and the history's own (history.py).
+this process alone owns the database, which prompt is next and which run is known in memory (known_queue.py): a claim
+then costs no transaction, and is noted in the table only when the prompt takes long. Not here: which tenant's prompt
+runs next (engine.py), the statements (queue_rows.py) and the history's own (history.py).
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, TypeVar
@@ -18,12 +17,13 @@ from sqlalchemy.exc import IntegrityError
 
 from engine import history as history_rows
 from engine import queue_rows as rows
-from engine.claims import Claims
-from engine.crowds import Crowd, Room, Waiting
+from engine.crowds import Crowd, Waiting
 from engine.database import Database, decode, encode
 from engine.documents import decoded, encoded
 from engine.errors import DuplicatePromptError, QueueFullError
-from engine.history import HISTORY_LIMIT
+from engine.group_commit import SHORT_BYTES
+from engine.history import HISTORY_LIMIT, TakesLongError
+from engine.known_queue import KnownQueue
 from engine.storage import NewPrompt, QueuedPrompt
 from engine.tables import queue_table
 from policies import TenantId
@@ -34,6 +34,11 @@ T = TypeVar("T")
 _q = queue_table.c
 PENDING_BYTES: Final = 256 * 1024 * 1024
 """Of one tenant's pending prompts, however few: whoever looks at a queue holds all of it in memory."""
+
+
+def now_ms() -> int:
+    """Since the epoch."""
+    return time.time_ns() // 1_000_000
 
 
 class SqlStorage:
@@ -49,26 +54,21 @@ class SqlStorage:
         self._database = database
         self._history_limit = history_limit
         self._history_bytes = history_bytes
-        self._counting = asyncio.Lock()
-        self._crowds: dict[TenantId, Crowd] | None = None
-        self._last_claim: int | None = None
         # One process owns an SQLite file; another database may have other users.
         self._remembers = database.is_sqlite and takes(FastPath.REMEMBERED_QUEUE)
-        self._claims = Claims(database)
+        self._known = KnownQueue(database, is_alone=self._remembers)
         self._kept: dict[TenantId, tuple[int, int]] = {}
-        """Entries and bytes of histories, or more: what was deleted since is still in it. The writer's thread's own."""
+        """Entries and bytes of histories, or more: what was deleted since is still in it. Of whoever has the writer's
+        turn."""
         self._must_count = False
-        self._room = Room()
 
     async def requeue_running(self) -> int:
         """At start: what was running when the host died is pending again."""
-        await self._claims.note()  # none of them is on its way to the table while it is counted
+        await self._known.claims.note()  # none of them is on its way to the table while it is counted
         statement = sa.update(queue_table).where(_q.claimed.is_not(None)).values(claimed=None)
         count = await self._database.transact(lambda connection: connection.execute(statement).rowcount)
-        count += self._claims.forget()
-        self._crowds = None
-        self._last_claim = None
-        await self._look_again()
+        count += self._known.restart()
+        await self._known.look()
         return count
 
     async def enqueue(self, new: NewPrompt, *, limit: int) -> QueuedPrompt:
@@ -81,34 +81,46 @@ class SqlStorage:
         document = await encoded([new.prompt, new.extra_data, list(new.outputs)])
         secrets = encode(new.secrets) if new.secrets else None
         client = None if new.client_id is None else rows.client_key(new.client_id)
+        created_ms = now_ms()
         row = {
             "tenant": new.tenant,
             "prompt_id": new.prompt_id,
             "client_sha256": client,
             "counted": new.number is None,
-            "created_ms": time.time_ns() // 1_000_000,
+            "created_ms": created_ms,
             "document": document,
             "secrets": secrets,
         }
 
+        numbers = self._known.numbers if self._remembers else None
+
         def insert(connection: sa.Connection) -> tuple[float, int]:
-            number = rows.next_number(connection, new) if new.number is None else float(new.number)
-            return number, rows.INSERT.insert(connection, number=number, **row)
+            try:
+                number = (
+                    rows.next_number(connection, new, numbers) if new.number is None else float(new.number)
+                )
+                return number, rows.INSERT.insert(connection, number=number, **row)
+            except BaseException:
+                if numbers is not None:
+                    numbers.pop(new.tenant, None)  # it was not taken
+                raise
 
         # Counted before it is stored: two that arrive together cannot both be the last one that fits.
-        crowd = await self._crowd(new.tenant)
+        crowd = await self._known.crowd(new.tenant)
         if crowd.pending >= limit:
             raise QueueFullError(limit)
         if crowd.pending and crowd.nbytes + len(document) > PENDING_BYTES:
             raise QueueFullError(crowd.pending, nbytes=PENDING_BYTES)
         crowd.add(len(document))
         try:
-            number, sequence = await self._database.transact(insert)
+            number, sequence = await self._database.transact(
+                insert, is_short=len(document) + len(secrets or b"") <= SHORT_BYTES
+            )
         except IntegrityError as error:
             crowd.end(was_running=False, nbytes=len(document))
             raise DuplicatePromptError(new.prompt_id) from error
         except BaseException:
-            self._crowds = None  # whether it was stored is the database's to say
+            self._known.doubt()
             raise
         if self._remembers:
             is_kept = crowd.keeps(document, secrets)
@@ -121,6 +133,7 @@ class SqlStorage:
                     counted=new.number is None,
                     nbytes=len(document),
                     has_secrets=secrets is not None,
+                    created_ms=created_ms,
                     document=document if is_kept else None,
                     secrets=secrets if is_kept else None,
                 )
@@ -137,18 +150,18 @@ class SqlStorage:
 
     async def pending_count(self, tenant: TenantId) -> int:
         """How many prompts wait."""
-        return (await self._crowd(tenant)).pending
+        return (await self._known.crowd(tenant)).pending
 
     async def waiting_tenants(self) -> Sequence[TenantId]:
         """Tenants that have pending prompts, by name."""
-        crowds = self._crowds if self._crowds is not None else await self._look_again()
+        crowds = await self._known.crowds()
         return sorted([tenant for tenant, crowd in crowds.items() if crowd.pending > 0])
 
     async def claim_next(self, tenant: TenantId, busy: Collection[str] = ()) -> QueuedPrompt | None:
         """Mark the tenant's first pending prompt running, those of the ``busy`` clients passed over."""
         if self._remembers:
             return await self._claim_remembered(tenant, {rows.client_key(client) for client in busy})
-        crowd = await self._crowd(tenant)
+        crowd = await self._known.crowd(tenant)
         if crowd.pending <= 0:
             return None
         clients = {rows.client_name(place): rows.client_key(client) for place, client in enumerate(busy)}
@@ -156,10 +169,10 @@ class SqlStorage:
         def claim(connection: sa.Connection) -> Any:
             row = rows.first_pending(len(clients)).first(connection, of_tenant=tenant, **clients)
             if row is not None:
-                if self._last_claim is None:
-                    ((self._last_claim,),) = rows.LAST_CLAIM.all(connection)
-                self._last_claim += 1
-                rows.CLAIM.change(connection, claimed_row=row[0], place=self._last_claim)
+                if self._known.last_claim is None:
+                    ((self._known.last_claim,),) = rows.LAST_CLAIM.all(connection)
+                self._known.last_claim += 1
+                rows.CLAIM.change(connection, claimed_row=row[0], place=self._known.last_claim)
             return row
 
         # Not durable: after a power cut it is pending, which is what the start makes of it anyway.
@@ -173,20 +186,20 @@ class SqlStorage:
     async def _claim_remembered(self, tenant: TenantId, busy: Collection[str]) -> QueuedPrompt | None:
         """The first in the line; nothing is waited for where its document was kept."""
         while True:
-            crowd = await self._crowd(tenant)
+            crowd = await self._known.crowd(tenant)
             first = crowd.first(busy)
             if first is None:
                 return None
-            self._take(crowd, first)
+            self._known.take(tenant, crowd, first)
             document, secrets = first.document, first.secrets
             if document is None:
                 try:
                     found = await self._content(first.sequence)
                 except BaseException:
-                    self._give_up(first)
+                    self._known.give_up(tenant, first)
                     raise
                 if found is None:  # somebody deleted it from under us
-                    self._give_up(first)
+                    self._known.give_up(tenant, first)
                     continue
                 document, secrets = found
             shown = (tenant, first.prompt_id, first.number, first.counted, document)
@@ -197,75 +210,92 @@ class SqlStorage:
             lambda connection: rows.CONTENT.first(connection, wanted=row), durable=False
         )
 
-    def _take(self, crowd: Crowd, waiting: Waiting) -> None:
-        crowd.leave(waiting)
-        crowd.start(waiting.nbytes)
-        self._last_claim = (self._last_claim or 0) + 1
-        self._claims.add(waiting.sequence, self._last_claim)
-
-    def _give_up(self, claimed: Waiting) -> None:
-        """It does not run after all; where it is now is the database's to say."""
-        self._claims.drop(claimed.sequence)
-        self._crowds = None
-
     async def note_running(self) -> None:
         """Write down which prompts run, so that the next start can say how many this process left."""
-        await self._claims.note()
+        await self._known.claims.note()
 
     async def finish(self, tenant: TenantId, prompt_id: str, entry: Mapping[str, Any]) -> None:
         """Move a prompt from the queue into the history; its secrets are gone with the row."""
-        most_bytes = self._history_bytes(tenant)
         document = await encoded(entry)
+        run = self._known.run_of(tenant, prompt_id)
+        try:
+            ended = await self._move(
+                tenant, prompt_id, document, run, is_short=self._is_short_end(tenant, document, run)
+            )
+        except TakesLongError:
+            ended = await self._move(tenant, prompt_id, document, run, is_short=False)
+        if ended is not None and ended.has_secrets:
+            await self._database.scrub()
 
-        def move(connection: sa.Connection) -> Any:
+    def _is_short_end(self, tenant: TenantId, document: bytes, run: Waiting | None) -> bool:
+        """Whether little is moved, and nothing of the history goes for it."""
+        held = self._kept.get(tenant)
+        if run is None or held is None or self._must_count or run.has_secrets:
+            return False
+        if run.nbytes + len(document) > SHORT_BYTES:
+            return False
+        most_bytes = self._history_bytes(tenant)
+        return not history_rows.is_over(held[0] + 1, held[1] + len(document), self._history_limit, most_bytes)
+
+    async def _move(
+        self, tenant: TenantId, prompt_id: str, document: bytes, run: Waiting | None, *, is_short: bool
+    ) -> rows.Ended | None:
+        most_bytes = self._history_bytes(tenant)
+
+        def move(connection: sa.Connection) -> rows.Ended | None:
             if self._must_count:
                 self._must_count = False
                 self._kept.clear()
-            row = rows.ENDING.first(connection, of_tenant=tenant, named=prompt_id)
-            rows.DELETE.change(connection, of_tenant=tenant, named=prompt_id)
+            ended = rows.ended_as(run) if run is not None else rows.ending(connection, tenant, prompt_id)
+            if ended is not None and not rows.DELETE.change(connection, ended_row=ended.sequence):
+                ended = None  # somebody deleted it from under us
             self._kept[tenant] = history_rows.append(
                 connection,
                 tenant,
                 prompt_id,
                 document,
-                created_ms=None if row is None else row[2],
+                created_ms=None if ended is None else ended.created_ms,
                 limit=self._history_limit,
                 most_bytes=most_bytes,
                 held=self._kept.get(tenant),
+                replaces_bytes=SHORT_BYTES if is_short else None,
             )
-            return row
+            return ended
 
-        crowd = await self._crowd(tenant)
+        crowd = await self._known.crowd(tenant)
         try:
-            row = await self._changed(move)
+            ended = await self._database.transact(move, is_short=is_short)
+        except TakesLongError:
+            raise
         except BaseException:
             self._must_count = True  # what it dropped may be there again
+            self._known.doubt()
             raise
-        if row is not None:
-            sequence, claimed, _, has_secrets, nbytes = row
-            was_running = claimed is not None or sequence in self._claims
-            self._claims.drop(sequence)
-            crowd.end(was_running=was_running, nbytes=nbytes)
+        if ended is not None:
+            was_running = ended.is_claimed or ended.sequence in self._known.claims
+            self._known.drop(tenant, prompt_id, ended.sequence)
+            crowd.end(was_running=was_running, nbytes=ended.nbytes)
             if not was_running:
                 for waiting in crowd.waiting([prompt_id]):
-                    if waiting.sequence == sequence:
+                    if waiting.sequence == ended.sequence:
                         crowd.leave(waiting)
-            if has_secrets:
-                await self._database.scrub()
+        elif run is not None:
+            self._known.give_up(tenant, run)
+        return ended
 
     async def pending(self, tenant: TenantId) -> Sequence[QueuedPrompt]:
         """Pending prompts in running order, without secrets."""
-        await self._crowd(tenant)  # after a failure, this puts right what the table says of who runs
-        claimed = self._claims.now()
+        await self._known.crowd(tenant)  # after a failure, this puts right what the table says of who runs
+        claimed = self._known.claims.now()
         async with self._database.read() as connection:
             found = await connection.execute(rows.pending(sa.select(_q.sequence, *rows.SHOWN), tenant))
-            claimed |= self._claims.now()
+            claimed |= self._known.claims.now()
             return [rows.queued(row[1:]) for row in found if row[0] not in claimed]
 
     async def running(self, tenant: TenantId) -> Sequence[QueuedPrompt]:
         """Claimed prompts in the order of claiming, without secrets."""
-        await self._crowd(tenant)
-        await self._claims.note()
+        await self._known.crowd(tenant)
+        await self._known.claims.note()
         running = sa.and_(_q.tenant == tenant, _q.claimed.is_not(None))
         query = sa.select(*rows.SHOWN).where(running).order_by(_q.claimed)
         async with self._database.read() as connection:
@@ -273,7 +303,7 @@ class SqlStorage:
 
     async def remaining(self, tenant: TenantId) -> int:
         """Pending plus running."""
-        crowd = await self._crowd(tenant)
+        crowd = await self._known.crowd(tenant)
         return crowd.pending + crowd.running
 
     async def remove(self, tenant: TenantId, prompt_ids: Collection[str] | None) -> Sequence[str]:
@@ -292,7 +322,7 @@ class SqlStorage:
             rows.delete(connection, [row.sequence for row in gone])
             return gone
 
-        crowd = await self._crowd(tenant)
+        crowd = await self._known.crowd(tenant)
         if self._remembers:
             gone = await self._remove_remembered(crowd, wanted)
         else:
@@ -342,70 +372,5 @@ class SqlStorage:
         try:
             return await self._database.transact(work, durable=durable)
         except BaseException:
-            self._crowds = None  # whether it was stored is the database's to say
+            self._known.doubt()
             raise
-
-    # -- how many there are: taken hold of, then changed together with the rows, with no wait in between. A count that
-    # -- is taken anew meanwhile comes after those changes in the writer's line, and sees them.
-
-    async def _crowd(self, tenant: TenantId) -> Crowd:
-        crowds = self._crowds if self._crowds is not None else await self._look_again()
-        crowd = crowds.get(tenant)
-        if crowd is None:
-            crowd = crowds[tenant] = Crowd(room=self._room)
-        return crowd
-
-    async def _look_again(self) -> dict[TenantId, Crowd]:
-        """Count what the database holds; nobody but this object changes it from here on."""
-        async with self._counting:
-            return self._crowds if self._crowds is not None else await self._count()
-
-    async def _count(self) -> dict[TenantId, Crowd]:
-        def count(connection: sa.Connection) -> dict[TenantId, Crowd]:
-            found: dict[TenantId, Crowd] = {}
-            for tenant, is_running, prompts, nbytes in connection.execute(rows.COUNTED):
-                crowd = found.setdefault(TenantId(tenant), Crowd())
-                if is_running:
-                    crowd.running = prompts
-                else:
-                    crowd.pending, crowd.nbytes = prompts, int(nbytes)
-            return found
-
-        if self._remembers:
-            self._crowds = self._sorted_out(await self._database.transact(self._listed, durable=False))
-        else:
-            self._crowds = await self._database.transact(count, durable=False)
-        return self._crowds
-
-    def _listed(self, connection: sa.Connection) -> Sequence[Any]:
-        """What the table holds, with no note of a prompt that was to run and does not: it was given up meanwhile."""
-        found = connection.execute(rows.LISTED).all()
-        for row in found:
-            if row.claimed is not None and row.sequence not in self._claims:
-                rows.CLAIM.change(connection, claimed_row=row.sequence, place=None)
-        return found
-
-    def _sorted_out(self, listed: Sequence[Any]) -> dict[TenantId, Crowd]:
-        """The lines of what the table holds and what is known to run. Nothing was claimed since it was read."""
-        self._claims.keep_only({row.sequence for row in listed})
-        self._room = room = Room()
-        found: dict[TenantId, Crowd] = {}
-        for tenant, number, prompt_id, sequence, client, counted, nbytes, has_secrets, claimed in listed:
-            crowd = found.setdefault(TenantId(tenant), Crowd(room=room))
-            self._last_claim = max(self._last_claim or 0, claimed or 0)
-            if sequence in self._claims:
-                crowd.running += 1
-                continue
-            crowd.add(nbytes)
-            crowd.join(
-                Waiting(
-                    number,
-                    prompt_id,
-                    sequence,
-                    client,
-                    counted=bool(counted),
-                    nbytes=nbytes,
-                    has_secrets=bool(has_secrets),
-                )
-            )
-        return found

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any, Final
 
 import sqlalchemy as sa
 
+from engine.crowds import Waiting
 from engine.database import decode
 from engine.prepared import Prepared
 from engine.storage import NewPrompt, QueuedPrompt
@@ -37,7 +39,7 @@ CLAIM = Prepared(
     .values(claimed=sa.bindparam("place"))
 )
 _NAMED = sa.and_(_q.tenant == sa.bindparam("of_tenant"), _q.prompt_id == sa.bindparam("named"))
-ENDING = Prepared(
+_ENDING = Prepared(
     sa.select(
         _q.sequence,
         _q.claimed,
@@ -46,7 +48,20 @@ ENDING = Prepared(
         NBYTES.label("nbytes"),
     ).where(_NAMED)
 )
-DELETE = Prepared(sa.delete(queue_table).where(_NAMED))
+DELETE = Prepared(sa.delete(queue_table).where(_q.sequence == sa.bindparam("ended_row")))
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A row that goes, as far as it matters then."""
+
+    sequence: int
+    is_claimed: bool
+    created_ms: int
+    has_secrets: bool
+    nbytes: int
+
+
 CONTENT = Prepared(sa.select(_q.document, _q.secrets).where(_q.sequence == sa.bindparam("wanted")))
 COUNTED = sa.select(
     _q.tenant,
@@ -64,6 +79,7 @@ LISTED = sa.select(
     NBYTES.label("nbytes"),
     _q.secrets.is_not(None).label("has_secrets"),
     _q.claimed,
+    _q.created_ms,
 )
 """All prompts of all tenants, without what they say."""
 
@@ -110,6 +126,20 @@ def client_name(place: int) -> str:
     return f"client_{place}"
 
 
+def ending(connection: sa.Connection, tenant: TenantId, prompt_id: str) -> Ended | None:
+    """The row of a prompt, if it is there."""
+    row = _ENDING.first(connection, of_tenant=tenant, named=prompt_id)
+    if row is None:
+        return None
+    sequence, claimed, created_ms, has_secrets, nbytes = row
+    return Ended(sequence, claimed is not None, created_ms, bool(has_secrets), nbytes)
+
+
+def ended_as(run: Waiting) -> Ended:
+    """The row of a prompt that runs, as it was when it was stored."""
+    return Ended(run.sequence, True, run.created_ms, run.has_secrets, run.nbytes)
+
+
 def queued(row: Sequence[Any], secrets: Mapping[str, Any] | None = None) -> QueuedPrompt:
     """A row of ``SHOWN``."""
     tenant, prompt_id, number, counted, document = row
@@ -125,14 +155,20 @@ def queued(row: Sequence[Any], secrets: Mapping[str, Any] | None = None) -> Queu
     )
 
 
-def next_number(connection: sa.Connection, new: NewPrompt) -> int:
-    """The number of a tenant's new prompt; the counter moves on."""
-    found = _NUMBER.first(connection, of_tenant=new.tenant)
-    number: int = 0 if found is None else found[0]
-    if found is None:
+def next_number(connection: sa.Connection, new: NewPrompt, known: dict[TenantId, int] | None) -> int:
+    """The number of a tenant's new prompt; the counter moves on.
+
+    ``known``: numbers that come next, where nobody else counts; one that is not used after all is left out.
+    """
+    number = None if known is None else known.get(new.tenant)
+    if number is None:
+        found = _NUMBER.first(connection, of_tenant=new.tenant)
+        number = 0 if found is None else int(found[0])
+    if not _COUNT_ON.change(connection, of_tenant=new.tenant, following=number + 1):
+        number = 0  # the first, or the first since the tenant was removed
         connection.execute(sa.insert(counters_table).values(tenant=new.tenant, next_number=1))
-    else:
-        _COUNT_ON.change(connection, of_tenant=new.tenant, following=number + 1)
+    if known is not None:
+        known[new.tenant] = number + 1
     return -number if new.front else number
 
 

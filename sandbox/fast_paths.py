@@ -34,6 +34,8 @@ class FastPath(StrEnum):
     """Transactions that wait share a commit (``engine.group_commit``)."""
     PLAIN_STATEMENTS = "plain-statements"
     """Statements of every prompt go to SQLite's driver as they are (``engine.prepared``)."""
+    NEAR_STATEMENTS = "near-statements"
+    """Short statements are run on the event loop, the writer's thread commits them (``engine.group_commit``)."""
     REMEMBERED_QUEUE = "remembered-queue"
     """Which prompt is next, and that it runs, is known without a transaction (``engine.queue``)."""
     GATHERED_EVENTS = "gathered-events"

@@ -284,9 +284,9 @@ async def test_the_counts_are_the_databases_after_an_answer_of_it_is_lost(
     await storage.claim_next(A)
     transact = database.transact
 
-    async def stored_and_not_heard_of(work: Any, *, durable: bool = True) -> Any:
+    async def stored_and_not_heard_of(work: Any, **how: bool) -> Any:
         monkeypatch.undo()
-        await transact(work, durable=durable)
+        await transact(work, **how)
         raise TimeoutError
 
     monkeypatch.setattr(database, "transact", stored_and_not_heard_of)
@@ -334,7 +334,7 @@ async def test_a_commit_that_fails_leaves_counts_that_the_next_look_corrects(
         storage = SqlStorage(database)
         await storage.enqueue(new("p0"), limit=10)
 
-        async def broken(work: object, *, durable: bool = True) -> None:
+        async def broken(work: object, **how: bool) -> None:
             raise DatabaseError("the disk is full")
 
         with monkeypatch.context() as patch:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import sqlalchemy as sa
@@ -12,7 +13,7 @@ from engine.database import Database, sqlite_url
 from engine.job_list import JobList, JobPlace
 from engine.queue import SqlStorage
 from engine.submissions import Submissions
-from engine.tables import history_table, queue_table, submissions_table
+from engine.tables import history_table, submissions_table
 from policies import TenantId
 from tests.unit.storage.test_queue import A, B, entry, new
 from tests.unit.storage.test_tokens import _OLD
@@ -25,9 +26,9 @@ def jobs(database: Database) -> JobList:
     return JobList(database)
 
 
-async def queued(database: Database, storage: SqlStorage, job_id: str, at: int, tenant: TenantId = A) -> None:
-    await storage.enqueue(new(job_id, tenant), limit=100)
-    await happened(database, queue_table, queue_table.c.prompt_id == job_id, at)
+async def queued(storage: SqlStorage, job_id: str, at: int, tenant: TenantId = A) -> None:
+    with patch("engine.queue.now_ms", return_value=at):
+        await storage.enqueue(new(job_id, tenant), limit=100)
 
 
 async def happened(database: Database, table: sa.Table, which: sa.ColumnElement[bool], at: int) -> None:
@@ -46,16 +47,16 @@ async def test_jobs_of_both_apis_are_listed_by_age_wherever_they_are(
     for at, job_id in ((20, "v2-ended"), (40, "v2-waits"), (50, "v2-cancelled")):
         await submissions.claim(A, job_id, None)
         await happened(database, submissions_table, submissions_table.c.job_id == job_id, at)
-    await queued(database, storage, "ended", 10)
-    await queued(database, storage, "v2-ended", 21)
+    await queued(storage, "ended", 10)
+    await queued(storage, "v2-ended", 21)
     for job_id in ("ended", "v2-ended"):
         assert await storage.claim_next(A) is not None
         await storage.finish(A, job_id, entry(job_id))
-    await queued(database, storage, "runs", 30)
+    await queued(storage, "runs", 30)
     await storage.claim_next(A)
-    await queued(database, storage, "v2-waits", 41)
-    await queued(database, storage, "waits", 60)
-    await queued(database, storage, "of another tenant", 70, B)
+    await queued(storage, "v2-waits", 41)
+    await queued(storage, "waits", 60)
+    await queued(storage, "of another tenant", 70, B)
     assert await listed(jobs) == ["waits", "v2-cancelled", "v2-waits", "runs", "v2-ended", "ended"]
     assert await listed(jobs, B) == ["of another tenant"]
 
@@ -64,7 +65,7 @@ async def test_a_job_keeps_its_place_when_it_ends_between_two_pages(
     database: Database, storage: SqlStorage, jobs: JobList
 ) -> None:
     for at in range(5):
-        await queued(database, storage, f"p{at}", at + 1)
+        await queued(storage, f"p{at}", at + 1)
     first = await jobs.page(A, before=None, limit=3)
     for number in range(5):
         await storage.claim_next(A)
@@ -79,7 +80,7 @@ async def test_jobs_of_one_millisecond_are_each_listed_once(
     database: Database, storage: SqlStorage, jobs: JobList
 ) -> None:
     for number in range(5):
-        await queued(database, storage, f"p{number}", 7)
+        await queued(storage, f"p{number}", 7)
     found: list[JobPlace] = []
     while page := await jobs.page(A, before=found[-1] if found else None, limit=2):
         found += page
@@ -89,18 +90,18 @@ async def test_jobs_of_one_millisecond_are_each_listed_once(
 async def test_an_id_that_is_used_again_is_one_job(
     database: Database, storage: SqlStorage, jobs: JobList
 ) -> None:
-    await queued(database, storage, "p", 1)
+    await queued(storage, "p", 1)
     await storage.claim_next(A)
     await storage.finish(A, "p", entry("p"))
-    await queued(database, storage, "p", 5)
+    await queued(storage, "p", 5)
     assert await jobs.page(A, before=None, limit=9) == [JobPlace(5, 0, "p")]
 
 
 async def test_what_is_deleted_is_not_listed(database: Database, storage: SqlStorage, jobs: JobList) -> None:
-    await queued(database, storage, "ended", 1)
+    await queued(storage, "ended", 1)
     await storage.claim_next(A)
     await storage.finish(A, "ended", entry("ended"))
-    await queued(database, storage, "waits", 2)
+    await queued(storage, "waits", 2)
     await storage.delete_history(A, None)
     assert await listed(jobs) == ["waits"]
     await storage.remove(A, None)

@@ -37,12 +37,12 @@ class Counted:
         self.fails: Callable[[], str] = lambda: ""
         transact = database.transact
 
-        async def counted(work: Any, *, durable: bool = True) -> Any:
+        async def counted(work: Any, **how_to: bool) -> Any:
             self.count += 1
             how = self.fails()
             if how == "before":
                 raise DatabaseError("the disk is full")
-            result = await transact(work, durable=durable)
+            result = await transact(work, **how_to)
             if how == "after":
                 raise DatabaseError("the answer was lost")
             return result
@@ -270,7 +270,7 @@ def test_documents_are_kept_within_one_measure_for_all_tenants() -> None:
     assert one.keeps(b"x" * 60, None)
     assert not other.keeps(b"x" * 30, b"x" * 11)
     assert other.keeps(b"x" * 30, b"x" * 10)
-    waiting = Waiting(0, "p", 1, None, True, 60, False, b"x" * 60)
+    waiting = Waiting(0, "p", 1, None, True, 60, False, 0, b"x" * 60)
     one.join(waiting)
     one.leave(waiting)
     assert room.left == 60
