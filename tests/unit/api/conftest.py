@@ -21,6 +21,7 @@ from engine import Database, QuotaBook, SqlStorage, TenantRegistry
 from policies import PolicyStore
 from sandbox import AuditWriter
 from tests.unit.api.fakes import FakeEngine, FakeMedia
+from tests.unit.near_statements import allow_short_statements
 from tests.unit.prepared_database import prepared_databases
 
 __all__ = ["prepared_databases"]
@@ -44,6 +45,7 @@ def no_blocking_calls() -> Iterator[None]:
             )  # start-up
             function.can_block_in("api/settings.py", "_default_core_dir")  # before there is a server
             function.can_block_in("api/app.py", "create_app")  # likewise
+        allow_short_statements(guard)
         yield
 
 
