@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -331,6 +332,37 @@ async def test_list_says_the_state(tmp_path: Path) -> None:
         (info,) = at.manager.list(TENANT)
         assert (info.state, info.memory_used, info.pids_used) == (SandboxState.WARM, 5, 3)
         assert at.manager.warm(TENANT, ExtensionName("pack")) is SandboxState.WARM
+
+
+async def test_a_sandbox_that_nobody_uses_and_nothing_works_in_is_seldom_asked_what_it_used(
+    tmp_path: Path,
+) -> None:
+    class Bill:
+        cpu = 0.0
+
+        def charge_time(self, tenant: TenantId, cpu_s: float, gpu_s: float) -> None:
+            self.cpu += cpu_s
+
+        def charge_disk(self, tenant: TenantId, nbytes: int) -> None:
+            """Nothing is written."""
+
+    bill = Bill()
+    async with world(tmp_path, fake()) as at:
+        at.shelf.write("pack", "")
+        session = await at.session("pack")
+        sandbox = at.manager._all[session.sandbox].sandbox
+        at.launcher.usage = Usage(cpu_s=5.0)
+        await sandbox.meter(bill)
+        assert sandbox.is_to_be_metered(time.monotonic())
+        await sandbox.meter(bill)
+        assert not sandbox.is_to_be_metered(time.monotonic())
+        with sandbox.busy():
+            assert sandbox.is_to_be_metered(time.monotonic())
+        await session.execute(call("X"), ignore)
+        at.launcher.usage = Usage(cpu_s=7.0)
+        assert sandbox.is_to_be_metered(time.monotonic())
+        await sandbox.meter(bill)
+        assert bill.cpu == 7.0
 
 
 # -- groups --------------------------------------------------------------------------------------------------
