@@ -33,7 +33,7 @@ from benchmarks.prompts import without_rates
 from benchmarks.report import machine
 from benchmarks.served import ROOT, SERVE, Served, server
 from benchmarks.talking import HEADERS, Client, Prompt, RefusedError, add_packs
-from sandbox.tensors import OUTPUTS_KEPT_S
+from sandbox.tensors.dead_outputs import OUTPUTS_KEPT_S
 
 CLIENTS = 3
 LOOKS = 20
@@ -316,7 +316,7 @@ def soak(
     data = folder / "data"
     data.mkdir()
     policies = without_rates(folder / "policies")
-    serve = f"import sandbox.tensors; sandbox.tensors.OUTPUTS_KEPT_S = {kept_s}; {SERVE}"
+    serve = f"from sandbox.tensors import dead_outputs; dead_outputs.OUTPUTS_KEPT_S = {kept_s}; {SERVE}"
     with server(data, {"RINGFENCE_POLICIES_DIR": str(policies)}, serve=serve) as served:
         add_packs(served.url, folder / "packs", {**packs(2), "soak": PACK.read_text(encoding="utf-8")})
         outcome = Soak(served, calls=calls, kills=kills, seed=seed, looks=looks, kept_s=kept_s).run(say)

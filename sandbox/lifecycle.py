@@ -141,7 +141,7 @@ class Sandbox(Occupancy):
 
     def put_to_use(self) -> None:
         """A spare becomes a sandbox like every other."""
-        self.used_at = time.monotonic()
+        self.used_at = self._cpu.read_at = time.monotonic()  # until now its GPUs were held for nobody
         self._in_use.set()
 
     async def prepared(self) -> None:
@@ -252,6 +252,7 @@ class Sandbox(Occupancy):
         began = time.perf_counter()
         await self._openings.open()
         self.launched = await self._around.launcher.ensure(self.request)
+        self._cpu.read_at = time.monotonic()
         self._openings.admit(self.launched)
         self.seconds.update(self.launched.seconds)
         connecting = time.perf_counter()
@@ -328,14 +329,19 @@ class Sandbox(Occupancy):
             await self.idle_for(idle_s)
             self.end(failure.stopped(self.names, f"it was idle for {idle_s:.0f} s"), deliberate=True)
 
-    async def meter(self, metering: Metering, elapsed_s: float) -> str | None:
+    def is_to_be_metered(self, now: float) -> bool:
+        """Whether it may have used what nobody was told of: one in which nothing works is asked less often."""
+        return self.in_use or self.is_starting or self._cpu.is_due(now, self.used_at)
+
+    async def meter(self, metering: Metering) -> str | None:
         """Tell who counts it what was used since the last time; why its tenant may use no more, when that is so."""
         usage = await self._around.launcher.stats(self.id)
-        used = self._cpu.read(usage.cpu_s)
+        before, now = self._cpu.read_at, time.monotonic()
+        used = self._cpu.read(usage.cpu_s, now)
         if self.is_spare:
             return None  # ours to have started, not the tenant's
         self._cpu.used(used, is_idle=not (self.in_use or self.is_starting))
-        return metering.charge_time(self.tenant, used, elapsed_s * len(self.policy.gpus))
+        return metering.charge_time(self.tenant, used, (now - before) * len(self.policy.gpus))
 
     async def _watch_disk(self) -> None:
         if self.launched is not None:

@@ -337,13 +337,13 @@ class SandboxManager:
         if metering is None:
             return
         while True:
-            before = time.monotonic()
             await anyio.sleep(METER_S)
+            now = time.monotonic()
             for tenancy in list(self._all.values()):
                 sandbox = tenancy.sandbox
-                if sandbox.launched is None or sandbox.is_ending:
+                if sandbox.launched is None or sandbox.is_ending or not sandbox.is_to_be_metered(now):
                     continue
-                over = await sandbox.meter(metering, time.monotonic() - before)
+                over = await sandbox.meter(metering)
                 if over and sandbox.is_working and not sandbox.is_ending:
                     sandbox.end(failure.over_quota(sandbox.names, over), deliberate=True)
 

@@ -4,7 +4,7 @@ The host creates and allocates every file, so it owns name, inode and pages (the
 memory, not the producer's). The sandbox may only open and fill it: the directory is not the sandbox's to change.
 ``freeze`` then asks the kernel for the word that no descriptor and no mapping anywhere can write to it. Synchronous;
 everything here but ``create`` and ``copy`` takes microseconds on tmpfs, whatever the size. Who may hold how much
-stands in ``tensors.py``.
+stands in ``tensors/``.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def create_again(fd: int, nbytes: int, source: Path | str, path: Path | str) -> 
     if is_open_elsewhere(fd):
         raise FileRefusedError("somebody still has it open")
     check_extent(fd, nbytes)
-    os.rename(source, path)  # noqa: PTH104  (as in ``tensors.py``)
+    os.rename(source, path)  # noqa: PTH104  (as in ``tensors/adoption.py``)
     os.fchmod(fd, 0o666)
 
 

@@ -12,15 +12,12 @@ from blockbuster import blockbuster_ctx
 IMAGE = os.environ.get("RINGFENCE_NODE_IMAGE", "ringfence-node:cpu")
 # One system call each on a file system in memory: faster than handing it to a thread.
 _TMPFS = {
-    "allocate",
-    "grant",
-    "revoke",
-    "_adopt_one",
-    "_discard_file",
-    "_forget",
-    "_free_kept",
-    "_kept_again",
-    "_sized",
+    "adoption.py": {"_adopt_one"},
+    "dead_outputs.py": {"_free", "again"},
+    "grants.py": {"grant", "revoke"},
+    "objects.py": {"forget"},
+    "outboxes.py": {"allocate", "remove"},
+    "room.py": {"sized"},
 }
 
 
@@ -33,7 +30,8 @@ def anyio_backend() -> str:
 def no_blocking_calls() -> Iterator[None]:
     with blockbuster_ctx("sandbox") as blockbuster:
         for function in blockbuster.functions.values():
-            function.can_block_in("sandbox/tensors.py", _TMPFS)
+            for file, functions in _TMPFS.items():
+                function.can_block_in(f"sandbox/tensors/{file}", functions)
         yield
 
 

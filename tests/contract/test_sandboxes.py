@@ -222,7 +222,7 @@ async def test_an_output_is_adopted_without_a_copy_where_the_runtime_lets_go_of_
     at: World, kind: Kind
 ) -> None:
     made = await a_tensor(at, 100_000)
-    assert at.store._objects[made.objects[0]].leased is kind.adopts
+    assert at.store._held.objects[made.objects[0]].leased is kind.adopts
     at.store.release(made)
 
 
@@ -413,7 +413,7 @@ async def test_nothing_is_left_in_shared_memory_when_all_values_are_released(at:
     for sandbox in list(at.manager.list()):
         await at.manager.stop(TENANT, sandbox.id)
     at.store._reaper.ask_again()
-    left = [entry for entry in at.store._objects.values() if entry.references > 0]
+    left = [entry for entry in at.store._held.objects.values() if entry.references > 0]
     assert left == []
     assert at.store.usage().bytes == 0
     assert os.listdir(at.places.store) == []

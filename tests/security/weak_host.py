@@ -41,6 +41,8 @@ from sandbox.egress.limits import EgressLimits
 from sandbox.launcher import channel
 from sandbox.launcher import gate as launcher_gate
 from sandbox.streams import EndOfStreamError
+from sandbox.tensors.outboxes import Outboxes
+from sandbox.tensors.room import Room
 from tests.contract.kit import places
 from tests.unit.fuzz.targets import _GATE
 
@@ -473,10 +475,10 @@ async def kept_open(root: Path) -> str:
     return await _store(root, attack)
 
 
-@against("file-of-another", lambda patch: patch.setattr(TensorStore, "_take", staticmethod(_anybodys)))
+@against("file-of-another", lambda patch: patch.setattr(Outboxes, "take", staticmethod(_anybodys)))
 async def file_of_another(root: Path) -> str:
     async def attack(store: TensorStore) -> str:
-        _BOXES[:] = store._boxes.values()
+        _BOXES[:] = store._held.boxes.values()
         name = await store.allocate(B, SIZE)
         store.discard(A, name)
         return "a tenant threw away another's file"
@@ -495,7 +497,7 @@ async def _no_quota(*_: Any) -> None:
     return
 
 
-@against("memory-without-end", replaced(TensorStore, "_check_quota", _no_quota))
+@against("memory-without-end", replaced(Room, "check", _no_quota))
 async def memory_without_end(root: Path) -> str:
     async def attack(store: TensorStore) -> str:
         name = await store.allocate(A, 2 << 20)

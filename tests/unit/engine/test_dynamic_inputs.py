@@ -1,6 +1,10 @@
 """The checked example of node-api-v3.md §6, and templates that a sandbox should not have sent."""
 
-from engine.dynamic_inputs import Declarations, declared_inputs
+from collections.abc import Mapping
+
+import pytest
+
+from engine.dynamic_inputs import Declarations, InputDeclaration, declared_inputs
 
 INFO = {
     "required": {
@@ -120,3 +124,25 @@ def test_what_is_the_same_for_every_instance_is_made_once_and_nothing_else() -> 
     for given in ({"dc": "two"}, {}, {"dc": "one"}, {"dc": "two"}):
         assert changing.of(given) == declared_inputs(INFO, given)
     assert dict(Declarations(None).of({"a": 1})) == {}
+
+
+@pytest.mark.parametrize("moment", range(4))
+def test_whoever_asks_while_declarations_are_made_gets_all_of_them(moment: int) -> None:
+    seen: list[Mapping[str, InputDeclaration]] = []
+
+    class Watched(dict[str, object]):
+        """At one of the looks into it another thread asks, and has its answer before this one goes on."""
+
+        looks = 0
+
+        def get(self, key: str, default: object = None) -> object:
+            self.looks += 1
+            if self.looks == moment + 1:
+                seen.append(made.of({}))
+            return super().get(key, default)
+
+    info = Watched(required={"a": ["INT", {}]}, optional={"b": ["*", {}]})
+    made = Declarations(info)
+    expected = declared_inputs({"required": {"a": ["INT", {}]}, "optional": {"b": ["*", {}]}}, {})
+    assert made.of({}) == expected
+    assert seen == [expected]

@@ -12,8 +12,9 @@ import anyio
 import pytest
 
 from policies import SandboxId
-from sandbox import QuotaError, StoreLimits, TensorStore, Value, shm, tensors
+from sandbox import QuotaError, StoreLimits, TensorStore, Value, shm
 from sandbox.kept_outputs import MOST_FILES, SMALLEST, KeptOutput, KeptOutputs
+from sandbox.tensors import dead_outputs
 from tests.unit.sandbox.test_tensors import MIB, ONE, TWO, A, B, is_leased, kept, made, opened, out
 
 pytestmark = pytest.mark.anyio
@@ -178,7 +179,7 @@ async def test_a_tenant_that_frees_memory_has_all_of_its_own_back_at_once(tmp_pa
 
 
 async def test_a_dead_output_is_not_kept_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tensors, "OUTPUTS_KEPT_S", 0.02)
+    monkeypatch.setattr(dead_outputs, "OUTPUTS_KEPT_S", 0.02)
     async with opened(tmp_path) as store:
         await dead(store)
         with anyio.fail_after(30):

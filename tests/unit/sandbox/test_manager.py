@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -333,6 +334,37 @@ async def test_list_says_the_state(tmp_path: Path) -> None:
         assert at.manager.warm(TENANT, ExtensionName("pack")) is SandboxState.WARM
 
 
+async def test_a_sandbox_that_nobody_uses_and_nothing_works_in_is_seldom_asked_what_it_used(
+    tmp_path: Path,
+) -> None:
+    class Bill:
+        cpu = 0.0
+
+        def charge_time(self, tenant: TenantId, cpu_s: float, gpu_s: float) -> None:
+            self.cpu += cpu_s
+
+        def charge_disk(self, tenant: TenantId, nbytes: int) -> None:
+            """Nothing is written."""
+
+    bill = Bill()
+    async with world(tmp_path, fake()) as at:
+        at.shelf.write("pack", "")
+        session = await at.session("pack")
+        sandbox = at.manager._all[session.sandbox].sandbox
+        at.launcher.usage = Usage(cpu_s=5.0)
+        await sandbox.meter(bill)
+        assert sandbox.is_to_be_metered(time.monotonic())
+        await sandbox.meter(bill)
+        assert not sandbox.is_to_be_metered(time.monotonic())
+        with sandbox.busy():
+            assert sandbox.is_to_be_metered(time.monotonic())
+        await session.execute(call("X"), ignore)
+        at.launcher.usage = Usage(cpu_s=7.0)
+        assert sandbox.is_to_be_metered(time.monotonic())
+        await sandbox.meter(bill)
+        assert bill.cpu == 7.0
+
+
 # -- groups --------------------------------------------------------------------------------------------------
 
 
@@ -492,6 +524,53 @@ async def test_a_node_that_heeds_the_interrupt_keeps_its_sandbox(tmp_path: Path)
                 await running.wait()
                 group.cancel_scope.cancel()
             await session.execute(call("X"), ignore)
+
+
+async def test_an_interrupt_while_the_call_waits_for_room_stops_it_and_keeps_the_sandbox(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        peer_module.Peer.__init__, "__kwdefaults__", {"frame_limit": wire.MAX_FRAME, "write_timeout_s": 60.0}
+    )
+    reads = anyio.Event()
+
+    async def script(worker: FakeWorker) -> None:
+        await worker.answer(await worker.receive(), HELLO)
+        await worker.answer(await worker.receive(), LOADED)
+        worker.stream._transport.pause_reading()  # type: ignore[attr-defined]
+        await reads.wait()
+        worker.stream._transport.resume_reading()  # type: ignore[attr-defined]
+        request = await worker.receive()
+        cancel = await worker.receive()
+        assert cancel["method"] == wire.CANCEL
+        assert cancel["params"] == {"call": request["params"]["call"]}
+        await worker.refuse(request, wire.INTERRUPTED, "stopped")
+        await worker.answer(await worker.receive(), EMPTY)
+        await worker.receive()
+
+    async with world(tmp_path, fake(script), policies={"pack": "timeouts: {grace: 30s}\n"}) as at:
+        at.shelf.write("pack", "")
+        session = await at.session("pack")
+        over = anyio.Event()
+
+        async def interrupted() -> None:
+            try:
+                await session.execute(call("X", {"a": "x" * 3_000_000}), ignore)
+            finally:
+                over.set()
+
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as group:
+                group.start_soon(interrupted)
+                await anyio.wait_all_tasks_blocked()
+                group.cancel_scope.cancel()
+                with anyio.CancelScope(shield=True):
+                    await anyio.wait_all_tasks_blocked()
+                    assert not over.is_set(), "its worker was not told, and may run it yet"
+                    reads.set()
+            await session.execute(call("X"), ignore)
+        assert session.is_alive
+        assert at.launcher.stopped == []
 
 
 async def test_a_node_that_ignores_the_interrupt_ends_with_its_sandbox_only(tmp_path: Path) -> None:

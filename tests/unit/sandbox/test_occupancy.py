@@ -8,7 +8,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from sandbox.cpu_use import CpuUse
+from sandbox.cpu_use import QUIET_READ_S, CpuUse
 from sandbox.occupancy import Occupancy
 
 pytestmark = pytest.mark.anyio
@@ -77,7 +77,7 @@ async def test_idleness_is_waited_for_from_the_end_of_the_last_call() -> None:
 
 def test_cpu_time_of_an_idle_sandbox_adds_up_and_a_call_forgets_it() -> None:
     cpu = CpuUse()
-    assert cpu.read(5.0) == 5.0
+    assert cpu.read(5.0, 1.0) == 5.0
     cpu.used(0.6, is_idle=True)
     assert not cpu.is_restless
     cpu.used(0.6, is_idle=True)
@@ -88,6 +88,32 @@ def test_cpu_time_of_an_idle_sandbox_adds_up_and_a_call_forgets_it() -> None:
 
 def test_a_counter_that_cannot_be_read_or_runs_backwards_is_no_use() -> None:
     cpu = CpuUse(total_s=5.0)
-    assert cpu.read(None) == 0.0
-    assert cpu.read(4.0) == 0.0
-    assert cpu.read(4.5) == 0.5
+    assert cpu.read(None, 1.0) == 0.0
+    assert cpu.read(4.0, 2.0) == 0.0
+    assert cpu.read(4.5, 3.0) == 0.5
+
+
+def test_a_sandbox_in_which_nothing_works_is_read_less_often_until_something_does() -> None:
+    cpu, never = CpuUse(read_at=0.0), -1.0
+    assert cpu.is_due(1.0, never)  # nothing is known of it yet
+    cpu.read(0.5, 1.0)
+    assert cpu.is_due(2.0, never)  # it worked
+    cpu.read(0.5, 2.0)
+    assert not cpu.is_due(3.0, never)
+    assert not cpu.is_due(2.0 + QUIET_READ_S - 0.1, never)
+    assert cpu.is_due(2.0 + QUIET_READ_S, never)
+    cpu.read(1.5, 2.0 + QUIET_READ_S)
+    assert cpu.is_due(3.0 + QUIET_READ_S, never)  # something has woken up in it
+
+
+def test_a_call_that_came_and_went_between_two_looks_is_read_at_the_next_one() -> None:
+    cpu = CpuUse(read_at=0.0)
+    cpu.read(0.0, 1.0)
+    assert not cpu.is_due(2.0, used_at=0.5)
+    assert cpu.is_due(2.0, used_at=1.5)
+
+
+def test_a_counter_that_could_not_be_read_is_tried_again_at_the_next_look() -> None:
+    cpu = CpuUse(read_at=0.0)
+    cpu.read(None, 1.0)
+    assert cpu.is_due(2.0, used_at=0.0)

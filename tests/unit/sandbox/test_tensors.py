@@ -32,9 +32,9 @@ from sandbox import (
     TensorStore,
     Value,
     shm,
-    tensors,
 )
 from sandbox.places import Places
+from sandbox.tensors import room
 from tests.contract.kit import CHECKOUT, places
 
 pytestmark = pytest.mark.anyio
@@ -81,7 +81,7 @@ def _fill(path: Path, data: bytes) -> None:
 
 
 def is_leased(store: TensorStore, name: str) -> bool:
-    return store._objects[name].leased
+    return store._held.objects[name].leased
 
 
 # -- adoption ------------------------------------------------------------------------------------------------
@@ -623,7 +623,7 @@ async def test_adopting_that_is_cancelled_between_files_leaves_nothing(tmp_path:
 async def test_a_refusal_waits_for_a_sandbox_that_is_about_to_let_go_of_what_it_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tensors, "LETTING_GO_S", 30.0)
+    monkeypatch.setattr(room, "LETTING_GO_S", 30.0)
     async with opened(tmp_path, quota=3 * MIB) as store:
         name = await made(store, b"x" * 2 * MIB)
         store.grant(B, [name])
@@ -639,7 +639,7 @@ async def test_a_refusal_waits_for_a_sandbox_that_is_about_to_let_go_of_what_it_
 async def test_a_refusal_waits_for_nobody_where_nothing_is_held(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tensors.anyio, "sleep", lambda _: pytest.fail("it waited"))
+    monkeypatch.setattr(room.anyio, "sleep", lambda _: pytest.fail("it waited"))
     async with opened(tmp_path, quota=3 * MIB) as store:
         await made(store, b"x" * 2 * MIB)
         with pytest.raises(QuotaError):
@@ -659,7 +659,7 @@ async def test_a_sandbox_that_ends_while_its_refusal_waits_is_told_so(
         async def ended(_: float) -> None:
             await store.unregister(A)
 
-        monkeypatch.setattr(tensors.anyio, "sleep", ended)
+        monkeypatch.setattr(room.anyio, "sleep", ended)
         with pytest.raises(SandboxError, match="has ended"):
             await store.allocate(A, 2 * MIB)
         os.close(fd)
