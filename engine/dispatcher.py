@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -19,20 +18,21 @@ from typing import Any, Final, Self
 
 import anyio
 import anyio.abc
-import anyio.to_thread
 
-from engine.cache import CacheMode, Result, ResultCache
-from engine.events import Event, PromptEnded, PromptFailed, QueueChanged
-from engine.executor import THREAD_NODES, PromptRun
+from engine.belongings import Belongings
+from engine.cache import CacheMode
+from engine.claimed import Claimed, Runner
+from engine.early_starts import EarlyStarts, Ending
+from engine.events import Event, PromptEnded, QueueChanged
 from engine.fairness import Turns
-from engine.instances import Instances
 from engine.node_calls import Workbench
 from engine.prompt import PromptLimits
 from engine.quotas import QuotaBook
-from engine.registry import NodeType, NodeTypes
+from engine.registry import NodeTypes
 from engine.reports import refused_entry
 from engine.storage import QueuedPrompt, Storage
 from policies import RingfenceError, SandboxId, TenantId
+from sandbox import TAKEN, FastPath
 
 JSON = Any
 
@@ -56,28 +56,6 @@ class EngineLimits:
     prompt: PromptLimits = field(default_factory=PromptLimits)
 
 
-@dataclass(slots=True)
-class _Running:
-    row: QueuedPrompt
-    run: PromptRun | None = None
-    is_interrupted: bool = False
-    before: anyio.CancelScope | None = None
-    """What it waits for before it has a run."""
-
-    def interrupt(self) -> None:
-        self.is_interrupted = True
-        if self.before is not None:
-            self.before.cancel()
-        if self.run is not None:
-            self.run.interrupt()
-
-
-@dataclass(slots=True)
-class _Tenant:
-    cache: ResultCache
-    instances: Instances = field(default_factory=Instances)
-
-
 class Dispatcher:
     """Runs what is queued. Enter with ``async with``; leaving stops all runs, which start over next time."""
 
@@ -91,19 +69,23 @@ class Dispatcher:
         quotas: QuotaBook,
     ) -> None:
         self._bench = bench
-        self._extensions = extensions
         self._storage = storage
-        self._mode = mode
         self._limits = limits
-        self._tenants: dict[TenantId, _Tenant] = {}
-        self._running: dict[tuple[TenantId, str], _Running] = {}
+        self._belongings = Belongings(bench, mode, limits.cache_bytes)
+        self._runner = Runner(
+            bench, extensions, self._belongings, lambda tenant: (claimed.row for claimed in self._of(tenant))
+        )
+        self._running: dict[tuple[TenantId, str], Claimed] = {}
+        self._ending: dict[tuple[TenantId, str], Claimed] = {}
+        """Those that have run, and gave their place to others while their end is stored."""
+        self._early = EarlyStarts(bench.publish, limits.concurrency)
         self._cancelled_early: set[tuple[TenantId, str]] = set()
         self._quotas = quotas
         self._turns = Turns(quotas.weight)
         self._look_again_s: float = math.inf
         """When a tenant that waits for its CPU or GPU time may have some again."""
         self._wake = asyncio.Event()
-        self._resting: list[asyncio.Future[_Running]] = []
+        self._resting: list[asyncio.Future[Claimed]] = []
         """Tasks that have run a prompt and wait for their next."""
         self._shelters: set[anyio.CancelScope] = set()
         self._exit = AsyncExitStack()
@@ -126,8 +108,7 @@ class Dispatcher:
         try:
             await self._exit.__aexit__(kind, value, trace)
         finally:
-            for tenant in self._tenants.values():
-                tenant.cache.clear()
+            self._belongings.clear()
 
     # -- for the engine ----------------------------------------------------------------------------------------------
 
@@ -136,15 +117,25 @@ class Dispatcher:
         self._wake.set()
 
     def running_count(self, tenant: TenantId) -> int:
-        """How many prompts of a tenant run."""
-        return sum(1 for _ in self._of(tenant))
+        """How many prompts of a tenant run, or have run and are not stored yet."""
+        return sum(1 for _ in self._of(tenant)) + sum(1 for _ in self._ending_of(tenant))
 
     def interrupt(self, tenant: TenantId, prompt_id: str | None) -> bool:
-        """Signal the tenant's running prompts (or the one named) to stop; False when there is none."""
-        found = [running for running in self._of(tenant) if prompt_id in (None, running.row.prompt_id)]
+        """Signal the tenant's running prompts (or the one named) to stop; False when there is none.
+
+        Without a name it means those that somebody can have heard of, as it does in ComfyUI, where an interrupt between
+        two prompts does not stop the second. One that has run is as it is.
+        """
+        found = [
+            running
+            for running in self._of(tenant)
+            if (not running.voice.must_wait if prompt_id is None else running.row.prompt_id == prompt_id)
+        ]
         for running in found:
             running.interrupt()
-        return bool(found)
+        return bool(found) or any(
+            prompt_id in (None, ending.row.prompt_id) for ending in self._ending_of(tenant)
+        )
 
     def interrupt_early(self, tenant: TenantId, prompt_id: str) -> None:
         """Stop a prompt that was claimed this instant, as soon as it is known here."""
@@ -153,33 +144,19 @@ class Dispatcher:
 
     def running_node(self, tenant: TenantId, client_id: str) -> str | None:
         """Display id of the node that this client's prompt is at, if it runs one."""
-        for running in self._of(tenant):
+        # One that has run first: its client has not heard of its end.
+        for running in (*self._ending_of(tenant), *self._of(tenant)):
             if running.run is not None and running.run.client_id == client_id:
                 return running.run.running_node
         return None
 
     async def free(self, tenant: TenantId, *, results: bool) -> None:
         """Drop the tenant's node objects in workers and, when asked, its cached results and the memory they were in."""
-        known = self._tenants.get(tenant)
-        if known is not None:
-            if results:
-                known.cache.clear()
-            for session in known.instances.take_all():
-                await _quietly(session.drop_instances, ())
-            await self._release_handles()
-        if results:  # last: what the cache let go of is what waits to be filled again
-            await self._bench.store.give_back(tenant)
+        await self._belongings.free(tenant, results=results)
 
     def give_way(self, tenant: TenantId, sandbox: SandboxId | None, nbytes: int) -> None:
-        """Memory is short: let the tenant's cache give back ``nbytes``. What running prompts hold stays.
-
-        Where one sandbox's own cap is in the way the whole cache goes, since it does not know who made what.
-        """
-        known = self._tenants.get(tenant)
-        if known is not None and sandbox is None:
-            known.cache.shrink(nbytes)
-        elif known is not None:
-            known.cache.clear()
+        """Memory is short: let the tenant's cache give back ``nbytes``. What running prompts hold stays."""
+        self._belongings.give_way(tenant, sandbox, nbytes)
 
     async def queue_changed(self, tenant: TenantId) -> None:
         """Tell the tenant's clients how many prompts are left."""
@@ -188,8 +165,11 @@ class Dispatcher:
         except RingfenceError as error:
             _log.warning("the length of the queue is not known: %s", error)
 
-    def _of(self, tenant: TenantId) -> Iterator[_Running]:
+    def _of(self, tenant: TenantId) -> Iterator[Claimed]:
         return (running for (owner, _), running in self._running.items() if owner == tenant)
+
+    def _ending_of(self, tenant: TenantId) -> Iterator[Claimed]:
+        return (ending for (owner, _), ending in self._ending.items() if owner == tenant)
 
     # -- whose turn it is --------------------------------------------------------------------------------------------
 
@@ -198,7 +178,8 @@ class Dispatcher:
             self._wake.clear()
             try:
                 while (row := await self._claim()) is not None:
-                    running = self._running[row.tenant, row.prompt_id] = _Running(row)
+                    running = Claimed(row, self._early.voice(row))
+                    self._running[row.tenant, row.prompt_id] = running
                     if (row.tenant, row.prompt_id) in self._cancelled_early:
                         self._cancelled_early.discard((row.tenant, row.prompt_id))
                         running.interrupt()
@@ -213,8 +194,8 @@ class Dispatcher:
                 with anyio.move_on_after(self._look_again_s):
                     await self._wake.wait()
 
-    def _start(self, running: _Running) -> None:
-        """A task that has ended a prompt runs the next: there are never more of them than ran at once."""
+    def _start(self, running: Claimed) -> None:
+        """A task that has ended a prompt runs the next: there are never more of them than ran, or ended, at once."""
         while self._resting:
             task = self._resting.pop()
             if not task.done():
@@ -261,135 +242,61 @@ class Dispatcher:
             if owner == tenant and running.row.client_id is not None
         }
 
-    def _tenant(self, tenant: TenantId) -> _Tenant:
-        known = self._tenants.get(tenant)
-        if known is None:
-            cache = ResultCache(self._mode, self._limits.cache_bytes, self._is_usable)
-            known = self._tenants[tenant] = _Tenant(cache)
-        return known
-
-    def _is_usable(self, result: Result) -> bool:
-        return all(map(self._bench.sessions.is_alive, result.sandboxes)) and all(
-            self._bench.ledger.is_intact(value) for slot in result.slots for value in slot
-        )
-
     # -- one prompt --------------------------------------------------------------------------------------------------
 
-    async def _run_on(self, running: _Running) -> None:
+    async def _run_on(self, running: Claimed) -> None:
         with anyio.CancelScope() as shelter:
             self._shelters.add(shelter)
             try:
                 while True:
                     await self._execute(running, shelter)
                     del running  # a prompt can be large, and the wait for the next long
-                    rest: asyncio.Future[_Running] = asyncio.get_running_loop().create_future()
+                    rest: asyncio.Future[Claimed] = asyncio.get_running_loop().create_future()
                     self._resting.append(rest)
                     running = await rest
             finally:
                 self._shelters.discard(shelter)
 
-    async def _execute(self, running: _Running, shelter: anyio.CancelScope) -> None:
-        row = running.row
-        key = (row.tenant, row.prompt_id)
+    async def _execute(self, running: Claimed, shelter: anyio.CancelScope) -> None:
+        row, voice, ending = running.row, running.voice, None
         try:
-            await self.queue_changed(row.tenant)
-            try:
-                entry = await self._run(running)
-            except Exception as error:  # noqa: BLE001 - a defect of ours ends this prompt and no other
-                _log.exception("prompt %s: internal error", row.prompt_id)
-                entry = self._refuse(
-                    row, "ringfence.InternalError", f"internal error of the engine: {type(error).__name__}"
-                )
+            if not voice.must_wait:
+                await self.queue_changed(row.tenant)
+            entry = await self._runner.run(running)
+            if voice.must_wait:  # so that of one client one end is on its way at a time
+                shelter.shield = True  # as in _store_end: somebody may have interrupted it
+                await voice.turn()
+            ending = self._give_place(running)
             await self._store_end(row, entry, shelter)
-            del self._running[key]
+            self._forget(running)
             await self.queue_changed(row.tenant)
             # After the history can be read: clients wait for this and then ask for the entry.
             client_id = row.extra_data.get("client_id")
             self._publish(PromptEnded(row.tenant, client_id, row.prompt_id, self._bench.now_ms()))
+            if ending is not None and ending.next is not None:
+                await self.queue_changed(row.tenant)  # what the next would have said when it was claimed
         finally:
-            self._running.pop(key, None)
-            self._cancelled_early.discard(key)
+            self._forget(running)
+            self._cancelled_early.discard((row.tenant, row.prompt_id))
+            if ending is None:
+                self._wake.set()
+            else:
+                self._early.told(ending)
+
+    def _give_place(self, running: Claimed) -> Ending | None:
+        """A prompt works no more, and only its end is to be stored: its place is free, where that may be."""
+        ending = self._early.begin(running.row) if FastPath.EARLY_STARTS in TAKEN else None
+        if ending is not None:
+            key = (running.row.tenant, running.row.prompt_id)
+            self._ending[key] = self._running.pop(key)
             self._wake.set()
+        return ending
 
-    async def _run(self, running: _Running) -> dict[str, JSON]:
-        row = running.row
-        used = {entry["class_type"] for entry in row.prompt.values()}
-        try:
-            await self._make_current(running, used)
-        except RingfenceError as error:
-            return self._refuse(row, f"ringfence.{type(error).__name__}", str(error))
-        types = await self._extensions.node_types(row.tenant)
-        gone = sorted(used - types.keys())
-        if gone:
-            text = f"no extension provides these node classes any more: {', '.join(gone[:20])}"
-            return self._refuse(row, "ringfence.NodeTypeGoneError", text)
-        tenant = self._tenant(row.tenant)
-        run = await self._build(row, types, tenant)
-        running.run = run
-        if running.is_interrupted:
-            run.interrupt()
-        await self._drop_stale_instances(row.tenant, tenant)
-        started = time.monotonic()
-        try:
-            entry = await run.run()
-        finally:
-            await self._clean_up(row, tenant)
-        _log.info(
-            "prompt %s of tenant %s: %s, %d nodes run, %.3f s",
-            row.prompt_id,
-            row.tenant,
-            entry["status"]["status_str"],
-            run.nodes_run,
-            time.monotonic() - started,
-        )
-        return entry
-
-    async def _make_current(self, running: _Running, used: Collection[str]) -> None:
-        tenant = running.row.tenant
-        if running.is_interrupted or self._extensions.is_current(tenant, used):
-            return
-        with anyio.CancelScope() as running.before:
-            await self._extensions.make_current(tenant, used)
-        running.before = None
-
-    async def _clean_up(self, row: QueuedPrompt, tenant: _Tenant) -> None:
-        """Tell workers what they need no longer hold; shielded, where there is something to tell."""
-        dead = self._bench.ledger.take_dead_handles()
-        owned = tenant.instances.take_owned(row.prompt_id) if self._mode.kind == "none" else []
-        if not dead and not owned:
-            return
-        with anyio.move_on_after(CLEANUP_S, shield=True):
-            for session, handles in dead:
-                await _quietly(session.release_handles, handles)
-            for session, instances in owned:
-                await _quietly(session.drop_instances, instances)
-
-    async def _build(self, row: QueuedPrompt, types: Mapping[str, NodeType], tenant: _Tenant) -> PromptRun:
-        def build() -> PromptRun:
-            return PromptRun(self._bench, row, types, tenant.cache, tenant.instances)
-
-        return build() if len(row.prompt) < THREAD_NODES else await anyio.to_thread.run_sync(build)
-
-    async def _drop_stale_instances(self, name: TenantId, tenant: _Tenant) -> None:
-        if self._mode.kind == "none":
-            return  # each prompt drops its own
-        roots = {
-            (node_id, entry["class_type"])
-            for running in self._of(name)
-            for node_id, entry in running.row.prompt.items()
-        }
-        for session, instances in tenant.instances.take_stale(roots):
-            await _quietly(session.drop_instances, instances)
-
-    async def _release_handles(self) -> None:
-        for session, handles in self._bench.ledger.take_dead_handles():
-            await _quietly(session.release_handles, handles)
-
-    def _refuse(self, row: QueuedPrompt, kind: str, text: str) -> dict[str, JSON]:
-        details, entry = refused_entry(row, kind, text, self._bench.now_ms())
-        client_id = row.extra_data.get("client_id")
-        self._publish(PromptFailed(row.tenant, client_id, row.prompt_id, self._bench.now_ms(), details))
-        return entry
+    def _forget(self, running: Claimed) -> None:
+        key = (running.row.tenant, running.row.prompt_id)
+        for known in (self._running, self._ending):
+            if known.get(key) is running:  # and not one that was given its id since it was stored
+                del known[key]
 
     async def _store_end(
         self, row: QueuedPrompt, entry: Mapping[str, JSON], shelter: anyio.CancelScope
@@ -415,11 +322,3 @@ class Dispatcher:
 
     def _publish(self, event: Event) -> None:
         self._bench.publish(event)
-
-
-async def _quietly(call: Callable[[Any], Any], argument: Any) -> None:
-    """Tell a worker to let go of something; one that is gone has done so."""
-    try:
-        await call(argument)
-    except RingfenceError as error:
-        _log.debug("a worker could not be told to let go: %s", error)

@@ -22,6 +22,7 @@ import anyio.to_thread
 from engine import plan as pl
 from engine.announcer import Announcer
 from engine.cache import Result, ResultCache
+from engine.early_starts import Voice
 from engine.errors import EngineError, ExpansionError, NodeOutputError
 from engine.graph import Graph, GraphNode
 from engine.instances import Instances
@@ -59,6 +60,7 @@ class PromptRun:
         types: Mapping[str, NodeType],
         cache: ResultCache,
         instances: Instances,
+        voice: Voice,
     ) -> None:
         self._bench = bench
         self._row = row
@@ -90,7 +92,8 @@ class PromptRun:
         self._gathered: dict[str, Inputs] = {}
         self._failures: dict[str, RingfenceError] = {}
         self._started: dict[str, None] = {}
-        self._say = Announcer(row, bench.publish, bench.now_ms, self.client_id)
+        self._voice = voice
+        self._say = Announcer(row, voice.say, bench.now_ms, self.client_id)
 
     # -- for the engine ----------------------------------------------------------------------------------------------
 
@@ -127,12 +130,15 @@ class PromptRun:
                 with anyio.CancelScope() as self._preparing:
                     if self._is_interrupted:
                         self._preparing.cancel()
+                    await self._voice.turn()
                     await self._sign(nodes)
                 self._preparing = None
             else:
                 await self._sign(nodes)
             first, following = await self._begin(), None
             with anyio.CancelScope() as self._alone:
+                if self._voice.must_wait:
+                    await self._voice.turn()
                 following = await self._work(first)
             self._alone = None
             if not self._is_over:

@@ -38,6 +38,8 @@ class FastPath(StrEnum):
     """Short statements are run on the event loop, the writer's thread commits them (``engine.group_commit``)."""
     REMEMBERED_QUEUE = "remembered-queue"
     """Which prompt is next, and that it runs, is known without a transaction (``engine.queue``)."""
+    EARLY_STARTS = "early-starts"
+    """A client's next prompt is prepared while the end of its last is stored (``engine.early_starts``)."""
     GATHERED_EVENTS = "gathered-events"
     """Events of 5 ms are sent together (``api.telling``)."""
     GATHERED_RECORDS = "gathered-records"

@@ -1,0 +1,426 @@
+"""A client's next prompt is prepared while the end of its last is stored, and nobody hears of it before."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+from engine import Database, DatabaseError, EngineLimits, SqlStorage
+from engine import events as ev
+from engine.testing import FakeNode, MemoryStorage, until_ended
+from policies import LOCAL_TENANT
+from sandbox import FastPath, take_fast_paths
+from tests.unit.engine.scene import Stage, line, prompt
+from tests.unit.engine.test_engine import Gate, named
+
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("every_fast_path")]
+
+SHOWN = prompt(s=("Show", {"x": 1}))
+OTHER = prompt(s=("Show", {"x": 2}))
+WITH_AND_WITHOUT = pytest.mark.parametrize("early", [True, False], ids=["early", "late"])
+
+
+class Held(MemoryStorage):
+    """A disk that takes each end when it is let go, and notes what was claimed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.claimed: list[str] = []
+        self.begun: list[str] = []
+        self.open: defaultdict[str, anyio.Event] = defaultdict(anyio.Event)
+        self.changed = anyio.Event()
+
+    def change(self):
+        self.changed.set()
+        self.changed = anyio.Event()
+
+    async def claim_next(self, tenant, busy=()):
+        row = await super().claim_next(tenant, busy)
+        if row is not None:
+            self.claimed.append(row.prompt_id)
+            self.change()
+        return row
+
+    async def finish(self, tenant, prompt_id, entry):
+        self.begun.append(prompt_id)
+        self.change()
+        await self.open[prompt_id].wait()
+        await super().finish(tenant, prompt_id, entry)
+
+    async def until(self, is_so):
+        with anyio.fail_after(60):
+            while not is_so():
+                await self.changed.wait()
+
+
+async def settle():
+    """All that can be done without the disk is done."""
+    for _ in range(200):
+        await checkpoint()
+
+
+def takes(early):
+    take_fast_paths(FastPath if early else set(FastPath) - {FastPath.EARLY_STARTS})
+
+
+async def hear(stage, ends, said, begun):
+    """One line for each event, with the prompt that it is of, until so many prompts have ended."""
+    async with stage.engine.subscribe(LOCAL_TENANT) as events:
+        begun.set()
+        async for event in events:
+            of = f"{event.prompt_id}: " if isinstance(event, ev.PromptEvent) else ""
+            said.append(of + line(event))
+            if isinstance(event, ev.PromptEnded):
+                assert await stage.engine.history_entry(LOCAL_TENANT, event.prompt_id) is not None
+                ends -= 1
+                if not ends:
+                    return
+
+
+@WITH_AND_WITHOUT
+@pytest.mark.parametrize("cache", ["classic", "none", "lru:10"])
+async def test_a_client_hears_of_one_prompt_after_the_other_however_slow_the_disk_is(early, cache):
+    takes(early)
+    storage, said, listening = Held(), [], anyio.Event()
+    async with (
+        Stage(storage=storage, cache=cache, limits=EngineLimits(concurrency=2)) as stage,
+        anyio.create_task_group() as group,
+    ):
+        group.start_soon(hear, stage, 3, said, listening)
+        await listening.wait()
+        for name, graph in (("k", SHOWN), ("l", OTHER), ("m", OTHER)):
+            await stage.submit(graph, prompt_id=name)
+        await storage.until(lambda: "k" in storage.begun)
+        await settle()
+        assert storage.claimed == (["k", "l"] if early else ["k"])
+        assert storage.begun == ["k"]
+        assert not any(words.startswith("l:") for words in said)
+        assert said[-1] == "k: execution_success"
+        assert stage.sessions.calls == ["s"], "a node of the next was called"
+        counts = await stage.engine.counts(LOCAL_TENANT)
+        assert (counts.running, counts.pending) == ((2, 1) if early else (1, 2))
+        assert (await stage.engine.queue(LOCAL_TENANT)).remaining == 3
+        for name in "klm":
+            await storage.until(lambda name=name: name in storage.begun)
+            await settle()
+            storage.open[name].set()
+    cached = [] if cache == "none" else ["m: executed s {'x': [2]}"]
+    told = [words for words in said if "progress_state" not in words]
+    start = told.index("k: execution_start")
+    ran = [
+        "execution_start",
+        "execution_cached",
+        "executing s",
+        "executed s {'x': [%d]}",
+        "execution_success",
+    ]
+    shown = {"k": 1, "l": 2, "m": 2}
+    expected = []
+    for left, name in ((2, "k"), (1, "l"), (0, "m")):
+        if name != "k":
+            expected.append(f"status {left + 1}")
+        if name == "m" and cached:
+            expected += ["m: execution_start", "m: execution_cached s", *cached, "m: execution_success"]
+        else:
+            expected += [f"{name}: {words % shown[name] if '%' in words else words}" for words in ran]
+        expected += [f"status {left}", f"{name}: executing null"]
+    got = [words for words in told[start:] if words != "status 3"]
+    assert got == expected
+
+
+async def test_what_it_says_does_not_depend_on_when_it_began():
+    """Of a long queue, with nodes that fail, are cached, or look whether they changed."""
+
+    def boom(x):
+        raise ValueError("no")
+
+    nodes = (
+        FakeNode("Boom", boom, {"x": ["INT", {}]}, outputs=(), output_node=True),
+        FakeNode("Watch", lambda v: (v,), {"v": ["INT", {}]}, fingerprint=lambda v: v),
+    )
+    graphs = [
+        prompt(s=("Show", {"x": number % 2}))
+        if number % 3
+        else prompt(b=("Boom", {"x": 1}))
+        if number % 2
+        else prompt(w=("Watch", {"v": number}), s=("Show", {"x": ["w", 0]}))
+        for number in range(12)
+    ]
+    heard = []
+    for early in (True, False):
+        takes(early)
+        said, listening = [], anyio.Event()
+        async with Stage(*nodes) as stage, anyio.create_task_group() as group:
+            group.start_soon(hear, stage, len(graphs), said, listening)
+            await listening.wait()
+            for number, graph in enumerate(graphs):
+                await stage.submit(graph, prompt_id=str(number))
+        heard.append([words for words in said if not words.startswith("status")])
+    assert heard[0] == heard[1]
+
+
+@WITH_AND_WITHOUT
+async def test_no_code_of_the_next_is_asked_whether_it_changed_before_the_end_is_told(early):
+    takes(early)
+    storage, asked = Held(), []
+    node = FakeNode("Watch", lambda v: (v,), {"v": ["INT", {}]}, fingerprint=lambda v: asked.append(v) or v)
+    async with Stage(node, storage=storage) as stage:
+        await stage.submit(SHOWN, prompt_id="k")
+        await stage.submit(prompt(w=("Watch", {"v": 1}), s=("Sink", {"x": ["w", 0]})), prompt_id="l")
+        await storage.until(lambda: "k" in storage.begun)
+        await settle()
+        assert asked == []
+        storage.open["k"].set()
+        storage.open["l"].set()
+        assert (await until_ended(stage.engine, LOCAL_TENANT, "l"))["status"]["completed"]
+        assert asked == [1]
+
+
+async def test_so_many_ends_at_a_time_let_the_next_begin_and_no_more():
+    storage = Held()
+    async with Stage(storage=storage, limits=EngineLimits(concurrency=2)) as stage:
+        for number in range(3):
+            for client in "abcdef":
+                await stage.submit(SHOWN, prompt_id=f"{client}{number}", client_id=client)
+        await storage.until(lambda: len(storage.begun) == 4)
+        await settle()
+        # Two have given their places, and those who took them keep theirs until the disk answers.
+        assert len(storage.begun) == len(storage.claimed) == 4
+        assert len({name[0] for name in storage.begun}) == 4
+        for name in [f"{client}{number}" for client in "abcdef" for number in range(3)]:
+            storage.open[name].set()
+        for client in "abcdef":
+            await until_ended(stage.engine, LOCAL_TENANT, f"{client}2")
+            mine = [name for name in storage.begun if name[0] == client]
+            assert mine == sorted(mine)
+
+
+async def test_prompts_of_no_client_keep_their_place_until_they_are_stored():
+    storage = Held()
+    async with Stage(storage=storage, limits=EngineLimits(concurrency=1)) as stage:
+        for name in "kl":
+            await stage.submit(SHOWN, prompt_id=name, client_id=None)
+        await storage.until(lambda: "k" in storage.begun)
+        await settle()
+        assert storage.claimed == ["k"]
+        storage.open["k"].set()
+        storage.open["l"].set()
+        await until_ended(stage.engine, LOCAL_TENANT, "l")
+
+
+@WITH_AND_WITHOUT
+async def test_an_interrupt_meanwhile_changes_nothing_of_the_one_that_has_run(early):
+    takes(early)
+    storage = Held()
+    async with Stage(storage=storage) as stage:
+        await stage.submit(SHOWN, prompt_id="k")
+        await stage.submit(OTHER, prompt_id="l")
+        await storage.until(lambda: "k" in storage.begun)
+        await settle()
+        # Without a name: nobody has heard of the second yet, so it is not meant.
+        assert await stage.engine.interrupt(LOCAL_TENANT)
+        assert await stage.engine.interrupt(LOCAL_TENANT, "k")
+        assert await stage.engine.cancel(LOCAL_TENANT, "k")
+        await settle()
+        storage.open["k"].set()
+        storage.open["l"].set()
+        for name in "kl":
+            assert (await until_ended(stage.engine, LOCAL_TENANT, name))["status"]["completed"]
+        assert not stage.engine._dispatcher._cancelled_early
+
+
+async def test_the_next_can_be_interrupted_by_name_and_says_so_in_its_turn():
+    storage, said, listening = Held(), [], anyio.Event()
+    async with Stage(storage=storage) as stage, anyio.create_task_group() as group:
+        group.start_soon(hear, stage, 3, said, listening)
+        await listening.wait()
+        for name, graph in (("k", SHOWN), ("l", OTHER), ("m", OTHER)):
+            await stage.submit(graph, prompt_id=name)
+        await storage.until(lambda: "l" in storage.claimed)
+        await settle()
+        assert await stage.engine.cancel(LOCAL_TENANT, "l")
+        await settle()
+        assert storage.begun == ["k"], "two ends of one client are on their way"
+        assert storage.claimed == ["k", "l"]
+        assert not any(words.startswith("l:") for words in said)
+        for name in "klm":
+            storage.open[name].set()
+        assert (await until_ended(stage.engine, LOCAL_TENANT, "m"))["status"]["completed"]
+        ended = await stage.engine.history_entry(LOCAL_TENANT, "l")
+        assert ended["status"]["messages"][-1][0] == "execution_interrupted"
+    of_two = [words for words in said if words[:2] in ("k:", "l:")]
+    assert of_two.index("k: executing null") < of_two.index("l: execution_start")
+    assert of_two[-2:] == ["l: execution_interrupted s", "l: executing null"]
+    assert len(stage.sessions.calls) == 2
+
+
+@WITH_AND_WITHOUT
+async def test_an_end_that_cannot_be_stored_is_told_before_the_next_prompt(early, monkeypatch):
+    takes(early)
+    monkeypatch.setattr("engine.dispatcher.RETRY_S", 0)
+
+    class Failing(MemoryStorage):
+        async def finish(self, tenant, prompt_id, entry):
+            await checkpoint()
+            if prompt_id == "k":
+                raise DatabaseError("the disk is full")
+            await super().finish(tenant, prompt_id, entry)
+
+    said = []
+    async with Stage(storage=Failing()) as stage:
+        with anyio.fail_after(60):
+            async with stage.engine.subscribe(LOCAL_TENANT) as events:
+                for name, graph in (("k", SHOWN), ("l", OTHER)):
+                    await stage.submit(graph, prompt_id=name)
+                async for event in events:
+                    if isinstance(event, ev.PromptEvent) and not isinstance(event, ev.ProgressChanged):
+                        said.append(f"{event.prompt_id}: {line(event)}")
+                    if said and said[-1] == "l: executing null":
+                        break
+    assert said.index("k: executing null") == said.index("l: execution_start") - 1
+    assert said[-2] == "l: execution_success"
+
+
+async def let_go(storage, engine, names):
+    """The disk answers when the host has begun to stop."""
+    while engine._is_open:
+        await checkpoint()
+    await settle()
+    for name in names:
+        storage.open[name].set()
+
+
+@WITH_AND_WITHOUT
+async def test_when_the_host_stops_meanwhile_the_first_is_stored_and_the_next_runs_again(early):
+    takes(early)
+    storage = Held()
+    async with anyio.create_task_group() as group, Stage(storage=storage) as stage:
+        await stage.submit(SHOWN, prompt_id="k")
+        await stage.submit(OTHER, prompt_id="l")
+        await storage.until(lambda: "k" in storage.begun)
+        await settle()
+        group.start_soon(let_go, storage, stage.engine, "k")
+    assert (await storage.history_entry(LOCAL_TENANT, "k"))["status"]["completed"]
+    assert await storage.history_entry(LOCAL_TENANT, "l") is None
+    storage.open["l"].set()
+    async with Stage(storage=storage) as stage:
+        assert (await until_ended(stage.engine, LOCAL_TENANT, "l"))["status"]["completed"]
+        assert len(stage.sessions.calls) == 1
+
+
+async def test_a_next_prompt_that_was_interrupted_does_not_run_again_though_the_host_stops():
+    storage = Held()
+    async with anyio.create_task_group() as group, Stage(storage=storage) as stage:
+        await stage.submit(SHOWN, prompt_id="k")
+        await stage.submit(OTHER, prompt_id="l")
+        await storage.until(lambda: "l" in storage.claimed)
+        await settle()
+        assert await stage.engine.cancel(LOCAL_TENANT, "l")
+        await settle()
+        group.start_soon(let_go, storage, stage.engine, "kl")
+    for name in "kl":
+        assert await storage.history_entry(LOCAL_TENANT, name) is not None
+    assert await storage.remaining(LOCAL_TENANT) == 0
+
+
+async def test_a_disk_that_never_answers_does_not_keep_the_host_from_stopping(monkeypatch):
+    monkeypatch.setattr("engine.dispatcher.CLEANUP_S", 0.01)
+    storage = Held()
+    with anyio.fail_after(60):
+        async with Stage(storage=storage) as stage:
+            for name in "kl":
+                await stage.submit(SHOWN, prompt_id=name)
+            await storage.until(lambda: "l" in storage.claimed)
+            await settle()
+            await stage.engine.cancel(LOCAL_TENANT, "l")
+    assert await storage.requeue_running() == 2
+
+
+async def test_a_client_that_comes_back_meanwhile_is_at_the_node_that_ran_last():
+    storage = Held()
+    async with Stage(storage=storage) as stage:
+        await stage.submit(SHOWN, prompt_id="k", client_id="me")
+        await stage.submit(prompt(t=("Show", {"x": 1})), prompt_id="l", client_id="me")
+        await storage.until(lambda: "l" in storage.claimed)
+        await settle()
+        assert stage.engine.running_node(LOCAL_TENANT, "me") == "s"
+        for name in "kl":
+            storage.open[name].set()
+        await until_ended(stage.engine, LOCAL_TENANT, "l")
+
+
+async def test_a_prompt_of_the_same_id_has_a_place_of_its_own():
+    """An id is free again once its entry is stored, which is before its end is told."""
+
+    class SlowToTell(MemoryStorage):
+        is_stored, asked, answers = False, anyio.Event(), anyio.Event()
+
+        async def finish(self, tenant, prompt_id, entry):
+            await super().finish(tenant, prompt_id, entry)
+            self.is_stored = not self.answers.is_set()
+
+        async def remaining(self, tenant):
+            if self.is_stored:
+                self.is_stored = False
+                self.asked.set()
+                await self.answers.wait()
+            return await super().remaining(tenant)
+
+    storage, said, listening = SlowToTell(), [], anyio.Event()
+    async with Stage(storage=storage) as stage, anyio.create_task_group() as group:
+        group.start_soon(hear, stage, 2, said, listening)
+        await listening.wait()
+        await stage.submit(SHOWN, prompt_id="k")
+        with anyio.fail_after(60):
+            await storage.asked.wait()
+        await stage.submit(OTHER, prompt_id="k")
+        await settle()
+        assert [row.prompt_id for row in await storage.running(LOCAL_TENANT)] == ["k"]
+        assert len(stage.engine._dispatcher._running) == 1
+        assert said.count("k: execution_start") == 1
+        storage.answers.set()
+    assert said.count("k: execution_start") == said.count("k: executing null") == 2
+    assert (await storage.history_entry(LOCAL_TENANT, "k"))["outputs"]["s"] == {"x": [2]}
+    assert not stage.engine._dispatcher._running
+    assert not stage.engine._dispatcher._ending
+
+
+class TestWithADatabase:
+    @pytest.fixture(autouse=True)
+    def blocking_calls_fail(self):
+        """Off: the database migrates on a loop of its own in a thread, where blocking is fine."""
+
+    @WITH_AND_WITHOUT
+    async def test_both_run_again_when_the_host_is_gone_before_the_end_was_stored(self, early, tmp_path):
+        takes(early)
+        url, begun, gate = f"sqlite+aiosqlite:///{tmp_path}/queue.db", anyio.Event(), Gate()
+        gate.open.set()
+        async with Database(url) as database:
+            storage = SqlStorage(database)
+
+            async def never(tenant, prompt_id, entry):
+                begun.set()
+                await anyio.sleep_forever()
+
+            storage.finish = never
+            with pytest.MonkeyPatch.context() as patch, anyio.fail_after(60):
+                patch.setattr("engine.dispatcher.CLEANUP_S", 0.01)
+                async with Stage(gate.node, storage=storage) as stage:
+                    for name in "kl":
+                        await stage.submit(named(name), prompt_id=name)
+                    await begun.wait()
+                    while early and not await self._runs(stage, "l"):
+                        await checkpoint()
+        assert gate.entered == ["k"]
+        async with Database(url) as database, Stage(gate.node, storage=SqlStorage(database)) as stage:
+            for name in "kl":
+                assert (await until_ended(stage.engine, LOCAL_TENANT, name))["status"]["completed"]
+        assert gate.entered == ["k", "k", "l"]
+
+    async def _runs(self, stage, name):
+        snapshot = await stage.engine.queue(LOCAL_TENANT)
+        assert "k" in [item.prompt_id for item in snapshot.running]
+        return name in [item.prompt_id for item in snapshot.running]
