@@ -7,8 +7,8 @@ from typing import Final
 
 _RESTLESS_S: Final = 1.0
 """CPU time that an idle worker does not use."""
-_QUIET: Final = 0.02
-"""The share of one processor below which nothing works in a sandbox; gVisor's need some of it while they wait."""
+_QUIET: Final = 0.1
+"""The share of one processor below which nothing works in a sandbox; gVisor's need a twentieth while they wait."""
 QUIET_READ_S: Final = 5.0
 """How often a quiet sandbox is read. The counter only grows: nothing is lost meanwhile, it is charged later."""
 
