@@ -17,8 +17,8 @@ from sandbox.accounts import charge
 
 SMALLEST: Final = 256 * 1024
 """Below, making a file anew costs as little."""
-MOST_FILES: Final = 32
-"""Of one sandbox; each holds a descriptor."""
+MOST_FILES: Final = 64
+"""Of one sandbox; each holds a descriptor. What a long chain made and is over is emptied, and made anew at once."""
 
 
 @dataclass(frozen=True, slots=True)

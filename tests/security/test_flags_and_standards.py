@@ -110,6 +110,7 @@ NO_WALL = {
     "HostConfig.Runtime": "the policy's choice between two runtimes that each proved its walls (the self-test)",
     "HostConfig.Mounts./ringfence/out.ReadOnly": "the one mount that is writable: the files in it are for filling",
     "Env.LANG": "an encoding",
+    "Env.GLIBC_TUNABLES": "speed: from which size on the C library copies past the caches; nothing of it is a wall",
     "Env.MALLOC_MMAP_THRESHOLD_": "speed: how much memory the C library asks for at a time, within the cap",
     "Env.MALLOC_TRIM_THRESHOLD_": "speed: how much freed memory the C library keeps, within the cap",
     "Env.THP_MEM_ALLOC_ENABLE": "speed: huge pages for what torch makes, counted against the same cap",

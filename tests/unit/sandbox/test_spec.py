@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from policies import ExtensionName, PolicyStore, SandboxId, TenantId, seccomp_profile
+from runtime.files import COPIED_AT_ONCE
 from sandbox import ExtensionFiles, Places, StartError
 from sandbox.launcher.mounts import sandbox_mounts
 from sandbox.launcher.settings import LaunchSettings, TestOverride
@@ -67,6 +68,11 @@ def test_spec_with_gpus_under_gvisor_over_stdio(tmp_path: Path) -> None:
         "gpu_gvisor_stdio",
         config(tmp_path, f"isolation: gvisor\npids: 512\ntransport: stdio\ngpus: ['{gpu}']\n"),
     )
+
+
+def test_what_a_worker_copies_at_once_goes_past_the_caches(tmp_path: Path) -> None:
+    said = dict(entry.split("=", 1) for entry in config(tmp_path, "")["Env"])["GLIBC_TUNABLES"]
+    assert int(said.removeprefix("glibc.cpu.x86_non_temporal_threshold=")) <= COPIED_AT_ONCE
 
 
 def test_the_seccomp_profile_is_sent_as_text_and_denies_by_default(tmp_path: Path) -> None:
