@@ -23,7 +23,7 @@ from engine.belongings import Belongings
 from engine.cache import CacheMode
 from engine.claimed import Claimed, Runner
 from engine.early_starts import EarlyStarts, Ending
-from engine.events import Event, PromptEnded, QueueChanged
+from engine.events import Event, PackMessage, PromptEnded, QueueChanged
 from engine.fairness import Turns
 from engine.node_calls import Workbench
 from engine.prompt import PromptLimits
@@ -164,6 +164,14 @@ class Dispatcher:
             self._publish(QueueChanged(tenant, None, await self._storage.remaining(tenant)))
         except RingfenceError as error:
             _log.warning("the length of the queue is not known: %s", error)
+
+    def pass_on(self, message: PackMessage) -> None:
+        """Tell what a pack sent: in its turn where a prompt that it may be of has not been heard of yet."""
+        for running in self._of(message.tenant):
+            is_for_it = message.client_id is None or running.row.client_id == message.client_id
+            if is_for_it and running.voice.takes(message):
+                return
+        self._publish(message)
 
     def _of(self, tenant: TenantId) -> Iterator[Claimed]:
         return (running for (owner, _), running in self._running.items() if owner == tenant)

@@ -307,7 +307,7 @@ class Engine:
     def hear_pack(self, tenant: TenantId, extension: ExtensionName, event: PackEvent) -> None:
         """The ``EventSink`` for the sandbox manager: a pack's message goes to its own tenant's clients only."""
         _log.debug("extension %s sends event %s", extension, event.event)
-        self._hub.publish(PackMessage(tenant, event.sid, event.event, event.data, event.node_id))
+        self._dispatcher.pass_on(PackMessage(tenant, event.sid, event.event, event.data, event.node_id))
 
 
 def _item(row: QueuedPrompt) -> QueueItem:

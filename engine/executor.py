@@ -130,15 +130,12 @@ class PromptRun:
                 with anyio.CancelScope() as self._preparing:
                     if self._is_interrupted:
                         self._preparing.cancel()
-                    await self._voice.turn()
                     await self._sign(nodes)
                 self._preparing = None
             else:
                 await self._sign(nodes)
             first, following = await self._begin(), None
             with anyio.CancelScope() as self._alone:
-                if self._voice.must_wait:
-                    await self._voice.turn()
                 following = await self._work(first)
             self._alone = None
             if not self._is_over:
@@ -286,6 +283,8 @@ class PromptRun:
             if self._tasks is None and (self._to_start or self._is_over):
                 return node
             try:
+                if self._voice.is_full:
+                    await self._voice.turn()
                 heir = await self._calls.make(node, self._call_in)
             except Exception as error:  # noqa: BLE001 - whatever a node's work raises is an event of the plan
                 self._fail(node, error)

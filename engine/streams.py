@@ -199,7 +199,7 @@ class EventHub:
     def size_of(self, event: Event) -> int:
         """About what it takes to keep an event; measured once for all who hear it in a row."""
         if self._measured[0] is not event:
-            self._measured = (event, _size(event))
+            self._measured = (event, size_of(event))
         return self._measured[1]
 
     def add(self, tenant: TenantId, stream: EventStream) -> None:
@@ -222,8 +222,12 @@ class EventHub:
                 stream.close()
 
 
-def _size(event: Event) -> int:
+def size_of(event: Event) -> int:
+    """About what it takes to keep an event, in bytes."""
     content: object = None
+    kind = type(event)
+    if kind not in _LARGE and kind is not ProgressChanged:
+        return _EVENT_BYTES
     if isinstance(event, ProgressChanged):
         return _EVENT_BYTES + (len(event.preview[1]) if event.preview else 0)
     if isinstance(event, NodeExecuted):

@@ -131,6 +131,8 @@ def line(event: ev.Event) -> str:
             return f"execution_error {event.details['node_id']} {event.details['exception_type']}"
         case ev.PromptInterrupted():
             return f"execution_interrupted {event.node_id}"
+        case ev.PackMessage():
+            return f"pack {event.event}"
         case ev.PromptEnded():
             return "executing null"
         case _:
