@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -137,6 +137,20 @@ class Dispatcher:
             prompt_id in (None, ending.row.prompt_id) for ending in self._ending_of(tenant)
         )
 
+    def interrupt_unheard(self, tenant: TenantId, prompt_ids: Collection[str] | None) -> int:
+        """Stop those that nobody has heard of yet (of these ids; None: all), which clients take for pending; how many.
+
+        They end as interrupted, when it is their turn to say so.
+        """
+        found = [
+            running
+            for running in self._of(tenant)
+            if running.voice.must_wait and (prompt_ids is None or running.row.prompt_id in prompt_ids)
+        ]
+        for running in found:
+            running.interrupt()
+        return len(found)
+
     def interrupt_early(self, tenant: TenantId, prompt_id: str) -> None:
         """Stop a prompt that was claimed this instant, as soon as it is known here."""
         if not self.interrupt(tenant, prompt_id):
@@ -167,11 +181,13 @@ class Dispatcher:
 
     def pass_on(self, message: PackMessage) -> None:
         """Tell what a pack sent: in its turn where a prompt that it may be of has not been heard of yet."""
-        for running in self._of(message.tenant):
-            is_for_it = message.client_id is None or running.row.client_id == message.client_id
-            if is_for_it and running.voice.takes(message):
-                return
-        self._publish(message)
+        running = list(self._of(message.tenant))
+        if message.client_id is not None:
+            running = [each for each in running if each.row.client_id == message.client_id]
+        # One for everybody may be of a prompt that is heard of, too, and is not kept from those who hear that one.
+        is_of_early = all(each.voice.must_wait for each in running)
+        if not (is_of_early and any(each.voice.takes(message) for each in running)):
+            self._publish(message)
 
     def _of(self, tenant: TenantId) -> Iterator[Claimed]:
         return (running for (owner, _), running in self._running.items() if owner == tenant)
@@ -293,9 +309,12 @@ class Dispatcher:
 
     def _give_place(self, running: Claimed) -> Ending | None:
         """A prompt works no more, and only its end is to be stored: its place is free, where that may be."""
-        ending = self._early.begin(running.row) if FastPath.EARLY_STARTS in TAKEN else None
+        key = (running.row.tenant, running.row.prompt_id)
+        if FastPath.EARLY_STARTS not in TAKEN or self._running.get(key) is not running:
+            # The place may be another's by now, of a tenant that was removed meanwhile and is there again.
+            return None
+        ending = self._early.begin(running.row)
         if ending is not None:
-            key = (running.row.tenant, running.row.prompt_id)
             self._ending[key] = self._running.pop(key)
             self._wake.set()
         return ending

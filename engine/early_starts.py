@@ -63,10 +63,12 @@ class Voice:
         """It is its turn: tell what was held back, in its order, and from here on everything at once."""
         self.must_wait = False
         held, self._held, self._nbytes = self._held, [], 0
-        for event in held:
-            self._publish(event)
-        if self._turn is not None:
-            self._turn.set()
+        try:
+            for event in held:
+                self._publish(event)
+        finally:
+            if self._turn is not None:
+                self._turn.set()
 
     def _say_in_turn(self, event: Event) -> None:
         if not self.must_wait:

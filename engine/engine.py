@@ -206,7 +206,7 @@ class Engine:
         removed = await self._storage.remove(tenant, prompt_ids)
         if removed:
             await self._dispatcher.queue_changed(tenant)
-        return len(removed)
+        return len(removed) + self._dispatcher.interrupt_unheard(tenant, prompt_ids)
 
     async def interrupt(self, tenant: TenantId, prompt_id: str | None = None) -> bool:
         """Signal the tenant's running prompts (or the one named) to stop; False when there is none."""

@@ -22,7 +22,10 @@ _t = history_table.c
 _BATCH = 500  # ids per statement: databases bound the number of parameters
 _OF_TENANT = _t.tenant == sa.bindparam("of_tenant")
 _OF_NAME: Final = Prepared(
-    sa.select(_t.sequence, _t.nbytes).where(_OF_TENANT, _t.prompt_id == sa.bindparam("named"))
+    # Its length stands in the head of a row; a column behind a large document is found by reading all of it.
+    sa.select(_t.sequence, sa.func.length(_t.document)).where(
+        _OF_TENANT, _t.prompt_id == sa.bindparam("named")
+    )
 )
 _FORGET: Final = Prepared(sa.delete(history_table).where(_t.sequence == sa.bindparam("gone")))
 _ADD: Final = Prepared(
@@ -45,7 +48,7 @@ READ_BYTES: Final = 64 * 1024 * 1024
 
 
 class TakesLongError(Exception):
-    """What an entry replaces is large: not for a transaction that is to be short."""
+    """An entry replaces a large one, or older ones have to go: not for a transaction that is to be short."""
 
 
 def append(
@@ -65,10 +68,10 @@ def append(
     The newest stays, however large: whoever waited for it asks for it now. ``created_ms``: when it was queued, if
     that is known. ``held``: at least so many entries and bytes as there were, where that is known; returns the same
     of now. Only where a limit seems to be reached are they counted, and then a hundredth more than need be goes, so
-    that not each entry from then on drops one. ``replaces_bytes``: no entry larger than that.
+    that not each entry from then on drops one. ``replaces_bytes``: no larger entry is replaced, and none dropped.
 
     Raises:
-        TakesLongError: it would; nothing is changed.
+        TakesLongError: one would be; the transaction is to be rolled back.
     """
     now = time.time_ns() // 1_000_000
     for sequence, of_one in _OF_NAME.all(connection, of_tenant=tenant, named=prompt_id):
@@ -87,6 +90,8 @@ def append(
     count, nbytes = size(connection, tenant) if held is None else (held[0] + 1, held[1] + len(document))
     if not is_over(count, nbytes, limit, most_bytes):
         return count, nbytes
+    if replaces_bytes is not None:
+        raise TakesLongError
     if held is not None:
         count, nbytes = size(connection, tenant)
     if is_over(count, nbytes, limit, most_bytes):

@@ -217,6 +217,7 @@ class SqlStorage:
     async def finish(self, tenant: TenantId, prompt_id: str, entry: Mapping[str, Any]) -> None:
         """Move a prompt from the queue into the history; its secrets are gone with the row."""
         document = await encoded(entry)
+        await self._known.crowd(tenant)  # after a failure: whether it is there at all
         run = self._known.run_of(tenant, prompt_id)
         try:
             ended = await self._move(

@@ -225,6 +225,12 @@ class QuotaBook:
         error = self.over_time(tenant)
         return None if error is None else error.message
 
+    def is_timed(self, tenant: TenantId) -> bool:
+        """Whether a tenant's CPU or GPU time has a limit."""
+        account = self._accounts.get(tenant)
+        quotas = self.known(tenant) if account is None else account.quotas
+        return quotas.cpu_seconds is not None or quotas.gpu_seconds is not None
+
     def used_time(self) -> Iterator[tuple[TenantId, str, list[tuple[float, float]]]]:
         """What each tenant used within its window: ``cpu`` or ``gpu``, and the slots of its sum."""
         for tenant, account in list(self._accounts.items()):

@@ -329,9 +329,15 @@ class Sandbox(Occupancy):
             await self.idle_for(idle_s)
             self.end(failure.stopped(self.names, f"it was idle for {idle_s:.0f} s"), deliberate=True)
 
-    def is_to_be_metered(self, now: float) -> bool:
-        """Whether it may have used what nobody was told of: one in which nothing works is asked less often."""
-        return self.in_use or self.is_starting or self._cpu.is_due(now, self.used_at)
+    def is_to_be_metered(self, metering: Metering, now: float) -> bool:
+        """Whether it may have used what nobody was told of: one in which nothing works is asked less often, where its
+        time has no limit."""
+        return (
+            self.in_use
+            or self.is_starting
+            or self._cpu.is_due(now, self.used_at)
+            or metering.is_timed(self.tenant)
+        )
 
     async def meter(self, metering: Metering) -> str | None:
         """Tell who counts it what was used since the last time; why its tenant may use no more, when that is so."""

@@ -341,7 +341,9 @@ class SandboxManager:
             now = time.monotonic()
             for tenancy in list(self._all.values()):
                 sandbox = tenancy.sandbox
-                if sandbox.launched is None or sandbox.is_ending or not sandbox.is_to_be_metered(now):
+                if sandbox.launched is None or sandbox.is_ending:
+                    continue
+                if not sandbox.is_to_be_metered(metering, now):
                     continue
                 over = await sandbox.meter(metering)
                 if over and sandbox.is_working and not sandbox.is_ending:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from copy import copy
 
 import anyio
 import pytest
@@ -220,6 +221,73 @@ async def test_what_packs_send_meanwhile_comes_in_its_turn_unless_it_can_be_of_n
         "pack e1",
         "l: executing null",
     ]
+
+
+async def test_what_a_pack_sends_to_everybody_is_not_kept_from_those_who_may_hear_of_its_prompt():
+    storage, said, listening, gate = Held(), [], anyio.Event(), Gate()
+    async with Stage(gate.node, storage=storage) as stage, anyio.create_task_group() as group:
+        group.start_soon(hear, stage, 3, said, listening)
+        await listening.wait()
+        await stage.submit(SHOWN, prompt_id="k", client_id="me")
+        await stage.submit(named("l"), prompt_id="l", client_id="me")
+        await stage.submit(named("other"), prompt_id="other", client_id="somebody else")
+        await gate.until(2)
+        stage.engine.hear_pack(LOCAL_TENANT, ExtensionName("any"), PackEvent("e", {}, None))
+        await settle()
+        assert said[-1] == "pack e"
+        gate.open.set()
+        for name in ("k", "l", "other"):
+            storage.open[name].set()
+
+
+@pytest.mark.parametrize("named_ones", [None, ["l", "m"]])
+async def test_what_is_cleared_does_not_run_on_because_it_began_early(named_ones):
+    storage, gate = Held(), Gate()
+    async with Stage(gate.node, storage=storage) as stage:
+        await stage.submit(SHOWN, prompt_id="k")
+        for name in "lm":
+            await stage.submit(named(name), prompt_id=name)
+        await gate.until(1)
+        clear, delete = stage.engine.clear_pending, stage.engine.delete_pending
+        assert await (delete(LOCAL_TENANT, named_ones) if named_ones else clear(LOCAL_TENANT)) == 2
+        await settle()
+        assert gate.stopped == ["l"]
+        for name in "kl":
+            storage.open[name].set()
+        ended = [await until_ended(stage.engine, LOCAL_TENANT, name) for name in "kl"]
+        assert [entry["status"]["status_str"] for entry in ended] == ["success", "error"]
+        assert await storage.remaining(LOCAL_TENANT) == 0
+    assert gate.entered == ["l"]
+
+
+async def test_a_place_that_was_given_to_another_is_not_given_up_for_it():
+    """As when a tenant is removed, comes back, and sends a prompt of the same id."""
+    storage, gate = MemoryStorage(), Gate()
+    async with Stage(gate.node, storage=storage) as stage:
+        await stage.submit(named("k"), prompt_id="k", client_id="me")
+        await gate.until(1)
+        running = stage.engine._dispatcher._running
+        key = (LOCAL_TENANT, "k")
+        another = running[key] = copy(running[key])
+        gate.open.set()
+        await until_ended(stage.engine, LOCAL_TENANT, "k")
+        await settle()
+        assert running[key] is another
+        del running[key]
+        await stage.submit(SHOWN, prompt_id="l", client_id="me")
+        assert (await until_ended(stage.engine, LOCAL_TENANT, "l"))["status"]["completed"]
+
+
+async def test_a_listener_that_fails_keeps_nobody_waiting():
+    def fail(event):
+        raise LookupError("a defect")
+
+    voice = Voice(fail, is_early=True)
+    voice.say(ev.QueueChanged(LOCAL_TENANT, None, 1))
+    with pytest.raises(LookupError):
+        voice.speak()
+    with anyio.fail_after(60):
+        await voice.turn()
 
 
 def test_of_what_a_node_reports_the_last_is_kept_when_much_waits():

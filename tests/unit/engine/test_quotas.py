@@ -59,6 +59,7 @@ async def test_cpu_seconds_are_refused_until_the_window_has_moved_on(tmp_path: P
     clock = Clock()
     quotas = await book(tmp_path, "quotas: {cpu_seconds: 10, window: 1m}\n", clock=clock)
     await quotas.of(A)
+    assert quotas.is_timed(A)
     assert quotas.charge_time(A, 9.0, 0) is None
     said = quotas.charge_time(A, 2.0, 0)
     assert said is not None

@@ -339,6 +339,10 @@ async def test_a_sandbox_that_nobody_uses_and_nothing_works_in_is_seldom_asked_w
 ) -> None:
     class Bill:
         cpu = 0.0
+        has_limit = False
+
+        def is_timed(self, tenant: TenantId) -> bool:
+            return self.has_limit
 
         def charge_time(self, tenant: TenantId, cpu_s: float, gpu_s: float) -> None:
             self.cpu += cpu_s
@@ -353,14 +357,17 @@ async def test_a_sandbox_that_nobody_uses_and_nothing_works_in_is_seldom_asked_w
         sandbox = at.manager._all[session.sandbox].sandbox
         at.launcher.usage = Usage(cpu_s=5.0)
         await sandbox.meter(bill)
-        assert sandbox.is_to_be_metered(time.monotonic())
+        assert sandbox.is_to_be_metered(bill, time.monotonic())
         await sandbox.meter(bill)
-        assert not sandbox.is_to_be_metered(time.monotonic())
+        assert not sandbox.is_to_be_metered(bill, time.monotonic())
+        bill.has_limit = True
+        assert sandbox.is_to_be_metered(bill, time.monotonic())
+        bill.has_limit = False
         with sandbox.busy():
-            assert sandbox.is_to_be_metered(time.monotonic())
+            assert sandbox.is_to_be_metered(bill, time.monotonic())
         await session.execute(call("X"), ignore)
         at.launcher.usage = Usage(cpu_s=7.0)
-        assert sandbox.is_to_be_metered(time.monotonic())
+        assert sandbox.is_to_be_metered(bill, time.monotonic())
         await sandbox.meter(bill)
         assert bill.cpu == 7.0
 

@@ -15,7 +15,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
-from engine import group_commit
+from engine import group_commit, history
 from engine.database import Database, DatabaseError
 from engine.group_commit import MOST_SHORT, SHORT_BYTES
 from engine.prepared import Prepared
@@ -228,6 +228,33 @@ async def test_a_full_history_drops_a_hundredth_more_than_need_be_at_once(stored
         assert len(await stored.history(A)) <= 200
     assert long_ways == 3  # with the 201st, the 204th and the 207th
     assert list(await stored.history(A))[-1] == "p205"
+
+
+async def test_what_has_to_go_for_several_that_end_together_goes_in_the_thread(
+    near: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage, places = SqlStorage(near, history_limit=4), []
+    await run(storage, "first")
+    for number in range(4):
+        await storage.enqueue(new(f"p{number}", A), limit=10)
+        assert await storage.claim_next(A) is not None
+    change = history._FORGET_UNTIL.change
+
+    def noticed(connection: sa.Connection, **values: Any) -> int:
+        places.append(threading.get_ident())
+        return change(connection, **values)
+
+    monkeypatch.setattr(history._FORGET_UNTIL, "change", noticed)
+    turn = near._writer
+    assert turn is not None
+    async with anyio.create_task_group() as group, turn:  # each of them finds that it still fits
+        for number in range(4):
+            group.start_soon(storage.finish, A, f"p{number}", {"outputs": {}})
+        await anyio.wait_all_tasks_blocked()
+    assert len(places) == 1
+    assert threading.get_ident() not in places
+    assert list(await storage.history(A)) == ["p0", "p1", "p2", "p3"]
+    assert await storage.remaining(A) == 0
 
 
 async def test_numbers_go_on_after_a_failure_and_begin_again_for_a_tenant_that_is_new(
