@@ -126,6 +126,9 @@ class _Bill:
     def __init__(self) -> None:
         self.cpu = 0.0
 
+    def is_timed(self, tenant: TenantId) -> bool:
+        return False
+
     def charge_time(self, tenant: TenantId, cpu_s: float, gpu_s: float) -> str | None:
         self.cpu += cpu_s
         return f"tenant '{tenant}' has used up its quota 'cpu_seconds'" if self.cpu >= LIMIT_S else None

@@ -123,6 +123,9 @@ class Counter:
         self.disk: dict[TenantId, int] = {}
         self.grew = anyio.Event()
 
+    def is_timed(self, tenant: TenantId) -> bool:
+        return True
+
     def charge_time(self, tenant: TenantId, cpu_s: float, gpu_s: float) -> str | None:
         self.cpu[tenant] = self.cpu.get(tenant, 0.0) + cpu_s
         over = self.cpu[tenant] >= self.limit
