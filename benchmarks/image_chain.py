@@ -22,6 +22,7 @@ from benchmarks.peers.servers import ComfyUI
 from benchmarks.report import Report
 from benchmarks.served import server
 from benchmarks.talking import Client, Prompt, add_packs
+from sandbox.launcher.spec import MEMORY
 
 SHORT, LONG = 4, 34
 PACK = """
@@ -86,13 +87,6 @@ for line in sys.stdin:
         del made
     print((time.perf_counter() - begin) * 1000 / nodes, flush=True)
 """
-_MEMORY = {
-    "THP_MEM_ALLOC_ENABLE": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
-    "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
-    "GLIBC_TUNABLES": f"glibc.cpu.x86_non_temporal_threshold={2 << 20}",
-}
-"""As in ``sandbox/launcher/spec.py``."""
 OURS, THEIRS = "ours: image * value, a node", "ComfyUI in process: image * value, a node"
 
 
@@ -137,7 +131,7 @@ def _floor() -> Iterator[Callable[[], float]]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, **_MEMORY},
+        env={**os.environ, **MEMORY},
     )
     assert process.stdin is not None
     assert process.stdout is not None

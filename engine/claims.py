@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection
+from collections.abc import Set as AbstractSet
 from typing import Final
 
 import sqlalchemy as sa
 
 from engine import queue_rows as rows
+from engine.crowds import Waiting
 from engine.database import Database
-from policies import RingfenceError
+from policies import RingfenceError, TenantId
 
 NOTE_S: Final = 0.25
 """For so long a prompt runs before the table says so: most have ended by then."""
@@ -29,7 +30,8 @@ class Claims:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._rows: set[int] = set()
+        self._rows: dict[int, tuple[TenantId, Waiting]] = {}
+        """What runs, as it was while it waited."""
         self._unnoted: dict[int, int] = {}
         self._noting = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
@@ -42,21 +44,29 @@ class Claims:
         """All of them at this moment."""
         return frozenset(self._rows)
 
-    def add(self, row: int, place: int) -> None:
+    def of(self, tenant: TenantId, prompt_id: str) -> Waiting | None:
+        """The prompt that runs by this name, as it was while it waited."""
+        for owner, waiting in self._rows.values():
+            if owner == tenant and waiting.prompt_id == prompt_id:
+                return waiting
+        return None
+
+    def add(self, tenant: TenantId, waiting: Waiting, place: int) -> None:
         """It runs from now on; ``place`` in the order of claiming."""
-        self._rows.add(row)
+        row = waiting.sequence
+        self._rows[row] = (tenant, waiting)
         self._unnoted[row] = place
         if self._timer is None:
             self._note_soon()
 
     def drop(self, row: int) -> None:
         """It runs no more."""
-        self._rows.discard(row)
+        self._rows.pop(row, None)
         self._unnoted.pop(row, None)
 
-    def keep_only(self, there: Collection[int]) -> None:
+    def keep_only(self, there: AbstractSet[int]) -> None:
         """Those that the table does not hold have ended."""
-        for row in self._rows.difference(there):
+        for row in self._rows.keys() - there:
             self.drop(row)
 
     def forget(self) -> int:

@@ -7,7 +7,7 @@ forgotten and read anew. Where others may write to the database, only the counts
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -29,7 +29,6 @@ class KnownQueue:
         self._counting = asyncio.Lock()
         self._crowds: dict[TenantId, Crowd] | None = None
         self._room = Room()
-        self._runs: dict[tuple[TenantId, str], Waiting] = {}
         self.claims: Final = Claims(database)
         self.last_claim: int | None = None
         self.numbers: Final[dict[TenantId, int]] = {}
@@ -55,7 +54,6 @@ class KnownQueue:
         """Nothing runs; returns of how many that ran the table does not say so."""
         self._crowds = None
         self.last_claim = None
-        self._runs.clear()
         return self.claims.forget()
 
     async def look(self) -> dict[TenantId, Crowd]:
@@ -77,23 +75,12 @@ class KnownQueue:
         crowd.leave(waiting)
         crowd.start(waiting.nbytes)
         self.last_claim = (self.last_claim or 0) + 1
-        self.claims.add(waiting.sequence, self.last_claim)
-        self._runs[tenant, waiting.prompt_id] = waiting
+        self.claims.add(tenant, waiting, self.last_claim)
 
-    def give_up(self, tenant: TenantId, waiting: Waiting) -> None:
+    def give_up(self, waiting: Waiting) -> None:
         """It does not run after all; where it is now is the database's to say."""
-        self.drop(tenant, waiting.prompt_id, waiting.sequence)
+        self.claims.drop(waiting.sequence)
         self.doubt()
-
-    def run_of(self, tenant: TenantId, prompt_id: str) -> Waiting | None:
-        """The prompt that runs by this name, if it is known as it was while it waited."""
-        run = self._runs.get((tenant, prompt_id))
-        return run if run is not None and run.sequence in self.claims else None
-
-    def drop(self, tenant: TenantId, prompt_id: str, sequence: int) -> None:
-        """It runs no more."""
-        self._runs.pop((tenant, prompt_id), None)
-        self.claims.drop(sequence)
 
     # -- what the table says -----------------------------------------------------------------------------------------
 
@@ -107,7 +94,7 @@ class KnownQueue:
 
     def _sorted_out(self, listed: Sequence[Any]) -> dict[TenantId, Crowd]:
         """The lines of what the table holds and what is known to run. Nothing was claimed since it was read."""
-        self._keep_only({row.sequence for row in listed})
+        self.claims.keep_only({row.sequence for row in listed})
         self._room = room = Room()
         found: dict[TenantId, Crowd] = {}
         for row in listed:
@@ -130,13 +117,6 @@ class KnownQueue:
                 )
             )
         return found
-
-    def _keep_only(self, there: Collection[int]) -> None:
-        """Prompts that the table does not hold have ended."""
-        self.claims.keep_only(there)
-        for name, run in list(self._runs.items()):
-            if run.sequence not in there:
-                del self._runs[name]
 
 
 def _counted(connection: sa.Connection) -> dict[TenantId, Crowd]:

@@ -196,10 +196,10 @@ class SqlStorage:
                 try:
                     found = await self._content(first.sequence)
                 except BaseException:
-                    self._known.give_up(tenant, first)
+                    self._known.give_up(first)
                     raise
                 if found is None:  # somebody deleted it from under us
-                    self._known.give_up(tenant, first)
+                    self._known.give_up(first)
                     continue
                 document, secrets = found
             shown = (tenant, first.prompt_id, first.number, first.counted, document)
@@ -217,31 +217,20 @@ class SqlStorage:
     async def finish(self, tenant: TenantId, prompt_id: str, entry: Mapping[str, Any]) -> None:
         """Move a prompt from the queue into the history; its secrets are gone with the row."""
         document = await encoded(entry)
-        await self._known.crowd(tenant)  # after a failure: whether it is there at all
-        run = self._known.run_of(tenant, prompt_id)
         try:
-            ended = await self._move(
-                tenant, prompt_id, document, run, is_short=self._is_short_end(tenant, document, run)
-            )
+            ended = await self._move(tenant, prompt_id, document)
         except TakesLongError:
-            ended = await self._move(tenant, prompt_id, document, run, is_short=False)
+            ended = await self._move(tenant, prompt_id, document, may_be_short=False)
         if ended is not None and ended.has_secrets:
             await self._database.scrub()
 
-    def _is_short_end(self, tenant: TenantId, document: bytes, run: Waiting | None) -> bool:
-        """Whether little is moved, and nothing of the history goes for it."""
-        held = self._kept.get(tenant)
-        if run is None or held is None or self._must_count or run.has_secrets:
-            return False
-        if run.nbytes + len(document) > SHORT_BYTES:
-            return False
-        most_bytes = self._history_bytes(tenant)
-        return not history_rows.is_over(held[0] + 1, held[1] + len(document), self._history_limit, most_bytes)
-
     async def _move(
-        self, tenant: TenantId, prompt_id: str, document: bytes, run: Waiting | None, *, is_short: bool
+        self, tenant: TenantId, prompt_id: str, document: bytes, *, may_be_short: bool = True
     ) -> rows.Ended | None:
         most_bytes = self._history_bytes(tenant)
+        crowd = await self._known.crowd(tenant)  # after a failure, this puts right what is known to run
+        run = self._known.claims.of(tenant, prompt_id)
+        is_short = may_be_short and self._is_short_end(tenant, document, run, most_bytes)
 
         def move(connection: sa.Connection) -> rows.Ended | None:
             if self._must_count:
@@ -263,7 +252,6 @@ class SqlStorage:
             )
             return ended
 
-        crowd = await self._known.crowd(tenant)
         try:
             ended = await self._database.transact(move, is_short=is_short)
         except TakesLongError:
@@ -274,15 +262,26 @@ class SqlStorage:
             raise
         if ended is not None:
             was_running = ended.is_claimed or ended.sequence in self._known.claims
-            self._known.drop(tenant, prompt_id, ended.sequence)
+            self._known.claims.drop(ended.sequence)
             crowd.end(was_running=was_running, nbytes=ended.nbytes)
             if not was_running:
                 for waiting in crowd.waiting([prompt_id]):
                     if waiting.sequence == ended.sequence:
                         crowd.leave(waiting)
         elif run is not None:
-            self._known.give_up(tenant, run)
+            self._known.give_up(run)
         return ended
+
+    def _is_short_end(
+        self, tenant: TenantId, document: bytes, run: Waiting | None, most_bytes: int | None
+    ) -> bool:
+        """Whether little is moved, and nothing of the history goes for it."""
+        held = self._kept.get(tenant)
+        if run is None or held is None or self._must_count or run.has_secrets:
+            return False
+        if run.nbytes + len(document) > SHORT_BYTES:
+            return False
+        return not history_rows.is_over(held[0] + 1, held[1] + len(document), self._history_limit, most_bytes)
 
     async def pending(self, tenant: TenantId) -> Sequence[QueuedPrompt]:
         """Pending prompts in running order, without secrets."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from engine.prepared import PLAIN, run_plainly
 from sandbox import FastPath, takes
@@ -55,17 +55,11 @@ class WriterConnection:
                 with connection.begin():
                     return self._work_off(connection, works)
             run_plainly(connection, "BEGIN IMMEDIATE")
-            try:
-                outcomes = self._work_off(connection, works)
-                self._end(connection)
-            except BaseException:
-                self._roll_back(connection)
-                raise
-            return outcomes
         except _AloneError as error:
             return [Failed(error.cause)]
         except BaseException as error:  # noqa: BLE001 - each who waits hears it
             return [Failed(error)] * len(works)
+        return self.commit(self._begun(connection, works))
 
     def begin(self, works: Sequence[Work], *, durable: bool) -> list[Any] | None:
         """The same without the commit, for ``is_plain`` only: ``commit`` comes next, with what this returns.
@@ -74,19 +68,10 @@ class WriterConnection:
         """
         try:
             connection = self._ready(durable=durable, patient=False)
-            try:
-                run_plainly(connection, "BEGIN IMMEDIATE")
-            except OperationalError:  # whatever is wrong, the long way finds it too, and may wait for it
-                return None
-            try:
-                return self._work_off(connection, works)
-            except BaseException:
-                self._roll_back(connection)
-                raise
-        except _AloneError as error:
-            return [Failed(error.cause)]
-        except BaseException as error:  # noqa: BLE001 - each who waits hears it
-            return [Failed(error)] * len(works)
+            run_plainly(connection, "BEGIN IMMEDIATE")
+        except Exception:  # noqa: BLE001 - whatever is wrong, ``run`` finds it too, and may wait for it
+            return None
+        return self._begun(connection, works)
 
     def commit(self, outcomes: list[Any]) -> list[Any]:
         """End what ``begin`` began; the outcomes, or why it failed for all of them. Never raises."""
@@ -111,6 +96,14 @@ class WriterConnection:
             self._engine.dispose()
 
     # -- a transaction -------------------------------------------------------------------------------------------------
+
+    def _begun(self, connection: sa.Connection, works: Sequence[Work]) -> list[Any]:
+        """Outcomes, in a transaction that has begun; where one fails for all of them it is rolled back."""
+        try:
+            return self._work_off(connection, works)
+        except BaseException as error:  # noqa: BLE001 - each who waits hears it
+            self._roll_back(connection)
+            return [Failed(error.cause if isinstance(error, _AloneError) else error)] * len(works)
 
     def _work_off(self, connection: sa.Connection, works: Sequence[Work]) -> list[Any]:
         if len(works) == 1:

@@ -184,6 +184,20 @@ def _device_requests(policy: EffectivePolicy) -> list[dict[str, Any]]:
     return [{"Driver": "", "DeviceIDs": list(policy.gpus), "Capabilities": [["gpu"]]}]
 
 
+MEMORY: Final = {
+    # torch asks for huge pages for large tensors: a new one is filled four times as fast (docs/performance.md).
+    "THP_MEM_ALLOC_ENABLE": "1",
+    # What glibc comes to by itself, but not with the page-aligned buffers above: up to 32 MiB are used again.
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
+    # A large copy goes past the caches: what it overwrites is not read first, and what they hold stays. glibc by
+    # itself does so from three quarters of the last cache on, and a server's processor has tens of MiB of that.
+    # Below a piece of what the worker copies at once (``runtime.files``). Other processors take no notice.
+    "GLIBC_TUNABLES": f"glibc.cpu.x86_non_temporal_threshold={2 << 20}",
+}
+"""What a sandbox's environment says of memory and copies."""
+
+
 def _environment(policy: EffectivePolicy) -> list[str]:
     threads = str(max(1, math.ceil(policy.cpus)))
     variables = {
@@ -195,15 +209,7 @@ def _environment(policy: EffectivePolicy) -> list[str]:
         "OMP_NUM_THREADS": threads,
         "OPENBLAS_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
-        # torch asks for huge pages for large tensors: a new one is filled four times as fast (docs/performance.md).
-        "THP_MEM_ALLOC_ENABLE": "1",
-        # What glibc comes to by itself, but not with the page-aligned buffers above: up to 32 MiB are used again.
-        "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
-        "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
-        # A large copy goes past the caches: what it overwrites is not read first, and what they hold stays. glibc by
-        # itself does so from three quarters of the last cache on, and a server's processor has tens of MiB of that.
-        # Below a piece of what the worker copies at once (``runtime.files``). Other processors take no notice.
-        "GLIBC_TUNABLES": f"glibc.cpu.x86_non_temporal_threshold={2 << 20}",
+        **MEMORY,
         **network_variables(policy),
         # An image that names GPUs here gets them from NVIDIA's hook without any request of ours.
         "NVIDIA_VISIBLE_DEVICES": ",".join(policy.gpus) if policy.gpus else "void",

@@ -533,6 +533,16 @@ async def test_a_node_that_heeds_the_interrupt_keeps_its_sandbox(tmp_path: Path)
             await session.execute(call("X"), ignore)
 
 
+async def deaf_until(worker: FakeWorker, heard: anyio.Event) -> None:
+    """Once it is loaded it reads nothing before ``heard``."""
+    await worker.answer(await worker.receive(), HELLO)
+    await worker.answer(await worker.receive(), LOADED)
+    transport: Any = worker.stream._transport  # type: ignore[attr-defined]  # a stream has no way to stop reading
+    transport.pause_reading()
+    await heard.wait()
+    transport.resume_reading()
+
+
 async def test_an_interrupt_while_the_call_waits_for_room_stops_it_and_keeps_the_sandbox(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -542,11 +552,7 @@ async def test_an_interrupt_while_the_call_waits_for_room_stops_it_and_keeps_the
     reads = anyio.Event()
 
     async def script(worker: FakeWorker) -> None:
-        await worker.answer(await worker.receive(), HELLO)
-        await worker.answer(await worker.receive(), LOADED)
-        worker.stream._transport.pause_reading()  # type: ignore[attr-defined]
-        await reads.wait()
-        worker.stream._transport.resume_reading()  # type: ignore[attr-defined]
+        await deaf_until(worker, reads)
         request = await worker.receive()
         cancel = await worker.receive()
         assert cancel["method"] == wire.CANCEL
@@ -815,10 +821,7 @@ async def test_a_worker_that_does_not_read_cannot_hold_the_host(
     deaf = anyio.Event()
 
     async def script(worker: FakeWorker) -> None:
-        await worker.answer(await worker.receive(), HELLO)
-        await worker.answer(await worker.receive(), LOADED)
-        worker.stream._transport.pause_reading()  # type: ignore[attr-defined]
-        await deaf.wait()
+        await deaf_until(worker, deaf)
 
     async with world(tmp_path, fake(script), policies={"bad": FAST}) as at:
         at.shelf.write("bad", "")

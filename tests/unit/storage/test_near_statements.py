@@ -21,6 +21,7 @@ from engine.group_commit import MOST_SHORT, SHORT_BYTES
 from engine.prepared import Prepared
 from engine.queue import SqlStorage
 from engine.tables import counters_table
+from engine.writer_connection import WriterConnection
 from sandbox import FastPath, take_fast_paths
 from tests.unit.storage.test_group_commit import add, tenants
 from tests.unit.storage.test_queue import A, new
@@ -51,15 +52,14 @@ async def test_a_short_one_is_run_where_it_is_asked_for_and_a_long_one_is_not(ne
     assert await thread_of(near, is_short=False) != here
 
 
-async def test_the_commit_is_the_threads(near: Database) -> None:
-    writer = near._grouped._writer  # type: ignore[union-attr]
-    commit, seen = writer.commit, []
+async def test_the_commit_is_the_threads(near: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit, seen = WriterConnection.commit, []
 
-    def noticed(outcomes: list[Any]) -> list[Any]:
+    def noticed(writer: WriterConnection, outcomes: list[Any]) -> list[Any]:
         seen.append(threading.get_ident())
-        return commit(outcomes)
+        return commit(writer, outcomes)
 
-    writer.commit = noticed  # type: ignore[method-assign]
+    monkeypatch.setattr(WriterConnection, "commit", noticed)
     await short(near, lambda connection: INSERT.change(connection, tenant="a", next_number=1))
     assert len(seen) == 1
     assert seen[0] != threading.get_ident()
