@@ -126,11 +126,12 @@ class PatientProtocol(WholeAnsweringProtocol):
             self.transport.write_eof()
 
     def _look(self) -> None:
-        state = self.conn.their_state
+        state = self.their_state
         is_closing = self.transport.is_closing() or self.transport.get_protocol() is not self
         # Between two requests uvicorn's own timer runs; with the first byte ours begins.
-        has_begun = self.timeout_keep_alive_task is None or bool(self.conn.trailing_data[0])
-        waits_for_head = state is h11.IDLE and has_begun
+        waits_for_head = state is h11.IDLE and (
+            self.timeout_keep_alive_task is None or bool(self.conn.trailing_data[0])
+        )
         if is_closing or not waits_for_head:
             _cancel(self._head)
             self._head = None

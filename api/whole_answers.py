@@ -1,8 +1,8 @@
 """Short answers in one write: head and body of an answer that is known whole go to the kernel together.
 
 uvicorn hands head, body and end of an answer to h11 one by one and writes each by itself; h11 checks every header anew.
-Here requests are read by h11 as before; an answer of ours to a request that has ended, on a connection that goes on, is
-put into bytes by this protocol. h11's machine then begins anew, as it does after every answer of its own.
+Here an answer of ours to a request that has ended, on a connection that goes on, is put into bytes by this protocol.
+h11's machine then begins anew, as it does after every answer of its own.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Callable, MutableMapping, Sequence
 from functools import lru_cache, partial
 from typing import Any, Final, cast
 
-import h11
-from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol, RequestResponseCycle
+from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, RequestResponseCycle
 
+from api.known_heads import HeadKeepingProtocol
 from sandbox import FastPath, takes
 
 WHOLE: Final = "ringfence.whole_answer"
@@ -26,20 +26,27 @@ SayWhole = Callable[[int, Headers, bytes], bool]
 """Status, headers with the body's length among them, body: False when nothing was sent, and ``send`` has to."""
 
 
-class WholeAnsweringProtocol(H11Protocol):
+class WholeAnsweringProtocol(HeadKeepingProtocol):
     """uvicorn's HTTP/1.1 with this extension."""
 
     def handle_events(self) -> None:
         """See ``H11Protocol``; a new request is offered the extension before its application runs."""
         before = self.cycle
         super().handle_events()
-        cycle = self.cycle
-        if cycle is not before and takes(FastPath.WHOLE_ANSWERS):
+        if self.cycle is not before:
+            self._offer(self.cycle)
+
+    def begin(self, scope: dict[str, Any], body: bytes) -> None:
+        """The same where its head was known."""
+        super().begin(scope, body)
+        self._offer(self.cycle)
+
+    def _offer(self, cycle: RequestResponseCycle) -> None:
+        if takes(FastPath.WHOLE_ANSWERS):
             scope: MutableMapping[str, Any] = cast("MutableMapping[str, Any]", cycle.scope)
             scope["extensions"] = {WHOLE: partial(self._say_whole, cycle)}
 
     def _say_whole(self, cycle: RequestResponseCycle, status: int, headers: Headers, body: bytes) -> bool:
-        conn = self.conn
         may = (
             cycle is self.cycle
             and not cycle.response_started
@@ -47,10 +54,7 @@ class WholeAnsweringProtocol(H11Protocol):
             and cycle.keep_alive
             and not self.flow.write_paused
             and not self.transport.is_closing()
-            # The request has ended, its connection goes on, and nothing came after it.
-            and conn.their_state is h11.DONE
-            and conn.our_state is h11.SEND_RESPONSE
-            and not conn.trailing_data[0]
+            and self.is_alone()
             and len(body) <= MOST
             and cycle.scope["method"] != "HEAD"
         )
@@ -61,7 +65,7 @@ class WholeAnsweringProtocol(H11Protocol):
         cycle.waiting_for_100_continue = False
         cycle.message_event.set()
         self.transport.write(raw + body)
-        self.conn = cycle.conn = h11.Connection(h11.SERVER, self.config.h11_max_incomplete_event_size or MOST)
+        self.begin_anew(cycle)
         cycle.on_response()
         return True
 

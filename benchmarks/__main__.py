@@ -67,6 +67,10 @@ class Run:
         elif flaw := self.comfyui.flaw:
             self.left_out.append(f"ComfyUI: {flaw}")
             self.comfyui = None
+        elif caution := self.comfyui.caution:
+            self.left_out.append(
+                f"ComfyUI on the Python that ours runs on: {caution}; ratios compare these as well"
+            )
         if not peers:
             self.left_out.append("pyisolate: not asked for")
             return
@@ -132,7 +136,7 @@ class Run:
     def page(self) -> str:
         """All of it."""
         facts = "; ".join(f"{key} {value}" for key, value in machine().items())
-        peers = [f"ComfyUI {self.comfyui.version}"] if self.comfyui else []
+        peers = [f"ComfyUI {self.comfyui.version} on Python {self.comfyui.build}"] if self.comfyui else []
         peers += [f"pyisolate {self.pyisolate.version} without its bubblewrap"] if self.pyisolate else []
         lines = [
             f"Taken {datetime.now(UTC):%Y-%m-%d} on: {facts}.",

@@ -50,6 +50,8 @@ class FastPath(StrEnum):
     """What clients ask most often is answered without the framework's layers (``api.plain_routes``)."""
     WHOLE_ANSWERS = "whole-answers"
     """A short answer of such a route is one write (``api.whole_answers``)."""
+    KNOWN_HEADS = "known-heads"
+    """The head of a request that its connection has said before is not read anew (``api.known_heads``)."""
     HUGE_PAGES = "huge-pages"
     """Large files are given huge pages where the file system gives none by itself (``huge_pages``)."""
     MAPPED_OUTPUTS = "mapped-outputs"

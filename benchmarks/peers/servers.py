@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,23 @@ class ComfyUI:
             [self.python, "-c", "import aiohttp, torch"], capture_output=True, check=False, timeout=120
         )
         return f"{self.python} has no torch and aiohttp" if asked.returncode else ""
+
+    @property
+    def build(self) -> str:
+        """Which Python it runs on: version, date of its build, compiler."""
+        asked = [str(self.python), "-c", "import sys; print(' '.join(sys.version.split()))"]
+        return subprocess.run(asked, capture_output=True, check=True, timeout=120, text=True).stdout.strip()
+
+    @property
+    def caution(self) -> str:
+        """Why ratios with it say something else than they seem to; empty when they do not.
+
+        A Python that was built without profile-guided optimisation is much slower than Debian's.
+        """
+        ours = " ".join(sys.version.split())
+        return (
+            "" if self.build == ours else f"ComfyUI ran on another Python ({self.build}) than ours ({ours})"
+        )
 
     @contextlib.contextmanager
     def server(self, folder: Path, packs: Mapping[str, str]) -> Iterator[Served]:
