@@ -21,13 +21,14 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
+
+from sandbox import record
 
 # -- facts about a node ------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PlanNode:
     """What the plan knows of a node. ``key``: equal keys mean equal results; None shares with nobody."""
 
@@ -43,21 +44,21 @@ class PlanNode:
 # -- events ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Started:
     """Begin. ``cached``: nodes whose result is already there."""
 
     cached: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class NodeFinished:
     """A node's result is there."""
 
     node_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LazyRequested:
     """A node wants these inputs before it can run; at least one of their sources is not done."""
 
@@ -65,7 +66,7 @@ class LazyRequested:
     inputs: Sequence[str]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Expanded:
     """A node added ``children``; its result needs ``waits_for`` and it is resolved when they are done.
     ``cached``: children whose result is already there."""
@@ -76,7 +77,7 @@ class Expanded:
     cached: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ResultsLost:
     """A node could not be run because these results are gone (their sandbox is); they have to be made anew."""
 
@@ -84,14 +85,14 @@ class ResultsLost:
     lost: Sequence[str]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class NodeFailed:
     """A node failed; the prompt ends."""
 
     node_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Cancelled:
     """Somebody wants the prompt to stop (or a node said so itself)."""
 
@@ -103,14 +104,14 @@ Event: TypeAlias = Started | NodeFinished | LazyRequested | Expanded | ResultsLo
 # -- actions -----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RunNode:
     """Call a node with what its sources have."""
 
     node_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class EmitCached:
     """A needed node's result is already there; say so. ``twin``: the node of this run that made it, if one did."""
 
@@ -118,14 +119,14 @@ class EmitCached:
     twin: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ResolveExpansion:
     """All children that a node's result needs are done: merge it, then say NodeFinished."""
 
     node_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class FinishPrompt:
     """The end. ``node_id``: who failed or was interrupted, if anyone; ``cycle``: nodes that wait for each other."""
 
