@@ -324,11 +324,11 @@ class PromptRun:
             if wanted:
                 self._tell(pl.LazyRequested(node.node_id, wanted))
                 return None
-        began = self._bench.now_ms()
+        began = ended = self._bench.now_ms()
         try:
             outcome = await session.execute(call, lambda progress: self._hear_progress(node, progress))
         finally:
-            self._say.node_ran(node, session.sandbox, self._bench.now_ms() - began)
+            ended = self._say.node_ran(node, session.sandbox, began)
         self._results.adopt(outcome)
         if self._is_stopping:
             self._results.release(outcome)
@@ -340,9 +340,9 @@ class PromptRun:
             raise
         if outcome.ui is None and outcome.calls is None and not outcome.blocked:
             result = Result(self._bench.ledger, outcome.slots or (), None)
-            heir = self._keep(node, result, made_in=session.sandbox)
+            heir = self._keep(node, result, ended, made_in=session.sandbox)
         else:
-            heir = await self._take_outcome(node, outcome, session.sandbox)
+            heir = await self._take_outcome(node, outcome, session.sandbox, ended)
         del self._gathered[node.node_id]
         return heir
 
@@ -355,7 +355,7 @@ class PromptRun:
     # -- results -------------------------------------------------------------------------------------------------------
 
     async def _take_outcome(
-        self, node: GraphNode, outcome: NodeResult, sandbox: SandboxId
+        self, node: GraphNode, outcome: NodeResult, sandbox: SandboxId, now: int
     ) -> GraphNode | None:
         for _, message in outcome.blocked:
             self._say.node_blocked(node, message)
@@ -366,7 +366,7 @@ class PromptRun:
             self._results.put_aside(node.node_id, outcome)
             await self._expand(node, outcome)
             return None
-        return self._keep(node, Result(self._bench.ledger, outcome.slots or (), ui), made_in=sandbox)
+        return self._keep(node, Result(self._bench.ledger, outcome.slots or (), ui), now, made_in=sandbox)
 
     async def _expand(self, node: GraphNode, outcome: NodeResult) -> None:
         calls = outcome.calls or ()
@@ -408,12 +408,14 @@ class PromptRun:
         slots = splice(outcome.calls or (), is_list, self._results.of, self._bench.ledger, who)
         self._results.drop_aside(node.node_id)
         ui = None if outcome.ui is None else with_private_folders(outcome.ui, node.node_type)
-        self._keep(node, Result(self._bench.ledger, slots, ui), made_in=None)
+        self._keep(node, Result(self._bench.ledger, slots, ui), self._bench.now_ms(), made_in=None)
 
-    def _keep(self, node: GraphNode, result: Result, *, made_in: SandboxId | None) -> GraphNode | None:
+    def _keep(
+        self, node: GraphNode, result: Result, now: int, *, made_in: SandboxId | None
+    ) -> GraphNode | None:
         self._bench.live.note(self._row.tenant, node.node_type, result.slots, made_in=made_in)
         self._results.keep(node, result)
-        self._say.node_finished(node)
+        self._say.node_finished(node, now)
         return self._tell(
             pl.NodeFinished(node.node_id),
             wants_heir=made_in is not None and FastPath.CHAINED_NODES in TAKEN,
