@@ -22,7 +22,6 @@ from engine.events import (
     NodeStarted,
     PackMessage,
     ProgressChanged,
-    ProgressMap,
     PromptEnded,
     PromptFailed,
     PromptInterrupted,
@@ -201,8 +200,10 @@ def _progress(event: ProgressChanged, abilities: Abilities) -> list[Message]:
 
 def _progress_state(event: ProgressChanged) -> bytes:
     nodes, prompt_id = event.nodes, event.prompt_id
-    if isinstance(nodes, ProgressMap):
-        said = nodes.said(_node_state, prompt_id)
+    # Asked of what it can do: whether it is one of an abstract class takes as long as to say a state.
+    say: Callable[[Callable[[NodeProgress, str], bytes], str], bytes] | None = getattr(nodes, "said", None)
+    if say is not None:
+        said = say(_node_state, prompt_id)
     else:
         said = b",".join([_node_state(node, prompt_id) for node in nodes.values()])
     start = b'{"type":"progress_state","data":{"prompt_id":' + plain_json(prompt_id)

@@ -65,6 +65,8 @@ class Pace:
     def pass_on(self, event: Event) -> list[Event]:
         """What to tell now that this happened."""
         held, price = self.held, 1.0
+        if type(event) not in PACED:
+            return [*self._before(event), event] if held else [event]
         if isinstance(event, ProgressChanged):
             # A node's own progress bar and pictures are that node's; all else is the prompt's whole map.
             has_own = event.legacy or event.preview is not None
@@ -75,18 +77,16 @@ class Pace:
             nodes = len(event.nodes)
             if nodes > MAP:
                 price = min(MOST, nodes / MAP)
-        elif type(event) is QueueChanged:
+        else:
             key = _THE_QUEUE
             held.pop(key, None)
-        else:
-            return [*self._before(event), event] if held else [event]
-        company = self._company()
+        company, now = self._company(), self._clock()
         if company > SOCKETS:
             price *= company / SOCKETS
-        if self._allowance.take(price):
+        if self._allowance.take(price, now):
             return [event]
         if not held:
-            self._since, self._price = self._clock(), price
+            self._since, self._price = now, price
         elif price > self._price:
             self._price = price
         held[key] = event
@@ -107,13 +107,12 @@ class Pace:
 
     def _before(self, event: Event) -> list[Event]:
         kind = type(event)
-        if kind in _OF_NODES:
-            keys = [key for key in self.held if key[1] is not None]
-        elif kind in _ENDS:
-            keys = [*self.held]
-        else:
+        is_end = kind in _ENDS
+        if not is_end and kind not in _OF_NODES:
             return []
+        due: list[_Key] = []
         prompt_id: str = event.prompt_id  # type: ignore[attr-defined]
-        return (
-            [self.held.pop(key) for key in keys if key[0] == prompt_id or key is _THE_QUEUE] if keys else []
-        )
+        for key in self.held:
+            if (key[0] == prompt_id or key is _THE_QUEUE) and (is_end or key[1] is not None):
+                due.append(key)  # noqa: PERF401 - asked of every node: no comprehension's frame
+        return [self.held.pop(key) for key in due] if due else []

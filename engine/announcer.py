@@ -100,16 +100,20 @@ class Announcer:
             ev.NodeStarted(self._tenant, self._client_id, self._prompt_id, now, node.node_id, node.display)
         )
 
-    def node_ran(self, node: GraphNode, sandbox: str, duration_ms: int) -> None:
-        """Its sandbox answered, well or not; a node that is called again counts both times."""
-        before = self._nodes.get(node.node_id, {}).get("duration_ms") or 0
-        self._nodes[node.node_id] = whereabouts(node, sandbox=sandbox, duration_ms=before + duration_ms)
+    def node_ran(self, node: GraphNode, sandbox: str, began: int) -> int:
+        """Its sandbox answered, well or not; a node that is called again counts both times. Returns what time it is."""
+        now, before = self._now_ms(), self._nodes.get(node.node_id)
+        duration = now - began
+        if before is not None:
+            duration += before["duration_ms"] or 0
+        self._nodes[node.node_id] = whereabouts(node, sandbox=sandbox, duration_ms=duration)
+        return now
 
-    def node_finished(self, node: GraphNode) -> None:
+    def node_finished(self, node: GraphNode, now: int) -> None:
         """A node's own result is there."""
         self.executed[node.node_id] = None
         maximum = self._progress.maximum(node.node_id)
-        self._show(node, maximum, maximum, "finished", self._now_ms())
+        self._show(node, maximum, maximum, "finished", now)
 
     def node_cached(self, node: GraphNode, ui: Mapping[str, JSON] | None) -> None:
         """A needed node's result was already there."""
@@ -178,9 +182,9 @@ class Announcer:
         legacy: bool = False,
         preview: tuple[str, bytes] | None = None,
     ) -> None:
-        node_id, log = node.node_id, self._progress
-        log.set(ev.NodeProgress(node_id, value, maximum, state, node.display, node.parent, node.real))
-        view = log.view(must_show=legacy or preview is not None)
+        node_id = node.node_id
+        moved = ev.NodeProgress(node_id, value, maximum, state, node.display, node.parent, node.real)
+        view = self._progress.moved(moved, must_show=legacy or preview is not None)
         if view is not None:
             self._publish(
                 ev.ProgressChanged(

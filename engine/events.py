@@ -4,22 +4,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any
 
 from policies import TenantId
-
-C = TypeVar("C")
-
-
-@dataclass_transform(frozen_default=True)
-def _event(cls: type[C]) -> type[C]:
-    """Data that nobody changes, which the type checker sees to: events are made by the thousand, and a dataclass that
-    sees to it itself takes several times as long to make."""
-    return dataclass(slots=True)(cls)
+from sandbox import record
 
 
-@_event
+@record
 class Event:
     """Something that happened for one tenant. ``client_id``: whom it is for; None = every client of the tenant."""
 
@@ -27,14 +18,14 @@ class Event:
     client_id: str | None
 
 
-@_event
+@record
 class QueueChanged(Event):
     """A prompt was queued, started, ended or removed. ``remaining`` = pending + running."""
 
     remaining: int
 
 
-@_event
+@record
 class PromptEvent(Event):
     """Something about one prompt; ``timestamp`` in ms since the epoch."""
 
@@ -42,19 +33,19 @@ class PromptEvent(Event):
     timestamp: int
 
 
-@_event
+@record
 class PromptStarted(PromptEvent):
     """Execution of a prompt begins."""
 
 
-@_event
+@record
 class NodesCached(PromptEvent):
     """Node ids whose result is already there, in prompt order."""
 
     nodes: Sequence[str]
 
 
-@_event
+@record
 class NodeStarted(PromptEvent):
     """A node is about to be called."""
 
@@ -62,7 +53,7 @@ class NodeStarted(PromptEvent):
     display_id: str
 
 
-@_event
+@record
 class NodeProgress:
     """State of one node that left pending; a member of ProgressChanged."""
 
@@ -86,7 +77,7 @@ class ProgressMap(Mapping[str, NodeProgress]):
         """
 
 
-@_event
+@record
 class ProgressChanged(PromptEvent):
     """``nodes`` is the full map of nodes that left pending; ``changed`` the one that moved. ``legacy``: the node's
     own progress bar moved, which older clients hear as ``progress``; ``preview`` = (format, encoded image).
@@ -100,7 +91,7 @@ class ProgressChanged(PromptEvent):
     preview: tuple[str, bytes] | None = None
 
 
-@_event
+@record
 class NodeExecuted(PromptEvent):
     """A node returned UI data, or a scheduled node was found cached (``output`` then may be None)."""
 
@@ -109,7 +100,7 @@ class NodeExecuted(PromptEvent):
     output: Mapping[str, Any] | None
 
 
-@_event
+@record
 class NodeBlocked(PromptEvent):
     """An ExecutionBlocker with a message reached its first consumer; the run goes on."""
 
@@ -119,19 +110,19 @@ class NodeBlocked(PromptEvent):
     executed: Sequence[str]
 
 
-@_event
+@record
 class PromptSucceeded(PromptEvent):
     """The prompt ended well."""
 
 
-@_event
+@record
 class PromptFailed(PromptEvent):
     """The prompt ended with a node's error. ``details`` is ComfyUI's execution_error object without id and time."""
 
     details: Mapping[str, Any]
 
 
-@_event
+@record
 class PromptInterrupted(PromptEvent):
     """The prompt was interrupted."""
 
@@ -140,12 +131,12 @@ class PromptInterrupted(PromptEvent):
     executed: Sequence[str]
 
 
-@_event
+@record
 class PromptEnded(PromptEvent):
     """Last event of a prompt, after it can be read from the history."""
 
 
-@_event
+@record
 class PackMessage(Event):
     """A pack's own message to clients; ``event`` is the pack's, ``data`` plain JSON."""
 

@@ -12,7 +12,6 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from functools import partial
 from typing import Any, Final, TypeVar
 
 import anyio
@@ -133,7 +132,7 @@ class PromptRun:
                     await self._sign(nodes)
                 self._preparing = None
             else:
-                await self._sign(nodes)
+                await self._extend(self._graph.original, {})
             first, following = await self._begin(), None
             with anyio.CancelScope() as self._alone:
                 following = await self._work(first)
@@ -150,14 +149,13 @@ class PromptRun:
         """Make the plan; returns the node that is to run first."""
         cached = self._open_cache()
         self._say.nodes_cached([self._graph[node_id] for node_id in cached])
-        plan = await self._compute(
-            lambda: pl.Plan(map(self._plan_node, self._graph.nodes.values()), self._row.outputs),
-            len(self.prompt),
-        )
-        first: GraphNode | None = None
+        is_short, first = len(self.prompt) < THREAD_NODES, None
+        plan = self._made_plan() if is_short else await anyio.to_thread.run_sync(self._made_plan)
         if not self._is_interrupted:
-            started = partial(plan.handle, pl.Started(frozenset(cached)))
-            actions = await self._compute(started, len(self.prompt))
+            started = pl.Started(frozenset(cached))
+            actions = (
+                plan.handle(started) if is_short else await anyio.to_thread.run_sync(plan.handle, started)
+            )
             first = self._perform_all(actions, wants_heir=FastPath.CHAINED_NODES in TAKEN)
         self._plan = plan  # from here on it is told at once what happens
         self._advance()
@@ -186,13 +184,13 @@ class PromptRun:
         for node_id, value in found.items():
             if node_id in self.prompt:
                 self.prompt[node_id]["is_changed"] = as_json(value)
-        await self._compute(
-            lambda: self._signatures.extend([node.node_id for node in nodes], found), len(nodes)
-        )
+        await self._extend([node.node_id for node in nodes], found)
 
-    async def _compute(self, work: Callable[[], T], nodes: int) -> T:
-        """Pure work on this run's own data, in a thread where it would hold up the event loop."""
-        return work() if nodes < THREAD_NODES else await anyio.to_thread.run_sync(work)
+    async def _extend(self, node_ids: Sequence[str], found: Mapping[str, JSON]) -> None:
+        if len(node_ids) < THREAD_NODES:
+            self._signatures.extend(node_ids, found)
+        else:
+            await anyio.to_thread.run_sync(self._signatures.extend, node_ids, found)
 
     def _open_cache(self) -> list[str]:
         if self._is_interrupted and not self._signatures.keys:
@@ -202,36 +200,46 @@ class PromptRun:
         self._cache.begin(self._row.prompt_id, list(keys.values()), roots)
         return [node_id for node_id in self._graph.original if self._results.pin(node_id)]
 
+    def _made_plan(self) -> pl.Plan:
+        return pl.Plan(map(self._plan_node, self._graph.nodes.values()), self._row.outputs)
+
     def _plan_node(self, node: GraphNode) -> pl.PlanNode:
-        description = node.node_type.description
+        kind, node_id, nodes = node.node_type, node.node_id, self._graph.nodes
+        description = kind.description
+        sources: dict[str, str] = {}
+        for name, link in node.sources.items():
+            if link.source in nodes:
+                sources[name] = link.source
         return pl.PlanNode(
-            node.node_id,
-            {name: link.source for name, link in node.sources.items() if link.source in self._graph.nodes},
-            lazy=description.lazy,
-            lane=node.node_type.group or node.node_type.extension,
-            is_async=description.is_async,
-            is_output=description.output_node,
-            key=self._signatures.keys.get(node.node_id) if self._results.are_kept else None,
+            node_id,
+            sources,
+            description.lazy,
+            kind.group or kind.extension,
+            description.is_async,
+            description.output_node,
+            self._signatures.keys.get(node_id) if self._results.are_kept else None,
         )
 
     # -- actions -------------------------------------------------------------------------------------------------------
 
-    def _tell(self, event: pl.Event, *, wants_heir: bool = False) -> GraphNode | None:
-        """Tell the plan what happened, and do what it says.
+    def _tell(self, event: pl.Event) -> None:
+        """Tell the plan what happened, and do what it says."""
+        self._inbox.append(event)
+        self._advance()
+
+    def _advance(self, *, wants_heir: bool = False) -> GraphNode | None:
+        """Do what the plan says to all that it has not been told yet; nothing while it is made.
 
         ``wants_heir``: the caller is a task that is done with its node, and runs the one that is returned, if any: a
         chain of nodes is one task.
         """
-        self._inbox.append(event)
-        return None if self._plan is None else self._advance(wants_heir=wants_heir)
-
-    def _advance(self, *, wants_heir: bool = False) -> GraphNode | None:
         heir: GraphNode | None = None
         plan = self._plan
         try:
             while self._inbox and plan is not None and self._finish is None:
                 actions = plan.handle(self._inbox.popleft())
-                heir = self._perform_all(actions, wants_heir=wants_heir and heir is None) or heir
+                if actions:
+                    heir = self._perform_all(actions, wants_heir=wants_heir and heir is None) or heir
         except Exception as error:  # noqa: BLE001 - a defect of ours, and whoever told us is not to blame
             self._defect = error
             self._end_work()
@@ -280,10 +288,12 @@ class PromptRun:
         """
         heir = first
         while (node := heir) is not None:
-            if self._tasks is None and (self._to_start or self._is_over):
+            if self._tasks is None and (
+                self._to_start or self._finish is not None or self._defect is not None
+            ):
                 return node
             try:
-                if self._voice.is_full:
+                if self._voice.must_wait and self._voice.is_full:
                     await self._voice.turn()
                 heir = await self._calls.make(node, self._call_in)
             except Exception as error:  # noqa: BLE001 - whatever a node's work raises is an event of the plan
@@ -324,11 +334,11 @@ class PromptRun:
             if wanted:
                 self._tell(pl.LazyRequested(node.node_id, wanted))
                 return None
-        began = self._bench.now_ms()
+        began = ended = self._bench.now_ms()
         try:
             outcome = await session.execute(call, lambda progress: self._hear_progress(node, progress))
         finally:
-            self._say.node_ran(node, session.sandbox, self._bench.now_ms() - began)
+            ended = self._say.node_ran(node, session.sandbox, began)
         self._results.adopt(outcome)
         if self._is_stopping:
             self._results.release(outcome)
@@ -340,9 +350,9 @@ class PromptRun:
             raise
         if outcome.ui is None and outcome.calls is None and not outcome.blocked:
             result = Result(self._bench.ledger, outcome.slots or (), None)
-            heir = self._keep(node, result, made_in=session.sandbox)
+            heir = self._keep(node, result, ended, made_in=session.sandbox)
         else:
-            heir = await self._take_outcome(node, outcome, session.sandbox)
+            heir = await self._take_outcome(node, outcome, session.sandbox, ended)
         del self._gathered[node.node_id]
         return heir
 
@@ -355,7 +365,7 @@ class PromptRun:
     # -- results -------------------------------------------------------------------------------------------------------
 
     async def _take_outcome(
-        self, node: GraphNode, outcome: NodeResult, sandbox: SandboxId
+        self, node: GraphNode, outcome: NodeResult, sandbox: SandboxId, now: int
     ) -> GraphNode | None:
         for _, message in outcome.blocked:
             self._say.node_blocked(node, message)
@@ -366,7 +376,7 @@ class PromptRun:
             self._results.put_aside(node.node_id, outcome)
             await self._expand(node, outcome)
             return None
-        return self._keep(node, Result(self._bench.ledger, outcome.slots or (), ui), made_in=sandbox)
+        return self._keep(node, Result(self._bench.ledger, outcome.slots or (), ui), now, made_in=sandbox)
 
     async def _expand(self, node: GraphNode, outcome: NodeResult) -> None:
         calls = outcome.calls or ()
@@ -408,16 +418,16 @@ class PromptRun:
         slots = splice(outcome.calls or (), is_list, self._results.of, self._bench.ledger, who)
         self._results.drop_aside(node.node_id)
         ui = None if outcome.ui is None else with_private_folders(outcome.ui, node.node_type)
-        self._keep(node, Result(self._bench.ledger, slots, ui), made_in=None)
+        self._keep(node, Result(self._bench.ledger, slots, ui), self._bench.now_ms(), made_in=None)
 
-    def _keep(self, node: GraphNode, result: Result, *, made_in: SandboxId | None) -> GraphNode | None:
+    def _keep(
+        self, node: GraphNode, result: Result, now: int, *, made_in: SandboxId | None
+    ) -> GraphNode | None:
         self._bench.live.note(self._row.tenant, node.node_type, result.slots, made_in=made_in)
         self._results.keep(node, result)
-        self._say.node_finished(node)
-        return self._tell(
-            pl.NodeFinished(node.node_id),
-            wants_heir=made_in is not None and FastPath.CHAINED_NODES in TAKEN,
-        )
+        self._say.node_finished(node, now)
+        self._inbox.append(pl.NodeFinished(node.node_id))
+        return self._advance(wants_heir=made_in is not None and FastPath.CHAINED_NODES in TAKEN)
 
     def _let_go(self) -> None:
         self._cache.end(self._row.prompt_id)

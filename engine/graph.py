@@ -7,19 +7,19 @@ Submitted nodes hold JSON constants, added ones hold ``Value``s, since an expans
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from engine.errors import ExpansionError
 from engine.prompt import Link, as_link
 from engine.registry import NodeType
 from policies import NameInvalidError, parse_node_id, safe_text
+from sandbox import record
 from sandbox.calls import ExpandedCall, ExpandedNode, Value
 
 JSON = Any
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class GraphNode:
     """One node instance.
 
@@ -31,33 +31,21 @@ class GraphNode:
 
     node_id: str
     node_type: NodeType
+    class_type: str  # the name of its class
     constants: Mapping[str, JSON | Value]
     links: Mapping[str, Link]
     raw_links: Mapping[str, Link]
+    sources: Mapping[str, Link]
+    """Every input that names another node: what this node depends on."""
+    instance: str
+    """The key of its V1 object in a worker: children of one parent share nothing with those of another, nor do prompts
+    whose objects are kept apart."""
     parent: str | None
     display: str
     real: str
     is_changed: JSON = None  # what the submitted entry said, if it did
     has_is_changed: bool = False
-    owner: str = ""  # the prompt whose V1 objects are its own
     depth: int = 0  # expansions above it; 0 for a submitted node
-
-    @property
-    def class_type(self) -> str:
-        """The name of its class."""
-        return self.node_type.description.class_type
-
-    @property
-    def sources(self) -> Mapping[str, Link]:
-        """Every input that names another node: what this node depends on."""
-        return {**self.links, **self.raw_links} if self.raw_links else self.links
-
-    @property
-    def instance(self) -> str:
-        """The key of its V1 object in a worker: children of one parent share nothing with those of another, nor do
-        prompts whose objects are kept apart."""
-        own = self.node_id if self.parent is None else f"{self.parent}/{self.node_id}"
-        return f"{self.owner}/{own}" if self.owner else own
 
 
 class Graph:
@@ -67,7 +55,8 @@ class Graph:
         self, prompt: Mapping[str, Mapping[str, JSON]], types: Mapping[str, NodeType], owner: str = ""
     ) -> None:
         self._types = types
-        self._owner = owner
+        self._prefix = f"{owner}/" if owner else ""
+        """Of the keys of V1 objects that are one prompt's own."""
         self.original: tuple[str, ...] = tuple(prompt)
         self.nodes: dict[str, GraphNode] = {}
         self.replaced: list[GraphNode] = []  # by an expansion that had to be done again
@@ -75,18 +64,22 @@ class Graph:
         for node_id, entry in prompt.items():
             node_type = types[entry["class_type"]]
             links, constants, raw_links = _sorted_inputs(entry["inputs"], node_type)
+            has_is_changed = "is_changed" in entry
+            # By place: names take longer, and there are many nodes.
             self.nodes[node_id] = GraphNode(
                 node_id,
                 node_type,
+                node_type.description.class_type,
                 constants,
                 links,
                 raw_links,
-                parent=None,
-                display=node_id,
-                real=node_id,
-                is_changed=entry.get("is_changed"),
-                has_is_changed="is_changed" in entry,
-                owner=owner,
+                {**links, **raw_links} if raw_links else links,
+                self._prefix + node_id,
+                None,
+                node_id,
+                node_id,
+                entry["is_changed"] if has_is_changed else None,
+                has_is_changed,
             )
 
     def __getitem__(self, node_id: str) -> GraphNode:
@@ -157,13 +150,15 @@ class Graph:
         return GraphNode(
             child_id,
             node_type,
+            node_type.description.class_type,
             constants,
             links,
             raw_links,
+            {**links, **raw_links},
+            f"{self._prefix}{parent.node_id}/{child_id}",
             parent.node_id,
             display,
             parent.real,
-            owner=self._owner,
             depth=parent.depth + 1,
         )
 
@@ -196,7 +191,8 @@ def _sorted_inputs(
     raw_links: dict[str, Link] = {}
     raw = node_type.description.raw_link
     for name, value in inputs.items():
-        link = as_link(value.tree if isinstance(value, Value) else value)
+        tree = value.tree if isinstance(value, Value) else value
+        link = as_link(tree) if isinstance(tree, list) else None
         if link is not None and name not in raw:
             links[name] = link
             continue

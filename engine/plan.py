@@ -21,13 +21,14 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
+
+from sandbox import record
 
 # -- facts about a node ------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PlanNode:
     """What the plan knows of a node. ``key``: equal keys mean equal results; None shares with nobody."""
 
@@ -43,21 +44,21 @@ class PlanNode:
 # -- events ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Started:
     """Begin. ``cached``: nodes whose result is already there."""
 
     cached: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class NodeFinished:
     """A node's result is there."""
 
     node_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LazyRequested:
     """A node wants these inputs before it can run; at least one of their sources is not done."""
 
@@ -65,7 +66,7 @@ class LazyRequested:
     inputs: Sequence[str]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Expanded:
     """A node added ``children``; its result needs ``waits_for`` and it is resolved when they are done.
     ``cached``: children whose result is already there."""
@@ -76,7 +77,7 @@ class Expanded:
     cached: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ResultsLost:
     """A node could not be run because these results are gone (their sandbox is); they have to be made anew."""
 
@@ -84,14 +85,14 @@ class ResultsLost:
     lost: Sequence[str]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class NodeFailed:
     """A node failed; the prompt ends."""
 
     node_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Cancelled:
     """Somebody wants the prompt to stop (or a node said so itself)."""
 
@@ -103,14 +104,14 @@ Event: TypeAlias = Started | NodeFinished | LazyRequested | Expanded | ResultsLo
 # -- actions -----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RunNode:
     """Call a node with what its sources have."""
 
     node_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class EmitCached:
     """A needed node's result is already there; say so. ``twin``: the node of this run that made it, if one did."""
 
@@ -118,14 +119,14 @@ class EmitCached:
     twin: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ResolveExpansion:
     """All children that a node's result needs are done: merge it, then say NodeFinished."""
 
     node_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class FinishPrompt:
     """The end. ``node_id``: who failed or was interrupted, if anyone; ``cycle``: nodes that wait for each other."""
 
@@ -171,12 +172,16 @@ class Plan:
         """Take in what happened and return what to do, in this order."""
         if self._is_finished:
             return []
-        early = self._take_in(event)
-        if early is not None:
-            self._is_finished = True
-            return [early]
+        if type(event) is NodeFinished:  # one of each node: nearly always
+            self._stop_running(event.node_id)
+            self._finish(event.node_id)
+        else:
+            early = self._take_in(event)
+            if early is not None:
+                self._is_finished = True
+                return [early]
         actions = self._dispatch() if self._ready_async or self._open_lanes else []
-        if not self._running and not self._has_ready():
+        if not self._running and not self._ready_async and not self._open_lanes:
             self._is_finished = True
             cycle = self._find_cycle()
             actions.append(FinishPrompt("cycle", cycle[0], cycle) if cycle else FinishPrompt("success"))
@@ -188,9 +193,6 @@ class Plan:
                 self._cached |= cached
                 for output in self._outputs:
                     self._need(output)
-            case NodeFinished(node_id):
-                self._stop_running(node_id)
-                self._finish(node_id)
             case LazyRequested(node_id, inputs):
                 self._stop_running(node_id)
                 self._wait(node_id, [self._nodes[node_id].sources[name] for name in inputs])
@@ -223,19 +225,21 @@ class Plan:
     def _need(self, first: str) -> None:
         """Make a node and everything it needs wait or ready. Cached sources are not needed."""
         stack = [first]
+        order, nodes = self._order, self._nodes
+        has_results = bool(self._done or self._cached)
         while stack:
             node_id = stack.pop()
-            if node_id in self._order:
+            if node_id in order:
                 continue
-            self._order[node_id] = len(self._order)
-            node = self._nodes[node_id]
-            if self._is_available(node_id):
+            order[node_id] = len(order)
+            node = nodes[node_id]
+            if has_results and self._is_available(node_id):
                 self._blockers[node_id] = set()
                 self._make_ready(node_id)
                 continue
             missing: list[str] = []
             for name, source in node.sources.items():
-                if name not in node.lazy and not self._is_available(source):
+                if name not in node.lazy and not (has_results and self._is_available(source)):
                     missing.append(source)
             self._block(node_id, set(missing))
             stack += missing
@@ -287,9 +291,6 @@ class Plan:
             return False
         node = self._nodes.get(node_id)
         return node is not None and node.key is not None and node.key in self._makers
-
-    def _has_ready(self) -> bool:
-        return bool(self._ready_async or self._open_lanes)
 
     # -- running -----------------------------------------------------------------------------------------------------
 

@@ -97,20 +97,23 @@ class ProgressLog:
         self._said_at = 0
         self._changes: list[NodeProgress] | None = []  # since then; None: they were too many
 
-    def set(self, state: NodeProgress) -> None:
-        """A node's state changed."""
-        self._version += 1
-        if self._changes is not None:
-            self._changes.append(state)
-            if self._version - self._said_at > KEPT_CHANGES:
+    def moved(self, state: NodeProgress, *, must_show: bool = False) -> ProgressView | None:
+        """A node's state changed: ``view`` of it."""
+        self._version = version = self._version + 1
+        changes, known = self._changes, self.states
+        if changes is not None:
+            changes.append(state)
+            if version - self._said_at > KEPT_CHANGES:
                 self._changes = None
-        states = self.states.get(state.node_id)
+        states = known.get(state.node_id)
         if states is None:
-            states = self.states[state.node_id] = _States(len(self.states))
-        states.entries.append((self._version, state))
-        if len(states.entries) > KEPT_STATES:
-            del states.entries[: KEPT_STATES // 2]
+            states = known[state.node_id] = _States(len(known))
+        entries = states.entries
+        entries.append((version, state))
+        if len(entries) > KEPT_STATES:
+            del entries[: KEPT_STATES // 2]
         self._held_back += 1
+        return self.view(must_show=must_show)
 
     def maximum(self, node_id: str) -> float:
         """The last known maximum of a node; 1 when it has said nothing."""
@@ -120,7 +123,7 @@ class ProgressLog:
     def view(self, *, must_show: bool = False) -> ProgressView | None:
         """The map as it is now, or None when this change is better shown together with later ones."""
         length = len(self.states)
-        if not must_show and length > EAGER_NODES and self._held_back * SHARE < length:
+        if length > EAGER_NODES and not must_show and self._held_back * SHARE < length:
             return None
         self._held_back = 0
         return ProgressView(self, self._version, length)

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from engine.errors import PromptInvalidError
 from policies import NameInvalidError, parse_node_id, safe_text
+from sandbox import record
 
 JSON = Any
 
@@ -29,7 +30,7 @@ class PromptLimits:
     expansion_nodes: int = 10_000  # added by expansions to one prompt
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PromptRequest:
     """What a client asks for: JSON-parsed by the API, hostile in content."""
 
@@ -42,7 +43,7 @@ class PromptRequest:
     targets: tuple[str, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Submitted:
     """A prompt that was queued; ``node_errors`` names outputs that were dropped and why."""
 
@@ -51,7 +52,7 @@ class Submitted:
     node_errors: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Link:
     """An input fed by slot ``slot`` of node ``source``."""
 

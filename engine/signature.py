@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from engine.graph import Graph, GraphNode
@@ -25,6 +25,8 @@ from sandbox.calls import Value
 JSON = Any
 
 DIGEST_SIZE: Final = 20
+_FORMS: Final = tuple(struct.Struct(f">{count + 1}Q") for count in range(64))
+"""Of numbers and lengths of so many parts."""
 
 
 class CacheKey(NamedTuple):
@@ -62,10 +64,14 @@ class Signatures:
             for node_id in listed:
                 self._digests.pop(node_id, None)  # of a node that an expansion, done again, replaces
                 self._fleeting.discard(node_id)
+        nodes, digests, keys = self._graph.nodes, self._digests, self.keys
         for node_id in listed:
-            if node_id not in self._digests:
+            if node_id not in digests:
                 self._compute(node_id, is_changed)
-            self.keys[node_id] = self._key(node_id)
+            if self._sub_caches and nodes[node_id].parent is not None:
+                keys[node_id] = self._key(nodes[node_id])
+            else:
+                keys[node_id] = CacheKey(digests[node_id])
 
     def may_return(self, node_id: str) -> bool:
         """False when no later run can have this key: the node, or one it depends on, equals nothing."""
@@ -85,59 +91,59 @@ class Signatures:
             self._scopes[node_id] = known
         return known
 
-    def _key(self, node_id: str) -> CacheKey:
-        node = self._graph.nodes[node_id]
-        if node.parent is None or not self._sub_caches:
-            return CacheKey(self._digests[node_id])
+    def _key(self, node: GraphNode) -> CacheKey:
         root = self._graph[node.real]
-        return CacheKey(self._digests[node_id], self.scope(node.parent), (root.node_id, root.class_type))
+        scope = b"" if node.parent is None else self.scope(node.parent)
+        return CacheKey(self._digests[node.node_id], scope, (root.node_id, root.class_type))
 
     def _compute(self, node_id: str, is_changed: Mapping[str, JSON]) -> None:
         open_nodes: set[str] = set()
-        stack = [node_id]
+        stack, nodes, digests = [node_id], self._graph.nodes, self._digests
         while stack:
             current = stack[-1]
-            if current in self._digests:
+            if current in digests:
                 stack.pop()
                 continue
-            node = self._graph.nodes[current]
+            node = nodes[current]
             sources = node.sources
             if sources and current not in open_nodes:
                 open_nodes.add(current)
-                missing = [
-                    link.source
-                    for link in sources.values()
-                    if link.source not in self._digests
-                    and link.source not in open_nodes  # a cycle: never equal
-                    and link.source in self._graph.nodes
-                ]
-                if missing:
-                    stack.extend(missing)
+                count = len(stack)
+                for link in sources.values():
+                    source = link.source
+                    # One that is open already is part of a cycle: never equal.
+                    if source not in digests and source not in open_nodes and source in nodes:
+                        stack.append(source)
+                if len(stack) > count:
                     continue
-            self._digests[current] = self._digest(node, sources, is_changed)
-            for link in sources.values():
-                if link.source in self._fleeting:
-                    self._fleeting.add(current)
-                    break
+            digests[current] = self._digest(node, sources, is_changed)
+            if self._fleeting:
+                for link in sources.values():
+                    if link.source in self._fleeting:
+                        self._fleeting.add(current)
+                        break
             stack.pop()
 
     def _digest(self, node: GraphNode, sources: Mapping[str, Link], is_changed: Mapping[str, JSON]) -> bytes:
-        description = node.node_type.description
+        description, constants = node.node_type.description, node.constants
         try:
             parts = [
                 node.class_type.encode("utf-8", "surrogatepass"),
                 node.node_type.version.encode(),
-                canonical(is_changed[node.node_id]) if node.node_id in is_changed else _UNCHANGED,
+                canonical(is_changed[node.node_id])
+                if is_changed and node.node_id in is_changed
+                else _UNCHANGED,
             ]
             if description.not_idempotent or (
-                description.api == "v1" and "UNIQUE_ID" in description.hidden.values()
+                description.hidden and description.api == "v1" and "UNIQUE_ID" in description.hidden.values()
             ):
                 parts.append(b"id" + node.node_id.encode("utf-8", "surrogatepass"))
-            for name in sorted({*node.constants, *sources}):
+            names: Collection[str] = {*constants, *sources} if constants and sources else constants or sources
+            for name in sorted(names) if len(names) > 1 else names:
                 parts.append(name.encode("utf-8", "surrogatepass"))
                 link = sources.get(name)
                 if link is None:
-                    value = node.constants[name]
+                    value = constants[name]
                     # Encoded first: a prompt may hold {"$tuple": [1]}, which is an object and not a tuple.
                     parts.append(b"c" + canonical(value.tree if isinstance(value, Value) else encode(value)))
                 else:
@@ -154,7 +160,8 @@ class Signatures:
 def _digest(*parts: bytes) -> bytes:
     # Their number and lengths first, so that no two lists of parts are one text.
     count = len(parts)
-    frame = struct.pack(f">{count + 1}Q", count, *map(len, parts))
+    form = _FORMS[count] if count < len(_FORMS) else struct.Struct(f">{count + 1}Q")
+    frame = form.pack(count, *map(len, parts))
     return hashlib.blake2b(b"".join((frame, *parts)), digest_size=DIGEST_SIZE).digest()
 
 

@@ -18,6 +18,7 @@ from engine.prompt import as_link, prompt_error
 from engine.registry import NodeType
 from engine.types import may_link, type_text
 from policies import safe_text
+from sandbox import record
 
 JSON = Any
 
@@ -28,7 +29,7 @@ MAX_CYCLE_SHOWN: Final = 50
 MAX_CYCLE_MARKS: Final = 200_000
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ValidatorCall:
     """A node's own validator is to be run; ``passed`` are the names of the arguments it will get."""
 
@@ -37,7 +38,7 @@ class ValidatorCall:
     passed: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ValidatorOutcome:
     """What a validator answered, or the exception it ended with."""
 
@@ -45,7 +46,7 @@ class ValidatorOutcome:
     exception: tuple[str, str, Sequence[str]] | None = None  # type, text, traceback
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Report:
     """Outputs that may run, and the errors of the others in ComfyUI's ``node_errors`` shape."""
 

@@ -99,6 +99,7 @@ from sandbox.pack_toml import parse_toml
 from sandbox.patience import patiently, remove_tree
 from sandbox.places import Places
 from sandbox.rates import Allowance
+from sandbox.records import record
 from sandbox.shares import Share
 from sandbox.sockets import MESSAGE_TO_PACK
 from sandbox.spare_keeper import PoolState, default_size
@@ -218,6 +219,7 @@ __all__ = [
     "patiently",
     "read_declared",
     "read_kept",
+    "record",
     "refused_flag",
     "remove_tree",
     "serve_builds",

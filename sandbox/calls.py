@@ -13,6 +13,7 @@ from typing import Any, Final, Never, Protocol
 
 from policies import ExtensionName, SandboxId, TenantId, safe_text
 from runtime import wire
+from sandbox.records import record
 
 JSON = Any  # a JSON tree; narrowed by messages where it enters
 
@@ -40,7 +41,7 @@ def measure(tree: Any) -> tuple[int, int]:
     return parts, parts * PART_BYTES + text
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Value:
     """One value in the engine's hands.
 
@@ -131,12 +132,9 @@ class ForeignHandle:
     type: str
 
 
-@dataclass(slots=True)
+@record
 class NodeCall:
     """One request about one node instance; ``inputs[name]`` is None for a link that has no value yet.
-
-    Nobody changes one. It is not ``frozen``, as ``NodeResult`` is not, because there is one for every node that runs,
-    and a frozen class takes three times as long to fill.
 
     ``hidden`` maps a token in lower case to an encoded value (a large one is a ``$json`` or ``$str`` object that the
     caller holds); ``links`` names the inputs that are links, None when that is not known.
@@ -162,7 +160,7 @@ class NodeCall:
         return f"node {safe_text(self.node_id, 80)!r} ({safe_text(self.class_type, 80)})"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ExpandedNode:
     """A node that an expansion adds; inputs may hold live values as constants."""
 
@@ -171,7 +169,7 @@ class ExpandedNode:
     override_display_id: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ExpandedCall:
     """One mapped call of a node of which at least one call expanded; a result may be a link to a child."""
 
@@ -179,7 +177,7 @@ class ExpandedCall:
     expand: Mapping[str, ExpandedNode] | None
 
 
-@dataclass(slots=True)
+@record
 class NodeResult:
     """Outcome of node/execute: ``slots`` or, when a call expanded, ``calls``."""
 
@@ -189,7 +187,7 @@ class NodeResult:
     blocked: tuple[tuple[int, str], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Progress:
     """A progress report of a running node; ``preview`` is (format, encoded bytes)."""
 
@@ -200,7 +198,7 @@ class Progress:
     legacy: bool
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PackEvent:
     """A message that a pack sends to clients (``send_sync``) or progress text (event ``progress_text``)."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import Field, StringConstraints, ValidationError
@@ -12,6 +11,7 @@ from policies import safe_text
 from runtime import wire
 from sandbox import hostile_json
 from sandbox.errors import ProtocolViolationError
+from sandbox.records import record
 from sandbox.strict import Strict
 
 MAX_ID: Final = 2**53
@@ -25,7 +25,7 @@ _ANSWER = re.compile(rb'\{"jsonrpc":"2\.0","id":[0-9]{1,16},"(?:result|error)":'
 ModelT = TypeVar("ModelT", bound=Strict)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Request:
     """The worker asks for something; ``id`` is None for a notification."""
 
@@ -34,7 +34,7 @@ class Request:
     params: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Answer:
     """The worker answers call ``id``; exactly one of the two is set (a result may be None)."""
 

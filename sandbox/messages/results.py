@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 from pydantic import Field, StringConstraints
@@ -14,6 +13,7 @@ from sandbox.calls import PART_BYTES, ForeignHandle, NodeResult, Value, measure
 from sandbox.errors import ProtocolViolationError, QuotaError
 from sandbox.fast_paths import TAKEN, FastPath
 from sandbox.messages.envelope import NodeId, Text, checked
+from sandbox.records import record
 from sandbox.strict import Name, Strict
 from sandbox.values import Parsed, Reader
 
@@ -49,7 +49,7 @@ class _Executed(Strict):
     blocked: Annotated[list[_Blocked], Field(max_length=100_000)]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ParsedNode:
     """A node of an expansion whose constants still name files of the sandbox."""
 
@@ -58,7 +58,7 @@ class ParsedNode:
     override_display_id: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ParsedCall:
     """One mapped call of an expanding node."""
 
@@ -66,7 +66,7 @@ class ParsedCall:
     expand: dict[str, ParsedNode] | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ParsedResult:
     """An execute result, checked; the files in it are still the sandbox's."""
 

@@ -55,7 +55,7 @@ def test_a_map_that_grows_is_written_as_a_whole_each_time() -> None:
     names = ["1", "ä", "2.0.1", '"', "__proto__", "3", "constructor", "prototype", "\ud800"]
     for name in names:
         for value in (0.0, 1.5, 4.0):
-            log.set(state(name, value))
+            log.moved(state(name, value))
             view = log.view()
             assert view is not None
             (frame,) = messages.messages_for(ProgressChanged(A, None, "p", 0, view, name), Abilities())
@@ -72,7 +72,7 @@ def test_a_map_that_grows_is_written_as_a_whole_each_time() -> None:
 
 def test_events_are_told_together_as_they_are_alone() -> None:
     log = ProgressLog()
-    log.set(state("1"))
+    log.moved(state("1"))
     view = log.view()
     assert view is not None
     progress = ProgressChanged(A, None, "p", 0, view, "1")

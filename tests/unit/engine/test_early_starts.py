@@ -296,7 +296,7 @@ def test_of_what_a_node_reports_the_last_is_kept_when_much_waits():
 
     def report(node, value, preview=None):
         view = ProgressLog()
-        view.set(ev.NodeProgress(node, value, 10_000.0, "running", node, None, node))
+        view.moved(ev.NodeProgress(node, value, 10_000.0, "running", node, None, node))
         return ev.ProgressChanged(LOCAL_TENANT, "me", "l", 0, view.view(), node, False, preview)
 
     for number in range(5_000):

@@ -70,10 +70,10 @@ def state(node_id, value=0.0, state="running"):
 
 async def test_a_view_stays_as_it_was():
     log = ProgressLog()
-    log.set(state("a"))
+    log.moved(state("a"))
     first = log.view()
-    log.set(state("a", 1.0, "finished"))
-    log.set(state("b"))
+    log.moved(state("a", 1.0, "finished"))
+    log.moved(state("b"))
     second = log.view()
     assert {name: item.state for name, item in first.items()} == {"a": "running"}
     assert {name: item.state for name, item in second.items()} == {"a": "finished", "b": "running"}
@@ -83,10 +83,10 @@ async def test_a_view_stays_as_it_was():
 
 async def test_a_flood_of_reports_is_not_kept():
     log = ProgressLog()
-    log.set(state("a"))
+    log.moved(state("a"))
     first = log.view()
     for number in range(10_000):
-        log.set(state("a", number / 10_000))
+        log.moved(state("a", number / 10_000))
     assert len(log.states["a"].entries) <= 64
     assert first["a"].state == "running"
 
@@ -95,8 +95,7 @@ async def test_long_prompts_do_not_pay_for_the_map_at_each_step():
     log = ProgressLog()
     shown = 0
     for number in range(20_000):
-        log.set(state(number))
-        view = log.view()
+        view = log.moved(state(number))
         if view is not None:
             shown += len(view)
     last = log.last()
@@ -107,8 +106,9 @@ async def test_long_prompts_do_not_pay_for_the_map_at_each_step():
 async def test_a_progress_bar_is_always_shown():
     log = ProgressLog()
     for number in range(1000):
-        log.set(state(number))
-    assert log.view(must_show=True) is not None
+        log.moved(state(number))
+    assert log.moved(state("a")) is None
+    assert log.moved(state("a"), must_show=True) is not None
 
 
 def say(item, about):
@@ -124,7 +124,7 @@ async def test_a_map_that_was_said_before_is_said_as_if_it_were_the_first(change
     log, dice, views = ProgressLog(), random.Random(changes), []
     for _ in range(12):
         for _ in range(changes):
-            log.set(state(dice.randrange(40), dice.random(), dice.choice(["running", "finished"])))
+            log.moved(state(dice.randrange(40), dice.random(), dice.choice(["running", "finished"])))
         views.append((log.view(must_show=True), log.view(must_show=True)))
         for view in views[-1]:  # two clients are told of it
             assert view.said(say, "p") == anew(view)
@@ -134,29 +134,29 @@ async def test_a_map_that_was_said_before_is_said_as_if_it_were_the_first(change
 
 async def test_a_map_is_said_as_it_was_however_late():
     log = ProgressLog()
-    log.set(state("a"))
+    log.moved(state("a"))
     first = log.view()
-    log.set(state("b"))
-    log.set(state("a", 1.0, "finished"))
+    log.moved(state("b"))
+    log.moved(state("a", 1.0, "finished"))
     second = log.view()
     assert second.said(say, "p") == b"p:a=1 finished,p:b=0 running"
     assert first.said(say, "p") == b"p:a=0 running"
     assert second.said(say, "q") == b"q:a=1 finished,q:b=0 running"
-    log.set(state("b", 1.0, "finished"))
+    log.moved(state("b", 1.0, "finished"))
     assert log.view().said(say, "q") == b"q:a=1 finished,q:b=1 finished"
 
 
 async def test_each_state_is_said_once():
     log, asked = ProgressLog(), []
     for number in range(100):
-        log.set(state(number))
+        log.moved(state(number))
 
     def count(item, about):
         asked.append(item.node_id)
         return b"x"
 
     for number in range(100):
-        log.set(state(number, 1.0, "finished"))
+        log.moved(state(number, 1.0, "finished"))
         log.view(must_show=True).said(count, "p")
     assert len(asked) == 200 - 1  # all, the first of them with its last state only
 
