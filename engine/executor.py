@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import anyio
 import anyio.abc
@@ -42,7 +42,6 @@ from sandbox.calls import NodeResult, Progress, Session
 from sandbox.errors import NodeInterruptedError
 
 JSON = Any
-T = TypeVar("T")
 
 THREAD_NODES: Final = 500  # a larger graph is computed on in a thread
 

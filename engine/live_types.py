@@ -22,11 +22,6 @@ JSON = Any
 
 ERROR_TYPE: Final = "live_object_crosses_sandboxes"
 
-#: Plain data or tensors as a rule; an object in one of them says nothing about the next value.
-_NEVER: Final = frozenset(
-    {"*", "INT", "FLOAT", "STRING", "BOOLEAN", "NUMBER", "COMBO", "IMAGE", "MASK", "LATENT", "CONDITIONING"}
-    | {"AUDIO", "VIDEO", "SIGMAS", "DICT", "LIST", "JSON", "ANY"}
-)
 _MOST_KNOWN: Final = 10_000
 
 _Key = tuple[TenantId, str, str, str]
@@ -50,16 +45,11 @@ class LiveTypes:
     ) -> None:
         """Learn from a node's result. ``made_in``: its sandbox; None for what came out of an expansion, which may be
         some other extension's object, as is what was only handed on."""
-        outputs = node_type.description.info.get("output")
-        if not isinstance(outputs, (list, tuple)):
-            return
-        for index, (declared, values) in enumerate(zip(outputs, slots, strict=False)):
-            if type(declared) is not str or declared in _NEVER:
-                continue
-            if not _may_learn(declared) or index in node_type.description.any_outputs:
-                continue
+        for place, declared in node_type.perhaps_objects:
+            if place >= len(slots):
+                return
             key = _key(tenant, node_type, declared)
-            for value in values:
+            for value in slots[place]:
                 if value.tree is None or value.is_blocker:
                     continue
                 own = made_in is not None and all(sandbox == made_in for sandbox, _ in value.handles)
@@ -134,10 +124,6 @@ class Borders:
 
 def _key(tenant: TenantId, node_type: NodeType, declared: str) -> _Key:
     return (tenant, node_type.extension, node_type.version, declared)
-
-
-def _may_learn(declared: str) -> bool:
-    return declared.upper() not in _NEVER and "," not in declared
 
 
 def _is_handle(tree: JSON) -> bool:

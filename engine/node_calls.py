@@ -5,7 +5,6 @@ What a call holds is ``invocation.py``; what comes of its outcome is ``executor.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Hashable, Sequence
@@ -21,7 +20,7 @@ from engine.live_types import LiveTypes
 from engine.storage import QueuedPrompt
 from engine.values import Ledger, ValueStore, encode
 from policies import ExtensionName, RingfenceError
-from sandbox import TAKEN, FastPath
+from sandbox import TAKEN, FastPath, Turn
 from sandbox.calls import Session
 from sandbox.errors import EndedError
 
@@ -48,14 +47,14 @@ class Workbench:
     publish: Callable[[ev.Event], None]
     now_ms: Callable[[], int]
     expansion_nodes: int = 10_000
-    lanes: dict[Hashable, asyncio.Lock] = field(default_factory=dict)
+    lanes: dict[Hashable, Turn] = field(default_factory=dict)
     live: LiveTypes = field(default_factory=LiveTypes)
 
-    def lane(self, lane: Hashable) -> asyncio.Lock:
-        """The lock of one sandbox: it runs one synchronous node at a time, over all prompts."""
+    def lane(self, lane: Hashable) -> Turn:
+        """Whose turn it is in one sandbox: it runs one synchronous node at a time, over all prompts."""
         known = self.lanes.get(lane)
         if known is None:
-            known = self.lanes[lane] = asyncio.Lock()
+            known = self.lanes[lane] = Turn()
         return known
 
 
@@ -67,14 +66,15 @@ class NodeCalls:
         self._row = row
         self._invocations = invocations
         self._sessions: dict[ExtensionName, tuple[float, Session]] = {}
-        self._lanes: dict[ExtensionName, asyncio.Lock] = {}
+        self._lanes: dict[ExtensionName, Turn] = {}
 
     async def make(self, node: GraphNode, call_in: Callable[[Session, GraphNode], Awaitable[T]]) -> T:
         """``call_in`` a session of the node's extension, when it is the node's turn there."""
         extension, lane = node.node_type.extension, None
         if not node.node_type.description.is_async:
             lane = self._lanes.get(extension) or self._lane(node)
-            await lane.acquire()
+            if not lane.take():
+                await lane.wait()
         try:
             repeated = 0
             while True:
@@ -89,9 +89,9 @@ class NodeCalls:
                     self._sessions.pop(extension, None)  # a node beside this one may have met the same end
         finally:
             if lane is not None:
-                lane.release()
+                lane.leave()
 
-    def _lane(self, node: GraphNode) -> asyncio.Lock:
+    def _lane(self, node: GraphNode) -> Turn:
         kind = node.node_type
         lane = self._lanes[kind.extension] = self._bench.lane(
             (self._row.tenant, kind.group or kind.extension)

@@ -6,11 +6,12 @@ ComfyUI's ``/object_info``. Nothing here starts a sandbox.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from engine.dynamic_inputs import Declarations
+from engine.types import may_be_object
 from policies import EffectivePolicy, ExtensionName, TenantId, TenantPath, own_folder
 from sandbox.calls import NodeDescription, NodeReplacement
 
@@ -34,9 +35,26 @@ class NodeType:
     """Old classes whose nodes may become nodes of this one."""
     inputs: Declarations = field(init=False, repr=False, compare=False)
     """What its instances declare."""
+    outputs: Sequence[JSON] = field(init=False, repr=False, compare=False)
+    """The types of its outputs, as it declares them."""
+    perhaps_objects: Sequence[tuple[int, str]] = field(init=False, repr=False, compare=False)
+    """Place and type of the outputs that may turn out to be live objects."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "inputs", Declarations(self.description.info.get("input")))
+        info, are_any = self.description.info, self.description.any_outputs
+        declared = info.get("output")
+        outputs = tuple(declared) if isinstance(declared, (list, tuple)) else ()
+        object.__setattr__(self, "inputs", Declarations(info.get("input")))
+        object.__setattr__(self, "outputs", outputs)
+        object.__setattr__(
+            self,
+            "perhaps_objects",
+            tuple(
+                (place, kind)
+                for place, kind in enumerate(outputs)
+                if type(kind) is str and place not in are_any and may_be_object(kind)
+            ),
+        )
 
     @property
     def class_type(self) -> str:

@@ -25,7 +25,7 @@ def check_outcome(node: GraphNode, inputs: Mapping[str, Sequence[Value] | None],
         NodeOutputError: it has more outputs or calls, or other numbers of values, than the schema and inputs allow.
     """
     description = node.node_type.description
-    declared = len(_listed(description.info.get("output")))
+    declared = len(node.node_type.outputs)
     slots = outcome.slots or ()
     if outcome.calls is None and not outcome.blocked and len(slots) <= declared and _is_single(inputs, slots):
         return  # one call, one value each: as any output may be

@@ -7,11 +7,17 @@ reports where one stands and the caller passes that as ``*_is_any``.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 ANY = "*"
 MATCH_TYPE = "COMFY_MATCHTYPE_V3"
 COMBO = "COMBO"
+
+#: Plain data or tensors as a rule; an object in one of them says nothing about the next value.
+_PLAIN: Final = frozenset(
+    {"*", "INT", "FLOAT", "STRING", "BOOLEAN", "NUMBER", "COMBO", "IMAGE", "MASK", "LATENT", "CONDITIONING"}
+    | {"AUDIO", "VIDEO", "SIGMAS", "DICT", "LIST", "JSON", "ANY"}
+)
 
 
 def may_link(
@@ -34,6 +40,11 @@ def may_link(
 def type_text(declared: Any) -> str:
     """A type as text for messages and for validators that ask for ``input_types``; a list of options is a combo."""
     return declared if isinstance(declared, str) else COMBO
+
+
+def may_be_object(declared: str) -> bool:
+    """Whether what was seen in an output of this type says whether the next value is a live object."""
+    return declared.upper() not in _PLAIN and "," not in declared
 
 
 def _members(union: str) -> set[str]:

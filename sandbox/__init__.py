@@ -105,6 +105,7 @@ from sandbox.sockets import MESSAGE_TO_PACK
 from sandbox.spare_keeper import PoolState, default_size
 from sandbox.tensors import TensorStore
 from sandbox.trees import tree_size, tree_stamp
+from sandbox.turns import Turn
 from sandbox.watching import Watch
 
 __all__ = [
@@ -198,6 +199,7 @@ __all__ = [
     "StoreUsage",
     "Subject",
     "TensorStore",
+    "Turn",
     "UpstreamProxyConnector",
     "Validator",
     "Value",

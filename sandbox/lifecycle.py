@@ -10,7 +10,6 @@ unless the kernel knows better (a worker that hung up because it was killed over
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -42,6 +41,8 @@ from sandbox.surroundings import Surroundings
 from sandbox.watching import Watch
 
 __all__ = ["Sandbox", "ended_copy"]
+
+from sandbox.turns import Turn
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ class Sandbox(Occupancy):
         """What its worker was asked, of which extension, and has not answered yet."""
         self.leaving = anyio.Event()
         """Set when it shall end as soon as its calls are done; what stays open for long does not wait for its end."""
-        self.turn = asyncio.Lock()
+        self.turn = Turn()
         """Held by the one synchronous node function that runs."""
         self.ended_by: SandboxError | None = None
         self.is_deliberate = False

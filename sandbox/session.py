@@ -213,13 +213,14 @@ class ExtensionSession:
             if call.class_type in self._async_nodes:
                 return await self._execute(call, progress)
             turn = sandbox.turn
-            await turn.acquire()
+            if not turn.take():
+                await turn.wait()
             try:
                 if sandbox.is_ending:
                     raise ended_copy(await sandbox.final_error(), call_started=False)
                 return await self._execute(call, progress)
             finally:
-                turn.release()
+                turn.leave()
         finally:
             sandbox.end_call()
 
