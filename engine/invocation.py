@@ -6,6 +6,7 @@ only it can ask the class. One ``Invocations`` per run; it owns the store object
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
@@ -29,6 +30,7 @@ DYNPROMPT: Final = "DYNPROMPT"
 _PROMPT: Final = "PROMPT"
 _SHOWS_THE_PROMPT: Final = frozenset({_PROMPT, DYNPROMPT})
 _UNIQUE_ID: Final = "UNIQUE_ID"
+_ONLY_ITS_ID: Final = frozenset({_UNIQUE_ID})
 _FROM_EXTRA_DATA: Final = {"EXTRA_PNGINFO": "extra_pnginfo", "COMFY_USAGE_SOURCE": "comfy_usage_source"}
 _FROM_SECRETS: Final = {
     "AUTH_TOKEN_COMFY_ORG": "auth_token_comfy_org",
@@ -120,7 +122,7 @@ class Invocations:
             inputs.undeclared = _undeclared(node)
             for name, value in node.constants.items():
                 # Most are in no need of an encoding.
-                if type(value) in _SMALL or (type(value) is str and len(value) <= _SHORT):
+                if _is_small(value):
                     found[name] = (Value(value),)
                 else:
                     found[name] = (await self._constant(node, name, value),)
@@ -144,6 +146,51 @@ class Invocations:
         if inputs.lost:
             inputs.lost = list(dict.fromkeys(inputs.lost))
         return inputs
+
+    def following(
+        self, node: GraphNode, after: GraphNode, result_of: Callable[[str], Result | None]
+    ) -> tuple[Inputs, Mapping[str, int], NodeCall] | None:
+        """The call of a node that follows ``after``, made before that has ended: as ``gather`` and ``call`` would make
+        it, but for those outputs of ``after`` that are named, by input. None where it needs more than plain values.
+        """
+        hidden = node.node_type.description.hidden
+        if hidden and not _ONLY_ITS_ID.issuperset(hidden.values()):
+            return None
+        inputs, promised = Inputs(), {}
+        found = inputs.values
+        if node.constants:
+            inputs.undeclared = _undeclared(node)
+            for name, value in node.constants.items():
+                if not _is_small(value):
+                    return None
+                found[name] = (Value(value),)
+        for name, link in node.links.items():
+            if link.source == after.node_id:
+                found[name], promised[name] = None, link.slot
+            elif (values := _plain_output(result_of(link.source), link.slot)) is not None:
+                found[name] = values
+            else:
+                return None
+        call = NodeCall(
+            self._row.prompt_id,
+            node.node_id,
+            node.class_type,
+            found,
+            hidden={"unique_id": node.node_id} if hidden else {},
+            instance=node.instance,
+            depth=node.depth,
+            links=tuple(node.links),
+            client_id=self._client_id,
+        )
+        return inputs, promised, call
+
+    def complete(self, inputs: Inputs, promised: Mapping[str, int], result: Result | None) -> bool:
+        """Fill in the outputs that were promised; False where they are more than plain values, or not there."""
+        for name, slot in promised.items():
+            values = inputs.values[name] = _plain_output(result, slot)
+            if values is None:
+                return False
+        return True
 
     def _route(
         self,
@@ -279,6 +326,25 @@ class Invocations:
                 self._owned.append(known)
                 self._constants[(node.node_id, name)] = known
         return known
+
+
+def _is_small(value: JSON) -> bool:
+    """Whether a constant is in no need of an encoding, nor of a file."""
+    kind = type(value)
+    if kind is str:
+        return len(value) <= _SHORT
+    return kind in _SMALL or (kind is float and math.isfinite(value))
+
+
+def _plain_output(result: Result | None, slot: int) -> Sequence[Value] | None:
+    """The values of one output; None where it is not there, or names objects, which have to be let pass."""
+    if result is None or not 0 <= slot < len(result.slots):
+        return None
+    values = result.slots[slot]
+    for value in values:
+        if value.objects or value.handles:
+            return None
+    return values
 
 
 _UNKNOWN: Final = object()

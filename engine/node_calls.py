@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 import anyio
 
 from engine import events as ev
+from engine.following import FollowingNode
 from engine.graph import GraphNode
 from engine.invocation import Invocations, Sessions
 from engine.live_types import LiveTypes
@@ -67,13 +68,17 @@ class NodeCalls:
         self._invocations = invocations
         self._sessions: dict[ExtensionName, tuple[float, Session]] = {}
         self._lanes: dict[ExtensionName, Turn] = {}
+        self.following: FollowingNode | None = None
+        """The one whose call was made ahead."""
+        self._is_held = False
+        """Whether its lane is kept for it, the node before being done."""
 
     async def make(self, node: GraphNode, call_in: Callable[[Session, GraphNode], Awaitable[T]]) -> T:
         """``call_in`` a session of the node's extension, when it is the node's turn there."""
         extension, lane = node.node_type.extension, None
         if not node.node_type.description.is_async:
             lane = self._lanes.get(extension) or self._lane(node)
-            if not lane.take():
+            if not await self._is_kept(lane, node) and not lane.take():
                 await lane.wait()
         try:
             repeated = 0
@@ -86,10 +91,52 @@ class NodeCalls:
                     if error.call_started or repeated == MAX_REPEATED:
                         raise
                     repeated += 1
+                    await self.give_up_following()
                     self._sessions.pop(extension, None)  # a node beside this one may have met the same end
         finally:
             if lane is not None:
-                lane.leave()
+                following = self.following
+                if following is not None and following.lane is lane and following.given.is_sent:
+                    self._is_held = True
+                else:
+                    lane.leave()
+
+    async def _is_kept(self, lane: Turn, node: GraphNode) -> bool:
+        """Whether this lane was not left after the node before, since this one's call was sent along with it."""
+        following = self.following
+        if not self._is_held or following is None or following.lane is not lane:
+            return False
+        if following.node is not node:
+            await self.give_up_following()
+            return False
+        self._is_held = False
+        return True
+
+    def lane_for_following(self, node: GraphNode) -> Turn | None:
+        """The lane of a node that runs, if another may be sent along: not where somebody waits for it."""
+        lane = self._lanes.get(node.node_type.extension)
+        is_free = self.following is None or not self.following.given.is_sent
+        return lane if lane is not None and is_free and not lane.is_wanted else None
+
+    def take_following(self, node: GraphNode) -> FollowingNode | None:
+        """The call that was made ahead for this node, which has its turn now."""
+        following = self.following
+        if following is None or following.node is not node or not following.given.is_sent:
+            return None
+        self.following = None
+        return following
+
+    async def give_up_following(self) -> None:
+        """There is nobody to want the call that was made ahead, if one was."""
+        following, self.following = self.following, None
+        if following is None:
+            return
+        try:
+            await following.session.give_up(following.given.call)
+        finally:
+            if self._is_held:
+                self._is_held = False
+                following.lane.leave()
 
     def _lane(self, node: GraphNode) -> Turn:
         kind = node.node_type

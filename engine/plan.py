@@ -168,6 +168,24 @@ class Plan:
         """Nodes the executor is working on."""
         return frozenset(self._running)
 
+    def following(self, node_id: str) -> str | None:
+        """The node that runs next, in the same lane, if this one finishes; None where that is not certain."""
+        if len(self._running) != 1 or self._ready_async or self._open_lanes:
+            return None
+        node, found = self._nodes[node_id], None
+        if self._ready.get(node.lane) or (node.key is not None and self._twins.get(node.key)):
+            return None
+        for dependant in self._dependants.get(node_id, ()):
+            blockers = self._blockers.get(dependant)
+            if blockers is None or node_id not in blockers or len(blockers) > 1:
+                continue
+            if found is not None:
+                return None
+            found = self._nodes[dependant]
+        if found is None or found.is_async or found.lane != node.lane or found.node_id in self._expanded:
+            return None
+        return None if self._is_available(found.node_id) else found.node_id
+
     def handle(self, event: Event) -> list[Action]:
         """Take in what happened and return what to do, in this order."""
         if self._is_finished:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from . import ahead, calling, environment, failures, versions, wire
+from . import ahead, calling, environment, failures, following, versions, wire
 from .catalogue import Catalogue
 from .files import SharedFiles
 from .loop import LoopThread
@@ -43,7 +43,7 @@ Make = Callable[[], dict[str, Any] | Written]
 class _Call:
     """An execution that the host waits for."""
 
-    params: Mapping[str, Any]
+    params: dict[str, Any]
     reply: Reply
     cls: Any
     interrupted: Flag = field(default_factory=Flag)
@@ -74,6 +74,8 @@ class Worker:
         self._site = Site()
         self._calls: dict[str | int, _Call] = {}
         self._calls_lock = threading.Lock()
+        self._before: following.Before | None = None
+        """Of the main thread's last call, if the next may follow it."""
         self._watching: Watching | None = None
         self._requests: dict[str, Callable[[dict[str, Any], Reply], None]] = {
             wire.HELLO: self._on_hello,
@@ -226,6 +228,9 @@ class Worker:
             self._answer(call.reply, partial(self._execute_here, call), call)
 
     def _execute_here(self, call: _Call) -> dict[str, Any] | Written:
+        before, self._before = self._before, None
+        if "follows" in call.params:
+            following.fill_in(call.params, before)
         mapped = self._nodes.prepare(call.cls, call.params, call.interrupted)
         arguments = mapped.gathered.arguments
         try:
@@ -233,7 +238,10 @@ class Worker:
                 outcomes = self._nodes.run(mapped)
         except BaseException as error:
             raise failures.as_rpc_error(error, arguments) from error
-        return self._nodes.result(call.cls, call.params, outcomes, arguments)
+        result = self._nodes.result(call.cls, call.params, outcomes, arguments)
+        if type(result) is Written and not call.interrupted.is_set():
+            self._before = call.params["call"], outcomes[0]
+        return result
 
     async def _execute_async(self, call: _Call) -> None:
         """Run a coroutine node on the loop; tensors are read and written on other threads, to keep the loop free."""

@@ -271,6 +271,21 @@ ProgressSink = Callable[[Progress], None]
 EventSink = Callable[[TenantId, ExtensionName, PackEvent], None]
 
 
+@dataclass(slots=True, eq=False)
+class FollowingCall:
+    """The call that comes next in a sandbox if the one before it ends well: ``Session.execute`` may send it along.
+
+    ``promised`` are its inputs that are outputs of the call before, by number; in ``call.inputs`` they are None until
+    whoever made it has them.
+    """
+
+    call: NodeCall
+    promised: Mapping[str, int]
+    progress: ProgressSink
+    is_sent: bool = False
+    """Said by the session. It is executed or given up then, and no other call of this sandbox comes before that."""
+
+
 class Session(Protocol):
     """One live worker with its extension loaded. Every method raises a ``SandboxError`` when the *sandbox* fails
     (EndedError, ProtocolViolationError, QuotaError, CallTimeoutError) and a ``NodeRaisedError`` when the pack's code
@@ -299,9 +314,18 @@ class Session(Protocol):
     async def lazy(self, call: NodeCall) -> tuple[str, ...]:
         """Ask which lazy inputs are wanted."""
 
-    async def execute(self, call: NodeCall, progress: ProgressSink) -> NodeResult:
+    async def execute(
+        self,
+        call: NodeCall,
+        progress: ProgressSink,
+        following: Callable[[], FollowingCall | None] | None = None,
+    ) -> NodeResult:
         """Run the node. Cancelling the awaiting task interrupts it: node/cancel, then after the policy's grace the
-        end of the sandbox; the cancellation returns only when the node no longer runs."""
+        end of the sandbox; the cancellation returns only when the node no longer runs. ``following`` is asked, at most
+        once and while the node runs, for a call to send along."""
+
+    async def give_up(self, call: NodeCall) -> None:
+        """Interrupt a following call that was sent and will not be executed; returns when it no longer runs."""
 
     async def drop_instances(self, instances: Sequence[str]) -> None:
         """Forget V1 node objects (empty: all)."""

@@ -26,6 +26,8 @@ class FastPath(StrEnum):
     """A frame that fits the socket goes to the kernel at once (``streams``)."""
     CHAINED_NODES = "chained-nodes"
     """A task that is done with its node runs the next (``engine.executor``)."""
+    FOLLOWING_CALLS = "following-calls"
+    """A node's call is in its worker's hands when the node before it ends (``engine.following``)."""
     KEPT_SESSIONS = "kept-sessions"
     """A run asks for its sandbox again after 50 ms, not for each node (``engine.node_calls``)."""
     KEPT_DIGESTS = "kept-digests"

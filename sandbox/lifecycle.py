@@ -25,6 +25,7 @@ from sandbox.cpu_use import CpuUse
 from sandbox.disk_patrol import DiskPatrol
 from sandbox.endings import ended_copy, final_error, lost, name_those_at_work
 from sandbox.errors import ProtocolViolationError, SandboxError, StartError
+from sandbox.following import SentAhead
 from sandbox.introduction import greet, slow_modules
 from sandbox.launcher import failure
 from sandbox.launcher.verbs import Ending, LaunchedSandbox, SandboxRequest, Usage
@@ -85,6 +86,8 @@ class Sandbox(Occupancy):
         """Set when it shall end as soon as its calls are done; what stays open for long does not wait for its end."""
         self.turn = Turn()
         """Held by the one synchronous node function that runs."""
+        self.following: SentAhead | None = None
+        """The call that its worker has, and that comes after the one whose turn it is."""
         self.ended_by: SandboxError | None = None
         self.is_deliberate = False
         """Ended by our own decision, not by anything it did."""

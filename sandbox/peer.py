@@ -249,6 +249,17 @@ class Peer:
             raise
         return call
 
+    def begin_at_once(self, method: str, params: dict[str, Any]) -> PendingCall | None:
+        """The same where nothing has to be waited for; None where it cannot be, or would not fit a frame."""
+        if self._ended or self._writers or FastPath.INSTANT_WRITES not in TAKEN:
+            return None
+        try:
+            call = self.begin(method, params)
+        except (ConversationEndedError, wire.FrameTooLargeError):
+            return None
+        call.unsent = None  # what the kernel had no room for is the transport's
+        return call
+
     async def see_through(self, call: PendingCall) -> None:
         """Send the rest of a call that has begun.
 

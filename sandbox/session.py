@@ -27,6 +27,7 @@ from sandbox.audit.denial import at_wall
 from sandbox.call_book import CallBook
 from sandbox.calls import (
     ExpandedCall,
+    FollowingCall,
     HttpRequest,
     HttpResponse,
     LoadedExtension,
@@ -49,6 +50,7 @@ from sandbox.errors import (
     SandboxError,
 )
 from sandbox.exchanges import Exchanges
+from sandbox.following import NotFollowedError, SentAhead, send_along
 from sandbox.launcher import failure
 from sandbox.launcher.verbs import Launcher
 from sandbox.lifecycle import Sandbox, ended_copy
@@ -205,24 +207,80 @@ class ExtensionSession:
         answer = await self._node_call(wire.LAZY, call)
         return await self._checked(lambda: messages.lazy(answer))
 
-    async def execute(self, call: NodeCall, progress: ProgressSink) -> NodeResult:
+    async def execute(
+        self,
+        call: NodeCall,
+        progress: ProgressSink,
+        following: Callable[[], FollowingCall | None] | None = None,
+    ) -> NodeResult:
         """See ``calls.Session``."""
         sandbox = self._sandbox
-        sandbox.begin_call()  # waiting for its turn is no idleness
-        try:
-            if call.class_type in self._async_nodes:
-                return await self._execute(call, progress)
-            turn = sandbox.turn
-            if not turn.take():
-                await turn.wait()
+        sent = sandbox.following
+        if sent is not None and sent.given.call is call:
+            sandbox.following = None  # it has been counted, and has the turn, since it was sent
             try:
-                if sandbox.is_ending:
-                    raise ended_copy(await sandbox.final_error(), call_started=False)
+                return await self._execute(call, progress, following, sent)
+            except NotFollowedError:
+                return await self._execute(call, progress, following)
+            finally:
+                self._leave()
+        sandbox.begin_call()  # waiting for its turn is no idleness
+        if call.class_type in self._async_nodes:
+            try:
                 return await self._execute(call, progress)
             finally:
-                turn.leave()
+                sandbox.end_call()
+        if not sandbox.turn.take():
+            try:
+                await sandbox.turn.wait()
+            except BaseException:
+                sandbox.end_call()
+                raise
+        try:
+            if sandbox.is_ending:
+                raise ended_copy(await sandbox.final_error(), call_started=False)
+            return await self._execute(call, progress, following)
         finally:
-            sandbox.end_call()
+            self._leave()
+
+    async def give_up(self, call: NodeCall) -> None:
+        """See ``calls.Session``."""
+        sandbox = self._sandbox
+        sent = sandbox.following
+        if sent is None or sent.given.call is not call:
+            return
+        sandbox.following = None
+        try:
+            await self._interrupt(sent.pending, call, sent.number)
+        finally:
+            sent.pending.close()
+            sandbox.at_work.pop(sent.pending, None)
+            sandbox.services.unlisten(sent.number)
+            self._calls.close(sent.number)
+            self._leave()
+
+    def _leave(self) -> None:
+        """A call is over. The turn is the following one's, if there is one."""
+        if self._sandbox.following is None:
+            self._sandbox.turn.leave()
+        self._sandbox.end_call()
+
+    def _send_along(self, following: Callable[[], FollowingCall | None], before: int) -> None:
+        """Have the worker go on with the next call, where there is one, as soon as it is done with call ``before``."""
+        sandbox = self._sandbox
+        if sandbox.following is not None or sandbox.watch is not None or sandbox.turn.is_wanted:
+            return  # whoever waits for the turn has it next
+        given = following()
+        if given is None or given.call.class_type in self._async_nodes or self._offers.has(given.call):
+            return
+        number = self._calls.open(self._extension, given.call)
+        params, _ = self._sent(given.call, number)  # names no objects
+        sandbox.following = send_along(sandbox.peer, given, params, number=number, before=before)
+        if sandbox.following is None:
+            self._calls.close(number)
+            return
+        sandbox.begin_call()
+        sandbox.services.listen(number, given.progress)
 
     def http(
         self, request: HttpRequest, body: AsyncIterator[bytes]
@@ -248,18 +306,34 @@ class ExtensionSession:
 
     # -- one call ----------------------------------------------------------------------------------------------------
 
-    async def _execute(self, call: NodeCall, progress: ProgressSink) -> NodeResult:
+    async def _execute(
+        self,
+        call: NodeCall,
+        progress: ProgressSink,
+        following: Callable[[], FollowingCall | None] | None = None,
+        sent: SentAhead | None = None,
+    ) -> NodeResult:
+        """One call that has its turn. Raises ``NotFollowedError`` as well where it was sent ahead."""
         sandbox = self._sandbox
-        number = self._calls.open(self._extension, call)
+        number = self._calls.open(self._extension, call) if sent is None else sent.number
         granted: list[str] = []
         offered: list[dict[str, Any]] = []
+        asked: dict[str, Any] | PendingCall
         try:
-            params, granted = self._sent(call, number)
-            if self._offers.sizes and (offered := self._offers.make(call)):
-                params["offered"] = offered
-            sandbox.services.listen(number, progress)
+            if sent is not None:
+                asked = sent.pending
+            else:
+                asked, granted = self._sent(call, number)
+                if self._offers.sizes and (offered := self._offers.make(call)):
+                    asked["offered"] = offered
+                sandbox.services.listen(number, progress)
             limit_s = sandbox.policy.timeouts.call_s
-            answer = await self._ask_worker(wire.EXECUTE, params, call, "timeouts.call", limit_s, number)
+            answer = await self._ask_worker(
+                wire.EXECUTE, asked, call, "timeouts.call", limit_s, number, following
+            )
+            if sandbox.following is not None:
+                next_one = sandbox.following
+                sandbox.at_work[next_one.pending] = (next_one.given.call, self._extension)
             result = (
                 messages.executed_plainly(answer, max_values=sandbox.policy.limits.outputs)
                 if sandbox.watch is None
@@ -353,20 +427,23 @@ class ExtensionSession:
     async def _ask_worker(
         self,
         method: str,
-        params: dict[str, Any],
+        asked: dict[str, Any] | PendingCall,
         what: object,
         key: str,
         limit_s: float,
         number: int | None = None,
+        following: Callable[[], FollowingCall | None] | None = None,
     ) -> Any:
-        """Ask the worker; ``number`` is that of a node's execution. Whoever calls this has counted it as in use."""
+        """Ask the worker; ``number`` is that of a node's execution, which may be on its way already. Whoever calls this
+        has counted it as in use."""
         sandbox = self._sandbox
         watch = sandbox.watch
         began = time.perf_counter() if watch is not None else 0.0
+        was_sent = isinstance(asked, PendingCall)
         pending: PendingCall | None = None
         try:
             try:
-                pending = sandbox.peer.begin(method, params)
+                pending = asked if isinstance(asked, PendingCall) else sandbox.peer.begin(method, asked)
                 sandbox.at_work[pending] = (what, self._extension)
                 if pending.unsent is not None:
                     # Bounded by the deadline of writing; a worker that has all of it must be asked to stop (below).
@@ -376,6 +453,8 @@ class ExtensionSession:
                 raise ended_copy(await sandbox.final_error(), call_started=False) from None
             except wire.FrameTooLargeError as error:
                 raise QuotaError(f"the inputs of {what} do not fit one message: {error}") from None
+            if following is not None and number is not None:
+                self._send_along(following, number)
             try:
                 if not pending.is_settled:
                     await pending.settling(limit_s)
@@ -386,6 +465,8 @@ class ExtensionSession:
             except ConversationEndedError:
                 raise ended_copy(await sandbox.final_error(), call_started=True) from None
             except RemoteCallError as error:
+                if was_sent and error.error.code == wire.NOT_FOLLOWING:
+                    raise NotFollowedError from None
                 raise await self._failed(error) from None
             except anyio.get_cancelled_exc_class():
                 pending.wait_no_more()

@@ -15,6 +15,11 @@ class Turn:
         self._is_taken = False
         self._waiting: deque[asyncio.Future[None]] = deque()
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether somebody waits for it."""
+        return bool(self._waiting)
+
     def take(self) -> bool:
         """Take it if nobody has it; else ``wait`` for it."""
         if self._is_taken:

@@ -13,6 +13,7 @@ from policies import ExtensionName, RingfenceError, SandboxId
 from sandbox.calls import (
     ExpandedCall,
     ExpandedNode,
+    FollowingCall,
     ForeignHandle,
     HttpRequest,
     HttpResponse,
@@ -43,6 +44,9 @@ class FakeSession:
         self.group = next((group for group in groups if group), None)
         self.is_alive = True
         self.objects: dict[int, Any] = {}  # by handle
+        self.following: FollowingCall | None = None
+        self.given_up: list[str] = []
+        """Nodes whose calls were sent along and not wanted."""
         self.dropped: list[str] = []
         self._handles = 0
         self._foreign: Mapping[int, ForeignHandle] = {}
@@ -112,8 +116,20 @@ class FakeSession:
         }
         return tuple(await self._call(function, self._known(function, arguments)))
 
-    async def execute(self, call: NodeCall, progress: ProgressSink) -> NodeResult:
+    async def execute(
+        self,
+        call: NodeCall,
+        progress: ProgressSink,
+        following: Callable[[], FollowingCall | None] | None = None,
+    ) -> NodeResult:
         node = self._node(call)
+        if self.following is not None:
+            if self.following.call is not call:
+                raise AssertionError(f"{call} runs in the place of {self.following.call}, which was sent")
+            self.following = None
+        elif (given := None if following is None else following()) is not None:
+            given.is_sent = True
+            self.following = given
         self._foreign = call.foreign
         self._sessions.calls.append(call.node_id)
         self._sessions.depths[call.node_id] = call.depth
@@ -141,6 +157,11 @@ class FakeSession:
                 )
             results.append(raw if isinstance(raw, dict) else {"result": raw})
         return self._result(node, results, tuple(blocked))
+
+    async def give_up(self, call: NodeCall) -> None:
+        if self.following is not None and self.following.call is call:
+            self.following = None
+            self.given_up.append(call.node_id)
 
     def _result(
         self, node: FakeNode, results: list[dict[str, Any]], blocked: tuple[tuple[int, str], ...]

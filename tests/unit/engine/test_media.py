@@ -37,7 +37,7 @@ class Core:
     def is_alive(self, _sandbox: Any) -> bool:
         return True
 
-    async def execute(self, call: NodeCall, _progress: Any) -> NodeResult:
+    async def execute(self, call: NodeCall, _progress: Any, _following: Any = None) -> NodeResult:
         self.calls.append(call)
         if self._hangs:
             await anyio.sleep_forever()

@@ -1,0 +1,35 @@
+"""A call that was sent while the one before it runs: it is the worker's next, with no time between the two."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from runtime import wire
+from sandbox.calls import FollowingCall
+from sandbox.peer import Peer, PendingCall
+
+
+@dataclass(slots=True, eq=False)
+class SentAhead:
+    """One that nobody waits for yet. It has the sandbox's turn as soon as the call before it is over."""
+
+    given: FollowingCall
+    number: int
+    pending: PendingCall
+
+
+class NotFollowedError(Exception):
+    """The worker did not run it, since the call before did not end as it had to."""
+
+
+def send_along(
+    peer: Peer, given: FollowingCall, params: dict[str, Any], *, number: int, before: int
+) -> SentAhead | None:
+    """Send a call that takes outputs of call ``before``; None where it cannot be sent at once."""
+    params["follows"] = {"call": before, "inputs": dict(given.promised)}
+    pending = peer.begin_at_once(wire.EXECUTE, params)
+    if pending is None:
+        return None
+    given.is_sent = True
+    return SentAhead(given, number, pending)
