@@ -27,6 +27,7 @@ _NODE_CODES = frozenset(
         wire.QUOTA_EXCEEDED,
         wire.UNKNOWN_HANDLE,
         wire.OUT_OF_MEMORY,
+        wire.NOT_FOLLOWING,
     }
 )
 _PACKAGE = str(Path(__file__).parent)

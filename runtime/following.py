@@ -7,13 +7,21 @@ before, was not interrupted, and gave nothing but plain values (``written.py``):
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from . import wire
 from .peer import RpcError
 
 Before = tuple[Any, Sequence[Any]]
 """The number of the call that has just run, and its outputs."""
+
+
+_PLAIN: Final = frozenset({int, float, str, bool, type(None)})
+
+
+def ended(number: Any, outputs: Sequence[Any]) -> Before | None:
+    """A call that ran and was written plainly; None where others may not follow it, since it made more than values."""
+    return (number, outputs) if _PLAIN.issuperset(map(type, outputs)) else None
 
 
 def fill_in(params: dict[str, Any], before: Before | None) -> None:

@@ -240,7 +240,7 @@ class Worker:
             raise failures.as_rpc_error(error, arguments) from error
         result = self._nodes.result(call.cls, call.params, outcomes, arguments)
         if type(result) is Written and not call.interrupted.is_set():
-            self._before = call.params["call"], outcomes[0]
+            self._before = following.ended(call.params["call"], outcomes[0])
         return result
 
     async def _execute_async(self, call: _Call) -> None:

@@ -485,7 +485,7 @@ class ExtensionSession:
         grace_s = self._sandbox.policy.timeouts.grace_s
         with anyio.move_on_after(grace_s):
             try:
-                if number is not None:
+                if number is not None and not pending.is_settled:
                     await self._sandbox.peer.notify(wire.CANCEL, {"call": number})
                 answer = await pending.wait()
             except (RemoteCallError, ConversationEndedError):

@@ -45,8 +45,6 @@ class FakeSession:
         self.is_alive = True
         self.objects: dict[int, Any] = {}  # by handle
         self.following: FollowingCall | None = None
-        self.given_up: list[str] = []
-        """Nodes whose calls were sent along and not wanted."""
         self.dropped: list[str] = []
         self._handles = 0
         self._foreign: Mapping[int, ForeignHandle] = {}
@@ -127,9 +125,10 @@ class FakeSession:
             if self.following.call is not call:
                 raise AssertionError(f"{call} runs in the place of {self.following.call}, which was sent")
             self.following = None
-        elif (given := None if following is None else following()) is not None:
+        if (given := None if following is None else following()) is not None:
             given.is_sent = True
             self.following = given
+            self._sessions.sent.append(given.call.node_id)
         self._foreign = call.foreign
         self._sessions.calls.append(call.node_id)
         self._sessions.depths[call.node_id] = call.depth
@@ -161,7 +160,7 @@ class FakeSession:
     async def give_up(self, call: NodeCall) -> None:
         if self.following is not None and self.following.call is call:
             self.following = None
-            self.given_up.append(call.node_id)
+            self._sessions.given_up.append(call.node_id)
 
     def _result(
         self, node: FakeNode, results: list[dict[str, Any]], blocked: tuple[tuple[int, str], ...]

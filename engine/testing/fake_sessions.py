@@ -29,6 +29,8 @@ class FakeSessions:
         self.store = store or FakeStore()
         self.nodes = {node.class_type: node for node in nodes}
         self.calls: list[str] = []  # node ids in the order in which they were executed
+        self.sent: list[str] = []  # nodes whose calls were sent while the node before ran
+        self.given_up: list[str] = []  # those of them that were not wanted
         self.depths: dict[str, int] = {}  # of each executed node: how many expansions it lies in
         self.asked: Counter[str] = Counter()  # validate, fingerprint, lazy, refresh
         self._live: dict[tuple[TenantId, str], FakeSession] = {}

@@ -1,0 +1,114 @@
+"""Calls that follow another: a worker has them before it is done with that, and fills in what they wait for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from runtime import wire
+from tests.contract.worker.test_worker import fresh_gate, started
+from tests.contract.worker.workerhost import WorkerError, WorkerHost
+
+
+def _following(
+    host: WorkerHost, before: dict[str, Any], class_type: str, promised: dict[str, int], **inputs: Any
+) -> int:
+    """Send a call after ``before``; the request's number."""
+    given = dict.fromkeys(promised) | inputs
+    return host.start(
+        wire.EXECUTE, host.params(class_type, given, follows={"call": before["call"], "inputs": promised})
+    )
+
+
+def _is_not_followed(host: WorkerHost, number: int) -> bool:
+    with pytest.raises(WorkerError) as caught:
+        host.result(number)
+    return caught.value.code == wire.NOT_FOLLOWING
+
+
+def test_a_chain_runs_without_a_word_in_between(shared: WorkerHost) -> None:
+    first = shared.params("RFAdd", {"a": 2, "b": 3})
+    one = shared.start(wire.EXECUTE, first)
+    second = shared.params("RFAdd", {"a": None, "b": 10}, follows={"call": first["call"], "inputs": {"a": 0}})
+    two = shared.start(wire.EXECUTE, second)
+    three = _following(shared, second, "RFAdd", {"a": 0, "b": 0})
+    assert [shared.result(number)["slots"] for number in (one, two, three)] == [[[5]], [[15]], [[30]]]
+
+
+def test_it_waits_for_a_long_one_and_takes_its_text(shared: WorkerHost) -> None:
+    name = fresh_gate()
+    first = shared.params("RFGateWait", {"name": name})
+    one = shared.start(wire.EXECUTE, first)
+    started(shared, first["call"])
+    two = _following(shared, first, "RFReport", {"text": 0})
+    shared.execute("RFGateOpenAsync", {"name": name}, node_id="8")
+    assert shared.result(one)["slots"] == [[name]]
+    assert shared.result(two)["ui"]["text"] == [name]
+
+
+@pytest.mark.parametrize(
+    ("class_type", "inputs"),
+    [
+        ("RFRaises", {"text": "boom"}),
+        ("RFSolid", {"width": 4, "height": 4, "value": 0.5}),
+        ("RFModel", {"factor": 3.0}),
+        ("RFReport", {"text": "shown"}),
+    ],
+)
+def test_nothing_runs_after_one_that_failed_or_made_more_than_values(
+    shared: WorkerHost, class_type: str, inputs: dict[str, Any]
+) -> None:
+    before = len(shared.said(wire.PROGRESS))
+    first = shared.params(class_type, inputs)
+    one = shared.start(wire.EXECUTE, first)
+    two = _following(shared, first, "RFCounter", {"never": 0})
+    if class_type == "RFRaises":
+        with pytest.raises(WorkerError, match="boom"):
+            shared.result(one)
+    else:
+        shared.files.adopt(shared.result(one))
+    assert _is_not_followed(shared, two)
+    assert len(shared.said(wire.PROGRESS)) == before
+    assert shared.execute("RFAdd", {"a": 1, "b": 1})["slots"] == [[2]]
+
+
+def test_nothing_runs_after_another_call_or_for_an_output_that_is_not_there(shared: WorkerHost) -> None:
+    first = shared.params("RFAdd", {"a": 2, "b": 3})
+    one = shared.start(wire.EXECUTE, first)
+    other = shared.start(wire.EXECUTE, shared.params("RFAdd", {"a": 1, "b": 1}))
+    late = _following(shared, first, "RFAdd", {"a": 0}, b=1)
+    assert (shared.result(one)["slots"], shared.result(other)["slots"]) == ([[5]], [[2]])
+    assert _is_not_followed(shared, late)
+    second = shared.params("RFAdd", {"a": 2, "b": 3})
+    shared.start(wire.EXECUTE, second)
+    for output in (1, -1):
+        assert _is_not_followed(shared, _following(shared, second, "RFAdd", {"a": output}, b=1))
+
+
+def test_nothing_runs_after_one_that_was_interrupted(shared: WorkerHost) -> None:
+    name = fresh_gate()
+    first = shared.params("RFGateWait", {"name": name})
+    one = shared.start(wire.EXECUTE, first)
+    started(shared, first["call"])
+    two = _following(shared, first, "RFReport", {"text": 0})
+    shared.notify(wire.CANCEL, {"call": first["call"]})
+    with pytest.raises(WorkerError) as caught:
+        shared.result(one)
+    assert caught.value.code == wire.INTERRUPTED
+    assert _is_not_followed(shared, two)
+
+
+def test_one_that_waits_can_be_cancelled(shared: WorkerHost) -> None:
+    name = fresh_gate()
+    first = shared.params("RFGateWait", {"name": name})
+    one = shared.start(wire.EXECUTE, first)
+    started(shared, first["call"])
+    params = shared.params("RFReport", {"text": None}, follows={"call": first["call"], "inputs": {"text": 0}})
+    two = shared.start(wire.EXECUTE, params)
+    shared.notify(wire.CANCEL, {"call": params["call"]})
+    with pytest.raises(WorkerError) as caught:
+        shared.result(two)
+    assert caught.value.code == wire.INTERRUPTED
+    shared.execute("RFGateOpenAsync", {"name": name}, node_id="8")
+    assert shared.result(one)["slots"] == [[name]]

@@ -1,0 +1,234 @@
+"""Calls that are sent while the node before them runs: when, and what becomes of those that nobody wants."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import anyio
+import pytest
+
+from engine.testing import Blocker, FakeNode, Live, Tensor
+from policies import LOCAL_TENANT
+from sandbox import FastPath, take_fast_paths
+from sandbox.calls import Progress
+from tests.unit.engine.scene import Stage, prompt
+
+pytestmark = pytest.mark.anyio
+
+CHAIN = prompt(
+    a=("Const", {"v": 1}),
+    b=("Add", {"a": ["a", 0], "b": 10}),
+    c=("Add", {"a": ["b", 0], "b": ["b", 0]}),
+    s=("Show", {"x": ["c", 0]}),
+)
+
+
+@pytest.fixture(autouse=True)
+def all_ways_again() -> Iterator[None]:
+    yield
+    take_fast_paths(FastPath)
+
+
+async def test_each_node_of_a_chain_is_sent_while_the_one_before_runs() -> None:
+    async with Stage() as stage:
+        said = await stage.said(CHAIN)
+        assert (stage.sessions.sent, stage.sessions.given_up) == (["b", "c", "s"], [])
+        assert stage.sessions.calls == ["a", "b", "c", "s"]
+    take_fast_paths(frozenset(FastPath) - {FastPath.FOLLOWING_CALLS})
+    async with Stage() as stage:
+        assert await stage.said(CHAIN) == said
+        assert (stage.sessions.sent, stage.sessions.calls) == ([], ["a", "b", "c", "s"])
+
+
+async def test_the_outputs_are_those_of_the_nodes_before() -> None:
+    pair = FakeNode("Pair", lambda v: (v, v + 1), {"v": ["INT", {}]}, outputs=("INT", "INT"))
+    async with Stage(pair) as stage:
+        graph = prompt(
+            a=("Pair", {"v": 1}),
+            b=("Pair", {"v": ["a", 1]}),
+            c=("Add", {"a": ["b", 1], "b": ["a", 0]}),  # one is there already when b runs
+            s=("Show", {"x": ["c", 0]}),
+        )
+        assert (await stage.outputs(graph))["s"] == {"x": [4]}
+        assert (stage.sessions.sent, stage.sessions.given_up) == (["b", "c", "s"], [])
+
+
+@pytest.mark.parametrize(
+    ("nodes", "graph", "sent"),
+    [
+        ((), {"a": ("Const", {"v": 1}), "s": ("Show", {"x": ["a", 0]}), "t": ("Show", {"x": ["a", 0]})}, []),
+        (
+            (FakeNode("Far", lambda x: {"ui": {"x": [x]}}, {"x": ["*", {}]}, outputs=(), output_node=True,
+                      extension="far"),),
+            {"a": ("Const", {"v": 1}), "s": ("Far", {"x": ["a", 0]})},
+            [],
+        ),
+        (
+            (FakeNode("Lazy", lambda x: {"ui": {"x": [x]}}, {"x": ["*", {"lazy": True}]}, outputs=(), output_node=True,
+                      lazy=("x",), check_lazy=lambda x: ["x"]),),
+            {"a": ("Const", {"v": 1}), "s": ("Lazy", {"x": ["a", 0]})},
+            [],
+        ),
+        (
+            (FakeNode("Whole", lambda x, p: {"ui": {"x": [x]}}, {"x": ["*", {}]}, outputs=(), output_node=True,
+                      hidden={"p": "PROMPT"}),),
+            {"a": ("Const", {"v": 1}), "s": ("Whole", {"x": ["a", 0]})},
+            [],
+        ),
+        (
+            (FakeNode("Named", lambda x, me: {"ui": {"x": [me]}}, {"x": ["*", {}]}, outputs=(), output_node=True,
+                      hidden={"me": "UNIQUE_ID"}),),
+            {"a": ("Const", {"v": 1}), "s": ("Named", {"x": ["a", 0]})},
+            ["s"],
+        ),
+        (
+            (FakeNode("Text", lambda x, t: {"ui": {"x": [x]}}, {"x": ["*", {}], "t": ["STRING", {}]}, outputs=(),
+                      output_node=True),),
+            {"a": ("Const", {"v": 1}), "s": ("Text", {"x": ["a", 0], "t": "x" * 20_000})},
+            [],
+        ),
+        (
+            (FakeNode("Image2", lambda x, v: (v,), {"x": ["*", {}], "v": ["*", {}]}),),
+            {"i": ("Image", {"v": 1}), "a": ("Image2", {"x": ["i", 0], "v": 2}),
+             "b": ("Image2", {"x": ["i", 0], "v": ["a", 0]}), "s": ("Show", {"x": ["b", 0]})},
+            ["s"],
+        ),
+    ],
+    ids=["two wait", "another sandbox", "lazy", "the whole prompt", "its own id", "a long text", "an object beside it"],
+)  # fmt: skip
+async def test_only_where_it_is_certain_and_all_is_plain(
+    nodes: tuple[FakeNode, ...], graph: dict[str, Any], sent: list[str]
+) -> None:
+    async with Stage(*nodes) as stage:
+        await stage.outputs(prompt(**graph))
+        assert [node for node in stage.sessions.sent if node not in stage.sessions.given_up] == sent
+
+
+@pytest.mark.parametrize("made", [Tensor(1), Live(1)], ids=["a tensor", "a live object"])
+async def test_an_output_that_is_no_plain_value_is_sent_again_as_it_is_let_pass(made: Any) -> None:
+    maker = FakeNode("Maker", lambda: (made,))
+    taker = FakeNode(
+        "Taker", lambda x: {"ui": {"x": [x.data]}}, {"x": ["*", {}]}, outputs=(), output_node=True
+    )
+    async with Stage(maker, taker) as stage:
+        assert (await stage.outputs(prompt(a=("Maker",), s=("Taker", {"x": ["a", 0]}))))["s"] == {"x": [1]}
+        assert (stage.sessions.sent, stage.sessions.given_up) == (["s"], ["s"])
+        assert stage.sessions.calls == ["a", "s"]
+
+
+async def test_a_blocked_output_and_one_that_is_not_there_are_as_ever() -> None:
+    maker = FakeNode("Maker", lambda: (Blocker("stop"),), outputs=("INT", "INT"))
+    async with Stage(maker) as stage:
+        assert "s" not in await stage.outputs(prompt(a=("Maker",), s=("Show", {"x": ["a", 0]})))
+        assert (await stage.outputs(prompt(a=("Maker",), s=("Show", {"x": ["a", 1]})))).get("s") == {
+            "x": [None]
+        }
+
+
+async def test_a_node_that_fails_leaves_nothing_of_the_next_behind() -> None:
+    def fail(v: int) -> None:
+        raise ValueError("no")
+
+    async with Stage(FakeNode("Fails", fail, {"v": ["INT", {}]})) as stage:
+        error = await stage.error(prompt(a=("Fails", {"v": 1}), s=("Show", {"x": ["a", 0]})))
+        assert error["node_id"] == "a"
+        assert (stage.sessions.sent, stage.sessions.given_up) == (["s"], ["s"])
+        assert (await stage.outputs(CHAIN))["s"] == {"x": [22]}
+
+
+async def test_an_expansion_runs_before_the_node_that_was_sent() -> None:
+    def expand(v: int) -> dict[str, Any]:
+        return {
+            "result": (["child", 0],),
+            "expand": {"child": {"class_type": "Const", "inputs": {"v": v + 1}}},
+        }
+
+    async with Stage(FakeNode("Grow", expand, {"v": ["INT", {}]}, outputs=("INT",))) as stage:
+        graph = prompt(a=("Grow", {"v": 1}), s=("Show", {"x": ["a", 0]}))
+        assert (await stage.outputs(graph))["s"] == {"x": [2]}
+        assert (stage.sessions.sent[0], stage.sessions.given_up[0]) == ("s", "s")
+        assert [call.rpartition(".")[2] for call in stage.sessions.calls] == ["a", "child", "s"]
+
+
+async def test_an_interrupted_prompt_ends_when_the_sent_call_has_stopped() -> None:
+    began, go_on = anyio.Event(), anyio.Event()
+
+    async def wait(v: int) -> tuple[int]:
+        began.set()
+        await go_on.wait()
+        return (v,)
+
+    async with Stage(FakeNode("Waits", lambda v: wait(v), {"v": ["INT", {}]})) as stage:
+        submitted = await stage.submit(prompt(a=("Waits", {"v": 1}), s=("Show", {"x": ["a", 0]})))
+        await began.wait()
+        assert stage.sessions.sent == ["s"]
+        await stage.engine.interrupt(LOCAL_TENANT, submitted.prompt_id)
+        with anyio.fail_after(60):
+            while not await stage.engine.history(LOCAL_TENANT):
+                await anyio.lowlevel.checkpoint()
+        assert stage.sessions.given_up == ["s"]
+        go_on.set()
+        assert (await stage.outputs(CHAIN))["s"] == {"x": [22]}
+
+
+async def test_whoever_waits_for_the_sandbox_has_it_next() -> None:
+    began, go_on = anyio.Event(), anyio.Event()
+
+    async def wait(v: int) -> tuple[int]:
+        if v == 1:
+            began.set()
+            await go_on.wait()
+        return (v,)
+
+    async with Stage(FakeNode("Waits", lambda v: wait(v), {"v": ["INT", {}]}, not_idempotent=True)) as stage:
+
+        def chain(v: int, **names: Any) -> dict[str, Any]:
+            first, second, third, last = names["ids"]
+            return prompt(
+                **{
+                    first: ("Waits", {"v": v}),
+                    second: ("Waits", {"v": [first, 0]}),
+                    third: ("Waits", {"v": [second, 0]}),
+                    last: ("Show", {"x": [third, 0]}),
+                }
+            )
+
+        one = await stage.submit(chain(1, ids=("a", "b", "c", "d")), client_id="one")
+        await began.wait()
+        other = await stage.submit(chain(2, ids=("p", "q", "r", "t")), client_id="other")
+        with anyio.fail_after(60):
+            while len((await stage.engine.queue(LOCAL_TENANT)).running) < 2:
+                await anyio.lowlevel.checkpoint()
+            go_on.set()
+            for each in (one, other):
+                while each.prompt_id not in {
+                    entry["prompt"][1] for entry in (await stage.engine.history(LOCAL_TENANT)).values()
+                }:
+                    await anyio.lowlevel.checkpoint()
+        calls = stage.sessions.calls
+        # "b" was sent before anybody waited; then they take turns.
+        assert calls.index("p") <= 2, calls
+        assert stage.sessions.given_up == []
+
+
+async def test_what_a_sent_node_reports_is_heard_once_it_is_said_to_run() -> None:
+    heard: list[Any] = []
+
+    async with Stage() as stage:
+        session: Any = await stage.sessions.acquire(LOCAL_TENANT, "fake")  # type: ignore[arg-type]
+        execute = session.execute
+
+        async def early(call: Any, progress: Any, following: Any = None) -> Any:
+            def asked() -> Any:
+                given = following()
+                if given is not None:
+                    given.progress(Progress(given.call.node_id, 1, 4, None, legacy=False))
+                return given
+
+            return await execute(call, progress, asked if following is not None else None)
+
+        session.execute = early
+        heard = await stage.said(CHAIN)
+    first = next(n for n, line in enumerate(heard) if "b:running(1/4)" in line)
+    assert any(line == "executing b" for line in heard[:first]), heard
