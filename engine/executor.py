@@ -24,7 +24,7 @@ from engine.announcer import Announcer
 from engine.cache import Result, ResultCache
 from engine.early_starts import Voice
 from engine.errors import EngineError, ExpansionError, NodeOutputError
-from engine.following import FollowingNode
+from engine.following import Followers
 from engine.graph import Graph, GraphNode
 from engine.instances import Instances
 from engine.invocation import Inputs, Invocations, wanted_links
@@ -46,7 +46,6 @@ from sandbox.errors import NodeInterruptedError
 JSON = Any
 
 THREAD_NODES: Final = 500  # a larger graph is computed on in a thread
-_MOST_EARLY: Final = 64
 
 _log = logging.getLogger(__name__)
 
@@ -90,10 +89,11 @@ class PromptRun:
         self._is_interrupted = False
         self._preparing: anyio.CancelScope | None = None
         self._results = RunResults(cache, self._signatures, bench.ledger)
+        self._followers = Followers(
+            self._calls, self._invocations, instances, self._results.of, self._hear_progress
+        )
         self._gathered: dict[str, Inputs] = {}
         self._failures: dict[str, RingfenceError] = {}
-        self._early: list[Progress] = []
-        """Of the node that follows, before it is said to run."""
         self._started: dict[str, None] = {}
         self._voice = voice
         self._say = Announcer(row, voice.say, bench.now_ms, self.client_id)
@@ -329,16 +329,17 @@ class PromptRun:
         self._tell(pl.NodeFailed(node.node_id))
 
     async def _call_in(self, session: Session, node: GraphNode) -> GraphNode | None:
-        made = await self._taken_over(session, node) or await self._made_now(session, node)
+        made = await self._followers.taken_over(session, node) or await self._made_now(session, node)
         if made is None:
             return None
         inputs, call = made
+        self._gathered[node.node_id] = inputs
         began = ended = self._bench.now_ms()
         try:
             outcome = await session.execute(
                 call,
                 lambda progress: self._hear_progress(node, progress),
-                partial(self._follow, session, node) if FastPath.FOLLOWING_CALLS in TAKEN else None,
+                partial(self._following, session, node) if FastPath.FOLLOWING_CALLS in TAKEN else None,
             )
         finally:
             ended = self._say.node_ran(node, session.sandbox, began)
@@ -377,44 +378,12 @@ class PromptRun:
                 return None
         return inputs, call
 
-    def _follow(self, session: Session, node: GraphNode) -> FollowingCall | None:
-        """The call of the node that comes after one that runs, if that is certain and its inputs are plain."""
-        lane = self._calls.lane_for_following(node)
-        if lane is None or self._plan is None or self._is_stopping or self._voice.is_full:
+    def _following(self, session: Session, node: GraphNode) -> FollowingCall | None:
+        """The call of the node that comes after one that runs, where that is certain."""
+        if self._plan is None or self._is_stopping or self._voice.is_full:
             return None
         node_id = self._plan.following(node.node_id)
-        following = None if node_id is None else self._graph[node_id]
-        if following is None or following.node_type.extension != node.node_type.extension:
-            return None
-        description = following.node_type.description
-        made = (
-            None if description.has_lazy else self._invocations.following(following, node, self._results.of)
-        )
-        if made is None:
-            return None
-        inputs, promised, call = made
-        self._instances.note(session, following)
-        given = FollowingCall(call, promised, partial(self._hear_progress, following))
-        self._calls.following = FollowingNode(following, session, lane, inputs, promised, node.node_id, given)
-        return given
-
-    async def _taken_over(self, session: Session, node: GraphNode) -> tuple[Inputs, NodeCall] | None:
-        """The call of a node that was made while the one before it ran; None where none was, or for naught."""
-        following = self._calls.take_following(node)
-        if following is None:
-            return None
-        inputs, call = following.inputs, following.given.call
-        result = self._results.of(following.after)
-        if following.session is not session or not self._invocations.complete(
-            inputs, following.promised, result
-        ):
-            await following.session.give_up(call)
-            return None
-        self._gathered[node.node_id] = inputs
-        early, self._early = self._early, []
-        for progress in early:
-            self._hear_progress(node, progress)
-        return inputs, call
+        return None if node_id is None else self._followers.call_of(self._graph[node_id], node, session)
 
     def _lose(self, node: GraphNode, lost: Sequence[str]) -> None:
         """These results cannot be used any more: have them made anew, but not without end."""
@@ -498,8 +467,7 @@ class PromptRun:
         if self._is_stopping:
             return
         if node.node_id not in self._started:
-            if len(self._early) < _MOST_EARLY:
-                self._early.append(progress)
+            self._followers.note_early(progress)
             return
         # A pack may name another node; believe it only where that node is one of this run that has started.
         named = progress.node_id if progress.node_id in self._started else node.node_id

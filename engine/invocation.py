@@ -153,8 +153,8 @@ class Invocations:
         """The call of a node that follows ``after``, made before that has ended: as ``gather`` and ``call`` would make
         it, but for those outputs of ``after`` that are named, by input. None where it needs more than plain values.
         """
-        hidden = node.node_type.description.hidden
-        if hidden and not _ONLY_ITS_ID.issuperset(hidden.values()):
+        description, hidden = node.node_type.description, node.node_type.description.hidden
+        if description.has_lazy or (hidden and not _ONLY_ITS_ID.issuperset(hidden.values())):
             return None
         inputs, promised = Inputs(), {}
         found = inputs.values

@@ -14,15 +14,14 @@ from typing import Any, Final, TypeVar
 import anyio
 
 from engine import events as ev
-from engine.following import FollowingNode
 from engine.graph import GraphNode
-from engine.invocation import Invocations, Sessions
+from engine.invocation import Inputs, Invocations, Sessions
 from engine.live_types import LiveTypes
 from engine.storage import QueuedPrompt
 from engine.values import Ledger, ValueStore, encode
 from policies import ExtensionName, RingfenceError
 from sandbox import TAKEN, FastPath, Turn
-from sandbox.calls import Session
+from sandbox.calls import FollowingCall, Session
 from sandbox.errors import EndedError
 
 JSON = Any
@@ -57,6 +56,20 @@ class Workbench:
         if known is None:
             known = self.lanes[lane] = Turn()
         return known
+
+
+@dataclass(slots=True, eq=False)
+class FollowingNode:
+    """One whose call was made before the node before it had ended; see ``following.py``."""
+
+    node: GraphNode
+    session: Session
+    lane: Turn
+    """Its sandbox's, which is not left between the two."""
+    inputs: Inputs
+    after: str
+    """Whose outputs are promised."""
+    given: FollowingCall
 
 
 class NodeCalls:

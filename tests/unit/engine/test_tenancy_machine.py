@@ -205,7 +205,8 @@ class Tenancy(RuleBasedStateMachine):
             order = self.accepted[tenant]
             assert pending == sorted(pending, key=order.index)
             assert len(running) <= PROMPTS.get(tenant, CONCURRENCY)
-            assert len(pending) <= QUEUED
+            # What ran before a restart waits again, and may wait longer than others now.
+            assert len(running) + len(pending) <= QUEUED + PROMPTS.get(tenant, CONCURRENCY)
             total += len(running)
             if pending and not running:
                 # Nobody starves: who waits and runs nothing waits because every place is taken.
