@@ -197,7 +197,7 @@ class PromptRun:
         keys = self._signatures.keys
         roots = [(node.node_id, node.class_type) for node in self._graph.nodes.values()]
         self._cache.begin(self._row.prompt_id, list(keys.values()), roots)
-        return [node_id for node_id in self._graph.original if self._results.pin(node_id)]
+        return self._results.pin(self._graph.original)
 
     def _made_plan(self) -> pl.Plan:
         return pl.Plan(map(self._plan_node, self._graph.nodes.values()), self._row.outputs)
@@ -252,7 +252,7 @@ class PromptRun:
         for action in actions:
             match action:
                 case pl.RunNode(node_id):
-                    node = self._graph[node_id]
+                    node = self._graph.nodes[node_id]
                     self._started.pop(node_id, None)
                     self._started[node_id] = None
                     self._say.node_started(node)
@@ -399,7 +399,7 @@ class PromptRun:
             )  # of an earlier expansion of this node, when its result was lost
         keys = {self._signatures.keys[child.node_id] for child in children}
         self._cache.keep_in_scope(self._signatures.scope(node.node_id), keys)
-        cached = frozenset(child.node_id for child in children if self._results.pin(child.node_id))
+        cached = frozenset(self._results.pin(child.node_id for child in children))
         self._tell(
             pl.Expanded(node.node_id, [self._plan_node(child) for child in children], waits_for, cached)
         )
@@ -470,10 +470,10 @@ class PromptRun:
 
     def _repeat_intermediate(self) -> None:
         """Cached UI of nodes that were not needed this time, where the class wants it shown anyway."""
+        nodes, outputs = self._graph.nodes, self._say.outputs
         for node_id in self._graph.original:
-            node = self._graph[node_id]
-            result = self._results.of(node_id)
-            if result is None or not result.ui or node_id in self._say.outputs:
-                continue
-            if node.node_type.description.info.get("has_intermediate_output"):
-                self._say.ui(node, result.ui)
+            node = nodes[node_id]
+            if node.node_type.repeats_ui and node_id not in outputs:
+                result = self._results.of(node_id)
+                if result is not None and result.ui:
+                    self._say.ui(node, result.ui)

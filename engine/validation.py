@@ -311,7 +311,8 @@ class Walk:
         for call in self.validators:
             if call.node_id in outcomes and self._visits[call.node_id].exception is None:
                 self._apply(call, outcomes[call.node_id])
-        self._spread_invalidity()
+        if not self._spread_invalidity():
+            return Report(tuple(self._outputs), {}, "")
         seen: list[str] = []  # with errors of their own, in the order in which they were finished
         first_open = 0  # those before it have as many dependent outputs as are listed
         node_errors: dict[str, Any] = {}
@@ -355,10 +356,13 @@ class Walk:
                     node_error("custom_validation_failed", message, name + suffix, input_name=name)
                 )
 
-    def _spread_invalidity(self) -> None:
+    def _spread_invalidity(self) -> bool:
+        """Mark all that depends on what is wrong; False where nothing is."""
         wave = [
             node_id for node_id, visit in self._visits.items() if visit.errors or visit.exception is not None
         ]
+        if not wave:
+            return False
         for node_id in wave:
             self._visits[node_id].is_valid = False
         while wave:
@@ -368,6 +372,7 @@ class Walk:
                 if self._visits[parent].is_valid:
                     self._visits[parent].is_valid = False
                     wave.append(parent)
+        return True
 
     def _errors_of(self, node_id: str) -> list[NodeError]:
         visit = self._visits[node_id]
