@@ -66,7 +66,7 @@ class Pace:
         """What to tell now that this happened."""
         held, price = self.held, 1.0
         if type(event) not in PACED:
-            return [*self._before(event), event] if held else [event]
+            return [*self.before(event), event]
         if isinstance(event, ProgressChanged):
             # A node's own progress bar and pictures are that node's; all else is the prompt's whole map.
             has_own = event.legacy or event.preview is not None
@@ -105,7 +105,8 @@ class Pace:
         self.held.clear()
         return held
 
-    def _before(self, event: Event) -> list[Event]:
+    def before(self, event: Event) -> list[Event]:
+        """What was held back and is to be told before this, which itself passes."""
         kind = type(event)
         is_end = kind in _ENDS
         if not is_end and kind not in _OF_NODES:

@@ -91,7 +91,7 @@ class PromptRun:
         self._failures: dict[str, RingfenceError] = {}
         self._started: dict[str, None] = {}
         self._voice = voice
-        self._say = Announcer(row, voice.say, bench.now_ms, self.client_id)
+        self._say = Announcer(row, voice, bench.now_ms, self.client_id)
 
     # -- for the engine ----------------------------------------------------------------------------------------------
 
@@ -327,7 +327,8 @@ class PromptRun:
             return None
         self._gathered[node.node_id] = inputs
         self._instances.note(session, node)
-        call = await self._invocations.call(node, session, inputs.values)
+        hidden = await self._invocations.hidden(node) if node.node_type.description.hidden else None
+        call = self._invocations.call(node, session, inputs.values, hidden)
         if node.node_type.description.has_lazy:
             wanted = wanted_links(node, await session.lazy(call), inputs)
             if wanted:
@@ -422,7 +423,8 @@ class PromptRun:
     def _keep(
         self, node: GraphNode, result: Result, now: int, *, made_in: SandboxId | None
     ) -> GraphNode | None:
-        self._bench.live.note(self._row.tenant, node.node_type, result.slots, made_in=made_in)
+        if node.node_type.perhaps_objects:
+            self._bench.live.note(self._row.tenant, node.node_type, result.slots, made_in=made_in)
         self._results.keep(node, result)
         self._say.node_finished(node, now)
         self._inbox.append(pl.NodeFinished(node.node_id))
