@@ -348,11 +348,18 @@ class PromptRun:
         except NodeOutputError:
             self._results.release(outcome)
             raise
-        if outcome.ui is None and outcome.calls is None and not outcome.blocked:
-            result = Result(self._bench.ledger, outcome.slots or (), None)
+        for _, message in outcome.blocked:
+            self._say.node_blocked(node, message)
+        ui = None if outcome.ui is None else with_private_folders(outcome.ui, node.node_type)
+        if ui:
+            self._say.ui(node, ui)
+        heir = None
+        if outcome.calls is None:
+            result = Result(self._bench.ledger, outcome.slots or (), ui)
             heir = self._keep(node, result, ended, made_in=session.sandbox)
         else:
-            heir = await self._take_outcome(node, outcome, session.sandbox, ended)
+            self._results.put_aside(node.node_id, outcome)
+            await self._expand(node, outcome)
         del self._gathered[node.node_id]
         return heir
 
@@ -363,20 +370,6 @@ class PromptRun:
         self._tell(pl.ResultsLost(node.node_id, lost))
 
     # -- results -------------------------------------------------------------------------------------------------------
-
-    async def _take_outcome(
-        self, node: GraphNode, outcome: NodeResult, sandbox: SandboxId, now: int
-    ) -> GraphNode | None:
-        for _, message in outcome.blocked:
-            self._say.node_blocked(node, message)
-        ui = None if outcome.ui is None else with_private_folders(outcome.ui, node.node_type)
-        if ui:
-            self._say.ui(node, ui)
-        if outcome.calls is not None:
-            self._results.put_aside(node.node_id, outcome)
-            await self._expand(node, outcome)
-            return None
-        return self._keep(node, Result(self._bench.ledger, outcome.slots or (), ui), now, made_in=sandbox)
 
     async def _expand(self, node: GraphNode, outcome: NodeResult) -> None:
         calls = outcome.calls or ()

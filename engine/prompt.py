@@ -66,7 +66,9 @@ def as_link(value: JSON) -> Link | None:
     if not isinstance(value, list) or len(value) != 2:
         return None
     source, slot = value
-    if not isinstance(source, str) or not isinstance(slot, int | float):
+    if type(slot) is int and type(source) is str:  # nearly all
+        return Link(source, slot)
+    if not isinstance(source, str) or not isinstance(slot, (int, float)):
         return None
     if isinstance(slot, float) and not slot.is_integer():
         return Link(source, -1)  # no such slot: the input arrives as None
