@@ -67,12 +67,17 @@ class Pace:
         held, price = self.held, 1.0
         if type(event) not in PACED:
             return [*self.before(event), event]
-        if isinstance(event, ProgressChanged):
+        if type(event) is ProgressChanged:
             # A node's own progress bar and pictures are that node's; all else is the prompt's whole map.
             has_own = event.legacy or event.preview is not None
             key: _Key = event.prompt_id, event.changed if has_own else None
             before = held.pop(key, None) if held else None
-            if event.preview is None and isinstance(before, ProgressChanged) and before.preview is not None:
+            if (
+                before is not None
+                and event.preview is None
+                and isinstance(before, ProgressChanged)
+                and before.preview
+            ):
                 event = replace(event, preview=before.preview)
             nodes = len(event.nodes)
             if nodes > MAP:

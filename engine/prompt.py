@@ -115,6 +115,8 @@ def _checked_entry(node_id: str, entry: Any, limits: PromptLimits) -> dict[str, 
     if len(inputs) > limits.inputs:
         raise _node_refused(f"A node has more than {limits.inputs} inputs", node_id)
     for key, value in entry.items():
+        if type(value) in _SCALARS or (value is inputs and _is_flat(inputs)):
+            continue
         if isinstance(value, (dict, list)) and is_deeper(value, limits.depth + 2):
             shown = safe_text(str(key), 80)
             raise _node_refused(f"'{shown}' is nested deeper than {limits.depth}", node_id)
@@ -124,6 +126,18 @@ def _checked_entry(node_id: str, entry: Any, limits: PromptLimits) -> dict[str, 
 def _node_refused(message: str, node_id: str) -> PromptInvalidError:
     where = f"Node ID '#{safe_text(node_id, 80)}'"
     return prompt_error("invalid_prompt", message, where, node_id=node_id)
+
+
+def _is_flat(inputs: dict[str, JSON]) -> bool:
+    """Whether there is nothing but plain constants and links among them, as mostly: two levels at most."""
+    for value in inputs.values():
+        if type(value) is list:
+            for item in value:
+                if type(item) not in _SCALARS:
+                    return False
+        elif type(value) not in _SCALARS:
+            return False
+    return True
 
 
 def is_deeper(value: JSON, depth: int) -> bool:

@@ -208,11 +208,11 @@ class ExtensionSession:
     async def execute(self, call: NodeCall, progress: ProgressSink) -> NodeResult:
         """See ``calls.Session``."""
         sandbox = self._sandbox
+        turn = None if call.class_type in self._async_nodes else sandbox.turn
         sandbox.begin_call()  # waiting for its turn is no idleness
         try:
-            if call.class_type in self._async_nodes:
+            if turn is None:
                 return await self._execute(call, progress)
-            turn = sandbox.turn
             if not turn.take():
                 await turn.wait()
             try:
