@@ -66,13 +66,18 @@ class Pace:
         """What to tell now that this happened."""
         held, price = self.held, 1.0
         if type(event) not in PACED:
-            return [*self._before(event), event] if held else [event]
-        if isinstance(event, ProgressChanged):
+            return [*self.before(event), event]
+        if type(event) is ProgressChanged:
             # A node's own progress bar and pictures are that node's; all else is the prompt's whole map.
             has_own = event.legacy or event.preview is not None
             key: _Key = event.prompt_id, event.changed if has_own else None
             before = held.pop(key, None) if held else None
-            if event.preview is None and isinstance(before, ProgressChanged) and before.preview is not None:
+            if (
+                before is not None
+                and event.preview is None
+                and isinstance(before, ProgressChanged)
+                and before.preview
+            ):
                 event = replace(event, preview=before.preview)
             nodes = len(event.nodes)
             if nodes > MAP:
@@ -105,7 +110,8 @@ class Pace:
         self.held.clear()
         return held
 
-    def _before(self, event: Event) -> list[Event]:
+    def before(self, event: Event) -> list[Event]:
+        """What was held back and is to be told before this, which itself passes."""
         kind = type(event)
         is_end = kind in _ENDS
         if not is_end and kind not in _OF_NODES:

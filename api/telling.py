@@ -66,13 +66,17 @@ class Teller:
         if not self._connection.is_current:
             return
         pace, keep = self._pace, self._events.keep
-        if not pace.held and type(event) not in PACED:
-            keep(event)
+        held = pace.held
+        if type(event) in PACED:
+            for each in pace.pass_on(event):
+                keep(each)
+            if held and self._timer is None:
+                self._wait()
             return
-        for each in pace.pass_on(event):
-            keep(each)
-        if pace.held and self._timer is None:
-            self._wait()
+        if held:
+            for each in pace.before(event):
+                keep(each)
+        keep(event)
 
     def _rest(self) -> list[Event]:
         """The end: what was held back."""

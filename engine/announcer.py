@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from engine import events as ev
+from engine.early_starts import Voice
 from engine.graph import GraphNode
 from engine.progress import ProgressLog
 from engine.reports import history_entry, node_meta, whereabouts
@@ -24,14 +25,14 @@ class Announcer:
     def __init__(
         self,
         row: QueuedPrompt,
-        publish: Callable[[ev.Event], None],
+        voice: Voice,
         now_ms: Callable[[], int],
         client_id: str | None,
     ) -> None:
         self._row = row
         self._tenant = row.tenant
         self._prompt_id = row.prompt_id
-        self._publish = publish
+        self._voice = voice
         self._now_ms = now_ms
         self._client_id = client_id
         self._progress = ProgressLog()
@@ -46,7 +47,7 @@ class Announcer:
     def prompt_started(self) -> None:
         """Execution begins."""
         now = self._keep("execution_start", {})
-        self._publish(ev.PromptStarted(self._tenant, self._client_id, self._prompt_id, now))
+        self._voice.say(ev.PromptStarted(self._tenant, self._client_id, self._prompt_id, now))
 
     def nodes_cached(self, nodes: Sequence[GraphNode]) -> None:
         """These need not run."""
@@ -54,17 +55,17 @@ class Announcer:
             self._nodes[node.node_id] = whereabouts(node, sandbox=None, duration_ms=None)
         ids = [node.node_id for node in nodes]
         now = self._keep("execution_cached", {"nodes": ids})
-        self._publish(ev.NodesCached(self._tenant, self._client_id, self._prompt_id, now, ids))
+        self._voice.say(ev.NodesCached(self._tenant, self._client_id, self._prompt_id, now, ids))
 
     def prompt_succeeded(self) -> None:
         """The end, all well."""
         now = self._keep("execution_success", {})
-        self._publish(ev.PromptSucceeded(self._tenant, self._client_id, self._prompt_id, now))
+        self._voice.say(ev.PromptSucceeded(self._tenant, self._client_id, self._prompt_id, now))
 
     def prompt_failed(self, details: Mapping[str, JSON]) -> None:
         """The end, by a failure."""
         now = self._keep("execution_error", details)
-        self._publish(ev.PromptFailed(self._tenant, self._client_id, self._prompt_id, now, details))
+        self._voice.say(ev.PromptFailed(self._tenant, self._client_id, self._prompt_id, now, details))
 
     def prompt_interrupted(self, real: GraphNode) -> None:
         """The end, on request; ``real`` is the submitted node that was running."""
@@ -73,7 +74,7 @@ class Announcer:
         now = self._keep(
             "execution_interrupted", {"node_id": node_id, "node_type": class_type, "executed": executed}
         )
-        self._publish(
+        self._voice.say(
             ev.PromptInterrupted(
                 self._tenant, self._client_id, self._prompt_id, now, node_id, class_type, executed
             )
@@ -96,7 +97,7 @@ class Announcer:
         """A node is about to be called."""
         now = self._now_ms()
         self._show(node, 0.0, 1.0, "running", now)
-        self._publish(
+        self._voice.say(
             ev.NodeStarted(self._tenant, self._client_id, self._prompt_id, now, node.node_id, node.display)
         )
 
@@ -123,7 +124,7 @@ class Announcer:
 
     def node_blocked(self, node: GraphNode, text: str) -> None:
         """A blocker with a message met its first reader."""
-        self._publish(
+        self._voice.say(
             ev.NodeBlocked(
                 self._tenant,
                 self._client_id,
@@ -141,7 +142,7 @@ class Announcer:
         if ui:
             self.outputs[node.node_id] = ui
             self._meta[node.node_id] = node_meta(node)
-        self._publish(
+        self._voice.say(
             ev.NodeExecuted(
                 self._tenant, self._client_id, self._prompt_id, self._now_ms(), node.node_id, node.display, ui
             )
@@ -164,7 +165,7 @@ class Announcer:
         view = self._progress.last()
         if view is not None:
             changed = next(reversed(self._progress.states))
-            self._publish(
+            self._voice.say(
                 ev.ProgressChanged(
                     self._tenant, self._client_id, self._prompt_id, self._now_ms(), view, changed
                 )
@@ -186,7 +187,7 @@ class Announcer:
         moved = ev.NodeProgress(node_id, value, maximum, state, node.display, node.parent, node.real)
         view = self._progress.moved(moved, must_show=legacy or preview is not None)
         if view is not None:
-            self._publish(
+            self._voice.say(
                 ev.ProgressChanged(
                     self._tenant, self._client_id, self._prompt_id, now, view, node_id, legacy, preview
                 )

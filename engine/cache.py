@@ -85,7 +85,9 @@ class Result:
         self._holders -= 1
         if self._holders == 0:
             for slot in self.slots:
-                self._ledger.release_all(slot)
+                for value in slot:
+                    if value.objects or value.handles:
+                        self._ledger.release(value)
 
     @property
     def sandboxes(self) -> set[SandboxId]:

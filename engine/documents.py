@@ -45,23 +45,24 @@ async def encoded(value: Any) -> bytes:
 
 def _is_small(value: Any) -> bool:
     """True when there are few parts, and no long text among them."""
-    level, parts, texts = [value], 0, list[Any]()
-    while level:
-        parts += len(level)
-        if parts > _FEW_PARTS:
+    parts, nbytes = [value], 0
+    for part in parts:  # grows meanwhile
+        kind = type(part)
+        if kind is str or kind is bytes:
+            nbytes += len(part)
+        elif kind is list or kind is tuple:
+            parts += part
+        elif kind is dict or (kind not in _PLAIN and isinstance(part, Mapping)):
+            parts += part.values()
+            try:
+                nbytes += len("".join(part))
+            except TypeError:
+                return False  # it has other keys than texts
+        else:
+            continue
+        if len(parts) > _FEW_PARTS:
             return False
-        below: list[Any] = []
-        for part in level:
-            kind = type(part)
-            if kind is str or kind is bytes:
-                texts += (part,)
-            elif kind is list or kind is tuple:
-                below += part
-            elif kind is dict or (kind not in _PLAIN and isinstance(part, Mapping)):
-                below += part.values()
-                texts += part
-        level = below
-    return sum(map(len, map(str, texts))) <= _FEW_BYTES
+    return nbytes <= _FEW_BYTES
 
 
 def _threads() -> anyio.CapacityLimiter:

@@ -41,6 +41,7 @@ class Voice:
         self.must_wait = is_early
         """Whether the end of the prompt before is not told yet."""
         self.say: Publish = self._say_in_turn if is_early else publish
+        """Asked for each time: it is another one once it is its turn."""
 
     @property
     def is_full(self) -> bool:
@@ -67,6 +68,7 @@ class Voice:
             for event in held:
                 self._publish(event)
         finally:
+            self.say = self._publish
             if self._turn is not None:
                 self._turn.set()
 

@@ -96,7 +96,7 @@ class PromptRun:
         self._failures: dict[str, RingfenceError] = {}
         self._started: dict[str, None] = {}
         self._voice = voice
-        self._say = Announcer(row, voice.say, bench.now_ms, self.client_id)
+        self._say = Announcer(row, voice, bench.now_ms, self.client_id)
 
     # -- for the engine ----------------------------------------------------------------------------------------------
 
@@ -207,7 +207,7 @@ class PromptRun:
         keys = self._signatures.keys
         roots = [(node.node_id, node.class_type) for node in self._graph.nodes.values()]
         self._cache.begin(self._row.prompt_id, list(keys.values()), roots)
-        return [node_id for node_id in self._graph.original if self._results.pin(node_id)]
+        return self._results.pin(self._graph.original)
 
     def _made_plan(self) -> pl.Plan:
         return pl.Plan(map(self._plan_node, self._graph.nodes.values()), self._row.outputs)
@@ -262,7 +262,7 @@ class PromptRun:
         for action in actions:
             match action:
                 case pl.RunNode(node_id):
-                    node = self._graph[node_id]
+                    node = self._graph.nodes[node_id]
                     self._started.pop(node_id, None)
                     self._started[node_id] = None
                     self._say.node_started(node)
@@ -352,11 +352,18 @@ class PromptRun:
         except NodeOutputError:
             self._results.release(outcome)
             raise
-        if outcome.ui is None and outcome.calls is None and not outcome.blocked:
-            result = Result(self._bench.ledger, outcome.slots or (), None)
+        for _, message in outcome.blocked:
+            self._say.node_blocked(node, message)
+        ui = None if outcome.ui is None else with_private_folders(outcome.ui, node.node_type)
+        if ui:
+            self._say.ui(node, ui)
+        heir = None
+        if outcome.calls is None:
+            result = Result(self._bench.ledger, outcome.slots or (), ui)
             heir = self._keep(node, result, ended, made_in=session.sandbox)
         else:
-            heir = await self._take_outcome(node, outcome, session.sandbox, ended)
+            self._results.put_aside(node.node_id, outcome)
+            await self._expand(node, outcome)
         del self._gathered[node.node_id]
         return heir
 
@@ -370,7 +377,8 @@ class PromptRun:
             return None
         self._gathered[node.node_id] = inputs
         self._instances.note(session, node)
-        call = await self._invocations.call(node, session, inputs.values)
+        hidden = await self._invocations.hidden(node) if node.node_type.description.hidden else None
+        call = self._invocations.call(node, session, inputs.values, hidden)
         if node.node_type.description.has_lazy:
             wanted = wanted_links(node, await session.lazy(call), inputs)
             if wanted:
@@ -392,20 +400,6 @@ class PromptRun:
         self._tell(pl.ResultsLost(node.node_id, lost))
 
     # -- results -------------------------------------------------------------------------------------------------------
-
-    async def _take_outcome(
-        self, node: GraphNode, outcome: NodeResult, sandbox: SandboxId, now: int
-    ) -> GraphNode | None:
-        for _, message in outcome.blocked:
-            self._say.node_blocked(node, message)
-        ui = None if outcome.ui is None else with_private_folders(outcome.ui, node.node_type)
-        if ui:
-            self._say.ui(node, ui)
-        if outcome.calls is not None:
-            self._results.put_aside(node.node_id, outcome)
-            await self._expand(node, outcome)
-            return None
-        return self._keep(node, Result(self._bench.ledger, outcome.slots or (), ui), now, made_in=sandbox)
 
     async def _expand(self, node: GraphNode, outcome: NodeResult) -> None:
         calls = outcome.calls or ()
@@ -429,7 +423,7 @@ class PromptRun:
             )  # of an earlier expansion of this node, when its result was lost
         keys = {self._signatures.keys[child.node_id] for child in children}
         self._cache.keep_in_scope(self._signatures.scope(node.node_id), keys)
-        cached = frozenset(child.node_id for child in children if self._results.pin(child.node_id))
+        cached = frozenset(self._results.pin(child.node_id for child in children))
         self._tell(
             pl.Expanded(node.node_id, [self._plan_node(child) for child in children], waits_for, cached)
         )
@@ -452,7 +446,8 @@ class PromptRun:
     def _keep(
         self, node: GraphNode, result: Result, now: int, *, made_in: SandboxId | None
     ) -> GraphNode | None:
-        self._bench.live.note(self._row.tenant, node.node_type, result.slots, made_in=made_in)
+        if node.node_type.perhaps_objects:
+            self._bench.live.note(self._row.tenant, node.node_type, result.slots, made_in=made_in)
         self._results.keep(node, result)
         self._say.node_finished(node, now)
         self._inbox.append(pl.NodeFinished(node.node_id))
@@ -503,10 +498,10 @@ class PromptRun:
 
     def _repeat_intermediate(self) -> None:
         """Cached UI of nodes that were not needed this time, where the class wants it shown anyway."""
+        nodes, outputs = self._graph.nodes, self._say.outputs
         for node_id in self._graph.original:
-            node = self._graph[node_id]
-            result = self._results.of(node_id)
-            if result is None or not result.ui or node_id in self._say.outputs:
-                continue
-            if node.node_type.description.info.get("has_intermediate_output"):
-                self._say.ui(node, result.ui)
+            node = nodes[node_id]
+            if node.node_type.repeats_ui and node_id not in outputs:
+                result = self._results.of(node_id)
+                if result is not None and result.ui:
+                    self._say.ui(node, result.ui)

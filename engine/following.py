@@ -45,11 +45,12 @@ class Followers:
         lane = self._calls.lane_for_following(after)
         if lane is None or node.node_type.extension != after.node_type.extension:
             return None
-        made = self._invocations.following(node, after, self._result_of)
+        made = self._invocations.following(node, after, session, self._result_of)
         if made is None:
             return None
         inputs, promised, call = made
         self._instances.note(session, node)
+        self._early.clear()
         given = FollowingCall(call, promised, partial(self._hear, node))
         self._calls.following = FollowingNode(node, session, lane, inputs, after.node_id, given)
         return given

@@ -96,6 +96,8 @@ class Invocations:
         self._passages.close()
         self._ledger.release_all(self._owned)
         self._owned.clear()
+        if not self._graph.added:
+            return
         for node in (*self._graph.nodes.values(), *self._graph.replaced):
             if node.parent is not None:
                 self._ledger.release_all(
@@ -116,8 +118,8 @@ class Invocations:
             EndedError: an expansion handed over an object whose sandbox is gone.
             QuotaError: a large constant does not fit the tenant's quota.
         """
-        inputs = Inputs()
-        found = inputs.values
+        found: dict[str, Sequence[Value] | None] = {}
+        inputs = Inputs(found)
         if node.constants:
             inputs.undeclared = _undeclared(node)
             for name, value in node.constants.items():
@@ -148,7 +150,11 @@ class Invocations:
         return inputs
 
     def following(
-        self, node: GraphNode, after: GraphNode, result_of: Callable[[str], Result | None]
+        self,
+        node: GraphNode,
+        after: GraphNode,
+        session: Session,
+        result_of: Callable[[str], Result | None],
     ) -> tuple[Inputs, Mapping[str, int], NodeCall] | None:
         """The call of a node that follows ``after``, made before that has ended: as ``gather`` and ``call`` would make
         it, but for those outputs of ``after`` that are named, by input. None where it needs more than plain values.
@@ -171,17 +177,7 @@ class Invocations:
                 found[name] = values
             else:
                 return None
-        call = NodeCall(
-            self._row.prompt_id,
-            node.node_id,
-            node.class_type,
-            found,
-            hidden={"unique_id": node.node_id} if hidden else {},
-            instance=node.instance,
-            depth=node.depth,
-            links=tuple(node.links),
-            client_id=self._client_id,
-        )
+        call = self.call(node, session, found, ({"unique_id": node.node_id}, None) if hidden else None)
         return inputs, promised, call
 
     def complete(self, inputs: Inputs, promised: Mapping[str, int], result: Result | None) -> bool:
@@ -240,36 +236,36 @@ class Invocations:
             name: self._let_pass(node, name, await self._constant(node, name, value), session)
             for name, value in node.constants.items()
         }
-        return await self.call(node, session, self.constants_only(node, constants), fingerprint=True)
+        hidden = None
+        if node.node_type.description.hidden:
+            hidden = await self.hidden(node, fingerprint=True)
+        return self.call(node, session, self.constants_only(node, constants), hidden)
 
-    async def call(
+    def call(
         self,
         node: GraphNode,
         session: Session,
         inputs: Mapping[str, Sequence[Value] | None],
-        *,
-        fingerprint: bool = False,
+        hidden: tuple[dict[str, JSON], JSON] | None = None,
     ) -> NodeCall:
-        """The call itself; hidden values are those the class asks for."""
-        hidden: dict[str, JSON] = {}
-        snapshot: JSON = None
-        if node.node_type.description.hidden:
-            hidden, snapshot = await self._hidden(node, fingerprint=fingerprint)
+        """The call itself, with the ``hidden`` values that the class asks for."""
+        given, snapshot = ({}, None) if hidden is None else hidden
+        # By place: it is made for every node that runs.
         return NodeCall(
-            prompt_id=self._row.prompt_id,
-            node_id=node.node_id,
-            class_type=node.class_type,
-            inputs=inputs,
-            hidden=hidden,
-            dynprompt=snapshot,
-            instance=node.instance,
-            depth=node.depth,
-            links=tuple(node.links),
-            client_id=self._client_id,
-            foreign=self._passages.granted(session.sandbox),
+            self._row.prompt_id,
+            node.node_id,
+            node.class_type,
+            inputs,
+            given,
+            snapshot,
+            node.instance,
+            tuple(node.links),
+            self._client_id,
+            node.depth,
+            self._passages.granted(session.sandbox),
         )
 
-    async def _hidden(self, node: GraphNode, *, fingerprint: bool) -> tuple[dict[str, JSON], JSON]:
+    async def hidden(self, node: GraphNode, *, fingerprint: bool = False) -> tuple[dict[str, JSON], JSON]:
         """The hidden values that the class asks for, and the graph if it asks for that."""
         tokens = set(node.node_type.description.hidden.values())
         hidden: dict[str, JSON] = {}

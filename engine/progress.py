@@ -98,7 +98,7 @@ class ProgressLog:
         self._changes: list[NodeProgress] | None = []  # since then; None: they were too many
 
     def moved(self, state: NodeProgress, *, must_show: bool = False) -> ProgressView | None:
-        """A node's state changed: ``view`` of it."""
+        """A node's state changed; the map as it is now, or None when this is better shown together with later ones."""
         self._version = version = self._version + 1
         changes, known = self._changes, self.states
         if changes is not None:
@@ -112,21 +112,22 @@ class ProgressLog:
         entries.append((version, state))
         if len(entries) > KEPT_STATES:
             del entries[: KEPT_STATES // 2]
-        self._held_back += 1
-        return self.view(must_show=must_show)
+        length = len(known)
+        if length > EAGER_NODES and not must_show and (self._held_back + 1) * SHARE < length:
+            self._held_back += 1
+            return None
+        self._held_back = 0
+        return ProgressView(self, version, length)
 
     def maximum(self, node_id: str) -> float:
         """The last known maximum of a node; 1 when it has said nothing."""
         states = self.states.get(node_id)
         return states.entries[-1][1].max if states is not None else 1.0
 
-    def view(self, *, must_show: bool = False) -> ProgressView | None:
-        """The map as it is now, or None when this change is better shown together with later ones."""
-        length = len(self.states)
-        if length > EAGER_NODES and not must_show and self._held_back * SHARE < length:
-            return None
+    def view(self) -> ProgressView:
+        """The map as it is now."""
         self._held_back = 0
-        return ProgressView(self, self._version, length)
+        return ProgressView(self, self._version, len(self.states))
 
     def sayings(self, say: Say, about: str, version: int) -> list[bytes] | None:
         """What is said of each node as of a version, until this is called again; None of one before the last asked."""
@@ -156,4 +157,4 @@ class ProgressLog:
 
     def last(self) -> ProgressView | None:
         """What was held back, at the end; None when everything was shown."""
-        return self.view(must_show=True) if self._held_back else None
+        return self.view() if self._held_back else None

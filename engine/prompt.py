@@ -18,6 +18,7 @@ JSON = Any
 
 SECRET_KEYS: Final = ("auth_token_comfy_org", "api_key_comfy_org")
 WRAPPED: Final = "__value__"
+_SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,9 @@ def as_link(value: JSON) -> Link | None:
     if not isinstance(value, list) or len(value) != 2:
         return None
     source, slot = value
-    if not isinstance(source, str) or not isinstance(slot, int | float):
+    if type(slot) is int and type(source) is str:  # nearly all
+        return Link(source, slot)
+    if not isinstance(source, str) or not isinstance(slot, (int, float)):
         return None
     if isinstance(slot, float) and not slot.is_integer():
         return Link(source, -1)  # no such slot: the input arrives as None
@@ -112,10 +115,12 @@ def _checked_entry(node_id: str, entry: Any, limits: PromptLimits) -> dict[str, 
     if len(inputs) > limits.inputs:
         raise _node_refused(f"A node has more than {limits.inputs} inputs", node_id)
     for key, value in entry.items():
-        if isinstance(value, dict | list) and is_deeper(value, limits.depth + 2):
+        if type(value) in _SCALARS or (value is inputs and _is_flat(inputs)):
+            continue
+        if isinstance(value, (dict, list)) and is_deeper(value, limits.depth + 2):
             shown = safe_text(str(key), 80)
             raise _node_refused(f"'{shown}' is nested deeper than {limits.depth}", node_id)
-    return {**entry, "inputs": dict(inputs)}
+    return {**entry, "inputs": {**inputs}}
 
 
 def _node_refused(message: str, node_id: str) -> PromptInvalidError:
@@ -123,18 +128,30 @@ def _node_refused(message: str, node_id: str) -> PromptInvalidError:
     return prompt_error("invalid_prompt", message, where, node_id=node_id)
 
 
+def _is_flat(inputs: dict[str, JSON]) -> bool:
+    """Whether there is nothing but plain constants and links among them, as mostly: two levels at most."""
+    for value in inputs.values():
+        if type(value) is list:
+            for item in value:
+                if type(item) not in _SCALARS:
+                    return False
+        elif type(value) not in _SCALARS:
+            return False
+    return True
+
+
 def is_deeper(value: JSON, depth: int) -> bool:
     """True when ``value`` has more than ``depth`` levels of lists and objects. Does not recurse."""
-    level = [value] if isinstance(value, dict | list) else []
+    level: list[JSON] = [value] if isinstance(value, (dict, list)) else []
     for _ in range(depth):
         if not level:
             return False
-        level = [
-            child
-            for parent in level
-            for child in (parent.values() if isinstance(parent, dict) else parent)
-            if isinstance(child, dict | list)
-        ]
+        below: list[JSON] = []
+        for parent in level:
+            for child in parent.values() if isinstance(parent, dict) else parent:
+                if type(child) not in _SCALARS and isinstance(child, (dict, list)):
+                    below.append(child)  # noqa: PERF401 - done for each node: no comprehension's frame
+        level = below
     return bool(level)
 
 

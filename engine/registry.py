@@ -39,6 +39,8 @@ class NodeType:
     """The types of its outputs, as it declares them."""
     perhaps_objects: Sequence[tuple[int, str]] = field(init=False, repr=False, compare=False)
     """Place and type of the outputs that may turn out to be live objects."""
+    repeats_ui: bool = field(init=False, repr=False, compare=False)
+    """Whether what it has to show is shown again by a prompt that did not need it."""
 
     def __post_init__(self) -> None:
         info, are_any = self.description.info, self.description.any_outputs
@@ -46,6 +48,7 @@ class NodeType:
         outputs = tuple(declared) if isinstance(declared, (list, tuple)) else ()
         object.__setattr__(self, "inputs", Declarations(info.get("input")))
         object.__setattr__(self, "outputs", outputs)
+        object.__setattr__(self, "repeats_ui", bool(info.get("has_intermediate_output")))
         object.__setattr__(
             self,
             "perhaps_objects",

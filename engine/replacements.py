@@ -55,7 +55,8 @@ def apply(prompt: JSON, types: Mapping[str, NodeType]) -> JSON:
     if not isinstance(prompt, dict):
         return prompt
     for node in prompt.values():
-        if _class_of(node) not in types:
+        # JSON: what is no plain object, or of no class, is looked at below.
+        if type(node) is not dict or type(kind := node.get("class_type")) is not str or kind not in types:
             break
     else:
         return prompt

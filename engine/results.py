@@ -28,7 +28,7 @@ class RunResults:
         self._signatures = signatures
         self._ledger = ledger
         self._by_node: dict[str, Result] = {}
-        self._by_key: dict[CacheKey, Result] = {}  # made in this run
+        self._by_key: dict[CacheKey, Result] = {}  # made in this run, and held where it was made
         self._unresolved: dict[str, NodeResult] = {}  # of expanded nodes, until their children are done
         self._lost: dict[str, int] = {}  # how often
         self.are_kept = cache.mode.kind != "none"
@@ -43,12 +43,18 @@ class RunResults:
             return self._by_key.get(self._signatures.keys[node_id])
         return result
 
-    def pin(self, node_id: str) -> bool:
-        """Take a node's result from the cache, if it is there."""
-        result = self._cache.get(self._signatures.keys[node_id]) if self.are_kept else None
-        if result is not None:
-            self._by_node[node_id] = result.hold()
-        return result is not None
+    def pin(self, node_ids: Iterable[str]) -> list[str]:
+        """Take these nodes' results from the cache; those of which it is there."""
+        found: list[str] = []
+        if not self.are_kept:
+            return found
+        keys, look = self._signatures.keys, self._cache.get
+        for node_id in node_ids:
+            result = look(keys[node_id])
+            if result is not None:
+                self._by_node[node_id] = result.hold()
+                found.append(node_id)
+        return found
 
     def share(self, node_id: str, twin: str) -> None:
         """An equal node's result is this node's, too."""
@@ -59,18 +65,16 @@ class RunResults:
         key = self._signatures.keys[node.node_id]
         self._by_node[node.node_id] = result
         if self.are_kept:
-            if key not in self._by_key:
-                self._by_key[key] = result.hold()
-            if self._signatures.may_return(node.node_id):
+            self._by_key.setdefault(key, result)
+            if node.node_id not in self._signatures.fleeting:
                 self._cache.put(key, result)
 
     def forget(self, node_id: str) -> bool:
         """Let go of a result that is no longer good; False when there was none."""
         made = self._by_key.pop(self._signatures.keys[node_id], None)
         result = self._by_node.pop(node_id, None)
-        for held in (made, result):
-            if held is not None:
-                held.drop()
+        if result is not None:
+            result.drop()
         return made is not None or result is not None
 
     def lose(self, node_id: str, extension: ExtensionName) -> None:
@@ -126,7 +130,7 @@ class RunResults:
         """Let go of everything."""
         for node_id in list(self._unresolved):
             self.drop_aside(node_id)
-        for result in (*self._by_node.values(), *self._by_key.values()):
+        for result in self._by_node.values():
             result.drop()
         self._by_node.clear()
         self._by_key.clear()

@@ -27,8 +27,16 @@ def check_outcome(node: GraphNode, inputs: Mapping[str, Sequence[Value] | None],
     description = node.node_type.description
     declared = len(node.node_type.outputs)
     slots = outcome.slots or ()
-    if outcome.calls is None and not outcome.blocked and len(slots) <= declared and _is_single(inputs, slots):
-        return  # one call, one value each: as any output may be
+    if outcome.calls is None and not outcome.blocked and len(slots) <= declared:
+        for values in inputs.values():
+            if values is not None and len(values) > 1:
+                break
+        else:
+            for values in slots:
+                if len(values) != 1:
+                    break
+            else:
+                return  # one call, one value each: as any output may be
     expected = _calls(inputs, whole=description.info.get("is_input_list") is True)
     for index, _ in outcome.blocked:
         if index >= expected:
@@ -55,17 +63,6 @@ def check_outcome(node: GraphNode, inputs: Mapping[str, Sequence[Value] | None],
                 f"{len(values)} values in output {position}, which is declared as no list and has one for each of "
                 f"the {expected} calls",
             )
-
-
-def _is_single(inputs: Mapping[str, Sequence[Value] | None], slots: Sequence[Sequence[Value]]) -> bool:
-    """Whether no input made more than one call, and each output is one value."""
-    for values in inputs.values():
-        if values is not None and len(values) > 1:
-            return False
-    for values in slots:  # noqa: SIM110 - a generator would be another call for each
-        if len(values) != 1:
-            return False
-    return True
 
 
 def _calls(inputs: Mapping[str, Sequence[Value] | None], *, whole: bool) -> int:

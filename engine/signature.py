@@ -51,7 +51,8 @@ class Signatures:
         self._sub_caches = sub_caches
         self._digests: dict[str, bytes] = {}
         self._scopes: dict[str, bytes] = {}  # by id of the expanding node
-        self._fleeting: set[str] = set()
+        self.fleeting: set[str] = set()
+        """Nodes whose key no later run can have: they, or one that they depend on, equal nothing."""
         self.keys: dict[str, CacheKey] = {}
 
     def extend(self, node_ids: Iterable[str], is_changed: Mapping[str, JSON]) -> None:
@@ -63,7 +64,7 @@ class Signatures:
         if self._digests:
             for node_id in listed:
                 self._digests.pop(node_id, None)  # of a node that an expansion, done again, replaces
-                self._fleeting.discard(node_id)
+                self.fleeting.discard(node_id)
         nodes, digests, keys = self._graph.nodes, self._digests, self.keys
         for node_id in listed:
             if node_id not in digests:
@@ -72,10 +73,6 @@ class Signatures:
                 keys[node_id] = self._key(nodes[node_id])
             else:
                 keys[node_id] = CacheKey(digests[node_id])
-
-    def may_return(self, node_id: str) -> bool:
-        """False when no later run can have this key: the node, or one it depends on, equals nothing."""
-        return node_id not in self._fleeting
 
     def scope(self, node_id: str) -> bytes:
         """The sub-cache for children of ``node_id``."""
@@ -117,10 +114,10 @@ class Signatures:
                 if len(stack) > count:
                     continue
             digests[current] = self._digest(node, sources, is_changed)
-            if self._fleeting:
+            if self.fleeting:
                 for link in sources.values():
-                    if link.source in self._fleeting:
-                        self._fleeting.add(current)
+                    if link.source in self.fleeting:
+                        self.fleeting.add(current)
                         break
             stack.pop()
 
@@ -152,7 +149,7 @@ class Signatures:
                         raise NeverEqualError
                     parts.append(b"l" + source + str(link.slot).encode())
         except NeverEqualError:
-            self._fleeting.add(node.node_id)
+            self.fleeting.add(node.node_id)
             return _digest(b"never", self._run, node.node_id.encode("utf-8", "surrogatepass"))
         return _digest(*parts)
 

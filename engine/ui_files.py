@@ -20,6 +20,8 @@ def with_private_folders(ui: Mapping[str, JSON], node_type: NodeType) -> dict[st
 
     What a sandbox names is only text: steps upwards are dropped, so that it cannot point at another extension's folder.
     """
+    if not node_type.private_areas:
+        return dict(ui)
     return {
         key: [_resolved(item, node_type) for item in items] if isinstance(items, list) else items
         for key, items in ui.items()

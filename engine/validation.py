@@ -229,15 +229,10 @@ class Walk:
                 )
             )
             return None
-        received, received_is_any = self._output_type(value)
-        description = node_type.description
-        takes_types = description.validator is not None and description.validator.input_types
-        is_any = name in description.any_inputs or name.partition(".")[0] in description.any_inputs
-        if takes_types or may_link(
-            received, declaration.type, received_is_any=received_is_any, declared_is_any=is_any
-        ):
+        maker, received, received_is_any = self._output(value)
+        if received == declaration.type or self._may_link(declaration, received, received_is_any, node_type):
             visit.children.append((declaration, value))
-            if self._borders is not None:
+            if self._borders is not None and maker.perhaps_objects:
                 refusal = self._borders.refuse(declaration, value, node_type, self._prompt, self._types)
                 visit.errors += [refusal] if refusal else []
         else:
@@ -253,17 +248,26 @@ class Walk:
                     linked_node=value,
                 )
             )
-        return type_text(received)
+        return received if isinstance(received, str) else type_text(received)
 
-    def _output_type(self, value: list[JSON]) -> tuple[JSON, bool]:
+    def _may_link(
+        self, declaration: InputDeclaration, received: JSON, received_is_any: bool, node_type: NodeType
+    ) -> bool:
+        description, name = node_type.description, declaration.name
+        if description.validator is not None and description.validator.input_types:
+            return True
+        is_any = name in description.any_inputs or name.partition(".")[0] in description.any_inputs
+        return may_link(received, declaration.type, received_is_any=received_is_any, declared_is_any=is_any)
+
+    def _output(self, value: list[JSON]) -> tuple[NodeType, JSON, bool]:
+        """The class of a link's source, the type of its output, and whether that fits every input."""
         source, slot = value
         if not isinstance(source, str) or source not in self._prompt:
             raise WouldRaiseError(
                 "KeyError", f"the link {shown(value)} names a node that is not in the prompt"
             )
-        description = self._types[self._prompt[source]["class_type"]].description
-        outputs = description.info.get("output")
-        outputs = outputs if isinstance(outputs, list | tuple) else ()
+        maker = self._types[self._prompt[source]["class_type"]]
+        outputs = maker.outputs
         if not isinstance(slot, int):
             raise WouldRaiseError(
                 "TypeError", f"the link {shown(value)} has a slot that is not a whole number"
@@ -272,7 +276,7 @@ class Walk:
             raise WouldRaiseError(
                 "IndexError", f"the link {shown(value)} names slot {slot}; the node has {len(outputs)}"
             )
-        return outputs[slot], slot in description.any_outputs
+        return maker, outputs[slot], slot in maker.description.any_outputs
 
     def _look_at_undeclared(self, inputs: Mapping[str, JSON], declared: Collection[str]) -> None:
         # They are delivered at run time, declared or not, so a link into nowhere can only fail later.
@@ -311,7 +315,8 @@ class Walk:
         for call in self.validators:
             if call.node_id in outcomes and self._visits[call.node_id].exception is None:
                 self._apply(call, outcomes[call.node_id])
-        self._spread_invalidity()
+        if not self._spread_invalidity():
+            return Report(tuple(self._outputs), {}, "")
         seen: list[str] = []  # with errors of their own, in the order in which they were finished
         first_open = 0  # those before it have as many dependent outputs as are listed
         node_errors: dict[str, Any] = {}
@@ -355,10 +360,13 @@ class Walk:
                     node_error("custom_validation_failed", message, name + suffix, input_name=name)
                 )
 
-    def _spread_invalidity(self) -> None:
+    def _spread_invalidity(self) -> bool:
+        """Mark all that depends on what is wrong; False where nothing is."""
         wave = [
             node_id for node_id, visit in self._visits.items() if visit.errors or visit.exception is not None
         ]
+        if not wave:
+            return False
         for node_id in wave:
             self._visits[node_id].is_valid = False
         while wave:
@@ -368,6 +376,7 @@ class Walk:
                 if self._visits[parent].is_valid:
                     self._visits[parent].is_valid = False
                     wave.append(parent)
+        return True
 
     def _errors_of(self, node_id: str) -> list[NodeError]:
         visit = self._visits[node_id]

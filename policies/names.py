@@ -105,6 +105,8 @@ def parse_prompt_id(text: str) -> PromptId:
 
 def parse_node_id(text: str) -> NodeId:
     """Raises: NameInvalidError for an empty, over-long or unprintable id; everything else ComfyUI allows stays."""
+    if type(text) is str and text.isalnum() and text.isascii() and len(text) <= NODE_ID_LIMIT:
+        return NodeId(text)  # nearly all are numbers
     form = f"1 to {NODE_ID_LIMIT} characters, none of them a control character"
     if not isinstance(text, str) or not 0 < len(text) <= NODE_ID_LIMIT:
         raise _invalid("node", text, form)

@@ -31,7 +31,7 @@ def measure(tree: Any) -> tuple[int, int]:
         item = pending.pop()
         if isinstance(item, str):
             text += len(item) if item.isascii() else 4 * len(item)
-        elif isinstance(item, list | tuple):
+        elif isinstance(item, (list, tuple)):
             parts += len(item)
             pending += item
         elif isinstance(item, dict):

@@ -17,7 +17,8 @@ class FastPath(StrEnum):
     SHORT_JSON = "short-json"
     """Short messages are read and written by orjson (``hostile_json``, ``peer.encoded``)."""
     PLAIN_RESULTS = "plain-results"
-    """A result of numbers and short texts is read without models (``messages.executed_plainly``)."""
+    """A result of numbers and short texts, and what it shows, is read without models
+    (``messages.executed_plainly``)."""
     WRITTEN_RESULTS = "written-results"
     """A worker writes such a result without its encoder (``runtime.written``)."""
     INSTANT_ANSWERS = "instant-answers"

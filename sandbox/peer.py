@@ -140,7 +140,10 @@ class PendingCall:
     def close(self) -> None:
         """Nobody waits any more; an answer that is still on its way is dropped."""
         self.is_abandoned = True
-        self.wait_no_more()
+        self._waiter = None
+        if self._has_deadline:
+            self._has_deadline = False
+            self._deadlines.remove(self)
         if self.is_answered:
             self._waiting.pop(self.id, None)
 

@@ -581,20 +581,34 @@ class ExtensionSession:
                 continue
             trees: list[Any] = []
             for value in values:
-                trees += [value.tree]
+                trees += (value.tree,)
                 if value.objects:
                     objects |= dict.fromkeys(value.objects)
                 if value.handles:
                     self._refuse_others(name, value, call)
             inputs[name] = trees
-        hidden = dict(call.hidden)
-        if hidden:
-            for tree in hidden.values():
-                objects |= dict.fromkeys(_large(tree))
+        for tree in call.hidden.values() if call.hidden else ():
+            objects |= dict.fromkeys(_large(tree))
         granted = list(objects)
         if granted:
             self._store.grant(self.sandbox, granted)
-        return self._params(call, number, inputs, hidden), granted
+        params: dict[str, Any] = {
+            "call": number,
+            "extension": self._extension,
+            "prompt_id": call.prompt_id,
+            "node_id": call.node_id,
+            "class_type": call.class_type,
+            "instance": call.instance or call.node_id,
+            "inputs": inputs,
+            "hidden": dict(call.hidden),
+        }
+        if call.links is not None:
+            params["links"] = call.links
+        if call.client_id is not None:
+            params["client_id"] = call.client_id
+        if call.dynprompt is not None:
+            params["dynprompt"] = call.dynprompt
+        return params, granted
 
     def _refuse_others(self, name: str, value: Value, call: NodeCall) -> None:
         for owner, _ in value.handles:
@@ -604,27 +618,6 @@ class ExtensionSession:
                     f"lives in another sandbox than extension '{self._extension}'",
                     "put both extensions into one sandbox group",
                 )
-
-    def _params(
-        self, call: NodeCall, number: int, inputs: dict[str, list[Any] | None], hidden: dict[str, Any]
-    ) -> dict[str, Any]:
-        params: dict[str, Any] = {
-            "call": number,
-            "extension": self._extension,
-            "prompt_id": call.prompt_id,
-            "node_id": call.node_id,
-            "class_type": call.class_type,
-            "instance": call.instance or call.node_id,
-            "inputs": inputs,
-            "hidden": hidden,
-        }
-        if call.links is not None:
-            params["links"] = list(call.links)
-        if call.client_id is not None:
-            params["client_id"] = call.client_id
-        if call.dynprompt is not None:
-            params["dynprompt"] = call.dynprompt
-        return params
 
 
 @dataclass(slots=True, eq=False)

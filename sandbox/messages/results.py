@@ -22,6 +22,8 @@ MAX_RESULT_PARTS: Final = 200_000
 PLAIN_SLOTS: Final = 16
 PLAIN_TEXT: Final = 200
 """Outputs and characters of what ``executed_plainly`` reads."""
+PLAIN_PARTS: Final = 200
+"""Parts of a ``ui`` that it reads."""
 _PLAIN: Final = frozenset({int, float, bool, type(None)})
 _EXECUTED: Final = frozenset({"slots", "ui", "calls", "blocked"})
 
@@ -125,15 +127,16 @@ def executed(
 
 
 def executed_plainly(result: Any, *, max_values: int) -> NodeResult | None:
-    """What becomes of the plainest results: of each output one number, truth or short text. None: not that plain.
+    """What becomes of the plainest results: of each output one number, truth or short text, and to show some lists of
+    such, or of objects of such. None: not that plain.
 
     There is nothing to take over in it, so it is what the engine gets.
     """
     if FastPath.PLAIN_RESULTS not in TAKEN or type(result) is not dict or result.keys() != _EXECUTED:
         return None
-    slots = result["slots"]
+    slots, ui = result["slots"], result["ui"]
     if (
-        result["ui"] is not None
+        (ui is not None and not _is_plain(ui))
         or result["calls"] is not None
         or result["blocked"] != []
         or type(slots) is not list
@@ -153,7 +156,33 @@ def executed_plainly(result: Any, *, max_values: int) -> NodeResult | None:
         else:
             return None
         read += [(Value(value, weight=weight),)]
-    return NodeResult(tuple(read), None, None, ())
+    return NodeResult(tuple(read), ui, None, ())
+
+
+def _is_plain(ui: Any) -> bool:
+    """Whether a ``ui`` is few lists of numbers and texts, or of objects of such, as files that were saved are told."""
+    if type(ui) is not dict:
+        return False
+    parts: list[Any] = []
+    for items in ui.values():
+        if type(items) is not list or len(items) > PLAIN_PARTS:
+            return False
+        for item in items:
+            if type(item) is dict:
+                parts += item.values()
+            else:
+                parts.append(item)
+        if len(parts) > PLAIN_PARTS:
+            return False
+    for part in parts:
+        kind = type(part)
+        # A whole number beyond 64 bits is one that ``hostile_json.plain`` makes another of.
+        if kind is int:
+            if not -(2**63) <= part < 2**63:
+                return False
+        elif kind is not str and kind not in _PLAIN:
+            return False
+    return len(ui) <= PLAIN_PARTS
 
 
 def _call(call: _Call, read: Callable[[Any], Parsed]) -> ParsedCall:

@@ -125,7 +125,7 @@ async def test_a_map_that_was_said_before_is_said_as_if_it_were_the_first(change
     for _ in range(12):
         for _ in range(changes):
             log.moved(state(dice.randrange(40), dice.random(), dice.choice(["running", "finished"])))
-        views.append((log.view(must_show=True), log.view(must_show=True)))
+        views.append((log.view(), log.view()))
         for view in views[-1]:  # two clients are told of it
             assert view.said(say, "p") == anew(view)
     for older, _ in reversed(views):  # and one is late
@@ -157,7 +157,7 @@ async def test_each_state_is_said_once():
 
     for number in range(100):
         log.moved(state(number, 1.0, "finished"))
-        log.view(must_show=True).said(count, "p")
+        log.view().said(count, "p")
     assert len(asked) == 200 - 1  # all, the first of them with its last state only
 
 

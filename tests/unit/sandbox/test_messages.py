@@ -415,18 +415,25 @@ def test_results_over_the_policys_counts_are_quota_errors() -> None:
         parse_executed(executed(slots=None, calls=[{"result": [], "expand": grown}]))
 
 
-@given(st.lists(st.lists(_json, max_size=2), max_size=4))
-def test_what_is_read_plainly_is_what_is_read_with_all_care(slots: list[list[Any]]) -> None:
-    said = executed(slots=slots)
+_shown = st.dictionaries(
+    st.text(max_size=5),
+    st.lists(_json | st.dictionaries(st.text(max_size=5), _json, max_size=3), max_size=3) | _json,
+    max_size=3,
+)
+
+
+@given(st.lists(st.lists(_json, max_size=2), max_size=4), st.none() | _shown)
+def test_what_is_read_plainly_is_what_is_read_with_all_care(slots: list[list[Any]], ui: Any) -> None:
+    said = executed(slots=slots, ui=ui)
     plainly = messages.executed_plainly(said, max_values=3)
     if plainly is not None:
         with_care = parse_executed(said)
-        assert (with_care.ui, with_care.calls, with_care.blocked) == (None, None, ())
+        assert (repr(with_care.ui), with_care.calls, with_care.blocked) == (repr(plainly.ui), None, ())
         slots_with_care = [
             [repr(Value(read.tree, weight=read.weight)) for read in slot] for slot in with_care.slots or ()
         ]
         assert [[repr(value) for value in slot] for slot in plainly.slots or ()] == slots_with_care
-        assert (plainly.ui, plainly.calls, plainly.blocked) == (None, None, ())
+        assert (plainly.calls, plainly.blocked) == (None, ())
 
 
 @pytest.mark.usefixtures("every_fast_path")
@@ -435,7 +442,30 @@ def test_numbers_and_short_texts_are_read_plainly_and_nothing_else_is() -> None:
     assert messages.executed_plainly(executed(slots=plain), max_values=3) is not None
     for other in ([["x" * 1000]], [["\u202e"]], [[1, 2]], [[]], [[[1]]], [[{"$tuple": []}]], [[1]] * 4):
         assert messages.executed_plainly(executed(slots=other), max_values=3) is None
-    assert messages.executed_plainly(executed(ui={}), max_values=3) is None
+
+
+@pytest.mark.usefixtures("every_fast_path")
+def test_what_most_nodes_show_is_read_plainly_and_nothing_else_is() -> None:
+    image = {"filename": "a.png", "subfolder": "", "type": "output"}
+    for plain in (
+        {},
+        {"images": [image] * 20, "animated": [True]},
+        {"text": ["\u202e" * 1000, 1, 2.5, None]},
+    ):
+        read = messages.executed_plainly(executed(ui=plain), max_values=3)
+        assert read is not None
+        assert read.ui == parse_executed(executed(ui=plain)).ui == plain
+    for other in (
+        [],
+        {"images": image},
+        {"images": [[image]]},
+        {"images": [{"of": [1]}]},
+        {"value": [2**63]},
+        {"value": [{"of": -(2**63) - 1}]},
+        {"value": [1] * 201},
+        {str(number): [] for number in range(201)},
+    ):
+        assert messages.executed_plainly(executed(ui=other), max_values=3) is None
 
 
 def test_an_expansion_is_read_with_its_values() -> None:
