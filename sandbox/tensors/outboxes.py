@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 
 from policies import SandboxId
@@ -71,10 +72,10 @@ class Outboxes:
         box = self._held.boxes.get(sandbox)
         if box is None or len(box.files) + box.pending >= self._limits.sandbox_files:
             return None
-        name = secrets.token_hex(16)
-        fd = self._dead.again(sandbox, f"{box.outbox}/{name}", nbytes)
-        if fd is None:
+        again = self._dead.again(sandbox, box.outbox, nbytes)
+        if again is None:
             return None
+        name, fd = again
         box.files[name] = (fd, nbytes)
         return name
 
@@ -84,6 +85,13 @@ class Outboxes:
         if box is None or self._ledger.refusal(box.tenant, box.account, nbytes) is not None:
             return None
         return self.allocate_again(sandbox, nbytes)
+
+    def lay_out(self, sandbox: SandboxId, sizes: Iterable[int]) -> None:
+        """Have a dead output of each of these sizes ready for ``allocate_again``, where there is one."""
+        box = self._held.boxes.get(sandbox)
+        if box is not None:
+            for nbytes in sizes:
+                self._dead.lay_out(sandbox, box.outbox, nbytes)
 
     def has_allocated(self, sandbox: SandboxId, name: str) -> bool:
         """Whether a file of that name was allocated and is neither adopted nor discarded yet."""

@@ -58,6 +58,7 @@ class TensorStore:
         self.allocate = outboxes.allocate
         self.allocate_again = outboxes.allocate_again
         self.offer = outboxes.offer
+        self.lay_out = outboxes.lay_out
         self.has_allocated = outboxes.has_allocated
         self.huge_bytes = outboxes.huge_bytes
         self.discard = outboxes.discard

@@ -13,7 +13,7 @@ IMAGE = os.environ.get("RINGFENCE_NODE_IMAGE", "ringfence-node:cpu")
 # One system call each on a file system in memory: faster than handing it to a thread.
 _TMPFS = {
     "adoption.py": {"_adopt_one"},
-    "dead_outputs.py": {"_free", "again"},
+    "dead_outputs.py": {"_free", "_moved"},
     "grants.py": {"grant", "revoke"},
     "objects.py": {"forget"},
     "outboxes.py": {"allocate", "remove"},
