@@ -57,7 +57,7 @@ class DeadOutputs:
         self._has_some.set()
         return True
 
-    def again(self, sandbox: SandboxId, outbox: Path, nbytes: int) -> tuple[str, int] | None:
+    def again(self, sandbox: SandboxId, outbox: str, nbytes: int) -> tuple[str, int] | None:
         """One of this sandbox's, to be filled again under a new name; its descriptor. It is on the books already."""
         while output := self._kept.take(sandbox, nbytes):
             if not output.is_out:
@@ -68,7 +68,7 @@ class DeadOutputs:
             return output.path.rpartition("/")[2], output.fd
         return None
 
-    def lay_out(self, sandbox: SandboxId, outbox: Path, nbytes: int) -> None:
+    def lay_out(self, sandbox: SandboxId, outbox: str, nbytes: int) -> None:
         """Do for one what ``again`` would: it may be filled before anybody has asked, and goes on being a dead one."""
         while output := self._kept.take_to_lay_out(sandbox, nbytes):
             moved = self._moved(output, outbox)
@@ -76,7 +76,7 @@ class DeadOutputs:
                 self._kept.keep(moved)
                 return
 
-    def _moved(self, output: KeptOutput, outbox: Path) -> KeptOutput | None:
+    def _moved(self, output: KeptOutput, outbox: str) -> KeptOutput | None:
         path = f"{outbox}/{secrets.token_hex(16)}"
         try:
             shm.create_again(output.fd, output.nbytes, output.path, path)

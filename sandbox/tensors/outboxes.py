@@ -51,7 +51,7 @@ class Outboxes:
         box.pending += 1
         fd = -1
         try:
-            path = box.outbox / name
+            path = Path(box.outbox, name)
             fd, huge = await self._room.make(nbytes, lambda: shm.create(path, nbytes))
             self._huge[fd] = huge
             if self._held.boxes.get(sandbox) is not box:
@@ -112,7 +112,7 @@ class Outboxes:
         box = self._held.box(sandbox)
         fd, nbytes = self.take(box, name)
         self._ledger.subtract(box.tenant, box.account, nbytes)
-        self.remove(box.outbox / name, fd, nbytes)
+        self.remove(f"{box.outbox}/{name}", fd, nbytes)
 
     async def take_bytes(self, sandbox: SandboxId, name: str, nbytes: int) -> bytes:
         """Read a small allocated file (a preview) and remove it.
@@ -130,7 +130,7 @@ class Outboxes:
             raise ProtocolViolationError(f"file {name}: {error}") from error
         finally:
             self._ledger.subtract(box.tenant, box.account, allocated)
-            self.remove(box.outbox / name, fd, allocated)
+            self.remove(f"{box.outbox}/{name}", fd, allocated)
 
     @staticmethod
     def take(box: Box, name: str) -> tuple[int, int]:
@@ -144,10 +144,10 @@ class Outboxes:
         except KeyError:
             raise ProtocolViolationError(f"it named a file that it was not given: {name!r:.80}") from None
 
-    def remove(self, path: Path, fd: int, nbytes: int) -> None:
+    def remove(self, path: Path | str, fd: int, nbytes: int) -> None:
         """Free a file that only its maker could reach; the books are the caller's."""
         try:
-            path.unlink(missing_ok=True)
+            Path(path).unlink(missing_ok=True)
         except (
             OSError
         ) as error:  # something else stands in its place, which no sandbox should be able to put there
