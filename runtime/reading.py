@@ -3,7 +3,7 @@
 A thread that reads and another that runs nodes cost every call a change of threads. So the main thread reads, finds a
 call, runs it, answers, and reads on. Only when one job keeps it for longer than a tick or two does the helper take the
 reading over, so that a long node can be cancelled and others' questions are answered; it gives the reading back with
-the next job. It looks every few ms while jobs come, so that none of them has to wake it, and sleeps without a timer
+the next job. It looks every 10 ms while jobs come, so that none of them has to wake it, and sleeps without a timer
 when none has come for a while.
 """
 
@@ -16,8 +16,8 @@ from typing import Final
 
 from .peer import Peer
 
-TICK_S: Final = 0.005
-_IDLE_TICKS: Final = 20
+TICK_S: Final = 0.01
+_IDLE_TICKS: Final = 10
 """Without a job for so long, the helper sleeps until there is one."""
 
 Job = Callable[[], None]

@@ -93,7 +93,8 @@ def decode_tensor(ref: dict[str, Any], files: SharedFiles) -> torch.Tensor:
     if ref["nbytes"] == 0:
         tensor = torch.empty(shape, dtype=dtype)
     else:
-        tensor = torch.frombuffer(files.map(ref["file"], ref["nbytes"]), dtype=dtype).view(shape)
+        tensor = torch.frombuffer(files.map(ref["file"], ref["nbytes"]), dtype=dtype)
+        tensor.resize_(shape)  # as many elements: no byte moves, and it is no view of another
     return tensor.requires_grad_() if ref.get("requires_grad") else tensor
 
 

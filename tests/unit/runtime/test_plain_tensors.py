@@ -90,7 +90,6 @@ def test_one_that_learns_is_said_to(trip: Trip) -> None:
         lambda: torch.ones(2).numpy(),
         lambda: object(),
     ],
-    ids=str,
 )
 def test_all_else_is_left_to_the_encoder_and_nothing_is_published(
     trip: Trip, make: Callable[[], Any]
