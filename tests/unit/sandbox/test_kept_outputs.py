@@ -241,6 +241,25 @@ async def test_one_that_is_laid_out_gives_way_and_is_emptied_whoever_has_it_open
         os.close(fd)
 
 
+@pytest.mark.parametrize("is_out", [False, True], ids=["asked for", "laid out"])
+async def test_it_is_heard_when_somebody_writes_to_what_was_filled_again(
+    tmp_path: Path, *, is_out: bool
+) -> None:
+    async with opened(tmp_path) as store:
+        told = anyio.Event()
+        store.on_lease_break = lambda _: told.set()
+        inode = await dead(store)
+        if is_out:
+            store.lay_out(A, [MIB])
+        name = await store.allocate(A, MIB)
+        await store.adopt(A, [(name, MIB)])
+        assert kept(store, name).stat().st_ino == inode
+        with pytest.raises(BlockingIOError):
+            os.open(kept(store, name), os.O_RDWR | os.O_NONBLOCK)
+        with anyio.fail_after(60):
+            await told.wait()
+
+
 async def test_nothing_is_laid_out_for_a_sandbox_that_has_ended_or_made_none(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         inode = await dead(store)
