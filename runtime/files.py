@@ -12,12 +12,27 @@ import weakref
 from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any
 
-from . import letting_go, wire
+from . import letting_go, mappings, wire
 from .peer import RpcError
 from .unchanged import is_unchanged
 
 #: Below this, reading a file costs less than mapping it and takes no entry in the process's table of mappings.
 _READ_INSTEAD = 128 * 1024
+COPIED_AT_ONCE = 4 << 20
+"""Bytes that are copied before another thread may run; so many go past the caches, as a sandbox's environment says."""
+
+
+class _Mapped(weakref.ref[Any]):
+    """A buffer over a mapped input, which is unmapped when it goes."""
+
+    __slots__ = ("file", "nbytes", "window")
+    file: str
+    nbytes: int
+    window: mappings.Window
+
+
+_inputs: dict[int, _Mapped] = {}
+"""By address. Of the whole process: a buffer may outlive whoever mapped it."""
 
 
 class Offered:
@@ -58,7 +73,6 @@ class SharedFiles:
         self._allocate = allocate
         self._discard = discard
         self._hands_on = hands_on
-        self._mapped: dict[int, tuple[str, int]] = {}  # address -> file, bytes
         self._letting_go = letting_go.LettingGo(in_directory) if letting_go.is_needed() else None
 
     def read(self, name: str, nbytes: int) -> bytearray:
@@ -84,25 +98,26 @@ class SharedFiles:
             return self.read(name, nbytes)
         fd = self._open(name, nbytes)
         try:
-            buffer, address, whole = _map(fd, nbytes, _MAP_PRIVATE)
+            window = mappings.mapped(fd, nbytes, mappings.PRIVATE)
         finally:
             os.close(fd)
-        self._mapped[address] = (name, nbytes)
-        weakref.finalize(buffer, self._unmap, address, whole).atexit = False
+        buffer = (ctypes.c_ubyte * nbytes).from_address(window[0])
+        known = _inputs[window[0]] = _Mapped(buffer, _unmap)
+        known.file, known.nbytes, known.window = name, nbytes, window
         return buffer
 
     @property
     def has_mapped(self) -> bool:
         """Whether any input is mapped."""
-        return bool(self._mapped)
+        return bool(_inputs)
 
     def handed_on(self, address: int, nbytes: int, given: Container[str]) -> str | None:
         """The name of the granted file whose bytes lie at ``address``, all of them and unchanged; None when it must be
         copied. Only a file among ``given`` counts: one of an earlier call is not ours to name any more."""
-        name, mapped = self._mapped.get(address, ("", 0))
-        if not self._hands_on or mapped != nbytes or name not in given or not is_unchanged(address, nbytes):
+        known = _inputs.get(address)
+        if known is None or known.nbytes != nbytes or not self._hands_on or known.file not in given:
             return None
-        return name
+        return known.file if is_unchanged(address, nbytes) else None
 
     def publish(self, pieces: Iterable[memoryview], nbytes: int, offered: Offered | None = None) -> str:
         """Fill a new file, or one that was ``offered``, with the pieces, one after the other; return its name.
@@ -115,7 +130,7 @@ class SharedFiles:
         try:
             fd = os.open(f"{self._out}/{name}", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
-                if _ALIGNED <= huge <= nbytes and self._letting_go is None:
+                if mappings.ALIGNED <= huge <= nbytes and self._letting_go is None:
                     _fill_mapped(fd, pieces, huge)
                 else:
                     # pwrite takes half the time of copying into a fresh mapping of small pages: no faults.
@@ -142,10 +157,6 @@ class SharedFiles:
     def discard(self, name: str) -> None:
         """Give back a file that will not be named in a result."""
         self._discard(name)
-
-    def _unmap(self, address: int, whole: tuple[int, int]) -> None:
-        del self._mapped[address]  # first: the next mapping may get this address
-        _libc.munmap(*whole)
 
     def _open(self, name: str, nbytes: int) -> int:
         if os.sep in name or name in {"", ".", ".."}:
@@ -190,15 +201,12 @@ def _fill_mapped(fd: int, pieces: Iterable[memoryview], huge: int) -> None:
     from which size on), which the kernel's does not: 1.4 ms for 12 MiB instead of 2.3.
     """
     try:
-        buffer, address, whole = _map(fd, huge, _MAP_SHARED)
+        window = mappings.mapped(fd, huge, mappings.SHARED)
     except MemoryError:  # no more mappings, or addresses
         _write(fd, pieces, 0)
         return
-    _libc.madvise(
-        address, huge, _MADV_DONTFORK
-    )  # a child that had it mapped would make the host copy the file
-    target = memoryview(buffer).cast("B")
-    del buffer
+    mappings.not_for_children(window)  # a child that had it mapped would make the host copy the file
+    target = memoryview((ctypes.c_ubyte * huge).from_address(window[0])).cast("B")
     at = 0
     try:
         for piece in pieces:
@@ -213,53 +221,9 @@ def _fill_mapped(fd: int, pieces: Iterable[memoryview], huge: int) -> None:
                 at += len(view)
     finally:
         target.release()
-        _libc.munmap(*whole)
+        mappings.unmapped(window)
 
 
-COPIED_AT_ONCE = 4 << 20
-"""Bytes that are copied before another thread may run; so many go past the caches, as a sandbox's environment says."""
-_PROT_NONE, _PROT_READ_WRITE = 0, 3
-_MAP_SHARED, _MADV_DONTFORK = 0x01, 10
-_MAP_PRIVATE, _MAP_FIXED, _MAP_ANONYMOUS, _MAP_NORESERVE = 0x02, 0x10, 0x20, 0x4000
-_PAGE = os.sysconf("SC_PAGE_SIZE")
-_HUGE_PAGE = 2 << 20
-#: From here on a file may have huge pages, which are mapped as such only at addresses of which they are a divisor.
-_ALIGNED = 2 * _HUGE_PAGE
-_libc: Any = None
-
-
-def _map(fd: int, nbytes: int, kind: int) -> tuple[Any, int, tuple[int, int]]:
-    """Map shared, or copy-on-write; return the buffer, its address, and where the addresses that it took begin and how
-    many they are. Whoever calls unmaps those when nothing over the buffer is left.
-
-    No descriptor is kept (``mmap.mmap`` keeps one for each mapping until 3.13: a list of a thousand frames would use
-    up the sandbox's file limit).
-    """
-    global _libc
-    if _libc is None:
-        _libc = ctypes.CDLL(None, use_errno=True)
-        _libc.mmap.restype = ctypes.c_void_p
-        _libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
-        _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-        _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    reserved = _reserved(nbytes) if nbytes >= _ALIGNED else None
-    at = None if reserved is None else -(-reserved[0] // _HUGE_PAGE) * _HUGE_PAGE
-    address = _libc.mmap(at, nbytes, _PROT_READ_WRITE, kind | (_MAP_FIXED if at else 0), fd, 0)
-    if address in {None, ctypes.c_void_p(-1).value}:
-        number = ctypes.get_errno()
-        if reserved is not None:
-            _libc.munmap(*reserved)
-        raise MemoryError(f"a file of {nbytes} bytes cannot be mapped: {os.strerror(number)}")
-    return (ctypes.c_ubyte * nbytes).from_address(address), address, reserved or (address, nbytes)
-
-
-def _reserved(nbytes: int) -> tuple[int, int] | None:
-    """Addresses that nothing else uses, so many that one in the first of them suits huge pages; None: there are none.
-
-    What of them lies before and after the file stays reserved until all is unmapped at once: addresses are free, and
-    giving them back is two more calls of the kernel for each mapping.
-    """
-    length = -(-nbytes // _PAGE) * _PAGE + _HUGE_PAGE
-    flags = _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_NORESERVE
-    start = _libc.mmap(None, length, _PROT_NONE, flags, -1, 0)
-    return None if start in {None, ctypes.c_void_p(-1).value} else (int(start), length)
+def _unmap(known: _Mapped) -> None:
+    del _inputs[known.window[0]]  # first: the next mapping may get this address
+    mappings.unmapped(known.window)

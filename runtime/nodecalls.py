@@ -17,8 +17,9 @@ from .files import Offered, SharedFiles
 from .handles import HandleTable
 from .loop import LoopThread
 from .peer import RpcError
+from .plain_tensors import Given, PlainTensors
 from .sdk import context
-from .values import Decoder, Encoder, files_in
+from .values import Decoder, Encoder
 from .written import Written
 
 
@@ -94,19 +95,17 @@ class NodeCalls:
         Raises:
             RpcError: the node returned what no node may, or a value has no portable form.
         """
-        try:
-            result = (
-                written.plain_result(cls, outcomes, len(schema.return_types(cls)))
-                if self.writes_plainly
-                else None
-            )
-        except BaseException as error:
-            raise failures.as_rpc_error(error, arguments) from error
-        if result is not None:
-            return result
-        inputs_of_call = list((params.get("inputs") or {}).values()) if self._files.has_mapped else []
-        offered = Offered(params.get("offered") or ())
-        encoder = Encoder(self._files, self.handles, frozenset(files_in(inputs_of_call)), offered)
+        given, offered = Given(params.get("inputs")), Offered(params.get("offered") or ())
+        if self.writes_plainly:
+            tensors = PlainTensors(self._files, given, offered)
+            try:
+                result = written.plain_result(cls, outcomes, len(schema.return_types(cls)), tensors)
+            except BaseException as error:
+                tensors.rollback()
+                raise failures.as_rpc_error(error, arguments) from error
+            if result is not None:
+                return result
+        encoder = Encoder(self._files, self.handles, given, offered)
         try:
             return calling.execute_result(cls, outcomes, encoder)
         except BaseException as error:

@@ -3,7 +3,8 @@
 A thread that reads and another that runs nodes cost every call a change of threads. So the main thread reads, finds a
 call, runs it, answers, and reads on. Only when one job keeps it for longer than a tick or two does the helper take the
 reading over, so that a long node can be cancelled and others' questions are answered; it gives the reading back with
-the next job. While the main thread reads, or nothing happens at all, the helper sleeps without a timer.
+the next job. It looks every 10 ms while jobs come, so that none of them has to wake it, and sleeps without a timer
+when none has come for a while.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from typing import Final
 
 from .peer import Peer
 
-TICK_S: Final = 0.005
+TICK_S: Final = 0.01
+_IDLE_TICKS: Final = 10
+"""Without a job for so long, the helper sleeps until there is one."""
 
 Job = Callable[[], None]
 
@@ -96,12 +99,14 @@ class Reading:
             self._wake.set()
 
     def _help(self) -> None:
-        seen = 0
+        seen = started = idle = 0
         while True:
-            self._wake.wait(None if self._is_parked else TICK_S)
-            self._wake.clear()
+            if self._wake.wait(None if self._is_parked else TICK_S):
+                self._wake.clear()
             self._is_parked = False
             running = self._started if self._is_busy else 0
+            idle = 0 if running or started != self._started else idle + 1
+            started = self._started
             if self._is_asked or (running and running == seen):
                 self._is_asked = False
                 # It waits again where it did the job before the turn was given up, and found it taken.
@@ -109,9 +114,9 @@ class Reading:
                     self._read()
                     if not self._is_waiting:
                         break
-                seen = 0
+                seen = idle = 0
                 continue
-            if not running and not seen:
+            if idle >= _IDLE_TICKS:
                 self._is_parked = True
                 if self._is_busy or self._is_asked:
                     self._is_parked = False

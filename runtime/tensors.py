@@ -91,10 +91,10 @@ def decode_tensor(ref: dict[str, Any], files: SharedFiles) -> torch.Tensor:
     if not isinstance(dtype, torch.dtype):
         raise _missing(f"torch {torch.__version__}", f"the dtype {ref['dtype']}")
     if ref["nbytes"] == 0:
-        raw = torch.empty(0, dtype=torch.uint8)
+        tensor = torch.empty(shape, dtype=dtype)
     else:
-        raw = torch.frombuffer(files.map(ref["file"], ref["nbytes"]), dtype=torch.uint8)
-    tensor = raw.view(dtype).view(shape)
+        tensor = torch.frombuffer(files.map(ref["file"], ref["nbytes"]), dtype=dtype)
+        tensor.resize_(shape)  # as many elements: no byte moves, and it is no view of another
     return tensor.requires_grad_() if ref.get("requires_grad") else tensor
 
 
@@ -211,9 +211,9 @@ def _memory(contiguous: torch.Tensor) -> memoryview:
 
 
 def _checked_shape(ref: dict[str, Any]) -> tuple[int, ...]:
-    shape = tuple(int(size) for size in ref["shape"])
+    shape = tuple(ref["shape"])
     itemsize = wire.ITEMSIZE.get(ref["dtype"])
-    if itemsize is None or any(size < 0 for size in shape) or itemsize * math.prod(shape) != ref["nbytes"]:
+    if itemsize is None or min(shape, default=0) < 0 or itemsize * math.prod(shape) != ref["nbytes"]:
         raise RpcError(wire.VALUE_NOT_PORTABLE, "a tensor ref contradicts itself", {"what": "tensor ref"})
     return shape
 

@@ -1,4 +1,4 @@
-"""Results of numbers, truths and short texts: told by one look, and written without an encoder.
+"""Results of numbers, truths, short texts and plain tensors: told by one look, and written without an encoder.
 
 Most nodes of most prompts return nothing else. What is not just that is left to ``calling.execute_result``; where both
 could answer, both say the same.
@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import math
 from json.encoder import encode_basestring
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from .plain_tensors import PlainTensors
 
 MAX_VALUES: Final = 16
 MAX_TEXT: Final = 200
@@ -21,10 +24,15 @@ class Written(str):
     __slots__ = ()
 
 
-def plain_result(cls: Any, outcomes: list[Any], declared: int) -> Written | None:
+def plain_result(
+    cls: Any, outcomes: list[Any], declared: int, tensors: PlainTensors | None = None
+) -> Written | None:
     """What ``cls``, which declares so many outputs, gave back, as the execute result of docs/protocol.md.
 
-    None: not that plain.
+    None: not that plain; nothing was published. Without ``tensors`` none is plain.
+
+    Raises:
+        RpcError: the host refused the space for a tensor.
     """
     if len(outcomes) != 1 or getattr(cls, "OUTPUT_IS_LIST", None) is not None:
         return None
@@ -32,12 +40,18 @@ def plain_result(cls: Any, outcomes: list[Any], declared: int) -> Written | None
     kind = type(values)
     if (kind is not tuple and kind is not list) or len(values) > min(declared, MAX_VALUES):
         return None
-    texts = []
+    texts: list[str] = []
+    late = []
     for value in values:
         text = _text(value)
         if text is None:
-            return None
+            if tensors is None or not tensors.admits(value):
+                return None
+            late.append(len(texts))
+            text = ""
         texts.append(text)
+    for at in late:  # nothing is published before all is known to be plain
+        texts[at] = tensors.text(values[at])  # type: ignore[union-attr]
     slots = ",".join([f"[{text}]" for text in texts])
     return Written(f'{{"slots":[{slots}],"ui":null,"calls":null,"blocked":[]}}')
 

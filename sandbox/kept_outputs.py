@@ -23,14 +23,15 @@ MOST_FILES: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class KeptOutput:
-    """One file: under ``name`` in the store, unwritable, without a lease."""
+    """One file, without a lease: unwritable in the store, or laid out where its maker may fill it already."""
 
     sandbox: SandboxId
     tenant: TenantId
-    name: str
+    path: str
     fd: int
     nbytes: int
     since: float
+    is_out: bool = False
 
 
 class KeptOutputs:
@@ -39,19 +40,20 @@ class KeptOutputs:
     def __init__(self, most_bytes: int) -> None:
         self._most_bytes = most_bytes
         self._kept: list[KeptOutput] = []
+        self._out: list[KeptOutput] = []
 
     def __bool__(self) -> bool:
-        return bool(self._kept)
+        return bool(self._kept or self._out)
 
     def held(self, tenant: TenantId | None) -> tuple[int, int]:
         """Bytes and files kept for a tenant, or for all."""
-        sizes = [output.nbytes for output in self._kept if tenant in (None, output.tenant)]
+        sizes = [output.nbytes for output in self._all() if tenant in (None, output.tenant)]
         return sum(map(charge, sizes)), len(sizes)
 
     def wants(self, sandbox: SandboxId, nbytes: int) -> bool:
         """Whether there is room for one more of this size."""
-        own = [output.nbytes for output in self._kept if output.sandbox == sandbox]
-        total = sum(output.nbytes for output in self._kept)
+        own = [output.nbytes for output in self._all() if output.sandbox == sandbox]
+        total = sum(output.nbytes for output in self._all())
         return (
             nbytes >= SMALLEST
             and len(own) < MOST_FILES
@@ -60,19 +62,33 @@ class KeptOutputs:
         )
 
     def keep(self, output: KeptOutput) -> None:
-        """Keep one that ``wants`` said yes to."""
-        self._kept.append(output)
+        """Keep one that ``wants`` said yes to, or that was taken to be laid out."""
+        (self._out if output.is_out else self._kept).append(output)
 
     def take(self, sandbox: SandboxId, nbytes: int) -> KeptOutput | None:
-        """The youngest of exactly this size that this sandbox made, no longer kept."""
-        for at in range(len(self._kept) - 1, -1, -1):
-            output = self._kept[at]
-            if output.sandbox == sandbox and output.nbytes == nbytes:
-                return self._kept.pop(at)
-        return None
+        """One of exactly this size that this sandbox made, no longer kept: one that is laid out, else the youngest."""
+        return _taken(self._out, sandbox, nbytes) or _taken(self._kept, sandbox, nbytes)
+
+    def take_to_lay_out(self, sandbox: SandboxId, nbytes: int) -> KeptOutput | None:
+        """The youngest, unless one of this size is laid out already."""
+        if any(output.sandbox == sandbox and output.nbytes == nbytes for output in self._out):
+            return None
+        return _taken(self._kept, sandbox, nbytes)
 
     def drop(self, which: Callable[[KeptOutput], bool]) -> Iterable[KeptOutput]:
         """Those that ``which`` names, no longer kept."""
-        dropped = [output for output in self._kept if which(output)]
+        dropped = [output for output in self._all() if which(output)]
         self._kept = [output for output in self._kept if not which(output)]
+        self._out = [output for output in self._out if not which(output)]
         return dropped
+
+    def _all(self) -> list[KeptOutput]:
+        return [*self._out, *self._kept]
+
+
+def _taken(outputs: list[KeptOutput], sandbox: SandboxId, nbytes: int) -> KeptOutput | None:
+    for at in range(len(outputs) - 1, -1, -1):
+        output = outputs[at]
+        if output.nbytes == nbytes and output.sandbox == sandbox:
+            return outputs.pop(at)
+    return None

@@ -2,11 +2,13 @@
 
 A node that made outputs of some sizes mostly makes such again. When its sandbox has dead outputs of those sizes, the
 call names them, as the answer to ``shm/allocate`` would have; what was not used is given back when the call is over.
-Nothing is made ahead: only what the next request of that size would be given is handed out a little sooner.
+Nothing is made ahead: only what the next request of that size would be given is handed out a little sooner. What the
+call after it will most likely take along is laid out while this one runs, when the host has nothing else to do.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Container, Iterable
 from typing import Any, Final
 
@@ -54,11 +56,14 @@ class Offers:
     def make(self, call: NodeCall) -> list[dict[str, Any]]:
         """What the call takes along, as the worker is told of it."""
         offered: list[dict[str, Any]] = []
-        for nbytes in self.sizes.get((call.class_type, call.node_id), ()):
+        sizes = self.sizes.get((call.class_type, call.node_id), ())
+        for nbytes in sizes:
             name = self._store.offer(self._sandbox, nbytes)
             if name is not None:
                 huge = self._store.huge_bytes(self._sandbox, name) if FastPath.MAPPED_OUTPUTS in TAKEN else 0
                 offered.append({"file": name, "bytes": nbytes, "huge": huge})
+        if offered:  # after the call was sent: nothing is awaited before it is
+            asyncio.get_running_loop().call_soon(self._store.lay_out, self._sandbox, sizes)
         return offered
 
     def take_back(self, call: NodeCall, offered: Iterable[dict[str, Any]]) -> None:

@@ -36,12 +36,14 @@ class Outputs:
             QuotaError: more bytes than the policy or a quota allows; nothing was kept.
         """
         found = parsed.values()
-        if any(value.files or value.handles or value.foreign for value in found):
-            values = iter(await self._adopt(found))
+        for value in found:
+            if value.files or value.handles or value.foreign:
+                values = iter(await self._adopt(found))
+                break
         else:  # nothing to take over
             values = iter([Value(value.tree, weight=value.weight) for value in found])
         return NodeResult(
-            slots=None if parsed.slots is None else tuple(_take(slot, values) for slot in parsed.slots),
+            slots=None if parsed.slots is None else tuple([_take(slot, values) for slot in parsed.slots]),
             ui=parsed.ui,
             calls=None if parsed.calls is None else tuple(_call(call, values) for call in parsed.calls),
             blocked=parsed.blocked,
@@ -67,39 +69,37 @@ class Outputs:
             self._check_size(files)
             await self._store.adopt(self._sandbox, files.items())
             adopted += files
-            for value in parsed:
-                if value.json_files:
-                    await self._open_json(value)
-            nested = {name: size for name, size in _all_files(parsed).items() if name not in files}
-            if nested:
-                self._check_size(files | nested)
-                await self._store.adopt(self._sandbox, nested.items())
-                adopted += nested
+            if any(value.json_files for value in parsed):
+                adopted += await self._adopt_nested(parsed, files)
         except BaseException:
             self._store.drop_unreferenced(adopted)
             self._discard(name for name in _named(parsed) if name not in adopted)
             raise
-        values = [
-            Value(
-                item.tree,
-                tuple(item.files),
-                (*((self._sandbox, handle) for handle in item.handles), *item.foreign),
-                item.nbytes,
-                item.weight,
-            )
-            for item in parsed
-        ]
-        retained = []
         try:
-            for made in values:
-                self._store.retain(made)
-                retained.append(made)
+            self._store.retain_objects([name for value in parsed for name in value.files])
         except BaseException:  # an input was handed on whose maker broke its lease meanwhile
-            for made in retained:
-                self._store.release(made)
             self._store.drop_unreferenced(adopted)
             raise
-        return values
+        return [
+            Value(item.tree, tuple(item.files), self._handles(item), item.nbytes, item.weight)
+            for item in parsed
+        ]
+
+    def _handles(self, item: Parsed) -> tuple[tuple[SandboxId, int], ...]:
+        if not item.handles and not item.foreign:
+            return ()
+        return (*((self._sandbox, handle) for handle in item.handles), *item.foreign)
+
+    async def _adopt_nested(self, parsed: Sequence[Parsed], files: dict[str, int]) -> list[str]:
+        """Take over what values in ``$json`` files, which were taken over before, name beside ``files``."""
+        for value in parsed:
+            if value.json_files:
+                await self._open_json(value)
+        nested = {name: size for name, size in _all_files(parsed).items() if name not in files}
+        if nested:
+            self._check_size(files | nested)
+            await self._store.adopt(self._sandbox, nested.items())
+        return list(nested)
 
     async def _open_json(self, value: Parsed) -> None:
         """Find what the encoded values in ``$json`` files refer to. They are ours by now, so they stay as checked."""
@@ -145,7 +145,7 @@ def _named(parsed: Iterable[Parsed]) -> dict[str, None]:
 
 
 def _take(parsed: Sequence[Parsed], values: Iterable[Value]) -> tuple[Value, ...]:
-    return tuple(value for _, value in zip(parsed, values, strict=False))
+    return tuple([value for _, value in zip(parsed, values, strict=False)])
 
 
 def _call(parsed: ParsedCall, values: Iterable[Value]) -> ExpandedCall:

@@ -64,6 +64,7 @@ def create(path: Path, nbytes: int) -> Made:
             huge = huge_pages.fill(writer, nbytes)
             os.posix_fallocate(writer, 0, nbytes)
         reader = os.open(path, _READ)
+        _hear_of_breaks(reader)
         os.fchmod(writer, 0o666)
     except BaseException:
         if reader >= 0:
@@ -84,8 +85,16 @@ def create_again(fd: int, nbytes: int, source: Path | str, path: Path | str) -> 
     if is_open_elsewhere(fd):
         raise FileRefusedError("somebody still has it open")
     check_extent(fd, nbytes)
+    _hear_of_breaks(fd)
     os.rename(source, path)  # noqa: PTH104  (as in ``tensors/adoption.py``)
     os.fchmod(fd, 0o666)
+
+
+def _hear_of_breaks(fd: int) -> None:
+    """Say what the kernel sends to whom when a lease on ``fd`` breaks; forgotten when one is given up."""
+    fcntl.fcntl(fd, F_SETSIG, BREAK_SIGNAL)
+    # The process, not the calling thread: a thread that has ended would not be told.
+    fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
 
 
 def write(path: Path, data: bytes) -> int:
@@ -112,13 +121,11 @@ def write(path: Path, data: bytes) -> int:
 def freeze(fd: int) -> bool:
     """Take write permission away and ask for a read lease; False when somebody can still write.
 
-    The order matters: after the chmod nobody new gets in, then the lease is granted only if nobody is in. An open
-    that passed its permission check before the chmod and completes after the lease breaks it, which is noticed.
+    ``fd`` comes from ``create`` or went through ``create_again``, where it was said what is sent when the lease breaks.
+    The order matters: after the chmod nobody new gets in, then the lease is granted only if nobody is in. An open that
+    passed its permission check before the chmod and completes after the lease breaks it, which is noticed.
     """
     os.fchmod(fd, 0o444)
-    fcntl.fcntl(fd, F_SETSIG, BREAK_SIGNAL)
-    # The process, not the calling thread: a thread that has ended would not be told.
-    fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
     try:
         fcntl.fcntl(fd, F_SETLEASE, fcntl.F_RDLCK)
     except BlockingIOError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Final
 
 import anyio.lowlevel
@@ -59,10 +58,12 @@ class Adoption:
                     continue
                 fd, nbytes = self._outboxes.take(box, name)
                 try:
-                    known = await self._adopt_one(sandbox, box, name, fd, nbytes, announced)
+                    known = self._as_it_is(sandbox, box, name, fd, nbytes, announced)
+                    if known is None:
+                        known = await self._copied(sandbox, box, name, fd, nbytes)
                 except BaseException:
                     self._held.ledger.subtract(box.tenant, box.account, nbytes)
-                    self._outboxes.remove(box.outbox / name, fd, nbytes)
+                    self._outboxes.remove(f"{box.outbox}/{name}", fd, nbytes)
                     raise
                 self._held.objects[known.id] = known
                 adopted.append(known)
@@ -79,23 +80,32 @@ class Adoption:
         if announced != nbytes:
             raise ProtocolViolationError(f"input {name} holds {nbytes} bytes, announced were {announced}")
 
-    async def _adopt_one(
+    def _as_it_is(
         self, sandbox: SandboxId, box: Box, name: str, fd: int, nbytes: int, announced: int
-    ) -> StoredObject:
-        source, target = f"{box.outbox}/{name}", f"{self._held.shelf}/{name}"
+    ) -> StoredObject | None:
+        """The file itself; None when somebody may still write to it."""
         try:
             if announced != nbytes:
                 raise shm.FileRefusedError(f"{nbytes} bytes were allocated, announced were {announced}")
-            if self._may_adopt and box.zero_copy and shm.freeze(fd):
-                shm.check_extent(fd, nbytes)
-                os.rename(source, target)  # noqa: PTH104  (one syscall on tmpfs, and blockbuster knows this place)
-                return StoredObject(name, box.tenant, sandbox, nbytes, fd, leased=True, holders={sandbox})
+            is_frozen = self._may_adopt and box.zero_copy and shm.freeze(fd)
             shm.check_extent(fd, nbytes)
-            copied = await self._room.make(nbytes, lambda: shm.copy(fd, Path(target), nbytes))
+            if not is_frozen:
+                return None
+            os.rename(f"{box.outbox}/{name}", f"{self._held.shelf}/{name}")  # noqa: PTH104  (one syscall on tmpfs, and blockbuster knows this place)
+            return StoredObject(name, box.tenant, sandbox, nbytes, fd, leased=True, holders={sandbox})
+        except shm.FileRefusedError as error:
+            raise ProtocolViolationError(f"output file {name}: {error}") from error
+        except OSError as error:
+            raise full(error, nbytes) from error
+
+    async def _copied(self, sandbox: SandboxId, box: Box, name: str, fd: int, nbytes: int) -> StoredObject:
+        target = self._held.path(name)
+        try:
+            copied = await self._room.make(nbytes, lambda: shm.copy(fd, target, nbytes))
         except shm.FileRefusedError as error:
             raise ProtocolViolationError(f"output file {name}: {error}") from error
         except OSError as error:
             raise full(error, nbytes) from error
         os.close(copied)
-        self._outboxes.remove(Path(source), fd, nbytes)
+        self._outboxes.remove(f"{box.outbox}/{name}", fd, nbytes)
         return StoredObject(name, box.tenant, sandbox, nbytes, -1, leased=False)

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 import anyio
@@ -49,21 +52,39 @@ class DeadOutputs:
             return False
         known.leased = False  # the question ended it
         now = time.monotonic()
-        self._kept.keep(KeptOutput(sandbox, known.tenant, known.id, known.fd, known.nbytes, now))
+        path = f"{self._held.shelf}/{known.id}"
+        self._kept.keep(KeptOutput(sandbox, known.tenant, path, known.fd, known.nbytes, now))
         self._has_some.set()
         return True
 
-    def again(self, sandbox: SandboxId, path: str, nbytes: int) -> int | None:
-        """One of this sandbox's under a new name, to be filled again; its descriptor. It is on the books already."""
+    def again(self, sandbox: SandboxId, outbox: str, nbytes: int) -> tuple[str, int] | None:
+        """One of this sandbox's, to be filled again under a new name; its descriptor. It is on the books already."""
         while output := self._kept.take(sandbox, nbytes):
-            try:
-                shm.create_again(output.fd, nbytes, f"{self._held.shelf}/{output.name}", path)
-            except (shm.FileRefusedError, OSError) as error:
-                log.debug("an output of %s is not filled again: %s", sandbox, error)
-                self._free(output)
-            else:
-                return output.fd
+            if not output.is_out:
+                moved = self._moved(output, outbox)
+                if moved is None:
+                    continue
+                output = moved
+            return output.path.rpartition("/")[2], output.fd
         return None
+
+    def lay_out(self, sandbox: SandboxId, outbox: str, nbytes: int) -> None:
+        """Do for one what ``again`` would: it may be filled before anybody has asked, and goes on being a dead one."""
+        while output := self._kept.take_to_lay_out(sandbox, nbytes):
+            moved = self._moved(output, outbox)
+            if moved is not None:
+                self._kept.keep(moved)
+                return
+
+    def _moved(self, output: KeptOutput, outbox: str) -> KeptOutput | None:
+        path = f"{outbox}/{secrets.token_hex(16)}"
+        try:
+            shm.create_again(output.fd, output.nbytes, output.path, path)
+        except (shm.FileRefusedError, OSError) as error:
+            log.debug("an output of %s is not filled again: %s", output.sandbox, error)
+            self._free(output)
+            return None
+        return replace(output, path=path, is_out=True)
 
     def drop(self, which: Callable[[KeptOutput], bool]) -> bool:
         """Free those that ``which`` names; whether there were any."""
@@ -74,8 +95,14 @@ class DeadOutputs:
 
     def _free(self, output: KeptOutput) -> None:
         held = self._held
-        held.path(output.name).unlink(missing_ok=True)
+        Path(output.path).unlink(missing_ok=True)
         account = held.account(output.sandbox)
+        if (
+            output.is_out
+        ):  # its maker may hold it open, and nobody else: as with any output that is not wanted
+            held.ledger.subtract(output.tenant, account, output.nbytes)
+            held.reaper.destroy(output.fd, output.nbytes)
+            return
         held.reaper.release(
             output.fd,
             output.nbytes,
@@ -90,7 +117,7 @@ class DeadOutputs:
     def close(self) -> None:
         """Remove all, whatever the books say. Blocking; for the end."""
         for output in self._kept.drop(lambda _: True):
-            self._held.path(output.name).unlink(missing_ok=True)
+            Path(output.path).unlink(missing_ok=True)
             os.close(output.fd)
 
     async def age(self) -> None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 
 from policies import SandboxId
-from sandbox.calls import Value
 from sandbox.errors import SandboxError
 from sandbox.tensors.holdings import Holdings
 from sandbox.tensors.objects import Objects
@@ -34,9 +32,10 @@ class Grants:
                 known = held.known(object_id)
                 if known.tenant != box.tenant:
                     raise SandboxError(f"object {object_id} belongs to another tenant")
-                if not box.grants[object_id]:
+                count = box.grants.get(object_id, 0)
+                if not count:
                     os.link(f"{held.shelf}/{object_id}", f"{box.inbox}/{object_id}")
-                box.grants[object_id] += 1
+                box.grants[object_id] = count + 1
                 known.holders.add(sandbox)
                 known.seen_by_others |= sandbox != known.producer
                 known.references += 1  # a release while the node runs must not pull it away
@@ -49,10 +48,13 @@ class Grants:
         """Take grants back; the name goes with the last one. What the sandbox has mapped it may still read."""
         box = self._held.boxes.get(sandbox)
         for object_id in objects:
-            if box is not None and box.grants[object_id] > 0:
-                box.grants[object_id] -= 1
-                if not box.grants[object_id]:
-                    del box.grants[object_id]
-                    with suppress(FileNotFoundError):
-                        os.unlink(f"{box.inbox}/{object_id}")  # noqa: PTH108  (as in ``adoption.py``)
-            self._objects.release(Value(None, (object_id,)))
+            count = 0 if box is None else box.grants.get(object_id, 0)
+            if box is not None and count > 1:
+                box.grants[object_id] = count - 1
+            elif box is not None and count:
+                del box.grants[object_id]
+                try:
+                    os.unlink(f"{box.inbox}/{object_id}")  # noqa: PTH108  (as in ``adoption.py``)
+                except FileNotFoundError:
+                    pass
+            self._objects.release_objects((object_id,))

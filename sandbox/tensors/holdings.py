@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,15 +38,17 @@ class Box:
     """What a sandbox has: two directories, an account, files to fill and grants."""
 
     tenant: TenantId
-    inbox: Path
-    outbox: Path
+    inbox: str
+    outbox: str
+    """Directories, as text like the shelf below."""
     account: Account
     zero_copy: bool
     files: dict[str, tuple[int, int]] = field(default_factory=dict)
     """By the name of a file that was allocated and is not published yet: our descriptor, and its bytes."""
     pending: int = 0
     """Files that are in the making."""
-    grants: Counter[str] = field(default_factory=Counter)
+    grants: dict[str, int] = field(default_factory=dict)
+    """How often each object is granted: never 0 times."""
 
 
 class Holdings:

@@ -99,7 +99,11 @@ class Objects:
 
     def release(self, value: Value) -> None:
         """Give back one reference to each object of ``value``; what nobody holds any more is freed."""
-        for object_id in value.objects:
+        self.release_objects(value.objects)
+
+    def release_objects(self, objects: Iterable[str]) -> None:
+        """Give back one reference to each object."""
+        for object_id in objects:
             known = self._held.objects.get(object_id)
             if known is None:
                 continue  # lost with its producer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 
 from policies import SandboxId
@@ -50,7 +51,7 @@ class Outboxes:
         box.pending += 1
         fd = -1
         try:
-            path = box.outbox / name
+            path = Path(box.outbox, name)
             fd, huge = await self._room.make(nbytes, lambda: shm.create(path, nbytes))
             self._huge[fd] = huge
             if self._held.boxes.get(sandbox) is not box:
@@ -71,10 +72,10 @@ class Outboxes:
         box = self._held.boxes.get(sandbox)
         if box is None or len(box.files) + box.pending >= self._limits.sandbox_files:
             return None
-        name = secrets.token_hex(16)
-        fd = self._dead.again(sandbox, f"{box.outbox}/{name}", nbytes)
-        if fd is None:
+        again = self._dead.again(sandbox, box.outbox, nbytes)
+        if again is None:
             return None
+        name, fd = again
         box.files[name] = (fd, nbytes)
         return name
 
@@ -84,6 +85,13 @@ class Outboxes:
         if box is None or self._ledger.refusal(box.tenant, box.account, nbytes) is not None:
             return None
         return self.allocate_again(sandbox, nbytes)
+
+    def lay_out(self, sandbox: SandboxId, sizes: Iterable[int]) -> None:
+        """Have a dead output of each of these sizes ready for ``allocate_again``, where there is one."""
+        box = self._held.boxes.get(sandbox)
+        if box is not None:
+            for nbytes in sizes:
+                self._dead.lay_out(sandbox, box.outbox, nbytes)
 
     def has_allocated(self, sandbox: SandboxId, name: str) -> bool:
         """Whether a file of that name was allocated and is neither adopted nor discarded yet."""
@@ -104,7 +112,7 @@ class Outboxes:
         box = self._held.box(sandbox)
         fd, nbytes = self.take(box, name)
         self._ledger.subtract(box.tenant, box.account, nbytes)
-        self.remove(box.outbox / name, fd, nbytes)
+        self.remove(f"{box.outbox}/{name}", fd, nbytes)
 
     async def take_bytes(self, sandbox: SandboxId, name: str, nbytes: int) -> bytes:
         """Read a small allocated file (a preview) and remove it.
@@ -122,7 +130,7 @@ class Outboxes:
             raise ProtocolViolationError(f"file {name}: {error}") from error
         finally:
             self._ledger.subtract(box.tenant, box.account, allocated)
-            self.remove(box.outbox / name, fd, allocated)
+            self.remove(f"{box.outbox}/{name}", fd, allocated)
 
     @staticmethod
     def take(box: Box, name: str) -> tuple[int, int]:
@@ -136,10 +144,10 @@ class Outboxes:
         except KeyError:
             raise ProtocolViolationError(f"it named a file that it was not given: {name!r:.80}") from None
 
-    def remove(self, path: Path, fd: int, nbytes: int) -> None:
+    def remove(self, path: Path | str, fd: int, nbytes: int) -> None:
         """Free a file that only its maker could reach; the books are the caller's."""
         try:
-            path.unlink(missing_ok=True)
+            Path(path).unlink(missing_ok=True)
         except (
             OSError
         ) as error:  # something else stands in its place, which no sandbox should be able to put there

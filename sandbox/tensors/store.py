@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -58,6 +59,7 @@ class TensorStore:
         self.allocate = outboxes.allocate
         self.allocate_again = outboxes.allocate_again
         self.offer = outboxes.offer
+        self.lay_out = outboxes.lay_out
         self.has_allocated = outboxes.has_allocated
         self.huge_bytes = outboxes.huge_bytes
         self.discard = outboxes.discard
@@ -134,7 +136,9 @@ class TensorStore:
                 directory.chmod(0o755)  # whatever our umask is: the sandbox reads it, and cannot change it
 
         await anyio.to_thread.run_sync(make)
-        self._held.boxes[sandbox] = Box(tenant, inbox, outbox, Account(quota, quota_name), zero_copy)
+        self._held.boxes[sandbox] = Box(
+            tenant, str(inbox), str(outbox), Account(quota, quota_name), zero_copy
+        )
 
     async def unregister(self, sandbox: SandboxId) -> None:
         """Forget a sandbox that no longer runs: its unpublished files go, its objects stay with who holds them.
@@ -147,11 +151,11 @@ class TensorStore:
             return
         for name, (fd, nbytes) in box.files.items():
             self._ledger.subtract(box.tenant, None, nbytes)
-            self._outboxes.remove(box.outbox / name, fd, nbytes)
+            self._outboxes.remove(f"{box.outbox}/{name}", fd, nbytes)
         self._dead.drop(lambda output: output.sandbox == sandbox)
         self._objects.forget_maker(sandbox)
         self._reaper.forget_sandbox(sandbox)
-        await anyio.to_thread.run_sync(remove_tree, box.inbox.parent)
+        await anyio.to_thread.run_sync(remove_tree, Path(box.inbox).parent)
 
     # -- figures -------------------------------------------------------------------------------------------------
 

@@ -12,8 +12,8 @@ from blockbuster import blockbuster_ctx
 IMAGE = os.environ.get("RINGFENCE_NODE_IMAGE", "ringfence-node:cpu")
 # One system call each on a file system in memory: faster than handing it to a thread.
 _TMPFS = {
-    "adoption.py": {"_adopt_one"},
-    "dead_outputs.py": {"_free", "again"},
+    "adoption.py": {"_as_it_is"},
+    "dead_outputs.py": {"_free", "_moved"},
     "grants.py": {"grant", "revoke"},
     "objects.py": {"forget"},
     "outboxes.py": {"allocate", "remove"},

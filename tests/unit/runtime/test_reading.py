@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import runtime.reading
 from runtime.peer import Peer, Reply
 from runtime.reading import Reading
 from runtime.streams import FrameStream
@@ -236,3 +237,27 @@ def test_a_job_that_came_between_the_look_for_one_and_the_turn_to_read_is_done_f
         assert scene.start("where").get(timeout=PATIENCE_S) is True
     assert was_done.wait(PATIENCE_S)
     assert scene.start("where").get(timeout=PATIENCE_S) is True
+
+
+def test_jobs_that_follow_each_other_wake_no_helper(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    woken: list[threading.Thread] = []
+    wake = scene.reading._wake.set
+    monkeypatch.setattr(runtime.reading, "_IDLE_TICKS", 10**9)
+    assert scene.host.call("where", {}) is True  # whatever it slept for is over
+    assert until(lambda: not scene.reading._is_parked)
+    monkeypatch.setattr(
+        scene.reading._wake, "set", lambda: (woken.append(threading.current_thread()), wake())
+    )
+    assert all(scene.host.call("where", {}) for _ in range(50))
+    assert scene.main not in woken
+
+
+def test_a_helper_that_found_nothing_to_do_sleeps_until_there_is_a_job(scene: Scene) -> None:
+    assert scene.host.call("where", {}) is True
+    assert until(lambda: scene.reading._is_parked)
+    blocked = scene.start("block")
+    assert scene.began.wait(PATIENCE_S)
+    assert scene.host.call("ping", {}) == "pong"
+    assert scene.readers[-1] is not scene.main
+    scene.may_end.set()
+    assert blocked.get(timeout=PATIENCE_S) == "done"

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-import runtime.files
+import runtime.mappings
 from runtime.files import SharedFiles
 from sandbox import Value, huge_pages, shm
 from sandbox.fast_paths import FastPath
@@ -217,7 +217,7 @@ def test_a_file_that_cannot_be_mapped_is_written(folder: Path, monkeypatch: pyte
     def none_left(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(runtime.files, "_map", none_left)
+    monkeypatch.setattr(runtime.mappings, "mapped", none_left)
     data = np.arange(8 * MIB, dtype=np.uint8)
     fd, _ = shm.create(folder / "file", len(data))
     files = SharedFiles(str(folder), str(folder), allocate=lambda _: ("file", 8 * MIB), discard=str)

@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from policies import SandboxId
-from sandbox import QuotaError, StoreLimits, TensorStore, Value, shm
+from sandbox import ProtocolViolationError, QuotaError, StoreLimits, TensorStore, Value, shm
 from sandbox.kept_outputs import MOST_FILES, SMALLEST, KeptOutput, KeptOutputs
 from sandbox.tensors import dead_outputs
 from tests.unit.sandbox.test_tensors import MIB, ONE, TWO, A, B, is_leased, kept, made, opened, out
@@ -178,14 +178,111 @@ async def test_a_tenant_that_frees_memory_has_all_of_its_own_back_at_once(tmp_pa
         assert not store._reaper._work  # closed, too: the memory is there
 
 
-async def test_a_dead_output_is_not_kept_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_out", [False, True], ids=["in the store", "laid out"])
+async def test_a_dead_output_is_not_kept_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_out: bool
+) -> None:
     monkeypatch.setattr(dead_outputs, "OUTPUTS_KEPT_S", 0.02)
     async with opened(tmp_path) as store:
         await dead(store)
+        if is_out:
+            store.lay_out(A, [MIB])
         with anyio.fail_after(30):
-            while list(store._places.store.iterdir()):  # noqa: ASYNC110  (nothing tells)
+            while list(store._places.store.iterdir()) or outbox(store):  # noqa: ASYNC110  (nothing tells)
                 await anyio.sleep(0.01)
         assert store.sandbox_bytes(A) == 0
+
+
+def outbox(store: TensorStore) -> list[Path]:
+    return list(store._places.outbox(A).iterdir())
+
+
+async def test_one_that_is_laid_out_is_what_the_next_request_gets(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        names = [await made(store, DATA) for _ in range(3)]
+        for name in names:
+            store.release(Value(None, (name,)))
+        store.lay_out(A, [MIB, MIB, 2 * MIB])
+        (file,) = outbox(store)
+        assert file.name not in names
+        assert file.stat().st_mode & 0o777 == 0o666
+        assert store.sandbox_bytes(A) == 3 * MIB
+        assert store.usage(ONE).bytes == store.usage().objects == 0
+        store.lay_out(A, [MIB])
+        assert outbox(store) == [file]
+        assert await store.allocate(A, MIB) == file.name
+        assert store.usage(ONE).bytes == MIB
+        await store.adopt(A, [(file.name, MIB)])
+        assert is_leased(store, file.name)
+        assert await store.allocate(A, MIB) not in {file.name, *names}
+
+
+async def test_one_that_is_laid_out_cannot_be_named_before_it_is_asked_for(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        await dead(store)
+        store.lay_out(A, [MIB])
+        (file,) = outbox(store)
+        with pytest.raises(ProtocolViolationError, match="not given"):
+            await store.adopt(A, [(file.name, MIB)])
+        with pytest.raises(ProtocolViolationError, match="not given"):
+            store.discard(A, file.name)
+
+
+async def test_one_that_is_laid_out_gives_way_and_is_emptied_whoever_has_it_open(tmp_path: Path) -> None:
+    async with opened(tmp_path, quota=3 * MIB) as store:
+        await dead(store)
+        store.lay_out(A, [MIB])
+        (file,) = outbox(store)
+        fd = os.open(file, os.O_RDWR)
+        name = await store.allocate(A, 3 * MIB)
+        assert [path.name for path in outbox(store)] == [name]
+        assert os.fstat(fd).st_size == 0
+        assert store.sandbox_bytes(A) == 3 * MIB
+        os.close(fd)
+
+
+@pytest.mark.parametrize("is_out", [False, True], ids=["asked for", "laid out"])
+async def test_it_is_heard_when_somebody_writes_to_what_was_filled_again(
+    tmp_path: Path, *, is_out: bool
+) -> None:
+    async with opened(tmp_path) as store:
+        told = anyio.Event()
+        store.on_lease_break = lambda _: told.set()
+        inode = await dead(store)
+        if is_out:
+            store.lay_out(A, [MIB])
+        name = await store.allocate(A, MIB)
+        await store.adopt(A, [(name, MIB)])
+        assert kept(store, name).stat().st_ino == inode
+        with pytest.raises(BlockingIOError):
+            os.open(kept(store, name), os.O_RDWR | os.O_NONBLOCK)
+        with anyio.fail_after(60):
+            await told.wait()
+
+
+async def test_nothing_is_laid_out_for_a_sandbox_that_has_ended_or_made_none(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        inode = await dead(store)
+        store.lay_out(B, [MIB])
+        assert not list(store._places.outbox(B).iterdir())
+        store.lay_out(A, [MIB])
+        assert outbox(store)[0].stat().st_ino == inode
+        await store.unregister(A)
+        store.lay_out(A, [MIB])
+        assert store.usage(ONE).bytes == 0
+        assert store._ledger.usage(ONE).objects == 0
+
+
+async def test_one_that_its_maker_has_open_is_not_laid_out(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        name = await made(store, DATA)
+        path_only = os.open(kept(store, name), os.O_PATH)
+        store.release(Value(None, (name,)))
+        fd = os.open(f"/proc/self/fd/{path_only}", os.O_RDONLY)
+        store.lay_out(A, [MIB])
+        assert not outbox(store)
+        os.close(fd)
+        os.close(path_only)
 
 
 async def test_a_sandbox_that_ends_leaves_no_spare(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -13,6 +15,8 @@ from hypothesis import strategies as st
 from policies import ExtensionName, SandboxId
 from runtime import wire
 from sandbox import (
+    FastPath,
+    HandleNotPortableError,
     LoadFailedError,
     NodeInterruptedError,
     NodeRaisedError,
@@ -21,8 +25,10 @@ from sandbox import (
     SandboxError,
     hostile_json,
     messages,
+    take_fast_paths,
 )
 from sandbox.calls import Value, measure
+from sandbox.fast_paths import TAKEN
 from sandbox.messages import Answer, RemoteError, Request, parse_message, short_answer
 from sandbox.values import Reader, constant
 
@@ -434,6 +440,43 @@ def test_what_is_read_plainly_is_what_is_read_with_all_care(slots: list[list[Any
         ]
         assert [[repr(value) for value in slot] for slot in plainly.slots or ()] == slots_with_care
         assert (plainly.calls, plainly.blocked) == (None, ())
+
+
+@given(st.lists(st.lists(_json, max_size=2) | _json, max_size=3), st.sampled_from([None, {}, [], 0]))
+def test_a_result_of_slots_alone_is_read_as_by_the_model(slots: list[Any], other: Any) -> None:
+    outcomes = []
+    for paths in (FastPath, ()):
+        with fast_paths(paths):
+            outcomes.append(
+                [
+                    outcome_of(said)
+                    for said in (
+                        executed(slots=slots),
+                        executed(slots=slots, ui=other),
+                        executed(slots=slots, blocked=other),
+                        executed(slots=slots, more=other),
+                        executed(slots=other),
+                    )
+                ]
+            )
+    assert outcomes[0] == outcomes[1]
+
+
+@contextmanager
+def fast_paths(paths: Iterable[FastPath]) -> Iterator[None]:
+    before = set(TAKEN)
+    take_fast_paths(paths)
+    try:
+        yield
+    finally:
+        take_fast_paths(before)
+
+
+def outcome_of(said: Any) -> str:
+    try:
+        return repr(parse_executed(said))
+    except (ProtocolViolationError, QuotaError, HandleNotPortableError) as error:
+        return type(error).__name__
 
 
 @pytest.mark.usefixtures("every_fast_path")

@@ -91,6 +91,20 @@ async def test_a_node_is_offered_a_dead_output_of_the_size_that_it_made_last(tmp
         assert not list(box.iterdir())
 
 
+async def test_while_a_call_runs_the_file_for_the_next_is_laid_out(tmp_path: Path) -> None:
+    async with world(tmp_path, fake()) as at:
+        maker = await begun(at)
+        session = await at.session("pack")
+        held = [await session.execute(call("X"), ignore) for _ in range(2)]
+        for result in held:
+            for slot in result.slots or ():
+                at.store.release(slot[0])
+        await made(at)
+        (ready,) = at.places.outbox(session.sandbox).iterdir()
+        await made(at)
+        assert maker.offered[-1][0]["file"] == ready.name
+
+
 async def test_another_node_and_one_without_a_dead_output_are_offered_nothing(tmp_path: Path) -> None:
     async with world(tmp_path, fake()) as at:
         maker = await begun(at)
