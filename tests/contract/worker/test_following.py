@@ -8,14 +8,14 @@ import pytest
 
 from runtime import wire
 from tests.contract.worker.test_worker import fresh_gate, started
-from tests.contract.worker.workerhost import WorkerError, WorkerHost
+from tests.contract.worker.workerhost import Items, WorkerError, WorkerHost
 
 
 def _following(
     host: WorkerHost, before: dict[str, Any], class_type: str, promised: dict[str, int], **inputs: Any
 ) -> int:
     """Send a call after ``before``; the request's number."""
-    given = dict.fromkeys(promised) | inputs
+    given = dict.fromkeys(promised, Items()) | inputs
     return host.start(
         wire.EXECUTE, host.params(class_type, given, follows={"call": before["call"], "inputs": promised})
     )
@@ -30,7 +30,9 @@ def _is_not_followed(host: WorkerHost, number: int) -> bool:
 def test_a_chain_runs_without_a_word_in_between(shared: WorkerHost) -> None:
     first = shared.params("RFAdd", {"a": 2, "b": 3})
     one = shared.start(wire.EXECUTE, first)
-    second = shared.params("RFAdd", {"a": None, "b": 10}, follows={"call": first["call"], "inputs": {"a": 0}})
+    second = shared.params(
+        "RFAdd", {"a": Items(), "b": 10}, follows={"call": first["call"], "inputs": {"a": 0}}
+    )
     two = shared.start(wire.EXECUTE, second)
     three = _following(shared, second, "RFAdd", {"a": 0, "b": 0})
     assert [shared.result(number)["slots"] for number in (one, two, three)] == [[[5]], [[15]], [[30]]]
@@ -104,7 +106,9 @@ def test_one_that_waits_can_be_cancelled(shared: WorkerHost) -> None:
     first = shared.params("RFGateWait", {"name": name})
     one = shared.start(wire.EXECUTE, first)
     started(shared, first["call"])
-    params = shared.params("RFReport", {"text": None}, follows={"call": first["call"], "inputs": {"text": 0}})
+    params = shared.params(
+        "RFReport", {"text": Items()}, follows={"call": first["call"], "inputs": {"text": 0}}
+    )
     two = shared.start(wire.EXECUTE, params)
     shared.notify(wire.CANCEL, {"call": params["call"]})
     with pytest.raises(WorkerError) as caught:

@@ -101,7 +101,7 @@ async def test_the_next_call_is_sent_before_the_answer_and_its_own_is_waited_for
             assert (await session.execute(completed(following, 5), ignore)).slots == ((Value(6),),)
             # The turn is given back, and nothing is in use.
             assert (await session.execute(call("X"), ignore)).slots == ((Value(7),),)
-        assert heard[1]["inputs"] == {"x": None, "y": [3]}
+        assert heard[1]["inputs"] == {"x": [], "y": [3]}
         assert heard[1]["follows"] == {"call": heard[0]["call"], "inputs": {"x": 0}}
         (sandbox,) = at.manager.list()
         assert sandbox.state is SandboxState.WARM
