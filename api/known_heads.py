@@ -26,6 +26,8 @@ _LONGEST: Final = 64 * 1024
 """Bytes of a request; from here on uvicorn may stop reading until its application has taken some."""
 _END: Final = b"\r\n\r\n"
 _LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,7})\r\n", re.IGNORECASE)
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+"""After which a connection goes on as before: not CONNECT, which h11 takes for a switch of protocols."""
 _ASKS_FOR_MORE: Final = frozenset({b"transfer-encoding", b"expect", b"upgrade"})
 """Of a connection than that it answers and goes on."""
 
@@ -81,7 +83,9 @@ class HeadKeepingProtocol(H11Protocol):
             self._h11.receive_data(unread)
             while self._h11.their_state is not h11.DONE:
                 event = self._h11.next_event()
-                assert event is not h11.NEED_DATA  # noqa: S101 - the request came whole
+                if event is h11.NEED_DATA or event is h11.PAUSED:  # not the request that it was taken for
+                    self.transport.abort()
+                    break
         return self._h11
 
     @conn.setter
@@ -171,6 +175,7 @@ class HeadKeepingProtocol(H11Protocol):
         lines = head.split(b"\r\n")
         is_plain = (
             scope["type"] == "http"
+            and scope["method"] in _METHODS
             and scope["http_version"] == "1.1"
             # A header is a line, and the first empty line is the end for h11 as well.
             and len(lines) == len(names) + 3

@@ -46,6 +46,7 @@ from sandbox.errors import NodeInterruptedError
 JSON = Any
 
 THREAD_NODES: Final = 500  # a larger graph is computed on in a thread
+_FOLLOWING: Final = {FastPath.FOLLOWING_CALLS, FastPath.CHAINED_NODES}
 
 _log = logging.getLogger(__name__)
 
@@ -303,6 +304,7 @@ class PromptRun:
                 return node
             try:
                 if self._voice.must_wait and self._voice.is_full:
+                    await self._calls.give_up_following()
                     await self._voice.turn()
                 heir = await self._calls.make(node, self._call_in)
             except Exception as error:  # noqa: BLE001 - whatever a node's work raises is an event of the plan
@@ -339,7 +341,7 @@ class PromptRun:
             outcome = await session.execute(
                 call,
                 lambda progress: self._hear_progress(node, progress),
-                partial(self._following, session, node) if FastPath.FOLLOWING_CALLS in TAKEN else None,
+                partial(self._following, session, node) if _FOLLOWING <= TAKEN else None,
             )
         finally:
             ended = self._say.node_ran(node, session.sandbox, began)
@@ -462,7 +464,7 @@ class PromptRun:
         if self._is_stopping:
             return
         if node.node_id not in self._started:
-            self._followers.note_early(progress)
+            self._followers.note_early(node, progress)
             return
         # A pack may name another node; believe it only where that node is one of this run that has started.
         named = progress.node_id if progress.node_id in self._started else node.node_id

@@ -38,11 +38,10 @@ class Followers:
         self._instances = instances
         self._result_of = result_of
         self._hear = hear
-        self._early: list[Progress] = []
 
     def call_of(self, node: GraphNode, after: GraphNode, session: Session) -> FollowingCall | None:
         """The call of a node that is to follow ``after``, which runs in this session, for it to send along."""
-        lane = self._calls.lane_for_following(after)
+        lane = self._calls.lane_for_following(after, session)
         if lane is None or node.node_type.extension != after.node_type.extension:
             return None
         made = self._invocations.following(node, after, session, self._result_of)
@@ -50,7 +49,6 @@ class Followers:
             return None
         inputs, promised, call = made
         self._instances.note(session, node)
-        self._early.clear()
         given = FollowingCall(call, promised, partial(self._hear, node))
         self._calls.following = FollowingNode(node, session, lane, inputs, after.node_id, given)
         return given
@@ -65,12 +63,12 @@ class Followers:
         if following.session is not session or not self._invocations.complete(inputs, given.promised, result):
             await following.session.give_up(given.call)
             return None
-        early, self._early = self._early, []
-        for progress in early:
+        for progress in following.early:
             self._hear(node, progress)
         return inputs, given.call
 
-    def note_early(self, progress: Progress) -> None:
+    def note_early(self, node: GraphNode, progress: Progress) -> None:
         """The node that follows reported this before it was said to run."""
-        if len(self._early) < _MOST_EARLY:
-            self._early.append(progress)
+        following = self._calls.following
+        if following is not None and following.node is node and len(following.early) < _MOST_EARLY:
+            following.early.append(progress)

@@ -21,7 +21,7 @@ from engine.storage import QueuedPrompt
 from engine.values import Ledger, ValueStore, encode
 from policies import ExtensionName, RingfenceError
 from sandbox import TAKEN, FastPath, Turn
-from sandbox.calls import FollowingCall, Session
+from sandbox.calls import FollowingCall, Progress, Session
 from sandbox.errors import EndedError
 
 JSON = Any
@@ -70,6 +70,8 @@ class FollowingNode:
     after: str
     """Whose outputs are promised."""
     given: FollowingCall
+    early: list[Progress] = field(default_factory=list)
+    """What it reported before it was said to run."""
 
 
 class NodeCalls:
@@ -93,12 +95,17 @@ class NodeCalls:
             lane = self._lanes.get(extension) or self._lane(node)
             if not await self._is_kept(lane, node) and not lane.take():
                 await lane.wait()
+        is_held = False
         try:
             repeated = 0
             while True:
-                session = self._kept(extension) or await self._acquire(extension)
+                session = (
+                    self._session_that_has(node) or self._kept(extension) or await self._acquire(extension)
+                )
                 try:
-                    return await call_in(session, node)
+                    heir = await call_in(session, node)
+                    is_held = self._has_call_of(heir)
+                    return heir
                 except EndedError as error:
                     # Somebody else's node ended the sandbox while this one waited for its turn: nothing of it has run.
                     if error.call_started or repeated == MAX_REPEATED:
@@ -108,10 +115,12 @@ class NodeCalls:
                     self._sessions.pop(extension, None)  # a node beside this one may have met the same end
         finally:
             if lane is not None:
-                following = self.following
-                if following is not None and following.lane is lane and following.given.is_sent:
+                # Only whoever comes at once may be waited for: others have no part in this, and would wait in vain.
+                if is_held:
                     self._is_held = True
                 else:
+                    if self.following is not None and self.following.lane is lane:
+                        await self.give_up_following()
                     lane.leave()
 
     async def _is_kept(self, lane: Turn, node: GraphNode) -> bool:
@@ -125,11 +134,22 @@ class NodeCalls:
         self._is_held = False
         return True
 
-    def lane_for_following(self, node: GraphNode) -> Turn | None:
-        """The lane of a node that runs, if another may be sent along: not where somebody waits for it."""
-        lane = self._lanes.get(node.node_type.extension)
+    def lane_for_following(self, node: GraphNode, session: Session) -> Turn | None:
+        """The lane of a node that runs, if another may be sent along: not where somebody waits for it, nor in a session
+        that it is time to ask for anew."""
+        extension = node.node_type.extension
+        lane = self._lanes.get(extension)
         is_free = self.following is None or not self.following.given.is_sent
-        return lane if lane is not None and is_free and not lane.is_wanted else None
+        may = lane is not None and is_free and not lane.is_wanted and self._kept(extension) is session
+        return lane if may else None
+
+    def _has_call_of(self, node: object) -> bool:
+        following = self.following
+        return following is not None and following.node is node and following.given.is_sent
+
+    def _session_that_has(self, node: GraphNode) -> Session | None:
+        """The session that the call of this node was sent to: none is started in its place meanwhile."""
+        return self.following.session if self.following is not None and self._has_call_of(node) else None
 
     def take_following(self, node: GraphNode) -> FollowingNode | None:
         """The call that was made ahead for this node, which has its turn now."""

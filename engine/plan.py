@@ -173,7 +173,11 @@ class Plan:
         if len(self._running) != 1 or self._ready_async or self._open_lanes:
             return None
         node, found = self._nodes[node_id], None
-        if self._ready.get(node.lane) or (node.key is not None and self._twins.get(node.key)):
+        if (
+            node.is_async
+            or self._ready.get(node.lane)
+            or (node.key is not None and self._twins.get(node.key))
+        ):
             return None
         for dependant in self._dependants.get(node_id, ()):
             blockers = self._blockers.get(dependant)

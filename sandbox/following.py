@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from runtime import wire
-from sandbox.calls import FollowingCall
+from sandbox.calls import FollowingCall, NodeCall
 from sandbox.peer import Peer, PendingCall
 
 
@@ -17,6 +17,15 @@ class SentAhead:
     given: FollowingCall
     number: int
     pending: PendingCall
+    after: NodeCall
+    after_number: int
+    is_due: bool = False
+    """Whether the call before has ended well."""
+
+    @property
+    def was_refused(self) -> bool:
+        """Whether the call before ended well, and yet not with what this one could take from it."""
+        return self.is_due and self.pending.failure_code == wire.NOT_FOLLOWING
 
 
 class NotFollowedError(Exception):
@@ -24,10 +33,10 @@ class NotFollowedError(Exception):
 
 
 def send_along(
-    peer: Peer, given: FollowingCall, params: dict[str, Any], *, number: int, before: int
+    peer: Peer, given: FollowingCall, params: dict[str, Any], number: int, after: NodeCall, after_number: int
 ) -> SentAhead | None:
-    """Send a call that takes outputs of call ``before``; None where it cannot be sent at once."""
-    params["follows"] = {"call": before, "inputs": dict(given.promised)}
+    """Send a call that takes outputs of the call ``after``; None where it cannot be sent at once."""
+    params["follows"] = {"call": after_number, "inputs": dict(given.promised)}
     params["inputs"].update(
         dict.fromkeys(given.promised, ())
     )  # not null, which takes the long way through the encoder
@@ -35,4 +44,4 @@ def send_along(
     if pending is None:
         return None
     given.is_sent = True
-    return SentAhead(given, number, pending)
+    return SentAhead(given, number, pending, after, after_number)

@@ -129,6 +129,11 @@ class PendingCall:
             raise RemoteCallError(answer.error)
         return answer.result
 
+    @property
+    def failure_code(self) -> int | None:
+        """The code of the error that it was answered with, if it was."""
+        return None if self._answer is None or self._answer.error is None else self._answer.error.code
+
     def settle(self, answer: Answer | None) -> None:
         """Called by the peer."""
         self._answer = answer

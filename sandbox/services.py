@@ -23,7 +23,7 @@ from sandbox.fast_paths import FastPath, takes
 from sandbox.hostile_json import plain
 from sandbox.logbook import Logbook
 from sandbox.node_state import NodeStates, StateHolder
-from sandbox.peer import RefusedError
+from sandbox.peer import PendingCall, RefusedError
 from sandbox.rates import Allowance
 from sandbox.resources import ResourceMissingError, ResourceRefusedError, ResourceShelf
 from sandbox.tensors import TensorStore
@@ -38,6 +38,7 @@ TEXT_LIMIT: Final = 20_000
 TEXT_CHARS_PER_S: Final = 5 * TEXT_LIMIT
 STATES_PER_S: Final = 200
 RESOURCES_PER_S: Final = 20
+_MOST_HELD: Final = 64
 EVENT_PARTS: Final = 4_096
 """Values in the data of one event: it is copied and encoded for every client that listens."""
 
@@ -84,6 +85,8 @@ class Services:
         }
         self._sinks: dict[int, ProgressSink] = {}
         self._newest_call = 0
+        self._before: PendingCall | None = None
+        self._held: list[PackEvent] = []
         self._progress = Allowance(PROGRESS_PER_S, 2 * PROGRESS_PER_S)
         self._previews = Allowance(PREVIEWS_PER_S, PREVIEWS_PER_S)
         self._last_steps = Allowance(PROGRESS_PER_S, 2 * PROGRESS_PER_S)
@@ -95,6 +98,18 @@ class Services:
         self._sinks[call] = sink
         if call > self._newest_call:
             self._newest_call = call
+
+    def hold_after(self, before: PendingCall) -> None:
+        """Keep what is said to clients once ``before`` has been answered, until ``go_on``: it is of a node of which
+        nobody has heard yet that it runs."""
+        self._before = before
+
+    def go_on(self, *, forget: bool = False) -> None:
+        """Say what was kept, or forget it."""
+        held, self._held, self._before = self._held, [], None
+        if not forget:
+            for event in held:
+                self._send(event)
 
     def unlisten(self, call: int) -> None:
         """The call is over; progress that is still on its way is dropped."""
@@ -250,6 +265,11 @@ class Services:
         return self._events is not None and self._texts.take()
 
     def _send(self, event: PackEvent) -> None:
+        if self._before is not None and self._before.is_settled:
+            if len(self._held) < _MOST_HELD:
+                self._held.append(event)
+                return
+            self.go_on()
         extension = self._extension_of_call(self._newest_call)
         if self._events is not None and extension is not None:
             self._events(self._tenant, extension, event)

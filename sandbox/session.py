@@ -11,6 +11,7 @@ The real ``Session``. Starting and ending the sandbox is ``lifecycle.py``'s, whi
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -60,7 +61,10 @@ from sandbox.peer import ConversationEndedError, PendingCall, RemoteCallError
 from sandbox.sockets import Sockets
 from sandbox.tensors import TensorStore
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
+Following = Callable[[], FollowingCall | None]
 _OBJECT_TAGS = frozenset({wire.TAG_JSON, wire.TAG_STR, wire.TAG_BYTES})
 
 
@@ -92,6 +96,8 @@ class ExtensionSession:
         self._loaded: LoadedExtension | None = None
         self._async_nodes: frozenset[str] = frozenset()
         self._loading = anyio.Lock()
+        self._not_followed: set[str] = set()
+        """Classes whose outputs were more than a following call can take."""
 
     @property
     def group(self) -> str | None:
@@ -211,16 +217,22 @@ class ExtensionSession:
         self,
         call: NodeCall,
         progress: ProgressSink,
-        following: Callable[[], FollowingCall | None] | None = None,
+        following: Following | None = None,
     ) -> NodeResult:
         """See ``calls.Session``."""
         sandbox = self._sandbox
         sent = sandbox.following
         if sent is not None and sent.given.call is call:
-            sandbox.following = None  # it has been counted, and has the turn, since it was sent
+            # It has been counted, and has the turn, since it was sent.
+            sandbox.following = None
+            sandbox.services.go_on()
             try:
                 return await self._execute(call, progress, following, sent)
             except NotFollowedError:
+                self._not_followed.add(sent.after.class_type)
+                its_next = self._sandbox.following
+                if its_next is not None:
+                    await self._let_go(its_next)
                 return await self._execute(call, progress, following)
             finally:
                 self._leave()
@@ -245,19 +257,31 @@ class ExtensionSession:
 
     async def give_up(self, call: NodeCall) -> None:
         """See ``calls.Session``."""
-        sandbox = self._sandbox
-        sent = sandbox.following
+        sent = self._sandbox.following
         if sent is None or sent.given.call is not call:
             return
-        sandbox.following = None
         try:
-            await self._interrupt(sent.pending, call, sent.number)
+            await self._let_go(sent)
         finally:
+            self._sandbox.turn.leave()
+
+    async def _let_go(self, sent: SentAhead) -> None:
+        """Nobody wants a call that was sent: returns when it does not run any more."""
+        sandbox = self._sandbox
+        sandbox.following = None
+        sent.given.is_sent = False
+        try:
+            with anyio.CancelScope(shield=True):
+                await self._interrupt(sent.pending, sent.given.call, sent.number)
+        finally:
+            if sent.was_refused:
+                self._not_followed.add(sent.after.class_type)
             sent.pending.close()
             sandbox.at_work.pop(sent.pending, None)
+            sandbox.services.go_on(forget=True)
             sandbox.services.unlisten(sent.number)
             self._calls.close(sent.number)
-            self._leave()
+            sandbox.end_call()
 
     def _leave(self) -> None:
         """A call is over. The turn is the following one's, if there is one."""
@@ -265,22 +289,34 @@ class ExtensionSession:
             self._sandbox.turn.leave()
         self._sandbox.end_call()
 
-    def _send_along(self, following: Callable[[], FollowingCall | None], before: int) -> None:
-        """Have the worker go on with the next call, where there is one, as soon as it is done with call ``before``."""
+    def _send_along(self, following: Following, call: NodeCall, number: int, pending: PendingCall) -> None:
+        """Have the worker go on with the next call, where there is one, as soon as it is done with this one."""
         sandbox = self._sandbox
-        if sandbox.following is not None or sandbox.watch is not None or sandbox.turn.is_wanted:
-            return  # whoever waits for the turn has it next
-        given = following()
+        if (
+            sandbox.following is not None
+            or sandbox.watch is not None
+            or sandbox.turn.is_wanted  # whoever waits for the turn has it next
+            or call.class_type in self._not_followed
+            or pending.failure_code is not None
+        ):
+            return
+        try:
+            given = following()
+        except Exception:
+            # A defect of ours, and this call runs.
+            log.exception("%s: what follows %s cannot be told", sandbox.names.who, call)
+            return
         if given is None or given.call.class_type in self._async_nodes or self._offers.has(given.call):
             return
-        number = self._calls.open(self._extension, given.call)
-        params, _ = self._sent(given.call, number)  # names no objects
-        sandbox.following = send_along(sandbox.peer, given, params, number=number, before=before)
+        its_number = self._calls.open(self._extension, given.call)
+        params, _ = self._sent(given.call, its_number)  # names no objects
+        sandbox.following = send_along(sandbox.peer, given, params, its_number, call, number)
         if sandbox.following is None:
-            self._calls.close(number)
+            self._calls.close(its_number)
             return
         sandbox.begin_call()
-        sandbox.services.listen(number, given.progress)
+        sandbox.services.listen(its_number, given.progress)
+        sandbox.services.hold_after(pending)
 
     def http(
         self, request: HttpRequest, body: AsyncIterator[bytes]
@@ -310,7 +346,7 @@ class ExtensionSession:
         self,
         call: NodeCall,
         progress: ProgressSink,
-        following: Callable[[], FollowingCall | None] | None = None,
+        following: Following | None = None,
         sent: SentAhead | None = None,
     ) -> NodeResult:
         """One call that has its turn. Raises ``NotFollowedError`` as well where it was sent ahead."""
@@ -331,8 +367,9 @@ class ExtensionSession:
             answer = await self._ask_worker(
                 wire.EXECUTE, asked, call, "timeouts.call", limit_s, number, following
             )
-            if sandbox.following is not None:
-                next_one = sandbox.following
+            next_one = sandbox.following
+            if next_one is not None and next_one.after is call:
+                next_one.is_due = True
                 sandbox.at_work[next_one.pending] = (next_one.given.call, self._extension)
             result = (
                 messages.executed_plainly(answer, max_values=sandbox.policy.limits.outputs)
@@ -432,7 +469,7 @@ class ExtensionSession:
         key: str,
         limit_s: float,
         number: int | None = None,
-        following: Callable[[], FollowingCall | None] | None = None,
+        following: Following | None = None,
     ) -> Any:
         """Ask the worker; ``number`` is that of a node's execution, which may be on its way already. Whoever calls this
         has counted it as in use."""
@@ -453,8 +490,8 @@ class ExtensionSession:
                 raise ended_copy(await sandbox.final_error(), call_started=False) from None
             except wire.FrameTooLargeError as error:
                 raise QuotaError(f"the inputs of {what} do not fit one message: {error}") from None
-            if following is not None and number is not None:
-                self._send_along(following, number)
+            if following is not None and number is not None and isinstance(what, NodeCall):
+                self._send_along(following, what, number, pending)
             try:
                 if not pending.is_settled:
                     await pending.settling(limit_s)
@@ -485,6 +522,10 @@ class ExtensionSession:
         grace_s = self._sandbox.policy.timeouts.grace_s
         with anyio.move_on_after(grace_s):
             try:
+                sent = self._sandbox.following
+                if sent is not None and sent.after is what:
+                    # First, or it would run if this one ends well in this moment.
+                    await self._sandbox.peer.notify(wire.CANCEL, {"call": sent.number})
                 if number is not None and not pending.is_settled:
                     await self._sandbox.peer.notify(wire.CANCEL, {"call": number})
                 answer = await pending.wait()

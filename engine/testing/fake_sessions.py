@@ -58,6 +58,10 @@ class FakeSessions:
             session = self._live[key] = FakeSession(self, SandboxId(f"sandbox-{self._count}"), extension)
         return session
 
+    def replace(self) -> None:
+        """From now on others are acquired, as after a change of code or policies."""
+        self._live.clear()
+
     def is_alive(self, sandbox: SandboxId) -> bool:
         return any(session.sandbox == sandbox for session in self._live.values())
 

@@ -232,3 +232,111 @@ async def test_what_a_sent_node_reports_is_heard_once_it_is_said_to_run() -> Non
         heard = await stage.said(CHAIN)
     first = next(n for n, line in enumerate(heard) if "b:running(1/4)" in line)
     assert any(line == "executing b" for line in heard[:first]), heard
+
+
+async def test_two_prompts_whose_expansions_cross_do_not_wait_for_each_other() -> None:
+    both = anyio.Event()
+    count: list[int] = []
+
+    def grow(leaf: str) -> Any:
+        async def expand(v: int) -> dict[str, Any]:
+            count.append(v)
+            if len(count) == 2:
+                both.set()
+            await both.wait()
+            child = {"class_type": leaf, "inputs": {"v": v}}
+            return {"result": (["child", 0],), "expand": {"child": child}}
+
+        return lambda v: expand(v)
+
+    def nodes(mine: str, others: str) -> tuple[FakeNode, ...]:
+        number: dict[str, Any] = {"v": ["INT", {}]}
+        return (
+            FakeNode(f"Grow{mine}", grow(f"Leaf{others}"), number, outputs=("INT",), extension=mine.lower()),
+            FakeNode(f"Leaf{mine}", lambda v: (v,), number, outputs=("INT",), extension=mine.lower()),
+            FakeNode(
+                f"Show{mine}", lambda x: {"ui": {"x": [x]}}, {"x": ["*", {}]}, outputs=(), output_node=True,
+                extension=mine.lower(),
+            ),
+        )  # fmt: skip
+
+    async with Stage(*nodes("A", "B"), *nodes("B", "A")) as stage:
+        for mine in "AB":
+            graph = prompt(a=(f"Grow{mine}", {"v": 1}), s=(f"Show{mine}", {"x": ["a", 0]}))
+            await stage.submit(graph, client_id=mine)
+        with anyio.fail_after(60):
+            while len(await stage.engine.history(LOCAL_TENANT)) < 2:
+                await anyio.lowlevel.checkpoint()
+
+
+async def test_nobody_waits_for_a_sandbox_while_a_child_runs_elsewhere() -> None:
+    go_on, runs = anyio.Event(), anyio.Event()
+
+    async def slow(v: int) -> tuple[int]:
+        runs.set()
+        await go_on.wait()
+        return (v,)
+
+    def grow(v: int) -> dict[str, Any]:
+        child = {"class_type": "Slow", "inputs": {"v": v}}
+        return {"result": (["child", 0],), "expand": {"child": child}}
+
+    number: dict[str, Any] = {"v": ["INT", {}]}
+    far = FakeNode("Slow", slow, number, outputs=("INT",), extension="far")
+    async with Stage(far, FakeNode("Grow", grow, number, outputs=("INT",))) as stage:
+        await stage.submit(prompt(a=("Grow", {"v": 1}), s=("Show", {"x": ["a", 0]})), client_id="one")
+        with anyio.fail_after(60):
+            await runs.wait()
+            await stage.submit(prompt(p=("Const", {"v": 1}), t=("Show", {"x": ["p", 0]})), client_id="two")
+            while len(await stage.engine.history(LOCAL_TENANT)) < 1:
+                await anyio.lowlevel.checkpoint()
+            go_on.set()
+            while len(await stage.engine.history(LOCAL_TENANT)) < 2:
+                await anyio.lowlevel.checkpoint()
+
+
+async def test_an_object_of_another_sandbox_is_still_handed_on() -> None:
+    kept: list[Any] = []
+
+    def keep(x: Any) -> tuple[int]:
+        kept.append(x)
+        return (1,)
+
+    nodes = (
+        FakeNode("Make", lambda: (Live(7),), extension="far"),
+        FakeNode("Keep", keep, {"x": ["*", {}]}),
+        FakeNode("Get", lambda n: (kept[-1],), {"n": ["*", {}]}),
+        FakeNode(
+            "Use",
+            lambda x: {"ui": {"x": [x.data]}},
+            {"x": ["*", {}]},
+            outputs=(),
+            output_node=True,
+            extension="far",
+        ),
+    )
+    async with Stage(*nodes) as stage:
+        graph = prompt(
+            m=("Make",), k=("Keep", {"x": ["m", 0]}), g=("Get", {"n": ["k", 0]}), u=("Use", {"x": ["g", 0]})
+        )
+        assert (await stage.outputs(graph))["u"] == {"x": [7]}
+        assert "g" in stage.sessions.sent
+
+
+async def test_a_call_that_was_sent_is_executed_where_it_was_sent_to() -> None:
+    """A session that changed meanwhile (other code, another policy) is asked for with the next node."""
+    async with Stage() as stage:
+        session: Any = await stage.sessions.acquire(LOCAL_TENANT, "fake")  # type: ignore[arg-type]
+        execute, others = session.execute, []
+
+        async def replaced(call: Any, progress: Any, following: Any = None) -> Any:
+            result = await execute(call, progress, following)
+            if call.node_id == "a":
+                stage.sessions.replace()
+                others.append(await stage.sessions.acquire(LOCAL_TENANT, "fake"))  # type: ignore[arg-type]
+            return result
+
+        session.execute = replaced
+        assert (await stage.outputs(CHAIN))["s"] == {"x": [22]}
+        assert stage.sessions.calls == ["a", "b", "c", "s"]
+        assert stage.sessions.given_up == []

@@ -326,3 +326,144 @@ async def test_whoever_waits_for_the_turn_has_it_before_a_following_call(tmp_pat
                 await session.execute(completed(first, 1), ignore, sends)
             assert order == ["a", "b", "other"]
             assert (sends.asked, second.is_sent) == (0, False)
+
+
+@pytest.mark.parametrize("way", ["in one chunk", "no instant answers", "after a line of the log"])
+async def test_what_a_node_says_is_heard_after_the_end_of_the_one_before(tmp_path: Path, way: str) -> None:
+    async def script(worker: FakeWorker) -> None:
+        await loaded(worker)
+        one, two = await worker.receive(), await worker.receive()
+        log = {"method": wire.LOG, "params": {"stream": "stdout", "text": "x", "dropped": 0}}
+        messages = [
+            *([log] if way == "after a line of the log" else []),
+            {"id": one["id"], "result": result(5)},
+            {"method": wire.TEXT, "params": {"node_id": "2", "text": "of the next"}},
+        ]
+        await worker.send_raw(b"".join(wire.encode_frame({"jsonrpc": "2.0", **each}) for each in messages))
+        await worker.answer(two, result(6))
+        await worker.receive()
+
+    if way == "no instant answers":
+        take_fast_paths(frozenset(FastPath) - {FastPath.INSTANT_ANSWERS})
+    async with world(tmp_path, fake(script)) as at:
+        at.shelf.write("pack", "")
+        session = await at.session("pack")
+        following = after()
+        with anyio.fail_after(60):
+            await session.execute(call("X"), ignore, Sends(following))
+            assert at.events == []
+            await session.execute(completed(following, 5), ignore)
+        assert [event.data for _, _, event in at.events] == [{"text": "of the next"}]
+
+
+@pytest.mark.parametrize("is_slow", [False, True])
+async def test_one_call_that_was_not_run_does_not_spoil_the_rest(tmp_path: Path, is_slow: bool) -> None:
+    """A text too long to be plain, at the head of a chain: what follows it is sent anew, the rest is sent ahead."""
+    log: list[str] = []
+
+    async def script(worker: FakeWorker) -> None:
+        await loaded(worker)
+        before = None
+        while True:
+            message = await asked(worker)
+            params = message["params"]
+            if "follows" in params and params["follows"]["call"] != before:
+                log.append(f"{params['node_id']} refused")
+                before = None
+                await worker.refuse(message, wire.NOT_FOLLOWING, "no")
+                continue
+            if is_slow:
+                await anyio.wait_all_tasks_blocked()
+            log.append(params["node_id"])
+            before = None if params["node_id"] == "a" else params["call"]
+            await worker.answer(message, result("x" * 300 if params["node_id"] == "a" else 1))
+
+    async with world(tmp_path, fake(script)) as at:
+        at.shelf.write("pack", "")
+        session = await at.session("pack")
+        names = "bcdef"
+        with anyio.fail_after(60):
+            for _ in range(2):
+                ahead = {name: after(node_id=name) for name in names}
+                await session.execute(call("First", node_id="a"), ignore, Sends(ahead["b"]))
+                for name, following in zip(names, [*names[1:], ""], strict=True):
+                    await session.execute(completed(ahead[name], 1), ignore, Sends(ahead.get(following)))
+                log.append("-")
+    first, second, _ = "".join(f" {each}" for each in log).split(" -")
+    assert first.split()[-4:] == ["c", "d", "e", "f"]
+    assert first.count("refused") <= 2
+    assert second.split() == ["a", "b", "c", "d", "e", "f"]  # it is remembered of the class
+
+
+async def test_who_is_cancelled_while_a_call_is_given_up_sees_it_through(tmp_path: Path) -> None:
+    go_on = anyio.Event()
+
+    async def script(worker: FakeWorker) -> None:
+        await loaded(worker)
+        one, two = await worker.receive(), await worker.receive()
+        await worker.answer(one, result(5))
+        await worker.receive()
+        await go_on.wait()
+        await worker.refuse(two, wire.INTERRUPTED, "stopped")
+        await worker.answer(await asked(worker), result())
+        await worker.receive()
+
+    async with world(tmp_path, fake(script), policies={"pack": "timeouts: {grace: 30s}\n"}) as at:
+        at.shelf.write("pack", "")
+        session = await at.session("pack")
+        following = after()
+        with anyio.fail_after(60):
+            await session.execute(call("X"), ignore, Sends(following))
+            async with anyio.create_task_group() as group:
+                group.start_soon(session.give_up, following.call)
+                await anyio.wait_all_tasks_blocked()
+                group.cancel_scope.cancel()
+                with anyio.CancelScope(shield=True):
+                    await anyio.wait_all_tasks_blocked()
+                    go_on.set()
+            await session.execute(call("X"), ignore)
+
+
+async def test_an_interrupt_reaches_the_following_call_first(tmp_path: Path) -> None:
+    running = anyio.Event()
+    heard: list[Any] = []
+
+    async def script(worker: FakeWorker) -> None:
+        await loaded(worker)
+        one, two = await worker.receive(), await worker.receive()
+        running.set()
+        heard.extend([(await worker.receive())["params"] for _ in range(2)])
+        heard.append([one["params"]["call"], two["params"]["call"]])
+        await worker.refuse(two, wire.INTERRUPTED, "before it started")
+        await worker.answer(one, result(5))
+        await worker.answer(await asked(worker), result())
+        await worker.receive()
+
+    async with world(tmp_path, fake(script), policies={"pack": "timeouts: {grace: 30s}\n"}) as at:
+        at.shelf.write("pack", "")
+        session = await at.session("pack")
+        following = after()
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as group:
+                group.start_soon(session.execute, call("X"), ignore, Sends(following))
+                await running.wait()
+                group.cancel_scope.cancel()
+            await session.give_up(following.call)
+            await session.execute(call("X"), ignore)
+    first, second = heard[2]
+    assert heard[:2] == [{"call": second}, {"call": first}]
+
+
+async def test_a_defect_in_finding_what_follows_leaves_the_call_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken() -> FollowingCall | None:
+        raise ValueError("a defect")
+
+    async with world(tmp_path, fake()) as at:
+        at.shelf.write("pack", "")
+        session = await at.session("pack")
+        with anyio.fail_after(60):
+            await session.execute(call("X"), ignore, broken)
+            await session.execute(call("X"), ignore)
+    assert "what follows node '1' (X) cannot be told" in caplog.text
