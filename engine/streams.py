@@ -226,10 +226,11 @@ def size_of(event: Event) -> int:
     """About what it takes to keep an event, in bytes."""
     content: object = None
     kind = type(event)
-    if kind not in _LARGE and kind is not ProgressChanged:
+    if kind is ProgressChanged:
+        preview = event.preview  # type: ignore[attr-defined]
+        return _EVENT_BYTES + (len(preview[1]) if preview else 0)
+    if kind not in _LARGE:
         return _EVENT_BYTES
-    if isinstance(event, ProgressChanged):
-        return _EVENT_BYTES + (len(event.preview[1]) if event.preview else 0)
     if isinstance(event, NodeExecuted):
         content = event.output
     elif isinstance(event, PackMessage):
