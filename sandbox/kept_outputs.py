@@ -52,13 +52,15 @@ class KeptOutputs:
 
     def wants(self, sandbox: SandboxId, nbytes: int) -> bool:
         """Whether there is room for one more of this size."""
-        own = [output.nbytes for output in self._all() if output.sandbox == sandbox]
-        total = sum(output.nbytes for output in self._all())
+        if nbytes < SMALLEST:
+            return False
+        files = own = total = 0
+        for output in self._all():
+            total += output.nbytes
+            if output.sandbox == sandbox:
+                files, own = files + 1, own + output.nbytes
         return (
-            nbytes >= SMALLEST
-            and len(own) < MOST_FILES
-            and sum(own) + nbytes <= self._most_bytes
-            and total + nbytes <= 4 * self._most_bytes
+            files < MOST_FILES and own + nbytes <= self._most_bytes and total + nbytes <= 4 * self._most_bytes
         )
 
     def keep(self, output: KeptOutput) -> None:
