@@ -91,7 +91,12 @@ class PromptRun:
         self._preparing: anyio.CancelScope | None = None
         self._results = RunResults(cache, self._signatures, bench.ledger)
         self._followers = Followers(
-            self._calls, self._invocations, instances, self._results.of, self._hear_progress
+            self._calls,
+            self._invocations,
+            instances,
+            self._results.of,
+            self._hear_progress,
+            bench.sessions.is_alive,
         )
         self._gathered: dict[str, Inputs] = {}
         self._failures: dict[str, RingfenceError] = {}

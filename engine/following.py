@@ -16,6 +16,7 @@ from engine.graph import GraphNode
 from engine.instances import Instances
 from engine.invocation import Inputs, Invocations
 from engine.node_calls import FollowingNode, NodeCalls
+from policies import SandboxId
 from sandbox.calls import FollowingCall, NodeCall, Progress, Session
 
 _MOST_EARLY: Final = 64
@@ -32,7 +33,9 @@ class Followers:
         instances: Instances,
         result_of: Callable[[str], Result | None],
         hear: Callable[[GraphNode, Progress], None],
+        is_alive: Callable[[SandboxId], bool],
     ) -> None:
+        self._is_alive = is_alive
         self._calls = calls
         self._invocations = invocations
         self._instances = instances
@@ -59,8 +62,9 @@ class Followers:
         if following is None:
             return None
         inputs, given = following.inputs, following.given
-        result = self._result_of(following.after)
-        if following.session is not session or not self._invocations.complete(inputs, given.promised, result):
+        if following.session is not session or not self._invocations.complete(
+            node, inputs, given.promised, self._result_of(following.after), session, self._is_alive
+        ):
             await following.session.give_up(given.call)
             return None
         for progress in following.early:

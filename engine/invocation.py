@@ -180,13 +180,28 @@ class Invocations:
         call = self.call(node, session, found, ({"unique_id": node.node_id}, None) if hidden else None)
         return inputs, promised, call
 
-    def complete(self, inputs: Inputs, promised: Mapping[str, int], result: Result | None) -> bool:
-        """Fill in the outputs that were promised; False where they are more than plain values, or not there."""
+    def complete(
+        self,
+        node: GraphNode,
+        inputs: Inputs,
+        promised: Mapping[str, int],
+        result: Result | None,
+        session: Session,
+        is_alive: Callable[[SandboxId], bool],
+    ) -> bool:
+        """Fill in the outputs that were promised; False where one is not there, or a live object."""
         for name, slot in promised.items():
-            values = inputs.values[name] = _plain_output(result, slot)
+            values = _output(result, slot)
             if values is None:
                 return False
-        return True
+            for value in values:
+                if value.handles:
+                    return False
+                if value.objects:
+                    values = [self._route(node, name, each, session, is_alive, inputs) for each in values]
+                    break
+            inputs.values[name] = values
+        return not inputs.lost
 
     def _route(
         self,
@@ -332,12 +347,15 @@ def _is_small(value: JSON) -> bool:
     return kind in _SMALL or (kind is float and math.isfinite(value))
 
 
+def _output(result: Result | None, slot: int) -> Sequence[Value] | None:
+    """The values of one output; None where it is not there."""
+    return result.slots[slot] if result is not None and 0 <= slot < len(result.slots) else None
+
+
 def _plain_output(result: Result | None, slot: int) -> Sequence[Value] | None:
-    """The values of one output; None where it is not there, or names objects, which have to be let pass."""
-    if result is None or not 0 <= slot < len(result.slots):
-        return None
-    values = result.slots[slot]
-    for value in values:
+    """The same; None also where it names objects, which have to be let pass."""
+    values = _output(result, slot)
+    for value in values or ():
         if value.objects or value.handles:
             return None
     return values

@@ -1,11 +1,13 @@
 """A call that came before the one that it follows was answered: some of its inputs are that one's outputs.
 
 The host sends it so that no time passes between the two. It runs if the call before it ran on the same thread just
-before, was not interrupted, and gave nothing but plain values (``written.py``): what the host would have sent.
+before, was not interrupted, and gave nothing but plain values and tensors (``written.py``): those that the host would
+have sent. A tensor is handed over where it lies, as between two nodes of one process: what the host has is a copy.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -14,14 +16,18 @@ from .peer import RpcError
 
 Before = tuple[Any, Sequence[Any]]
 """The number of the call that has just run, and its outputs."""
-
-
 _PLAIN: Final = frozenset({int, float, str, bool, type(None)})
+_MOST_BYTES: Final = 64 << 20
+"""Of tensors, with all that their memory holds: so much more than its inputs a node may find in use when it begins."""
 
 
 def ended(number: Any, outputs: Sequence[Any]) -> Before | None:
-    """A call that ran and was written plainly; None where others may not follow it, since it made more than values."""
-    return (number, outputs) if _PLAIN.issuperset(map(type, outputs)) else None
+    """A call that ran and was written plainly; None where none may follow it, since it made too much to be kept."""
+    nbytes = 0
+    for value in outputs:
+        if type(value) not in _PLAIN:
+            nbytes += value.untyped_storage().nbytes()
+    return (number, outputs) if nbytes <= _MOST_BYTES else None
 
 
 def fill_in(params: dict[str, Any], before: Before | None) -> None:
@@ -37,4 +43,12 @@ def fill_in(params: dict[str, Any], before: Before | None) -> None:
     for name, slot in follows["inputs"].items():
         if not 0 <= slot < len(outputs):
             raise RpcError(wire.NOT_FOLLOWING, f"the call before has no output {slot}")
-        inputs[name] = [outputs[slot]]
+        value = outputs[slot]
+        inputs[name] = [value if type(value) in _PLAIN else _as_sent(value)]
+
+
+def _as_sent(tensor: Any) -> Any:
+    """The same memory as a tensor like one that the host sends: none of inference mode, nor of anybody's graph."""
+    own = sys.modules["torch"].empty(0, dtype=tensor.dtype)
+    own.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.shape, tensor.stride())
+    return own.requires_grad_() if tensor.requires_grad else own

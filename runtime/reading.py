@@ -25,11 +25,12 @@ Job = Callable[[], None]
 
 class Reading:
     """The main thread's jobs and the turn to read. ``step`` reads one message and acts on it; at the end of the
-    stream it does not return."""
+    stream it does not return. ``when_idle`` is called by the helper when no job has come for a while."""
 
-    def __init__(self, peer: Peer, step: Callable[[], bool]) -> None:
+    def __init__(self, peer: Peer, step: Callable[[], bool], when_idle: Job = lambda: None) -> None:
         self._peer = peer
         self._step = step
+        self._when_idle = when_idle
         self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self._handed_over = 0
         self._started = 0
@@ -120,6 +121,8 @@ class Reading:
                 self._is_parked = True
                 if self._is_busy or self._is_asked:
                     self._is_parked = False
+                else:
+                    self._when_idle()
             seen = running
 
     def _read(self) -> None:

@@ -18,7 +18,8 @@ class SentAhead:
     number: int
     pending: PendingCall
     after: NodeCall
-    after_number: int
+    offered: list[dict[str, Any]]
+    """Files that it took along for its outputs."""
     is_due: bool = False
     """Whether the call before has ended well."""
 
@@ -44,4 +45,4 @@ def send_along(
     if pending is None:
         return None
     given.is_sent = True
-    return SentAhead(given, number, pending, after, after_number)
+    return SentAhead(given, number, pending, after, params.get("offered", []))

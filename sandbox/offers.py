@@ -49,10 +49,6 @@ class Offers:
                 self.sizes.clear()
             self.sizes[key] = made[:MOST_OFFERED]
 
-    def has(self, call: NodeCall) -> bool:
-        """Whether there is something that the call would take along."""
-        return (call.class_type, call.node_id) in self.sizes
-
     def make(self, call: NodeCall) -> list[dict[str, Any]]:
         """What the call takes along, as the worker is told of it."""
         offered: list[dict[str, Any]] = []

@@ -281,6 +281,7 @@ class ExtensionSession:
             sandbox.services.go_on(forget=True)
             sandbox.services.unlisten(sent.number)
             self._calls.close(sent.number)
+            self._offers.take_back(sent.given.call, sent.offered)
             sandbox.end_call()
 
     def _leave(self) -> None:
@@ -302,18 +303,22 @@ class ExtensionSession:
             return
         try:
             given = following()
+            if given is None or given.call.class_type in self._async_nodes:
+                return
+            its_number = self._calls.open(self._extension, given.call)
+            params, _ = self._sent(given.call, its_number)  # names no objects
+            if self._offers.sizes and (offered := self._offers.make(given.call)):
+                params["offered"] = offered
+            sent = send_along(sandbox.peer, given, params, its_number, call, number)
         except Exception:
             # A defect of ours, and this call runs.
             log.exception("%s: what follows %s cannot be told", sandbox.names.who, call)
             return
-        if given is None or given.call.class_type in self._async_nodes or self._offers.has(given.call):
-            return
-        its_number = self._calls.open(self._extension, given.call)
-        params, _ = self._sent(given.call, its_number)  # names no objects
-        sandbox.following = send_along(sandbox.peer, given, params, its_number, call, number)
-        if sandbox.following is None:
+        if sent is None:
+            self._offers.take_back(given.call, params.get("offered", ()))
             self._calls.close(its_number)
             return
+        sandbox.following = sent
         sandbox.begin_call()
         sandbox.services.listen(its_number, given.progress)
         sandbox.services.hold_after(pending)
@@ -357,7 +362,7 @@ class ExtensionSession:
         asked: dict[str, Any] | PendingCall
         try:
             if sent is not None:
-                asked = sent.pending
+                asked, offered = sent.pending, sent.offered
             else:
                 asked, granted = self._sent(call, number)
                 if self._offers.sizes and (offered := self._offers.make(call)):

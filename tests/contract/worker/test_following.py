@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -53,7 +54,7 @@ def test_it_waits_for_a_long_one_and_takes_its_text(shared: WorkerHost) -> None:
     ("class_type", "inputs"),
     [
         ("RFRaises", {"text": "boom"}),
-        ("RFSolid", {"width": 4, "height": 4, "value": 0.5}),
+        ("RFSolid", {"width": 2400, "height": 2400, "value": 0.5}),  # 66 MiB
         ("RFModel", {"factor": 3.0}),
         ("RFReport", {"text": "shown"}),
     ],
@@ -116,3 +117,57 @@ def test_one_that_waits_can_be_cancelled(shared: WorkerHost) -> None:
     assert caught.value.code == wire.INTERRUPTED
     shared.execute("RFGateOpenAsync", {"name": name}, node_id="8")
     assert shared.result(one)["slots"] == [[name]]
+
+
+def test_a_tensor_is_handed_over_where_it_lies_and_the_hosts_copy_is_its_own(shared: WorkerHost) -> None:
+    first = shared.params("RFSolid", {"width": 40, "height": 30, "value": 0.25})
+    one = shared.start(wire.EXECUTE, first)
+    second = shared.params(
+        "RFInvert",
+        {"image": Items(), "strength": 1.0},
+        follows={"call": first["call"], "inputs": {"image": 0}},
+    )
+    two = shared.start(wire.EXECUTE, second)
+    three = _following(shared, second, "RFInPlace", {"image": 0})
+    made, inverted = (shared.files.adopt(shared.result(number)) for number in (one, two))
+    assert shared.result(three)["slots"] == [[7.0]]
+    for made_by, value in ((made, 0.25), (inverted, 0.75)):
+        ref = made_by["slots"][0][0][wire.TAG_TENSOR]
+        assert ref["shape"] == [1, 30, 40, 3]
+        data = memoryview((shared.files.inbox / ref["file"]).read_bytes()).cast("f")
+        assert set(data) == {value}
+
+
+def test_a_tensor_that_follows_is_as_one_that_the_host_sends(shared: WorkerHost) -> None:
+    """Neither of inference mode nor a view, whether it was sent or handed over."""
+    said = []
+    for follows in (False, True):
+        first = shared.params("RFSolid", {"width": 4, "height": 4, "value": 0.25})
+        one = shared.start(wire.EXECUTE, first)
+        if follows:
+            two = _following(shared, first, "RFKind", {"image": 0})
+            image = shared.files.adopt(shared.result(one))["slots"][0][0]
+        else:
+            image = shared.files.adopt(shared.result(one))["slots"][0][0]
+            two = shared.start(wire.EXECUTE, shared.params("RFKind", {"image": Items(image)}))
+        said.append(shared.result(two)["slots"])
+    assert said[0] == said[1] == [["torch.float32 [1, 4, 4, 3] False False False True"]]
+
+
+def test_what_a_call_made_is_not_kept_for_long(shared: WorkerHost) -> None:
+    first = shared.params("RFSolid", {"width": 4, "height": 4, "value": 0.25})
+    shared.files.adopt(shared.result(shared.start(wire.EXECUTE, first)))
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        # Each refused one lets go of it as well, so every turn begins anew.
+        first = shared.params("RFSolid", {"width": 4, "height": 4, "value": 0.25})
+        shared.files.adopt(shared.result(shared.start(wire.EXECUTE, first)))
+        time.sleep(0.2)
+        late = _following(shared, first, "RFKind", {"image": 0})
+        try:
+            shared.result(late)
+        except WorkerError as error:
+            if error.code == wire.NOT_FOLLOWING:
+                return
+            raise
+    raise AssertionError("it was kept")

@@ -151,6 +151,22 @@ class InPlace:
         return (float(image.mean()),)
 
 
+class Kind:
+    """Says what kind of tensor it is given."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"image": ("IMAGE",)}}
+
+    RETURN_TYPES = ("STRING",)
+    FUNCTION = "run"
+    CATEGORY = "tests/friendly"
+
+    def run(self, image):
+        kinds = (image.is_inference(), image._is_view(), image.requires_grad, image.is_leaf)
+        return (f"{image.dtype} {list(image.shape)} {' '.join(map(str, kinds))}",)
+
+
 class Broken:
     """Its declaration raises; the other nodes of the pack must not suffer."""
 
@@ -178,6 +194,6 @@ class Raises:
 
 NODE_CLASS_MAPPINGS = {
     f"RF{cls.__name__}": cls
-    for cls in (Invert, Solid, Add, Counter, Report, Model, WriteBeside, InPlace, Broken, Raises)
+    for cls in (Invert, Solid, Add, Counter, Report, Model, WriteBeside, InPlace, Kind, Broken, Raises)
 }
 NODE_DISPLAY_NAME_MAPPINGS = {"RFInvert": "Invert (tests)"}
