@@ -16,15 +16,14 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
 import anyio
 
 from policies import ExtensionName, SandboxId, safe_text
 from runtime import wire
 from sandbox import messages
-from sandbox.audit import AuditEvent, Entry, Outcome
-from sandbox.audit.denial import at_wall
 from sandbox.call_book import CallBook
 from sandbox.calls import (
     ExpandedCall,
@@ -52,18 +51,17 @@ from sandbox.errors import (
 )
 from sandbox.exchanges import Exchanges
 from sandbox.following import NotFollowedError, SentAhead, send_along
-from sandbox.launcher import failure
 from sandbox.launcher.verbs import Launcher
 from sandbox.lifecycle import Sandbox, ended_copy
 from sandbox.offers import Offers
 from sandbox.outputs import Outputs
-from sandbox.peer import ConversationEndedError, PendingCall, RemoteCallError
+from sandbox.peer import ConversationEndedError, PendingCall
+from sandbox.questions import Questions
 from sandbox.sockets import Sockets
 from sandbox.tensors import TensorStore
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
 Following = Callable[[], FollowingCall | None]
 _OBJECT_TAGS = frozenset({wire.TAG_JSON, wire.TAG_STR, wire.TAG_BYTES})
 
@@ -90,6 +88,7 @@ class ExtensionSession:
         self._launcher = launcher
         self._on_success = on_success
         self._outputs = Outputs(store, sandbox.id, sandbox.policy)
+        self._questions = Questions(sandbox, extension, self._outputs, launcher)
         self._offers = Offers(store, sandbox.id)
         self._exchanges = Exchanges(sandbox, extension, calls)
         self._sockets = Sockets(sandbox, extension, calls)
@@ -148,9 +147,11 @@ class ExtensionSession:
             began = time.perf_counter()
             limit_s = self._sandbox.policy.timeouts.import_s
             try:
-                answer = await self._ask(wire.LOAD, params, "loading it", "timeouts.import", limit_s)
+                answer = await self._questions.ask(
+                    wire.LOAD, params, "loading it", "timeouts.import", limit_s
+                )
                 nodes = Registration()
-                extension, more = await self._checked(lambda: messages.loaded(answer, nodes))
+                extension, more = await self._questions.checked(lambda: messages.loaded(answer, nodes))
                 await self._pages(more, nodes)
                 self._loaded = replace(
                     extension,
@@ -187,7 +188,7 @@ class ExtensionSession:
         pages = 1
         while more is not None:
             if pages >= MAX_PAGES:
-                raise await self._broken(
+                raise await self._questions.broken(
                     ProtocolViolationError(f"it describes its nodes in more than {MAX_PAGES} messages")
                 )
             more = await self._page({"more": more}, nodes)
@@ -195,23 +196,25 @@ class ExtensionSession:
 
     async def _page(self, params: dict[str, Any], nodes: Registration) -> int | None:
         limit_s = self._sandbox.policy.timeouts.import_s
-        answer = await self._ask(wire.DESCRIBE, params, "describing its nodes", "timeouts.import", limit_s)
-        return await self._checked(lambda: messages.described(answer, nodes))
+        answer = await self._questions.ask(
+            wire.DESCRIBE, params, "describing its nodes", "timeouts.import", limit_s
+        )
+        return await self._questions.checked(lambda: messages.described(answer, nodes))
 
     async def validate(self, call: NodeCall, input_types: Mapping[str, str]) -> tuple[bool | str | None, ...]:
         """See ``calls.Session``."""
         answer = await self._node_call(wire.VALIDATE, call, {"input_types": dict(input_types)})
-        return await self._checked(lambda: messages.validated(answer))
+        return await self._questions.checked(lambda: messages.validated(answer))
 
     async def fingerprint(self, call: NodeCall) -> Any:
         """See ``calls.Session``."""
         answer = await self._node_call(wire.FINGERPRINT, call)
-        return await self._checked(lambda: messages.fingerprint(answer))
+        return await self._questions.checked(lambda: messages.fingerprint(answer))
 
     async def lazy(self, call: NodeCall) -> tuple[str, ...]:
         """See ``calls.Session``."""
         answer = await self._node_call(wire.LAZY, call)
-        return await self._checked(lambda: messages.lazy(answer))
+        return await self._questions.checked(lambda: messages.lazy(answer))
 
     async def execute(
         self,
@@ -272,7 +275,7 @@ class ExtensionSession:
         sent.given.is_sent = False
         try:
             with anyio.CancelScope(shield=True):
-                await self._interrupt(sent.pending, sent.given.call, sent.number)
+                await self._questions.interrupt(sent.pending, sent.given.call, sent.number)
         finally:
             if sent.was_refused:
                 self._not_followed.add(sent.after.class_type)
@@ -369,8 +372,9 @@ class ExtensionSession:
                     asked["offered"] = offered
                 sandbox.services.listen(number, progress)
             limit_s = sandbox.policy.timeouts.call_s
-            answer = await self._ask_worker(
-                wire.EXECUTE, asked, call, "timeouts.call", limit_s, number, following
+            then = None if following is None else partial(self._send_along, following, call, number)
+            answer = await self._questions.put(
+                wire.EXECUTE, asked, call, "timeouts.call", limit_s, number, then
             )
             next_one = sandbox.following
             if next_one is not None and next_one.after is call:
@@ -403,7 +407,7 @@ class ExtensionSession:
     async def _taken_over(self, answer: Any, call: NodeCall, granted: Sequence[str]) -> NodeResult:
         """A result with all that may be in one."""
         limits = self._sandbox.policy.limits
-        parsed = await self._checked(
+        parsed = await self._questions.checked(
             lambda: messages.executed(
                 answer,
                 self.sandbox,
@@ -435,7 +439,7 @@ class ExtensionSession:
         try:
             return await self._outputs.node_result(parsed)
         except ProtocolViolationError as error:
-            raise await self._broken(error) from error
+            raise await self._questions.broken(error) from error
         except QuotaError:
             raise
         except SandboxError as error:
@@ -451,160 +455,11 @@ class ExtensionSession:
             params, granted = self._sent(call, number)
             if extra:
                 params |= extra
-            return await self._ask(method, params, _Part(method, call), "timeouts.call", limit_s)
+            return await self._questions.ask(method, params, _Part(method, call), "timeouts.call", limit_s)
         finally:
             self._calls.close(number)
             if granted:
                 self._store.revoke(self.sandbox, granted)
-
-    async def _ask(self, method: str, params: dict[str, Any], what: object, key: str, limit_s: float) -> Any:
-        """Ask the worker for anything but a node's execution."""
-        sandbox = self._sandbox
-        with sandbox.busy():
-            if method == wire.DESCRIBE:
-                return await self._ask_worker(method, params, what, key, limit_s)
-            with sandbox.asking():
-                return await self._ask_worker(method, params, what, key, limit_s)
-
-    async def _ask_worker(
-        self,
-        method: str,
-        asked: dict[str, Any] | PendingCall,
-        what: object,
-        key: str,
-        limit_s: float,
-        number: int | None = None,
-        following: Following | None = None,
-    ) -> Any:
-        """Ask the worker; ``number`` is that of a node's execution, which may be on its way already. Whoever calls this
-        has counted it as in use."""
-        sandbox = self._sandbox
-        watch = sandbox.watch
-        began = time.perf_counter() if watch is not None else 0.0
-        was_sent = isinstance(asked, PendingCall)
-        pending: PendingCall | None = None
-        try:
-            try:
-                pending = asked if isinstance(asked, PendingCall) else sandbox.peer.begin(method, asked)
-                sandbox.at_work[pending] = (what, self._extension)
-                if pending.unsent is not None:
-                    # Bounded by the deadline of writing; a worker that has all of it must be asked to stop (below).
-                    with anyio.CancelScope(shield=True):
-                        await sandbox.peer.see_through(pending)
-            except ConversationEndedError:
-                raise ended_copy(await sandbox.final_error(), call_started=False) from None
-            except wire.FrameTooLargeError as error:
-                raise QuotaError(f"the inputs of {what} do not fit one message: {error}") from None
-            if following is not None and number is not None and isinstance(what, NodeCall):
-                self._send_along(following, what, number, pending)
-            try:
-                if not pending.is_settled:
-                    await pending.settling(limit_s)
-                return pending.result()
-            except TimeoutError:
-                sandbox.end(failure.too_slow(sandbox.names, str(what), key, limit_s))
-                raise await sandbox.final_error() from None
-            except ConversationEndedError:
-                raise ended_copy(await sandbox.final_error(), call_started=True) from None
-            except RemoteCallError as error:
-                if was_sent and error.error.code == wire.NOT_FOLLOWING:
-                    raise NotFollowedError from None
-                raise await self._failed(error) from None
-            except anyio.get_cancelled_exc_class():
-                pending.wait_no_more()
-                with anyio.CancelScope(shield=True):
-                    await self._interrupt(pending, what, number)
-                raise
-        finally:
-            if pending is not None:
-                pending.close()
-                sandbox.at_work.pop(pending, None)
-            if watch is not None:
-                watch.took(key, time.perf_counter() - began, str(what))
-
-    async def _interrupt(self, pending: PendingCall, what: object, number: int | None) -> None:
-        """The caller no longer wants it: ask it to stop, then see to it. Returns when it does not run any more."""
-        grace_s = self._sandbox.policy.timeouts.grace_s
-        with anyio.move_on_after(grace_s):
-            try:
-                sent = self._sandbox.following
-                if sent is not None and sent.after is what:
-                    # First, or it would run if this one ends well in this moment.
-                    await self._sandbox.peer.notify(wire.CANCEL, {"call": sent.number})
-                if number is not None and not pending.is_settled:
-                    await self._sandbox.peer.notify(wire.CANCEL, {"call": number})
-                answer = await pending.wait()
-            except (RemoteCallError, ConversationEndedError):
-                return
-            await self._throw_away(answer)
-            return
-        reason = failure.unresponsive(self._sandbox.names, f"{what} did not stop when it was interrupted")
-        self._sandbox.end(reason, deliberate=True)
-        await self._sandbox.gone()
-
-    async def _throw_away(self, answer: Any) -> None:
-        """A result that came after all: its files are given back."""
-        limits = self._sandbox.policy.limits
-        try:
-            parsed = messages.executed(
-                answer, self.sandbox, max_values=limits.outputs, max_expansion=limits.expansion_nodes
-            )
-            self._outputs.release(await self._outputs.node_result(parsed))
-        except ProtocolViolationError as error:
-            self._sandbox.end(error)
-        except SandboxError:
-            return
-
-    async def _failed(self, error: RemoteCallError) -> Exception:
-        try:
-            mine = messages.failure(error.error, self._extension)
-        except ProtocolViolationError as violation:
-            return await self._broken(violation)
-        if isinstance(mine, NodeRaisedError) and not mine.hint:
-            before, now = self._sandbox.usage, await self._launcher.stats(self._sandbox.id)
-            names = self._sandbox.names
-            mine.hint = failure.hint(before, now, names) or failure.refusal(
-                mine.exception_type, mine.message, mine.traceback, names
-            )
-            self._sandbox.usage = now
-            self._note_wall(mine)
-        if isinstance(mine, LoadFailedError) and not mine.hint:
-            # Of its files a pack may miss many for reasons of its own; the network it has by its policy or not at all.
-            mine.hint = failure.refusal(mine.exception_type, "", mine.traceback, self._sandbox.names)
-        return mine
-
-    def _note_wall(self, error: NodeRaisedError) -> None:
-        """A pack met a wall of its policy, as far as its own error tells: its word, so marked as such."""
-        sandbox = self._sandbox
-        if sandbox.watch is not None:
-            sandbox.watch.hit_wall(error)
-        denied = at_wall(error.hint, error.message, sandbox.policy, (self._extension,))
-        if not denied or not sandbox.may_note():
-            return
-        sandbox.note(
-            Entry(
-                AuditEvent.WALL_MET,
-                Outcome.DENIED,
-                tenant=sandbox.tenant,
-                extensions=(self._extension,),
-                sandbox=sandbox.id,
-                policy=sandbox.policy.digest(),
-                text=f"{error.exception_type}: {error.message}",
-                **denied,
-                details={"said_by": "the pack's own error"},
-            )
-        )
-
-    async def _broken(self, violation: ProtocolViolationError) -> SandboxError:
-        self._sandbox.end(violation)
-        return await self._sandbox.final_error()
-
-    async def _checked(self, read: Callable[[], T]) -> T:
-        """What ``read`` makes of an answer; a worker whose answer is none is ended."""
-        try:
-            return read()
-        except ProtocolViolationError as error:
-            raise await self._broken(error) from error
 
     async def _tell(self, method: str, params: dict[str, Any]) -> None:
         try:
