@@ -308,8 +308,7 @@ class PromptRun:
             ):
                 return node
             try:
-                if self._voice.must_wait and self._voice.is_full:
-                    await self._calls.give_up_following()
+                if self._voice.must_wait and self._voice.is_full and not self._calls.has_call_of(node):
                     await self._voice.turn()
                 heir = await self._calls.make(node, self._call_in)
             except Exception as error:  # noqa: BLE001 - whatever a node's work raises is an event of the plan

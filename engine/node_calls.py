@@ -104,7 +104,7 @@ class NodeCalls:
                 )
                 try:
                     heir = await call_in(session, node)
-                    is_held = self._has_call_of(heir)
+                    is_held = self.has_call_of(heir)
                     return heir
                 except EndedError as error:
                     # Somebody else's node ended the sandbox while this one waited for its turn: nothing of it has run.
@@ -119,9 +119,11 @@ class NodeCalls:
                 if is_held:
                     self._is_held = True
                 else:
-                    if self.following is not None and self.following.lane is lane:
-                        await self.give_up_following()
-                    lane.leave()
+                    try:
+                        if self.following is not None and self.following.lane is lane:
+                            await self.give_up_following()
+                    finally:
+                        lane.leave()
 
     async def _is_kept(self, lane: Turn, node: GraphNode) -> bool:
         """Whether this lane was not left after the node before, since this one's call was sent along with it."""
@@ -143,13 +145,14 @@ class NodeCalls:
         may = lane is not None and is_free and not lane.is_wanted and self._kept(extension) is session
         return lane if may else None
 
-    def _has_call_of(self, node: object) -> bool:
+    def has_call_of(self, node: object) -> bool:
+        """Whether this node's call is in its worker's hands."""
         following = self.following
         return following is not None and following.node is node and following.given.is_sent
 
     def _session_that_has(self, node: GraphNode) -> Session | None:
         """The session that the call of this node was sent to: none is started in its place meanwhile."""
-        return self.following.session if self.following is not None and self._has_call_of(node) else None
+        return self.following.session if self.following is not None and self.has_call_of(node) else None
 
     def take_following(self, node: GraphNode) -> FollowingNode | None:
         """The call that was made ahead for this node, which has its turn now."""
@@ -162,13 +165,13 @@ class NodeCalls:
     async def give_up_following(self) -> None:
         """There is nobody to want the call that was made ahead, if one was."""
         following, self.following = self.following, None
+        is_held, self._is_held = self._is_held, False
         if following is None:
             return
         try:
             await following.session.give_up(following.given.call)
         finally:
-            if self._is_held:
-                self._is_held = False
+            if is_held:
                 following.lane.leave()
 
     def _lane(self, node: GraphNode) -> Turn:

@@ -104,12 +104,11 @@ class Services:
         nobody has heard yet that it runs."""
         self._before = before
 
-    def go_on(self, *, forget: bool = False) -> None:
-        """Say what was kept, or forget it."""
+    def go_on(self) -> None:
+        """Say what was kept, which may be of others as well."""
         held, self._held, self._before = self._held, [], None
-        if not forget:
-            for event in held:
-                self._send(event)
+        for event in held:
+            self._send(event)
 
     def unlisten(self, call: int) -> None:
         """The call is over; progress that is still on its way is dropped."""

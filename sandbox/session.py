@@ -281,7 +281,7 @@ class ExtensionSession:
                 self._not_followed.add(sent.after.class_type)
             sent.pending.close()
             sandbox.at_work.pop(sent.pending, None)
-            sandbox.services.go_on(forget=True)
+            sandbox.services.go_on()
             sandbox.services.unlisten(sent.number)
             self._calls.close(sent.number)
             self._offers.take_back(sent.given.call, sent.offered)
@@ -302,6 +302,7 @@ class ExtensionSession:
             or sandbox.turn.is_wanted  # whoever waits for the turn has it next
             or call.class_type in self._not_followed
             or pending.failure_code is not None
+            or sandbox.policy.limits.outputs < messages.PLAIN_SLOTS  # this one's may be refused
         ):
             return
         try:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
 import anyio
 import pytest
 
+from engine.early_starts import EarlyStarts, Voice
 from engine.testing import Blocker, FakeNode, Live, Tensor
 from policies import LOCAL_TENANT
 from sandbox import FastPath, take_fast_paths
@@ -344,3 +346,33 @@ async def test_a_call_that_was_sent_is_executed_where_it_was_sent_to() -> None:
         assert (await stage.outputs(CHAIN))["s"] == {"x": [22]}
         assert stage.sessions.calls == ["a", "b", "c", "s"]
         assert stage.sessions.given_up == []
+
+
+async def test_a_call_that_was_sent_is_not_given_up_for_a_voice_that_has_to_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A prompt that began early is held up once it has said so much: before a node, and not before one that runs."""
+    voices: list[Voice] = []
+
+    def early(starts: Any, _: Any) -> Voice:
+        voices.append(Voice(starts._publish, is_early=True))
+        return voices[-1]
+
+    monkeypatch.setattr(EarlyStarts, "voice", early)
+    names = [f"n{number:02}" for number in range(31)]
+    nodes: dict[str, Any] = {names[0]: ("Const", {"v": 1})}
+    for before, name in itertools.pairwise(names):
+        nodes[name] = ("Add", {"a": [before, 0], "b": 1})
+    nodes["s"] = ("Show", {"x": [names[-1], 0]})
+    async with Stage() as stage:
+        await stage.submit(prompt(**nodes))
+        with anyio.fail_after(60):
+            while not voices or not voices[0].is_full:
+                await anyio.lowlevel.checkpoint()
+            await anyio.wait_all_tasks_blocked()
+            assert len(stage.sessions.calls) < len(nodes)
+            voices[0].speak()
+            while not await stage.engine.history(LOCAL_TENANT):
+                await anyio.lowlevel.checkpoint()
+        assert stage.sessions.given_up == []
+        assert len(stage.sessions.calls) == len(nodes)

@@ -467,3 +467,37 @@ async def test_a_defect_in_finding_what_follows_leaves_the_call_alone(
             await session.execute(call("X"), ignore, broken)
             await session.execute(call("X"), ignore)
     assert "what follows node '1' (X) cannot be told" in caplog.text
+
+
+async def test_what_others_said_meanwhile_is_told_though_the_call_is_given_up(tmp_path: Path) -> None:
+    async def script(worker: FakeWorker) -> None:
+        await loaded(worker)
+        one, two = await worker.receive(), await worker.receive()
+        messages = [
+            {"id": one["id"], "result": result("x" * 300)},
+            {"method": wire.TEXT, "params": {"node_id": "9", "text": "of a thread"}},
+            {"id": two["id"], "error": {"code": wire.NOT_FOLLOWING, "message": "no"}},
+        ]
+        await worker.send_raw(b"".join(wire.encode_frame({"jsonrpc": "2.0", **each}) for each in messages))
+        await worker.receive()
+
+    async with world(tmp_path, fake(script)) as at:
+        at.shelf.write("pack", "")
+        session = await at.session("pack")
+        following = after()
+        with anyio.fail_after(60):
+            await session.execute(call("X"), ignore, Sends(following))
+            await session.give_up(following.call)
+        assert [event.data for _, _, event in at.events] == [{"text": "of a thread"}]
+
+
+async def test_nothing_follows_where_a_policy_allows_few_outputs(tmp_path: Path) -> None:
+    """The host may refuse a result then which its worker takes for good."""
+    policies = {"pack": "limits: {outputs: 3}\n"}
+    async with world(tmp_path, fake(), policies=policies) as at:
+        at.shelf.write("pack", "")
+        session = await at.session("pack")
+        sends = Sends(after())
+        with anyio.fail_after(60):
+            await session.execute(call("X"), ignore, sends)
+        assert sends.asked == 0
