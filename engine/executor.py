@@ -460,6 +460,7 @@ class PromptRun:
         return self._advance(wants_heir=made_in is not None and FastPath.CHAINED_NODES in TAKEN)
 
     def _let_go(self) -> None:
+        self._followers.close()
         self._cache.end(self._row.prompt_id)
         self._results.close()
         self._invocations.close()

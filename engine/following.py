@@ -71,6 +71,10 @@ class Followers:
             self._hear(node, progress)
         return inputs, given.call
 
+    def close(self) -> None:
+        """The run is over. Without this it would hold itself, until the collector looks at what stayed."""
+        self._hear = lambda *_: None
+
     def note_early(self, node: GraphNode, progress: Progress) -> None:
         """The node that follows reported this before it was said to run."""
         following = self._calls.following

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +12,7 @@ import anyio
 import pytest
 
 from engine.early_starts import EarlyStarts, Voice
+from engine.executor import PromptRun
 from engine.testing import Blocker, FakeNode, Live, Tensor
 from policies import LOCAL_TENANT
 from sandbox import FastPath, take_fast_paths
@@ -376,3 +379,25 @@ async def test_a_call_that_was_sent_is_not_given_up_for_a_voice_that_has_to_wait
                 await anyio.lowlevel.checkpoint()
         assert stage.sessions.given_up == []
         assert len(stage.sessions.calls) == len(nodes)
+
+
+async def test_a_run_that_is_over_is_gone_without_the_collector(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[weakref.ref[Any]] = []
+    begin = PromptRun.__init__
+
+    def noted(self: PromptRun, *arguments: Any) -> None:
+        begin(self, *arguments)
+        runs.append(weakref.ref(self))
+
+    monkeypatch.setattr(PromptRun, "__init__", noted)
+    async with Stage() as stage:
+        gc.collect()
+        gc.disable()
+        try:
+            for number in range(5):
+                await stage.outputs(prompt(a=("Const", {"v": number}), s=("Show", {"x": ["a", 0]})))
+            with anyio.fail_after(60):
+                while sum(run() is not None for run in runs) > 1:
+                    await anyio.lowlevel.checkpoint()
+        finally:
+            gc.enable()
