@@ -13,7 +13,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import anyio
 import anyio.abc
@@ -44,6 +44,7 @@ from sandbox.calls import FollowingCall, NodeCall, NodeResult, Progress, Session
 from sandbox.errors import NodeInterruptedError
 
 JSON = Any
+T = TypeVar("T")
 
 THREAD_NODES: Final = 500  # a larger graph is computed on in a thread
 _FOLLOWING: Final = {FastPath.FOLLOWING_CALLS, FastPath.CHAINED_NODES}
@@ -149,28 +150,23 @@ class PromptRun:
             self._alone = None
             if not self._is_over:
                 await self._work_together(following)
-            if self._calls.following is not None:
-                await self._calls.give_up_following()
+            await self._calls.give_up_following()
             if self._defect is not None:
                 raise self._defect
             return self._end(self._finish or pl.FinishPrompt("cancelled"))
         finally:
-            if self._calls.following is not None:
-                with anyio.CancelScope(shield=True):
-                    await self._calls.give_up_following()
+            await self._calls.give_up_following()
             self._let_go()
 
     async def _begin(self) -> GraphNode | None:
         """Make the plan; returns the node that is to run first."""
         cached = self._open_cache()
         self._say.nodes_cached([self._graph[node_id] for node_id in cached])
-        is_short, first = len(self.prompt) < THREAD_NODES, None
-        plan = self._made_plan() if is_short else await anyio.to_thread.run_sync(self._made_plan)
+        plan = await self._compute(self._made_plan, len(self.prompt))
+        first: GraphNode | None = None
         if not self._is_interrupted:
-            started = pl.Started(frozenset(cached))
-            actions = (
-                plan.handle(started) if is_short else await anyio.to_thread.run_sync(plan.handle, started)
-            )
+            started = partial(plan.handle, pl.Started(frozenset(cached)))
+            actions = await self._compute(started, len(self.prompt))
             first = self._perform_all(actions, wants_heir=FastPath.CHAINED_NODES in TAKEN)
         self._plan = plan  # from here on it is told at once what happens
         self._advance()
@@ -202,10 +198,11 @@ class PromptRun:
         await self._extend([node.node_id for node in nodes], found)
 
     async def _extend(self, node_ids: Sequence[str], found: Mapping[str, JSON]) -> None:
-        if len(node_ids) < THREAD_NODES:
-            self._signatures.extend(node_ids, found)
-        else:
-            await anyio.to_thread.run_sync(self._signatures.extend, node_ids, found)
+        await self._compute(partial(self._signatures.extend, node_ids, found), len(node_ids))
+
+    async def _compute(self, work: Callable[[], T], nodes: int) -> T:
+        """Pure work on this run's own data, in a thread where it would hold up the event loop."""
+        return work() if nodes < THREAD_NODES else await anyio.to_thread.run_sync(work)
 
     def _open_cache(self) -> list[str]:
         if self._is_interrupted and not self._signatures.keys:
@@ -303,9 +300,7 @@ class PromptRun:
         """
         heir = first
         while (node := heir) is not None:
-            if self._tasks is None and (
-                self._to_start or self._finish is not None or self._defect is not None
-            ):
+            if self._tasks is None and (self._to_start or self._is_over):
                 return node
             try:
                 if self._voice.must_wait and self._voice.is_full and not self._calls.has_call_of(node):

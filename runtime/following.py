@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from . import wire
+from .inputs import AS_IT_IS
 from .peer import RpcError
 
 Before = tuple[Any, Sequence[Any]]
 """The number of the call that has just run, and its outputs."""
-_PLAIN: Final = frozenset({int, float, str, bool, type(None)})
 _MOST_BYTES: Final = 64 << 20
 """Of tensors, with all that their memory holds: so much more than its inputs a node may find in use when it begins."""
 
@@ -25,7 +25,7 @@ def ended(number: Any, outputs: Sequence[Any]) -> Before | None:
     """A call that ran and was written plainly; None where none may follow it, since it made too much to be kept."""
     nbytes = 0
     for value in outputs:
-        if type(value) not in _PLAIN:
+        if type(value) not in AS_IT_IS:
             nbytes += value.untyped_storage().nbytes()
     return (number, outputs) if nbytes <= _MOST_BYTES else None
 
@@ -44,7 +44,7 @@ def fill_in(params: dict[str, Any], before: Before | None) -> None:
         if not 0 <= slot < len(outputs):
             raise RpcError(wire.NOT_FOLLOWING, f"the call before has no output {slot}")
         value = outputs[slot]
-        inputs[name] = [value if type(value) in _PLAIN else _as_sent(value)]
+        inputs[name] = [value if type(value) in AS_IT_IS else _as_sent(value)]
 
 
 def _as_sent(tensor: Any) -> Any:

@@ -12,7 +12,8 @@ from .sdk import registry
 from .values import Decoder
 
 _MISSING: tuple[None] = (None,)  # what a link without a value yet stands for; a tuple, as packs know it
-_AS_IT_IS = frozenset({int, float, str, bool, type(None)})
+AS_IT_IS = frozenset({int, float, str, bool, type(None)})
+"""Kinds of values that are their own wire form, and need no decoding."""
 
 
 @dataclass(slots=True)
@@ -52,7 +53,7 @@ def gather(cls: Any, params: Mapping[str, Any], decoder: Decoder, function: Any)
         arguments[name] = (
             _MISSING
             if trees is None
-            else [tree if type(tree) in _AS_IT_IS else decoder.decode(tree) for tree in trees]
+            else [tree if type(tree) in AS_IT_IS else decoder.decode(tree) for tree in trees]
         )
     if not v3 and "hidden" not in sections and not params.get("hidden"):
         return Gathered(arguments)

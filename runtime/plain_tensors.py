@@ -6,13 +6,12 @@ where both could answer, both say the same.
 
 from __future__ import annotations
 
-import ctypes
 import sys
 from collections.abc import Container, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from . import wire
+from . import tensors, wire
 from .files import Offered, SharedFiles
 from .values import files_in
 
@@ -59,9 +58,7 @@ class PlainTensors:
             and value.is_cpu
             and value.layout is torch.strided
             and not value.is_nested
-            and value.is_contiguous()
-            and not value.is_conj()
-            and not value.is_neg()
+            and tensors.is_plain(value)
             and value.numel() > 0
         )
 
@@ -75,8 +72,7 @@ class PlainTensors:
         nbytes, address = tensor.numel() * wire.ITEMSIZE[dtype], tensor.data_ptr()
         file = self._files.handed_on(address, nbytes, self._given)
         if file is None:
-            memory = memoryview((ctypes.c_ubyte * nbytes).from_address(address)).cast("B")
-            file = self._files.publish((memory,), nbytes, self._offered)
+            file = self._files.publish((tensors.memory(tensor),), nbytes, self._offered)
             self._published.append(file)
         shape = ",".join(map(str, tensor.shape))
         grad = "true" if tensor.requires_grad else "false"

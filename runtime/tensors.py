@@ -66,7 +66,7 @@ def encode_tensor(
         source = source.cpu()
     shape = [int(size) for size in source.shape]
     nbytes = wire.ITEMSIZE[dtype] * math.prod(shape)
-    file = files.handed_on(source.data_ptr(), nbytes, given) if nbytes and _is_plain(source) else None
+    file = files.handed_on(source.data_ptr(), nbytes, given) if nbytes and is_plain(source) else None
     return {
         "file": file or (files.publish(_tensor_bytes(source), nbytes, offered) if nbytes else None),
         "nbytes": nbytes,
@@ -158,14 +158,14 @@ def _obstacle(tensor: torch.Tensor, dtype: str) -> str | None:
     return None
 
 
-def _is_plain(source: torch.Tensor) -> bool:
+def is_plain(source: torch.Tensor) -> bool:
     """Whether its memory is its value, in order."""
     return source.is_contiguous() and not source.is_conj() and not source.is_neg()
 
 
 def _tensor_bytes(source: torch.Tensor) -> Iterator[memoryview]:
-    if _is_plain(source):
-        yield _memory(source)
+    if is_plain(source):
+        yield memory(source)
         return
     import torch
 
@@ -176,7 +176,7 @@ def _tensor_bytes(source: torch.Tensor) -> Iterator[memoryview]:
     for piece in _pieces(source, itemsize):
         gathered = scratch[: piece.numel()].view(piece.shape)
         gathered.copy_(piece)  # also carries out pending conjugation and negation
-        yield _memory(gathered)
+        yield memory(gathered)
 
 
 def _array_bytes(array: np.ndarray[Any, Any]) -> Iterator[memoryview]:
@@ -204,7 +204,7 @@ def _pieces(whole: Any, itemsize: int) -> Iterator[Any]:
         yield whole[start : start + step]
 
 
-def _memory(contiguous: torch.Tensor) -> memoryview:
+def memory(contiguous: torch.Tensor) -> memoryview:
     """The bytes of a contiguous CPU tensor, without numpy (an extension may bring a numpy that torch rejects)."""
     nbytes = contiguous.numel() * contiguous.element_size()
     return memoryview((ctypes.c_ubyte * nbytes).from_address(contiguous.data_ptr())).cast("B")

@@ -137,9 +137,7 @@ UNKNOWN_HANDLE: Final = -32007  # an object handle that this worker does not hol
 OUT_OF_MEMORY: Final = -32008  # MemoryError or the device's OOM error inside the node
 NOT_FOUND: Final = -32009  # resource/get: there is no such file
 NOT_ALLOWED: Final = -32010  # the policy, or what the host serves at all, does not cover what was asked for
-NOT_FOLLOWING: Final = (
-    -32011
-)  # node/execute with follows: the call before did not end as it had to; nothing was run
+NOT_FOLLOWING: Final = -32011  # node/execute with follows: the call before did not end so; nothing was run
 
 # -- value tags --------------------------------------------------------------------------------------------------
 # null, bool, int, finite float and short str are themselves; a list is a JSON array; a dict with only str keys of

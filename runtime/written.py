@@ -50,8 +50,9 @@ def plain_result(
             late.append(len(texts))
             text = ""
         texts.append(text)
-    for at in late:  # nothing is published before all is known to be plain
-        texts[at] = tensors.text(values[at])  # type: ignore[union-attr]
+    if tensors is not None:  # nothing is published before all is known to be plain
+        for at in late:
+            texts[at] = tensors.text(values[at])
     slots = ",".join([f"[{text}]" for text in texts])
     return Written(f'{{"slots":[{slots}],"ui":null,"calls":null,"blocked":[]}}')
 

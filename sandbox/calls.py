@@ -23,7 +23,8 @@ PART_BYTES: Final = 100
 """Memory of one part of a tree, its place in a container included; measured: 64 (``[]``) to 104 (``{"a": 0}``, two)."""
 
 
-_NUMBERS: Final = frozenset({int, float, bool, type(None)})
+NUMBERS: Final = frozenset({int, float, bool, type(None)})
+"""Kinds of values that are one part each and no text."""
 
 
 def measure(tree: Any) -> tuple[int, int]:
@@ -32,7 +33,7 @@ def measure(tree: Any) -> tuple[int, int]:
     pending = [tree]
     while pending:
         item = pending.pop()
-        if type(item) in _NUMBERS:
+        if type(item) in NUMBERS:
             continue
         if isinstance(item, str):
             text += len(item) if item.isascii() else 4 * len(item)

@@ -38,9 +38,8 @@ def send_along(
 ) -> SentAhead | None:
     """Send a call that takes outputs of the call ``after``; None where it cannot be sent at once."""
     params["follows"] = {"call": after_number, "inputs": dict(given.promised)}
-    params["inputs"].update(
-        dict.fromkeys(given.promised, ())
-    )  # not null, which takes the long way through the encoder
+    # Not null, which takes the long way through the encoder.
+    params["inputs"].update(dict.fromkeys(given.promised, ()))
     pending = peer.begin_at_once(wire.EXECUTE, params)
     if pending is None:
         return None

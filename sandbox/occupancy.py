@@ -92,11 +92,8 @@ class Occupancy:
         """That call is over."""
         self.asks -= 1
         self.asked += 1
-        self.calls = calls = self.calls - 1
-        if calls:
-            self.used_at = time.monotonic()
-        else:
-            self._used()
+        self.calls -= 1
+        self._used()
 
     @contextmanager
     def keep(self) -> Iterator[None]:

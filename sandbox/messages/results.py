@@ -9,7 +9,7 @@ from pydantic import Field, StringConstraints
 
 from policies import SandboxId, safe_text
 from sandbox import hostile_json
-from sandbox.calls import PART_BYTES, ForeignHandle, NodeResult, Value, measure
+from sandbox.calls import NUMBERS, PART_BYTES, ForeignHandle, NodeResult, Value, measure
 from sandbox.errors import ProtocolViolationError, QuotaError
 from sandbox.fast_paths import TAKEN, FastPath
 from sandbox.messages.envelope import NodeId, Text, checked
@@ -24,7 +24,6 @@ PLAIN_TEXT: Final = 200
 """Outputs and characters of what ``executed_plainly`` reads."""
 PLAIN_PARTS: Final = 200
 """Parts of a ``ui`` that it reads."""
-_PLAIN: Final = frozenset({int, float, bool, type(None)})
 _EXECUTED: Final = frozenset({"slots", "ui", "calls", "blocked"})
 
 
@@ -130,17 +129,21 @@ def executed(
 
 def _nothing_but_slots(result: Any) -> list[list[Any]] | None:
     """The slots of a result that has nothing else in it: most have not, and the model would say the same of them."""
-    if FastPath.PLAIN_RESULTS not in TAKEN or type(result) is not dict or result.keys() != _EXECUTED:
-        return None
-    slots = result["slots"]
-    if type(slots) is not list or result["ui"] is not None or result["calls"] is not None:
-        return None
-    if result["blocked"] != []:
+    slots = _slots(result)
+    if slots is None or result["ui"] is not None:
         return None
     for slot in slots:
         if type(slot) is not list:
             return None
     return slots
+
+
+def _slots(result: Any) -> list[Any] | None:
+    """The slots of a result that neither expands nor blocks, where it may be read without a model."""
+    if FastPath.PLAIN_RESULTS not in TAKEN or type(result) is not dict or result.keys() != _EXECUTED:
+        return None
+    slots = result["slots"]
+    return slots if type(slots) is list and result["calls"] is None and result["blocked"] == [] else None
 
 
 def _check_count(count: int, max_values: int) -> None:
@@ -156,15 +159,8 @@ def executed_plainly(result: Any, *, max_values: int) -> NodeResult | None:
 
     There is nothing to take over in it, so it is what the engine gets.
     """
-    if FastPath.PLAIN_RESULTS not in TAKEN or type(result) is not dict or result.keys() != _EXECUTED:
-        return None
-    slots, ui = result["slots"], result["ui"]
-    if (
-        (ui is not None and not _is_plain(ui))
-        or result["calls"] is not None
-        or result["blocked"] != []
-        or type(slots) is not list
-    ):
+    slots = _slots(result)
+    if slots is None or ((ui := result["ui"]) is not None and not _is_plain(ui)):
         return None
     if (count := len(slots)) > max_values or count > PLAIN_SLOTS:
         return None
@@ -173,7 +169,7 @@ def executed_plainly(result: Any, *, max_values: int) -> NodeResult | None:
         if type(slot) is not list or len(slot) != 1:
             return None
         (value,) = slot
-        if type(value) in _PLAIN:
+        if type(value) in NUMBERS:
             weight = PART_BYTES
         elif type(value) is str and value.isascii() and len(value) <= PLAIN_TEXT:
             weight = PART_BYTES + len(value)
@@ -204,7 +200,7 @@ def _is_plain(ui: Any) -> bool:
         if kind is int:
             if not -(2**63) <= part < 2**63:
                 return False
-        elif kind is not str and kind not in _PLAIN:
+        elif kind is not str and kind not in NUMBERS:
             return False
     return len(ui) <= PLAIN_PARTS
 

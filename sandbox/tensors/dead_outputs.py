@@ -97,9 +97,8 @@ class DeadOutputs:
         held = self._held
         Path(output.path).unlink(missing_ok=True)
         account = held.account(output.sandbox)
-        if (
-            output.is_out
-        ):  # its maker may hold it open, and nobody else: as with any output that is not wanted
+        if output.is_out:
+            # Its maker may hold it open, and nobody else: as with any output that is not wanted.
             held.ledger.subtract(output.tenant, account, output.nbytes)
             held.reaper.destroy(output.fd, output.nbytes)
             return

@@ -87,7 +87,7 @@ class TensorStore:
         await anyio.to_thread.run_sync(self._lock.acquire)
         try:
             group = await self._stack.enter_async_context(anyio.create_task_group())
-            group.start_soon(leases.watch, self._held, lambda maker: self.on_lease_break(maker))  # noqa: PLW0108  (as above)
+            group.start_soon(leases.watch, self._held, lambda maker: self.on_lease_break(maker))  # noqa: PLW0108  (set later)
             group.start_soon(self._reaper.run)
             group.start_soon(self._dead.age)
         except BaseException:

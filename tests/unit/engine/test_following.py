@@ -14,13 +14,14 @@ import pytest
 from engine.early_starts import EarlyStarts, Voice
 from engine.executor import PromptRun
 from engine.testing import Blocker, FakeNode, Live, Tensor
-from policies import LOCAL_TENANT
+from policies import LOCAL_TENANT, ExtensionName
 from sandbox import FastPath, take_fast_paths
 from sandbox.calls import Progress
 from tests.unit.engine.scene import Stage, prompt
 
 pytestmark = pytest.mark.anyio
 
+FAKE = ExtensionName("fake")
 CHAIN = prompt(
     a=("Const", {"v": 1}),
     b=("Add", {"a": ["a", 0], "b": 10}),
@@ -30,7 +31,8 @@ CHAIN = prompt(
 
 
 @pytest.fixture(autouse=True)
-def all_ways_again() -> Iterator[None]:
+def all_ways() -> Iterator[None]:
+    take_fast_paths(FastPath)
     yield
     take_fast_paths(FastPath)
 
@@ -225,7 +227,7 @@ async def test_what_a_sent_node_reports_is_heard_once_it_is_said_to_run() -> Non
     heard: list[Any] = []
 
     async with Stage() as stage:
-        session: Any = await stage.sessions.acquire(LOCAL_TENANT, "fake")  # type: ignore[arg-type]
+        session: Any = await stage.sessions.acquire(LOCAL_TENANT, FAKE)
         execute = session.execute
 
         async def early(call: Any, progress: Any, following: Any = None) -> Any:
@@ -335,7 +337,7 @@ async def test_an_object_of_another_sandbox_is_still_handed_on() -> None:
 async def test_a_call_that_was_sent_is_executed_where_it_was_sent_to() -> None:
     """A session that changed meanwhile (other code, another policy) is asked for with the next node."""
     async with Stage() as stage:
-        session: Any = await stage.sessions.acquire(LOCAL_TENANT, "fake")  # type: ignore[arg-type]
+        session: Any = await stage.sessions.acquire(LOCAL_TENANT, FAKE)
         execute, others = session.execute, []
 
         async def replaced(call: Any, progress: Any, following: Any = None) -> Any:
