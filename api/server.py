@@ -60,10 +60,10 @@ def run_server(settings: Settings, launcher: BegunLauncher | None = None) -> Non
 
 
 def spare_the_collector() -> None:
-    """Take what is here to stay out of the garbage collector's sight.
+    """Take what is here to stay out of the garbage collector's sight, as the modules are (``cli/loading.py``).
 
-    A full collection looks at every object, and nobody is served meanwhile: 100 to 200 ms over the imported modules,
-    which never go; a few ms over what requests made.
+    A full collection looks at every object, and nobody is served meanwhile: 100 to 200 ms over what never goes; a few
+    ms over what requests made.
     """
     gc.collect()
     gc.freeze()

@@ -53,7 +53,8 @@ class PolicyStore:
         self._files = PolicyFiles(directory, adopted)
         self.directory = self._files.directory
         self._protected = (self.directory, self._files.adopted, *protected)
-        self._known: dict[tuple[ExtensionName, TenantId], _Merged] = {}
+        self._known: dict[tuple[ExtensionName | None, TenantId], _Merged] = {}
+        """Under None that of all extensions that have no file of their own."""
 
     def fingerprint(self) -> str:
         """A digest of every policy file as it lies on the disk: who has the same one goes by the same files."""
@@ -67,7 +68,8 @@ class PolicyStore:
         tenant = parse_tenant_id(tenant)
         extension = parse_extension_name(extension)
         own, defaults = self._files.extension(extension, tenant), self._defaults()
-        known = self._known.get((extension, tenant))
+        whose = extension if own is not None else None, tenant
+        known = self._known.get(whose)
         # The very objects that it was made of: a file that changed is another one.
         if known is not None and known.own is own and known.defaults is defaults:
             return known.policy
@@ -75,7 +77,7 @@ class PolicyStore:
         if not any(isinstance(entry, HostPath) for entry in policy.paths):  # those are looked at each time
             if len(self._known) >= _KEPT:
                 self._known.clear()
-            self._known[extension, tenant] = _Merged(own, defaults, policy)
+            self._known[whose] = _Merged(own, defaults, policy)
         return policy
 
     def effective_group(self, group: SandboxGroup, tenant: TenantId = LOCAL_TENANT) -> EffectivePolicy:

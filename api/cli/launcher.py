@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 
+from api.cli.loading import loading
 from api.cli.serve import settings_from_environment
 
 
 def launcher() -> None:
     """Run the launcher (compose starts it; 'ringfence serve' starts one of its own)."""
-    settings = settings_from_environment({})
-    import anyio
+    with loading():
+        settings = settings_from_environment({})
+        import anyio
 
-    from api.launching import program
-    from api.logging import configure
+        from api.launching import program
+        from api.logging import configure
 
+        wanted = program(settings)
     configure(settings.log_level, settings.log_format)
-    anyio.run(program(settings).run, os.environ)
+    anyio.run(wanted.run, os.environ)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from api.cli.failure import Failure, Status
+from api.cli.loading import loading
 
 if TYPE_CHECKING:
     from api.settings import Settings
@@ -18,17 +19,21 @@ def serve(
 ) -> None:
     """Run the server (all settings: docs/operating.md)."""
     given: dict[str, Any] = {"listen": listen, "port": port}
-    settings = settings_from_environment({key: value for key, value in given.items() if value is not None})
-    from api.launching import begin_launcher
-    from api.logging import configure
-    from api.open_files import raise_open_files
+    with loading():
+        settings = settings_from_environment(
+            {key: value for key, value in given.items() if value is not None}
+        )
+        from api.launching import begin_launcher
+        from api.logging import configure
+        from api.open_files import raise_open_files
 
     configure(settings.log_level, settings.log_format)
     raise_open_files()
     launcher = begin_launcher(settings)
     try:
         # Late: these imports take about as long as the launcher's, which goes about its own meanwhile.
-        from api.server import run_server
+        with loading():
+            from api.server import run_server
 
         run_server(settings, launcher)
     finally:

@@ -78,6 +78,19 @@ def test_unchanged_files_are_not_merged_again_and_changed_ones_are(
     assert store.effective(BLUR).pids == 256
 
 
+def test_extensions_without_a_file_of_their_own_share_one_policy_until_one_has_one(
+    store: PolicyStore, write: Write
+) -> None:
+    sharpen = ExtensionName("sharpen")
+    shared = store.effective(BLUR)
+    assert store.effective(sharpen) is shared
+    assert store.effective(sharpen, TenantId("other")) is not shared
+    write("blur", "pids: 100\n")
+    assert (store.effective(BLUR).pids, store.effective(sharpen).pids) == (100, 256)
+    (store.directory / "blur.yaml").unlink()
+    assert store.effective(BLUR) is shared
+
+
 def test_a_file_that_became_wrong_stops_the_next_start_instead_of_using_old_values(
     store: PolicyStore, write: Write
 ) -> None:
