@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +16,9 @@ from sandbox import FastPath, take_fast_paths
 from tests.unit.api.conftest import Start, make_settings
 from tests.unit.api.live import connected, serving
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("every_fast_path")]
 
 _WITHOUT = frozenset(FastPath) - {FastPath.KNOWN_HEADS}
-
-
-@pytest.fixture(autouse=True)
-def all_ways() -> Iterator[None]:
-    take_fast_paths(FastPath)
-    yield
-    take_fast_paths(FastPath)
 
 
 def _head(line: str, *headers: str) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -25,18 +24,14 @@ from tests.unit.api.conftest import Start, client_for, make_settings
 from tests.unit.api.fakes import PROMPT, FakeEngine
 from tests.unit.api.live import connected, serving, to_the_end
 
+pytestmark = pytest.mark.usefixtures("every_fast_path")
+
 _WAYS = {
     "shortly": frozenset(FastPath),
     "in parts": frozenset(FastPath) - {FastPath.WHOLE_ANSWERS},
     "by FastAPI": frozenset(FastPath) - {FastPath.PLAIN_ROUTES},
 }
 _ID = "11111111-2222-3333-4444-555555555555"
-
-
-@pytest.fixture(autouse=True)
-def all_ways_again() -> Iterator[None]:
-    yield
-    take_fast_paths(FastPath)
 
 
 @pytest.fixture(params=_WAYS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,9 @@ from sandbox import FastPath, take_fast_paths
 from tests.unit.api.conftest import Start, make_settings
 from tests.unit.api.live import serving
 
+pytestmark = pytest.mark.usefixtures("every_fast_path")
+
 _LENGTH = (b"content-length", b"2")
-
-
-@pytest.fixture(autouse=True)
-def all_ways_again() -> Iterator[None]:
-    yield
-    take_fast_paths(FastPath)
 
 
 def test_the_head_is_as_h11_writes_it() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import itertools
 import weakref
-from collections.abc import Iterator
 from typing import Any
 
 import anyio
@@ -19,7 +18,7 @@ from sandbox import FastPath, take_fast_paths
 from sandbox.calls import Progress
 from tests.unit.engine.scene import Stage, prompt
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("every_fast_path")]
 
 FAKE = ExtensionName("fake")
 CHAIN = prompt(
@@ -28,13 +27,6 @@ CHAIN = prompt(
     c=("Add", {"a": ["b", 0], "b": ["b", 0]}),
     s=("Show", {"x": ["c", 0]}),
 )
-
-
-@pytest.fixture(autouse=True)
-def all_ways() -> Iterator[None]:
-    take_fast_paths(FastPath)
-    yield
-    take_fast_paths(FastPath)
 
 
 async def test_each_node_of_a_chain_is_sent_while_the_one_before_runs() -> None:

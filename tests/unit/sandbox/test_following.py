@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +24,9 @@ from sandbox.calls import FollowingCall, NodeCall
 from sandbox.testing import HELLO, LOADED, FakeLauncher, FakeWorker, Script
 from tests.contract.kit import MakeLauncher, call, ignore, world
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("every_fast_path")]
 
 FAST = {"pack": "timeouts: {import: 2s, call: 2s, grace: 100ms}\n"}
-
-
-@pytest.fixture(autouse=True)
-def all_ways() -> Iterator[None]:
-    take_fast_paths(FastPath)
-    yield
-    take_fast_paths(FastPath)
 
 
 def fake(*scripts: Script) -> MakeLauncher:
