@@ -61,7 +61,7 @@ def measure(folder: Path, *, quick: bool) -> Report:
 def starts(folder: Path, extensions: int, runs: int) -> Report:
     report = Report(f"Starting a host with {extensions} extensions")
     asyncio.run(_register(folder, extensions))
-    _until_result(folder)  # by turns after that; the first has modules to compile
+    _until_result(folder)  # not counted: the first has modules to compile
     listed, taken = [], []
     for _ in range(runs):
         listed.append(_until_listed(folder, extensions))

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import anyio
-import anyio.to_thread
 
 from engine.belongings import Belongings, Kept
 from engine.early_starts import Voice
 from engine.events import PromptFailed
-from engine.executor import THREAD_NODES, PromptRun
+from engine.executor import PromptRun
+from engine.large_graphs import compute
 from engine.node_calls import Workbench
 from engine.registry import NodeType, NodeTypes
 from engine.reports import refused_entry
@@ -124,7 +124,7 @@ class Runner:
         def build() -> PromptRun:
             return PromptRun(self._bench, row, types, kept.cache, kept.instances, claimed.voice)
 
-        return build() if len(row.prompt) < THREAD_NODES else await anyio.to_thread.run_sync(build)
+        return await compute(build, len(row.prompt))
 
     def _refuse(self, claimed: Claimed, kind: str, text: str) -> dict[str, JSON]:
         row = claimed.row

@@ -13,11 +13,10 @@ import logging
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import anyio
 import anyio.abc
-import anyio.to_thread
 
 from engine import plan as pl
 from engine.announcer import Announcer
@@ -28,6 +27,7 @@ from engine.following import Followers
 from engine.graph import Graph, GraphNode
 from engine.instances import Instances
 from engine.invocation import Inputs, Invocations, wanted_links
+from engine.large_graphs import compute
 from engine.node_calls import NodeCalls, Workbench
 from engine.registry import NodeType
 from engine.reports import cycle_details, failure_details
@@ -44,9 +44,7 @@ from sandbox.calls import FollowingCall, NodeCall, NodeResult, Progress, Session
 from sandbox.errors import NodeInterruptedError
 
 JSON = Any
-T = TypeVar("T")
 
-THREAD_NODES: Final = 500  # a larger graph is computed on in a thread
 _FOLLOWING: Final = {FastPath.FOLLOWING_CALLS, FastPath.CHAINED_NODES}
 
 _log = logging.getLogger(__name__)
@@ -162,11 +160,11 @@ class PromptRun:
         """Make the plan; returns the node that is to run first."""
         cached = self._open_cache()
         self._say.nodes_cached([self._graph[node_id] for node_id in cached])
-        plan = await self._compute(self._made_plan, len(self.prompt))
+        plan = await compute(self._made_plan, len(self.prompt))
         first: GraphNode | None = None
         if not self._is_interrupted:
             started = partial(plan.handle, pl.Started(frozenset(cached)))
-            actions = await self._compute(started, len(self.prompt))
+            actions = await compute(started, len(self.prompt))
             first = self._perform_all(actions, wants_heir=FastPath.CHAINED_NODES in TAKEN)
         self._plan = plan  # from here on it is told at once what happens
         self._advance()
@@ -198,11 +196,7 @@ class PromptRun:
         await self._extend([node.node_id for node in nodes], found)
 
     async def _extend(self, node_ids: Sequence[str], found: Mapping[str, JSON]) -> None:
-        await self._compute(partial(self._signatures.extend, node_ids, found), len(node_ids))
-
-    async def _compute(self, work: Callable[[], T], nodes: int) -> T:
-        """Pure work on this run's own data, in a thread where it would hold up the event loop."""
-        return work() if nodes < THREAD_NODES else await anyio.to_thread.run_sync(work)
+        await compute(partial(self._signatures.extend, node_ids, found), len(node_ids))
 
     def _open_cache(self) -> list[str]:
         if self._is_interrupted and not self._signatures.keys:

@@ -11,11 +11,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import anyio
-import anyio.to_thread
 
 from engine import replacements
-from engine.executor import THREAD_NODES
 from engine.invocation import Sessions
+from engine.large_graphs import compute
 from engine.live_types import Borders, LiveTypes
 from engine.prompt import PromptLimits, PromptRequest, as_link, parse_prompt
 from engine.registry import NodeType, NodeTypes
@@ -74,8 +73,7 @@ async def _walk(
         prompt = parse_prompt(request.prompt, limits)
         return prompt, Walk(prompt, types, select_outputs(prompt, types, request.targets), borders)
 
-    is_small = not isinstance(request.prompt, dict) or len(request.prompt) < THREAD_NODES
-    return work() if is_small else await anyio.to_thread.run_sync(work)
+    return await compute(work, len(request.prompt) if isinstance(request.prompt, dict) else 0)
 
 
 async def _run_validators(

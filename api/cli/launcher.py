@@ -17,6 +17,6 @@ def launcher() -> None:
         from api.launching import program
         from api.logging import configure
 
+        configure(settings.log_level, settings.log_format)
         wanted = program(settings)
-    configure(settings.log_level, settings.log_format)
     anyio.run(wanted.run, os.environ)

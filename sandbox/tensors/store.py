@@ -49,7 +49,7 @@ class TensorStore:
         self._stack = AsyncExitStack()
         self.on_lease_break: Callable[[SandboxId], None] = lambda _sandbox: None
         self.on_pressure: Callable[[TenantId, SandboxId | None, int], None] = lambda *_: None
-        room = Room(held, self._dead, lambda *whose: self.on_pressure(*whose))  # noqa: PLW0108  (set later)
+        room = Room(held, self._dead, self._press)
         self._objects = objects = Objects(held, self._dead, room)
         grants = Grants(held, objects)
         self._outboxes = outboxes = Outboxes(held, self._dead, room, limits)
@@ -87,7 +87,7 @@ class TensorStore:
         await anyio.to_thread.run_sync(self._lock.acquire)
         try:
             group = await self._stack.enter_async_context(anyio.create_task_group())
-            group.start_soon(leases.watch, self._held, lambda maker: self.on_lease_break(maker))  # noqa: PLW0108  (set later)
+            group.start_soon(leases.watch, self._held, self._lease_broke)
             group.start_soon(self._reaper.run)
             group.start_soon(self._dead.age)
         except BaseException:
@@ -103,6 +103,14 @@ class TensorStore:
         await self._stack.__aexit__(None, None, None)
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(self._close)
+
+    # What was set by then is called, not what stands there when this is made.
+
+    def _press(self, tenant: TenantId, sandbox: SandboxId | None, nbytes: int) -> None:
+        self.on_pressure(tenant, sandbox, nbytes)
+
+    def _lease_broke(self, maker: SandboxId) -> None:
+        self.on_lease_break(maker)
 
     def _close(self) -> None:
         held = self._held

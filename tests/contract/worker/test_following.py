@@ -162,9 +162,9 @@ def test_what_a_call_made_is_not_kept_for_long(shared: WorkerHost) -> None:
         # Each refused one lets go of it as well, so every turn begins anew.
         first = shared.params("RFSolid", {"width": 4, "height": 4, "value": 0.25})
         shared.files.adopt(shared.result(shared.start(wire.EXECUTE, first)))
-        time.sleep(
-            0.2
-        )  # longer than the helper takes to see that none comes; on a busy machine it takes more turns
+        # Longer than the worker keeps it by its own clock, which nothing outside shows; asking earlier would take it.
+        # On a busy machine it takes more turns.
+        time.sleep(0.2)
         late = _following(shared, first, "RFKind", {"image": 0})
         try:
             shared.result(late)
