@@ -19,6 +19,7 @@ import uvloop
 from fastapi import FastAPI
 
 from api.app import create_app
+from api.heap import move_when_settled
 from api.settings import Settings
 from api.slow_clients import bounded_by
 from api.v2.jobs import Jobs
@@ -111,6 +112,7 @@ async def _run(settings: Settings, launcher: BegunLauncher | None) -> None:
         with _stopped_by_signals(server):
             async with app.router.lifespan_context(app):
                 spare_the_collector()
+                move_when_settled()
                 await server.serve(sockets=[listener])
 
 

@@ -88,15 +88,30 @@ def run_plainly(connection: sa.Connection, text: str) -> None:
     _run_plainly(connection.get_execution_options()[PLAIN], text, ())
 
 
+def commit_plainly(connection: sa.Connection) -> None:
+    """The same for COMMIT: the driver lets go of the interpreter once for it, not for each of a statement's steps."""
+    driver: sqlite3.Connection = connection.get_execution_options()[PLAIN]
+    try:
+        driver.commit()
+    except sqlite3.Error as error:
+        raise _as_sqlalchemys("COMMIT", error) from error
+
+
 def _run_plainly(driver: sqlite3.Connection, text: str, values: Sequence[Any]) -> sqlite3.Cursor:
     try:
         return driver.execute(text, values)
-    except sqlite3.IntegrityError as error:
-        raise sa.exc.IntegrityError(text, None, error) from error
-    except sqlite3.OperationalError as error:
-        raise sa.exc.OperationalError(text, None, error) from error
     except sqlite3.Error as error:
-        raise sa.exc.DatabaseError(text, None, error) from error
+        raise _as_sqlalchemys(text, error) from error
+
+
+def _as_sqlalchemys(text: str, error: sqlite3.Error) -> sa.exc.DatabaseError:
+    for kind, ours in (
+        (sqlite3.IntegrityError, sa.exc.IntegrityError),
+        (sqlite3.OperationalError, sa.exc.OperationalError),
+    ):
+        if isinstance(error, kind):
+            return ours(text, None, error)
+    return sa.exc.DatabaseError(text, None, error)
 
 
 def _driver(connection: sa.Connection) -> sqlite3.Connection | None:

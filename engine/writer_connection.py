@@ -14,7 +14,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from engine.prepared import PLAIN, run_plainly
+from engine.prepared import PLAIN, commit_plainly, run_plainly
 from sandbox import FastPath, takes
 
 _log = logging.getLogger(__name__)
@@ -129,7 +129,7 @@ class WriterConnection:
         if connection.in_transaction():
             connection.commit()
         else:
-            run_plainly(connection, "COMMIT")
+            commit_plainly(connection)
 
     def _roll_back(self, connection: sa.Connection) -> None:
         try:

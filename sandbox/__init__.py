@@ -80,6 +80,8 @@ from sandbox.errors import (
 )
 from sandbox.extension_source import ExtensionFiles, ExtensionSource
 from sandbox.fast_paths import TAKEN, FastPath, FastPathError, parse_fast_paths, take_fast_paths, takes
+from sandbox.huge_pages import MADV_COLLAPSE
+from sandbox.huge_pages import page_size as huge_page_size
 from sandbox.inventory import Inventory
 from sandbox.launcher.about import LauncherFacts, ask_launcher
 from sandbox.launcher.build_verb import BUILDS, INDEX_ONLY, BuildSettings, IndexSettings
@@ -112,6 +114,7 @@ __all__ = [
     "BILL_MEDIA_TYPE",
     "BUILDS",
     "INDEX_ONLY",
+    "MADV_COLLAPSE",
     "MAX_STATE",
     "MAX_STATE_NAMES",
     "MESSAGE_TO_PACK",
@@ -211,6 +214,7 @@ __all__ = [
     "cursor_text",
     "default_size",
     "denial",
+    "huge_page_size",
     "index_rules",
     "launcher_child",
     "log_attempt",

@@ -57,6 +57,8 @@ class FastPath(StrEnum):
     """The head of a request that its connection has said before is not read anew (``api.known_heads``)."""
     HUGE_PAGES = "huge-pages"
     """Large files are given huge pages where the file system gives none by itself (``huge_pages``)."""
+    HUGE_HEAP = "huge-heap"
+    """The server's own objects are moved into huge pages (``api.heap``)."""
     MAPPED_OUTPUTS = "mapped-outputs"
     """A worker fills files with huge pages through a mapping (``services``, ``runtime.files``)."""
     OFFERED_OUTPUTS = "offered-outputs"

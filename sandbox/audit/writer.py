@@ -46,8 +46,9 @@ FILE_NAME: Final = re.compile(r"([0-9]{12})\.jsonl\Z")
 _QUEUE: Final = 10_000
 _PIECE: Final = 256
 _RETRY_S: Final = 1.0
-_GATHER_S: Final = 0.01
-"""For so long records are gathered that follow others closely: each writing waits for the disk."""
+_GATHER_S: Final = 0.05
+"""For so long records are gathered that follow others closely: each writing waits for the disk, and takes its thread's
+turns with the interpreter from whoever serves."""
 _CLOSELY_S: Final = 0.1
 _CLOSE_S: Final = 5.0
 MIB: Final = 1024 * 1024

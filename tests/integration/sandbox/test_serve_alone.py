@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from sandbox import huge_page_size
 from tests.contract.fixtures import IMAGE
 from tests.contract.kit import CHECKOUT
 from tests.stack import free_port
@@ -103,6 +104,17 @@ def alone(tmp_path: Path, engine: None) -> Iterator[Alone]:
             until(lambda: made.containers() == [], made)
             for place in places.values():
                 shutil.rmtree(place, ignore_errors=True)
+
+
+def test_its_objects_are_moved_into_huge_pages_once_it_has_settled(alone: Alone) -> None:
+    def huge_kib() -> int:
+        said = Path(f"/proc/{alone.process.pid}/smaps_rollup").read_text()
+        return int(said.split("AnonHugePages:")[1].split()[0])
+
+    if not huge_page_size() or "RINGFENCE_FAST_PATHS" in os.environ:
+        pytest.skip("this kernel has no huge pages, or the way is left out")
+    until(lambda: huge_kib() >= 16 * 1024, alone)
+    assert alone.ready()
 
 
 def test_the_launcher_of_a_host_that_is_killed_ends_its_sandboxes_and_itself(alone: Alone) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ import sqlalchemy as sa
 
 from engine import history, queue
 from engine.database import Database, DatabaseError
-from engine.prepared import Prepared
+from engine.prepared import PLAIN, Prepared, commit_plainly, run_plainly
 from engine.queue import SqlStorage
 from engine.tables import queue_table
 from sandbox import FastPath, take_fast_paths
@@ -144,3 +146,23 @@ async def test_places_of_claims_go_on_where_another_left_them(
     async with database.read() as connection:
         places = (await connection.execute(sa.select(_q.claimed).where(_q.claimed.is_not(None)))).scalars()
         assert sorted(places) == [1, 2, 3]
+
+
+def test_a_commit_that_fails_raises_what_sqlalchemy_would(tmp_path: Path) -> None:
+    raw = sqlite3.connect(tmp_path / "x.db")
+    raw.executescript(
+        "PRAGMA foreign_keys=ON; CREATE TABLE a (n INTEGER PRIMARY KEY);"
+        "CREATE TABLE b (n INTEGER REFERENCES a DEFERRABLE INITIALLY DEFERRED);"
+    )
+    with sa.create_engine("sqlite://").connect() as bare:
+        connection = bare.execution_options(**{PLAIN: raw})
+        run_plainly(connection, "BEGIN IMMEDIATE")
+        run_plainly(connection, "INSERT INTO b VALUES (7)")
+        with pytest.raises(sa.exc.IntegrityError, match="FOREIGN KEY"):
+            commit_plainly(connection)
+        assert raw.in_transaction
+        run_plainly(connection, "INSERT INTO a VALUES (7)")
+        commit_plainly(connection)
+    assert not raw.in_transaction
+    assert raw.execute("SELECT n FROM b").fetchall() == [(7,)]
+    raw.close()
