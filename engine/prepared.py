@@ -94,17 +94,17 @@ def commit_plainly(connection: sa.Connection) -> None:
     try:
         driver.commit()
     except sqlite3.Error as error:
-        raise _as_sqlalchemys("COMMIT", error) from error
+        raise _sqlalchemy_error("COMMIT", error) from error
 
 
 def _run_plainly(driver: sqlite3.Connection, text: str, values: Sequence[Any]) -> sqlite3.Cursor:
     try:
         return driver.execute(text, values)
     except sqlite3.Error as error:
-        raise _as_sqlalchemys(text, error) from error
+        raise _sqlalchemy_error(text, error) from error
 
 
-def _as_sqlalchemys(text: str, error: sqlite3.Error) -> sa.exc.DatabaseError:
+def _sqlalchemy_error(text: str, error: sqlite3.Error) -> sa.exc.DatabaseError:
     for kind, ours in (
         (sqlite3.IntegrityError, sa.exc.IntegrityError),
         (sqlite3.OperationalError, sa.exc.OperationalError),
