@@ -11,11 +11,12 @@ import asyncio
 import ctypes
 import os
 import re
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from sandbox import MADV_COLLAPSE, FastPath, huge_page_size, takes
+from sandbox import FastPath, collapse_memory, huge_page_size, takes
 
 SETTLED_S: Final = 10.0
 """After the start, which has other work for the processor: then caches are filled, and sandboxes started."""
@@ -24,30 +25,25 @@ _FULL: Final = 0.75
 _MAPS: Final = Path("/proc/self/maps")
 _MEMORY: Final = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) rw-p [0-9a-f]+ 00:00 0 *(?:\[heap\])?$", re.MULTILINE)
 """Memory of this process alone, and of no file."""
+_BITS: Final = bytes(number & 1 for number in range(256))
+"""Of what mincore(2) says of a page the lowest bit counts."""
 
 
 def move_when_settled() -> None:
-    """Have it done by a thread, once this event loop has served for ``SETTLED_S``."""
-    loop = asyncio.get_running_loop()
-    loop.call_later(SETTLED_S, lambda: loop.run_in_executor(None, move_into_huge_pages))
+    """Have it done by a thread of its own, once this event loop has served for ``SETTLED_S``."""
+    mover = threading.Thread(target=move_into_huge_pages, name="huge-heap", daemon=True)
+    asyncio.get_running_loop().call_later(SETTLED_S, mover.start)
 
 
-def move_into_huge_pages() -> int:
-    """Ask for a huge page wherever one would be well used; bytes of those that there are now.
+def move_into_huge_pages() -> None:
+    """Ask for a huge page wherever one would be well used.
 
     Blocking, a tenth of a second where the kernel has to tidy up for them; other threads go on meanwhile.
     """
     size = huge_page_size()
-    if not size or not takes(FastPath.HUGE_HEAP):
-        return 0
-    maps, made = _maps(), 0
-    if not maps:
-        return 0
-    libc = _libc()
-    for start, end in list(_joined(_well_used(libc, maps, size))):
-        if not libc.madvise(start, end - start, MADV_COLLAPSE):
-            made += end - start
-    return made
+    if size and takes(FastPath.HUGE_HEAP):
+        for start, end in _joined(_well_used(size)):
+            collapse_memory(start, end - start)
 
 
 def _joined(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
@@ -63,24 +59,24 @@ def _joined(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         yield start, end
 
 
-def _well_used(libc: Any, maps: str, size: int) -> Iterator[tuple[int, int]]:
+def _well_used(size: int) -> Iterator[tuple[int, int]]:
     small = os.sysconf("SC_PAGE_SIZE")
     pages = size // small
-    for found in _MEMORY.finditer(maps):
+    for found in _MEMORY.finditer(_maps()):
         first, last = -(-int(found[1], 16) // size) * size, int(found[2], 16) // size * size
         if first >= last:
             continue
-        seen = (ctypes.c_ubyte * ((last - first) // small))()
-        if libc.mincore(first, last - first, seen):
-            continue  # it is gone again
-        used = bytes(seen).translate(_BITS)
+        used = _resident(first, last - first, small)
         for place, at in enumerate(range(first, last, size)):
             if used.count(1, place * pages, (place + 1) * pages) >= pages * _FULL:
                 yield at, at + size
 
 
-_BITS: Final = bytes(number & 1 for number in range(256))
-"""Of what mincore(2) says of a page the lowest bit counts."""
+def _resident(start: int, nbytes: int, page: int) -> bytes:
+    """For each page 1 where it is in memory; nothing where the mapping is gone again."""
+    seen = (ctypes.c_ubyte * (nbytes // page))()
+    refused = ctypes.CDLL(None).mincore(ctypes.c_void_p(start), ctypes.c_size_t(nbytes), seen)
+    return b"" if refused else bytes(seen).translate(_BITS)
 
 
 def _maps() -> str:
@@ -88,10 +84,3 @@ def _maps() -> str:
         return _MAPS.read_text("ascii", "replace")
     except OSError:  # no /proc here
         return ""
-
-
-def _libc() -> Any:
-    libc = ctypes.CDLL(None)
-    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
-    return libc

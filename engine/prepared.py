@@ -104,14 +104,14 @@ def _run_plainly(driver: sqlite3.Connection, text: str, values: Sequence[Any]) -
         raise _sqlalchemy_error(text, error) from error
 
 
+_KINDS: Final[dict[type[sqlite3.Error], type[sa.exc.DatabaseError]]] = {
+    sqlite3.IntegrityError: sa.exc.IntegrityError,
+    sqlite3.OperationalError: sa.exc.OperationalError,
+}
+
+
 def _sqlalchemy_error(text: str, error: sqlite3.Error) -> sa.exc.DatabaseError:
-    for kind, ours in (
-        (sqlite3.IntegrityError, sa.exc.IntegrityError),
-        (sqlite3.OperationalError, sa.exc.OperationalError),
-    ):
-        if isinstance(error, kind):
-            return ours(text, None, error)
-    return sa.exc.DatabaseError(text, None, error)
+    return _KINDS.get(type(error), sa.exc.DatabaseError)(text, None, error)
 
 
 def _driver(connection: sa.Connection) -> sqlite3.Connection | None:

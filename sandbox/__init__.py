@@ -80,7 +80,7 @@ from sandbox.errors import (
 )
 from sandbox.extension_source import ExtensionFiles, ExtensionSource
 from sandbox.fast_paths import TAKEN, FastPath, FastPathError, parse_fast_paths, take_fast_paths, takes
-from sandbox.huge_pages import MADV_COLLAPSE
+from sandbox.huge_pages import collapse_memory
 from sandbox.huge_pages import page_size as huge_page_size
 from sandbox.inventory import Inventory
 from sandbox.launcher.about import LauncherFacts, ask_launcher
@@ -114,7 +114,6 @@ __all__ = [
     "BILL_MEDIA_TYPE",
     "BUILDS",
     "INDEX_ONLY",
-    "MADV_COLLAPSE",
     "MAX_STATE",
     "MAX_STATE_NAMES",
     "MESSAGE_TO_PACK",
@@ -211,6 +210,7 @@ __all__ = [
     "Watch",
     "WatchedError",
     "ask_launcher",
+    "collapse_memory",
     "cursor_text",
     "default_size",
     "denial",

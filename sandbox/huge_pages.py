@@ -46,6 +46,11 @@ def page_size() -> int:
         return 0
 
 
+def collapse_memory(start: int, nbytes: int) -> int:
+    """Ask for huge pages where this process has memory at these addresses; the errno of what was not done, or 0."""
+    return ctypes.get_errno() if _libc().madvise(start, nbytes, MADV_COLLAPSE) else 0
+
+
 def fill(fd: int, nbytes: int) -> int:
     """Give a new, empty file of our own, ``nbytes`` long, as many huge pages as fit and can be had at little cost.
 
@@ -78,8 +83,8 @@ def _collapse(fd: int, start: int, whole: int, size: int) -> int:
         end = min(at + step, whole)
         for page in range(at, end, size):
             os.pwrite(fd, b"\0", page)  # what is empty altogether is not collapsed
-        if _libc().madvise(start + at, end - at, MADV_COLLAPSE):
-            _refusal.heard(ctypes.get_errno())
+        if number := collapse_memory(start + at, end - at):
+            _refusal.heard(number)
             return at
         if time.thread_time() > until:
             return end

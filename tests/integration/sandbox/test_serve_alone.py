@@ -17,9 +17,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sandbox import huge_page_size
 from tests.contract.fixtures import IMAGE
 from tests.contract.kit import CHECKOUT
+from tests.huge_pages import makes_huge_pages
 from tests.stack import free_port
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(240)]
@@ -106,14 +106,20 @@ def alone(tmp_path: Path, engine: None) -> Iterator[Alone]:
                 shutil.rmtree(place, ignore_errors=True)
 
 
+@pytest.fixture
+def every_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever this run of the tests leaves out."""
+    monkeypatch.delenv("RINGFENCE_FAST_PATHS", raising=False)
+
+
+@pytest.mark.usefixtures("every_way")  # before the server starts
 def test_its_objects_are_moved_into_huge_pages_once_it_has_settled(alone: Alone) -> None:
     def huge_kib() -> int:
         said = Path(f"/proc/{alone.process.pid}/smaps_rollup").read_text()
         return int(said.split("AnonHugePages:")[1].split()[0])
 
-    if not huge_page_size() or "RINGFENCE_FAST_PATHS" in os.environ:
-        pytest.skip("this kernel has no huge pages, or the way is left out")
-    until(lambda: huge_kib() >= 16 * 1024, alone)
+    if makes_huge_pages():
+        until(lambda: huge_kib() >= 16 * 1024, alone)
     assert alone.ready()
 
 
