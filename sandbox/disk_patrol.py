@@ -22,6 +22,7 @@ from sandbox.disk_watch import (
 )
 from sandbox.errors import EndedError
 from sandbox.figures import human_bytes
+from sandbox.idle_looks import BRIEF_S, due, look_together
 from sandbox.launcher import failure
 from sandbox.launcher.verbs import SandboxRequest
 from sandbox.surroundings import Surroundings
@@ -55,7 +56,7 @@ class DiskPatrol:
         disk = self._disk = DiskWatch(roots, uid, self._policy.disk_files)
         while True:
             began = time.monotonic()
-            found = await self._look(disk)
+            found = await (self._look(disk) if in_use() or disk.took_s > BRIEF_S else look_together(disk))
             took = time.monotonic() - began
             reason = self._reason(disk, found)
             if reason is not None:
@@ -63,7 +64,7 @@ class DiskPatrol:
             now = time.monotonic()
             soonest = now + max(BUSY_LOOK_S, LOOK_SHARE * took)
             # A call after a pause: look from its beginning on.
-            await disk.pause(soonest, soonest if in_use() else max(soonest, now + IDLE_LOOK_S))
+            await disk.pause(soonest, soonest if in_use() else due(max(soonest, now + IDLE_LOOK_S)))
 
     async def observe(self) -> None:
         """Look once more, for the watch over it."""

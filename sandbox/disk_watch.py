@@ -83,6 +83,8 @@ class DiskWatch:
     """Whether a call has begun since the last pause."""
     called: anyio.Event = field(default_factory=anyio.Event)
     """Set when that is so."""
+    took_s: float = 0.0
+    """The look before."""
 
     def begin_call(self) -> None:
         """From here on it counts anew, against what was there when somebody last looked."""
@@ -103,6 +105,7 @@ class DiskWatch:
 
     def look(self) -> Found:
         """Count. Blocking; ends early once there are far more names than may be."""
+        began = time.monotonic()
         most = (self.base.files if self.base else 10**7) + self.most_files
         found = Found()
         seen: set[tuple[int, int]] = set()
@@ -118,6 +121,7 @@ class DiskWatch:
             finally:
                 os.close(here)
             found.by_root.append((found.bytes - before[0], found.files - before[1]))
+        self.took_s = time.monotonic() - began
         return found
 
     def grown(self, found: Found) -> tuple[int, int, int]:
