@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -20,10 +23,18 @@ import httpx2
 from api.settings import Settings
 from api.wiring import wire
 from benchmarks.report import Report, machine
-from benchmarks.served import OPERATOR, server
+from benchmarks.served import OPERATOR, as_installed, server
 from policies import LOCAL_TENANT
 
 RESULT = "until the first result from a sandbox"
+FLOOR = "floor: a Python that imports the libraries, and nothing else"
+_LIBRARIES = """
+import gc
+gc.disable()
+import blake3, fastapi, h11, orjson, prometheus_client, psutil, pydantic_settings, ruamel.yaml, sqlalchemy.ext.asyncio
+import typer, uvicorn, websockets
+"""
+"""What the server's modules import of others' before it takes a prompt."""
 NODE = """
 class Node:
     INPUT_TYPES = classmethod(lambda cls: {{"required": {{"number": ("INT", {{"default": 0, "max": 2**31}})}}}})
@@ -62,13 +73,16 @@ def starts(folder: Path, extensions: int, runs: int) -> Report:
     report = Report(f"Starting a host with {extensions} extensions")
     asyncio.run(_register(folder, extensions))
     _until_result(folder)  # not counted: the first has modules to compile
-    listed, taken = [], []
+    listed, taken, least = [], [], []
+    _imported()
     for _ in range(runs):
+        least.append(_imported())
         listed.append(_until_listed(folder, extensions))
         taken.append(_until_result(folder))
+    report.add(FLOOR, least)
     report.add("until it takes prompts", [ready for ready, _ in taken])
     report.add("until all nodes are listed (/object_info)", listed)
-    report.add(RESULT, [result for _, result in taken])
+    report.add(RESULT, [result for _, result in taken], floor=FLOOR)
     report.aim(RESULT, None, 3000)
     return report
 
@@ -92,6 +106,12 @@ async def _register(folder: Path, extensions: int) -> None:
     finally:
         shutil.rmtree(shm, ignore_errors=True)
         shutil.rmtree(run, ignore_errors=True)
+
+
+def _imported() -> float:
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", _LIBRARIES], check=True, env=as_installed(os.environ))
+    return (time.perf_counter() - began) * 1000
 
 
 def _until_listed(folder: Path, extensions: int) -> float:

@@ -40,7 +40,7 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def _as_installed(environment: Mapping[str, str]) -> dict[str, str]:
+def as_installed(environment: Mapping[str, str]) -> dict[str, str]:
     """The environment of a program that keeps its compiled modules, as the images do, whatever this shell says."""
     return {name: value for name, value in environment.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
@@ -90,7 +90,7 @@ def server(
     name = f"flood-{os.getpid()}"
     places = {"SHM_DIR": f"/dev/shm/ringfence-{name}", "RUN_DIR": f"/run/ringfence-{name}"}
     environment = {
-        **_as_installed(os.environ),
+        **as_installed(os.environ),
         "PYTHONPATH": str(ROOT),
         "RINGFENCE_DATA_DIR": str(folder),
         "RINGFENCE_INSTANCE": name,

@@ -27,7 +27,7 @@ from typing import Any, Final
 
 from policies import EffectivePolicy, ExtensionName, PolicyStore, SandboxId, TenantId
 from sandbox.errors import RuntimeRefusedError, StartError
-from sandbox.launcher.self_test_verdict import MEMORY, NOFILE, PIDS, TMP, UID, Proof, judge
+from sandbox.launcher.self_test_verdict import MEMORY, MEMORY_TO_FORK, NOFILE, PIDS, TMP, UID, Proof, judge
 from sandbox.launcher.spec import LABEL, RUNTIMES, Identity, container_spec
 
 log = logging.getLogger(__name__)
@@ -189,10 +189,12 @@ def prove(
         heard, ends = _probe(api, isolation, image, instance, parts, closing, weaken)
         # Killed, and nobody says by whom: on a machine under load the engine's OOM watcher loses the kernel's word when
         # the container's cgroup is gone before it looks. Or a gVisor whose own threads met the cap before its first
-        # word. Silence is no proof; another probe may give one.
-        is_unexplained = "oom" not in (last := ends[parts[-1]]) and "SIGKILL" in last
+        # word, or one that took so much memory for its processes that it met that cap. Silence is no proof; another
+        # probe may give one.
+        is_unexplained = any("SIGKILL" in end for end in ends.values())
         is_unheard = "pids" in parts and not any("pids" in str(fact.get("fact")) for fact in heard)
-        if not is_unexplained and not is_unheard:
+        is_starved = "oom" in ends.get("pids", frozenset())
+        if not (is_unexplained or is_unheard or is_starved):
             break
     return judge(isolation, heard, ends, kernel=str(info.get("KernelVersion", "")))
 
@@ -212,10 +214,7 @@ def _probe(
     try:
         for part in parts:
             probes[part] = _start(api, isolation, image, instance, part, weaken)
-        ends = {
-            part: _end(api, container, since, closing, fills_memory=part == parts[-1])
-            for part, container in probes.items()
-        }
+        ends = {part: _end(api, container, since, closing) for part, container in probes.items()}
         return [fact for container in probes.values() for fact in _facts(api, container)], ends
     finally:
         for container in probes.values():
@@ -226,7 +225,10 @@ def _probe(
 def _start(
     api: Any, isolation: str, image: str, instance: str, part: str, weaken: Mapping[str, Any] | None
 ) -> str:
-    spec = container_spec(_identity(instance, part), _policy(isolation), (), image=image)
+    policy = _policy(isolation)
+    if part == "pids":
+        policy = policy.model_copy(update={"memory": MEMORY_TO_FORK})
+    spec = container_spec(_identity(instance, part), policy, (), image=image)
     wanted = {
         "part": part,
         "memory": MEMORY[isolation],
@@ -251,9 +253,7 @@ def _start(
     return container
 
 
-def _end(
-    api: Any, container: str, since: float, closing: threading.Event, *, fills_memory: bool
-) -> frozenset[str]:
+def _end(api: Any, container: str, since: float, closing: threading.Event) -> frozenset[str]:
     """``die``, ``oom`` or both, as soon as there is either; ``SIGKILL`` too where it was killed and no ``oom`` came.
 
     Not the engine's ``wait``: a gVisor whose helper was killed at the memory cap never ends by itself.
@@ -271,7 +271,7 @@ def _end(
             state = api.inspect_container(container)["State"]
             if state.get("OOMKilled"):
                 return found | {"oom"}
-            if not fills_memory or state.get("ExitCode") != _KILLED:
+            if state.get("ExitCode") != _KILLED:
                 return found
             patience = time.monotonic() + _WORD_S if patience is None else patience
             if time.monotonic() >= patience:

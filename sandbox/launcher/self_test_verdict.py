@@ -17,6 +17,8 @@ UID: Final = 65_534
 # gVisor's own kernel needs some of both.
 MEMORY: Final = {"runc": 64 * MIB, "gvisor": 160 * MIB}
 PIDS: Final = {"runc": 32, "gvisor": 64}
+MEMORY_TO_FORK: Final = 2 * MEMORY["gvisor"]
+"""For the container whose gVisor is to meet its cap on processes: 64 of them are all but its share of the other's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +79,12 @@ def _pids(isolation: str, said: Mapping[str, Any], ends: Mapping[str, frozenset[
         return Proof(
             "processes", 0 <= forked < cap, f"{forked} children" if forked >= 0 else "no end to forking"
         )
-    # The kernel of gVisor went down in the middle of it: contained.
-    ended = "pids begins" in said and "die" in ends.get("pids", frozenset())
+    # The kernel of gVisor went down in the middle of it: contained, unless it was the cap on memory that ended it.
+    end = ends.get("pids", frozenset())
+    ended = "pids begins" in said and end == {"die"}
+    why = "no answer" if "oom" not in end else "its memory ended before its processes"
     return Proof(
-        "processes", isolation == "gvisor" and ended, "its kernel ended at the cap" if ended else "no answer"
+        "processes", isolation == "gvisor" and ended, "its kernel ended at the cap" if ended else why
     )
 
 

@@ -77,6 +77,13 @@ def test_a_gvisor_that_never_forked_or_shares_our_kernel_proves_nothing() -> Non
     assert broken("gvisor", [{**GOOD, "kernel": "6.1"}, *begun[1:]], ends) == {"own kernel"}
 
 
+@pytest.mark.parametrize("end", [{"oom"}, {"die", "oom"}, {"die", "SIGKILL"}, set()])
+def test_a_gvisor_that_was_ended_by_anything_but_itself_proves_no_cap_on_processes(end: set[str]) -> None:
+    facts = [GOOD, {"fact": "pids begins"}, {"fact": "memory begins"}]
+    ends = {"pids": frozenset(end), "walls": frozenset({"oom"})}
+    assert broken("gvisor", facts, ends) == {"processes"}
+
+
 def test_a_probe_that_says_nothing_has_not_started() -> None:
     assert broken("runc", [], {"all": frozenset({"die"})}) == {"start"}
 
@@ -145,6 +152,34 @@ def test_the_kernels_word_is_taken_by_whichever_way_it_comes_and_waited_for(deat
     assert len(engine.started) == 1
 
 
+class DyingGvisor(Dying):
+    """Whose probe says no more than that it begins to fork: its kernel goes down meanwhile."""
+
+    def logs(self, container: str) -> bytes:
+        return "\n".join(map(json.dumps, [GOOD, {"fact": "pids begins"}, {"fact": "memory begins"}])).encode()
+
+    def processes(self) -> Proof:
+        proofs = prove(self, "gvisor", "image", "i", {}, threading.Event())
+        return next(proof for proof in proofs if proof.name == "processes")
+
+
+AT_ITS_CAP, OUT_OF_MEMORY = Death(("die",), exit_code=2), Death(("oom",))
+
+
+@pytest.mark.parametrize("starved", [0, 1, 2])
+def test_a_gvisor_whose_processes_met_the_cap_on_memory_first_is_tried_again(starved: int) -> None:
+    engine = DyingGvisor(*[OUT_OF_MEMORY, OUT_OF_MEMORY] * starved, AT_ITS_CAP, OUT_OF_MEMORY)
+    assert engine.processes().holds
+    assert len(engine.started) == 2 * (starved + 1)
+    assert sorted(engine.removed) == sorted(engine.started)
+
+
+def test_and_not_believed_when_it_always_does() -> None:
+    engine = DyingGvisor(*[OUT_OF_MEMORY] * 6)
+    assert not (proof := engine.processes()).holds
+    assert proof.seen == "its memory ended before its processes"
+
+
 def test_a_killed_probe_whose_word_was_lost_is_tried_again_and_not_believed_without(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -169,7 +204,7 @@ class Unheard(Dying):
     """A gVisor whose kernel ends at its cap: before the probe's first word, so many times, and then after it."""
 
     def __init__(self, times: int) -> None:
-        super().__init__(*(Death(("die",)), Death(("oom",))) * 3)
+        super().__init__(*(Death(("die",), exit_code=2), Death(("oom",))) * 3)
         self.times = times
 
     def logs(self, container: str) -> bytes:
