@@ -96,9 +96,8 @@ def measure(folder: Path, *, quick: bool, comfyui: ComfyUI | None = None) -> Rep
     report = Report("A picture of 1024x1024x3 through a chain of nodes that multiply it")
     samples: defaultdict[str, list[float]] = defaultdict(list)
     used: defaultdict[str, list[float]] = defaultdict(list)
-    for number in range(
-        servers
-    ):  # where a process's memory happens to lie makes its nodes up to a seventh dearer
+    # Two sandboxes of one tree differ by up to a seventh for as long as they live.
+    for number in range(servers):
         with _clients(folder / str(number), comfyui) as clients, _floor() as least:
             for client in clients.values():
                 for length in (SHORT, LONG, LONG):

@@ -109,6 +109,7 @@ async def _register(folder: Path, extensions: int) -> None:
 
 
 def _imported() -> float:
+    """ms of a process that does no more than that."""
     began = time.perf_counter()
     subprocess.run([sys.executable, "-c", _LIBRARIES], check=True, env=as_installed(os.environ))
     return (time.perf_counter() - began) * 1000

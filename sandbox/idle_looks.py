@@ -32,8 +32,8 @@ _asked: RunVar[list[_Asked]] = RunVar("ringfence_idle_looks")
 class _Asked:
     disk: DiskWatch
     done: anyio.Event = field(default_factory=anyio.Event)
-    found: Found = field(default_factory=Found)
-    error: Exception | None = None
+    answer: Found | Exception = field(default_factory=lambda: RuntimeError("the disk was not looked at"))
+    """Until there is one: a look that did not come about must not pass for an empty disk."""
 
 
 def due(at: float) -> float:
@@ -45,7 +45,8 @@ async def look_together(disk: DiskWatch) -> Found:
     """``disk.look()``, with whoever asks at the same moment.
 
     Raises:
-        Exception: what ``look`` raised; that of others is theirs.
+        OSError: what ``look`` raised; that of others is theirs.
+        RuntimeError: it was not looked at, because of an error that is none of a disk's.
     """
     waiting = _waiting()
     own = _Asked(disk)
@@ -55,9 +56,9 @@ async def look_together(disk: DiskWatch) -> Found:
             await anyio.sleep(_GATHER_S)
             await _look_at(waiting)
     await own.done.wait()
-    if own.error is not None:
-        raise own.error
-    return own.found
+    if isinstance(own.answer, Exception):
+        raise own.answer
+    return own.answer
 
 
 def _waiting() -> list[_Asked]:
@@ -83,6 +84,6 @@ async def _look_at(waiting: list[_Asked]) -> None:
 def _look(together: Sequence[_Asked]) -> None:
     for asked in together:
         try:
-            asked.found = asked.disk.look()
-        except Exception as error:  # noqa: BLE001 - raised where it was asked for
-            asked.error = error
+            asked.answer = asked.disk.look()
+        except OSError as error:
+            asked.answer = error

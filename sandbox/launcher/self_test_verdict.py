@@ -18,7 +18,7 @@ UID: Final = 65_534
 MEMORY: Final = {"runc": 64 * MIB, "gvisor": 160 * MIB}
 PIDS: Final = {"runc": 32, "gvisor": 64}
 MEMORY_TO_FORK: Final = 2 * MEMORY["gvisor"]
-"""For the container whose gVisor is to meet its cap on processes: 64 of them are all but its share of the other's."""
+"""Of the container whose gVisor is to meet its cap on processes: so many of them take more than 128 MiB."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,6 +78,23 @@ async def test_a_disk_that_cannot_be_read_is_nobody_elses_error() -> None:
     assert await gather([Disk(1), Disk(error=OSError("broken")), Disk(3)]) == [1, "broken", 3]
 
 
+async def test_a_look_that_did_not_come_about_is_an_error_and_no_empty_disk() -> None:
+    disks = [Disk(1), Disk(error=ZeroDivisionError()), Disk(3)]
+    answers: dict[int, object] = {}
+
+    async def one(at: int) -> None:
+        try:
+            answers[at] = (await look_together(disks[at])).bytes
+        except (ZeroDivisionError, RuntimeError) as error:
+            answers[at] = type(error)
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            for at in range(3):
+                tasks.start_soon(one, at)
+    assert answers == {0: ZeroDivisionError, 1: RuntimeError, 2: RuntimeError}
+
+
 async def test_those_that_come_while_others_are_looked_at_are_looked_at_next(turns: list[int]) -> None:
     until = threading.Event()
     slow = Disk(1, until=until)
