@@ -24,6 +24,7 @@ TOLERATED = {
     r"//api\.comfy\.org/": "the page asks its makers for news; it may talk to this server only",
     # Somebody's container came or went on this machine, and Chromium drops what it was loading; ``open`` loads again.
     r"ERR_NETWORK_CHANGED": "the machine's network interfaces changed",
+    r"AxiosError: Network Error|TypeError: Failed to fetch": "a request failed; it stands here itself, with its reason",
 }
 
 
