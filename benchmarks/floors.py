@@ -32,6 +32,7 @@ while True:
 """
 
 
+WARM_UP = 50
 Start = Callable[[str], Awaitable[object]]
 
 
@@ -40,25 +41,33 @@ async def _start_here(path: str) -> asyncio.subprocess.Process:
 
 
 async def unix_echo(
-    runs: int, *, bytes_: int = 200, folder: Path | None = None, start: Start = _start_here
+    runs: int,
+    *,
+    bytes_: int = 200,
+    folder: Path | None = None,
+    start: Start = _start_here,
+    rest_s: float = 0.0,
 ) -> list[float]:
     """JSON echo of ``bytes_`` between an asyncio process and a blocking one over a bare Unix socket; ms.
 
-    ``start`` begins the other end, which finds the socket ``s`` in ``folder`` (else a new one) and ends by itself.
+    Both sleep for ``rest_s`` before each. ``start`` begins the other end, which finds the socket ``s`` in ``folder``
+    (else a new one) and ends by itself.
     """
     samples: list[float] = []
     done = asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         message = {"jsonrpc": "2.0", "id": 0, "method": "x", "params": {"pad": "x" * bytes_}}
-        for i in range(runs + 50):
+        for i in range(runs + WARM_UP):
+            if rest_s:
+                await asyncio.sleep(rest_s)
             begin = time.perf_counter()
             message["id"] = i
             body = json.dumps(message).encode()
             writer.write(len(body).to_bytes(4, "big") + body)
             size = int.from_bytes(await reader.readexactly(4), "big")
             json.loads(await reader.readexactly(size))
-            if i >= 50:
+            if i >= WARM_UP:
                 samples.append((time.perf_counter() - begin) * 1000)
         writer.close()
         done.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,10 @@ from sandbox import NodeCall, NodeResult, Session, Value
 
 SIZES_KIB = (1, 1 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20)
 WARM_UP = 2
+REST_S = 0.02
+"""After so long whoever waits for a call sleeps as deeply as ever here; while a node makes 256 MiB, it is as long."""
+ECHO = "bare Unix socket, JSON echo"
+RESTED = f"{ECHO}, after {REST_S * 1000:.0f} ms of rest"
 LARGE = 256 << 10
 """The size that aims are about."""
 
@@ -28,16 +33,19 @@ async def measure(
     most = LARGE if quick or isolation != "runc" else SIZES_KIB[-1]
     sizes = [kib for kib in SIZES_KIB if kib <= most]
     floor: dict[int, tuple[str, str]] = {}
+    report.add(ECHO, await floors.unix_echo(500))
+    report.add(RESTED, await floors.unix_echo(50, rest_s=REST_S), floor=ECHO)
     async with house(folder, isolation=isolation) as built:
         for kib in sizes:
             times = runs if kib <= LARGE else 5
             copied, written = floor[kib] = f"{size(kib)}: memcpy", f"{size(kib)}: written once to tmpfs"
             report.add(copied, floors.memcpy(kib << 10, times))
             report.add(written, floors.write_tmpfs(kib << 10, times))
-            make, take, double, cold = await trips(built, kib, times)
+            make, take, rested, double, cold = await trips(built, kib, times)
             report.add(f"{size(kib)}: {made}", make, floor=written)
             report.add(without(kib), cold)
             report.add(handed(kib), take, floor=copied)
+            report.add(after_rest(kib), rested, floor=RESTED)
             peer = f"{size(kib)}: pyisolate, shared: a fresh one in and a new one back"
             if pyisolate is not None and kib >> 10 in pyisolate.into_and_back:
                 report.add(peer, pyisolate.into_and_back[kib >> 10])
@@ -48,6 +56,8 @@ async def measure(
     report.aim(f"{size(LARGE)}: {made}", floor[LARGE][1], 1.15)
     for kib in sizes[1:]:
         report.aim(handed(kib), handed(sizes[0]), 1.5)
+    for kib in sizes[1:]:
+        report.aim(after_rest(kib), after_rest(sizes[0]), 1.5)
     report.notes.append(_coldness(report, sizes))
     if isolation != "runc":
         return report
@@ -83,6 +93,11 @@ def handed(kib: int) -> str:
     return f"{size(kib)}: handed to the next sandbox"
 
 
+def after_rest(kib: int) -> str:
+    """What a row is called."""
+    return f"{handed(kib)} after {REST_S * 1000:.0f} ms of rest"
+
+
 def without(kib: int) -> str:
     """What a row is called."""
     return f"{size(kib)}: a call without a tensor, after one was made"
@@ -94,14 +109,19 @@ def back(kib: int) -> str:
 
 
 async def trips(built: House, kib: int, runs: int) -> tuple[list[float], ...]:
-    """ms to make a tensor in one sandbox and own it; to hand it to another and get a number; or a new tensor; and of a
-    call without any tensor in that other one, made when the first has just filled one."""
+    """ms to make a tensor in one sandbox and own it; to hand it to another and get a number, at once and when both and
+    the host have rested; or a new tensor; and of a call without any tensor in that other one, made when the first has
+    just filled one."""
     maker, taker = await built.session("bench-a"), await built.session("bench-b")
-    make, take, double, cold = [], [], [], []
+    make, take, rested, double, cold = [], [], [], [], []
     for i in range(runs + WARM_UP):
         took, value = await _timed(maker, _call("BenchFill", "kib", Value(kib)))
         took_take, _ = await _timed(taker, _call("BenchTake", "image", value))
         built.store.release(value)
+        _, kept = await _timed(maker, _call("BenchFill", "kib", Value(kib)))
+        await asyncio.sleep(REST_S)
+        took_rested, _ = await _timed(taker, _call("BenchTake", "image", kept))
+        built.store.release(kept)
         _, other = await _timed(maker, _call("BenchFill", "kib", Value(kib)))
         took_cold, _ = await _timed(taker, _call("BenchNothing", "value", Value(i)))
         built.store.release(other)
@@ -112,9 +132,10 @@ async def trips(built: House, kib: int, runs: int) -> tuple[list[float], ...]:
         if i >= WARM_UP:
             make.append(took)
             take.append(took_take)
+            rested.append(took_rested)
             double.append(took_double)
             cold.append(took_cold)
-    return make, take, double, cold
+    return make, take, rested, double, cold
 
 
 async def _timed(session: Session, call: NodeCall) -> tuple[float, Value]:

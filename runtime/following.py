@@ -17,8 +17,10 @@ from .peer import RpcError
 
 Before = tuple[Any, Sequence[Any]]
 """The number of the call that has just run, and its outputs."""
-_MOST_BYTES: Final = 64 << 20
-"""Of tensors, with all that their memory holds: so much more than its inputs a node may find in use when it begins."""
+_MOST_BYTES: Final = 32 << 20
+"""Of tensors, with all that their memory holds: so much more than its inputs a node may find in use when it begins.
+Above this malloc gives memory back to the kernel when it is freed (a sandbox's environment says so), and for what is
+kept that would be a part of the next call, whoever's that is."""
 
 
 def ended(number: Any, outputs: Sequence[Any]) -> Before | None:

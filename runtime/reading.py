@@ -3,8 +3,8 @@
 A thread that reads and another that runs nodes cost every call a change of threads. So the main thread reads, finds a
 call, runs it, answers, and reads on. Only when one job keeps it for longer than a tick or two does the helper take the
 reading over, so that a long node can be cancelled and others' questions are answered; it gives the reading back with
-the next job. It looks every 10 ms while jobs come, so that none of them has to wake it, and sleeps without a timer
-when none has come for a while.
+the next job. It looks every 10 ms while jobs come, so that none of them has to wake it. When none has come for a while
+it sleeps until the alarm that the next one sets: a job that is done sooner never meets it.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
+from .alarm import Alarm, after
 from .peer import Peer
 
 TICK_S: Final = 0.01
+_TICK: Final = after(TICK_S)
 _IDLE_TICKS: Final = 10
 """Without a job for so long, the helper sleeps until there is one."""
 
@@ -40,8 +42,9 @@ class Reading:
         self._found_waiting = False
         """It did so when it was given the last one."""
         self._is_parked = False
+        """The helper sleeps, and has set no alarm for itself."""
         self._is_asked = False
-        self._wake = threading.Event()
+        self._alarm = Alarm()
         self._main: int | None = None
         peer.read_one = step
         peer.after_reading = self._ask
@@ -62,7 +65,8 @@ class Reading:
             self._started += 1
             self._is_busy = True
             if self._is_parked:  # looked at after the line above, as the helper looks at both in turn
-                self._wake.set()
+                self._is_parked = False
+                self._set_alarm()
             job()
             self._is_busy = False
             del job  # it holds the inputs of a node
@@ -97,13 +101,19 @@ class Reading:
         """A thread that read for an answer of its own reads no more, and the main thread may wait for a job."""
         if others_wait or threading.get_ident() != self._main:
             self._is_asked = True
-            self._wake.set()
+            self._alarm.ring()
+
+    def _set_alarm(self) -> None:
+        self._alarm.set(_TICK)
+        if self._is_asked:  # looked at after the line above, which may have undone what whoever asked had set
+            self._alarm.ring()
 
     def _help(self) -> None:
         seen = started = idle = 0
         while True:
-            if self._wake.wait(None if self._is_parked else TICK_S):
-                self._wake.clear()
+            if not self._is_parked:
+                self._set_alarm()
+            self._alarm.wait()
             self._is_parked = False
             running = self._started if self._is_busy else 0
             idle = 0 if running or started != self._started else idle + 1

@@ -231,6 +231,7 @@ class Worker:
         before, self._before = self._before, None
         if "follows" in call.params:
             following.fill_in(call.params, before)
+        del before  # what it does not need is not kept while it runs
         mapped = self._nodes.prepare(call.cls, call.params, call.interrupted)
         arguments = mapped.gathered.arguments
         try:

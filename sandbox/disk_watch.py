@@ -24,6 +24,9 @@ from sandbox.launcher.verbs import SandboxRequest
 
 BUSY_LOOK_S: Final = 0.25
 IDLE_LOOK_S: Final = 5.0
+FIRST_LOOK_S: Final = 0.05
+"""After a call has begun in a sandbox that rested: at once there is nothing to see, and the look would take the host's
+interpreter just when a short call's answer comes."""
 LOOK_SHARE: Final = 9
 """A pause is at least so many times as long as the look before it took."""
 _THREADS: Final = 2
@@ -94,12 +97,14 @@ class DiskWatch:
             self.called.set()
 
     async def pause(self, soonest: float, latest: float) -> None:
-        """Wait until ``latest`` (seconds of the monotonic clock), or until a call begins, but to ``soonest`` at least:
-        calls that follow each other without a pause are looked at as often as one that lasts, not once each."""
+        """Wait until ``latest`` (seconds of the monotonic clock), or until a call has begun and had time to write
+        something, but to ``soonest`` at least: calls that follow each other without a pause are looked at as often as
+        one that lasts, not once each."""
         await anyio.sleep(max(0.0, soonest - time.monotonic()))
         if not self.is_called:
             with anyio.move_on_after(max(0.0, latest - time.monotonic())):
                 await self.called.wait()
+                await anyio.sleep(FIRST_LOOK_S)
         self.is_called = False
         self.called = anyio.Event()
 

@@ -54,7 +54,7 @@ def test_it_waits_for_a_long_one_and_takes_its_text(shared: WorkerHost) -> None:
     ("class_type", "inputs"),
     [
         ("RFRaises", {"text": "boom"}),
-        ("RFSolid", {"width": 2400, "height": 2400, "value": 0.5}),  # 66 MiB
+        ("RFSolid", {"width": 1700, "height": 1700, "value": 0.5}),  # 33 MiB
         ("RFModel", {"factor": 3.0}),
         ("RFReport", {"text": "shown"}),
     ],
@@ -152,6 +152,12 @@ def test_a_tensor_that_follows_is_as_one_that_the_host_sends(shared: WorkerHost)
             two = shared.start(wire.EXECUTE, shared.params("RFKind", {"image": Items(image)}))
         said.append(shared.result(two)["slots"])
     assert said[0] == said[1] == [["torch.float32 [1, 4, 4, 3] False False False True"]]
+
+
+def test_what_a_call_made_is_gone_when_one_runs_that_does_not_follow(shared: WorkerHost) -> None:
+    made = shared.files.adopt(shared.execute("RFSolid", {"width": 4, "height": 4, "value": 0.25}))
+    assert made["slots"]
+    assert shared.execute("RFLeft")["slots"] == [[0]]
 
 
 def test_what_a_call_made_is_not_kept_for_long(shared: WorkerHost) -> None:

@@ -1,10 +1,12 @@
 """A well-behaved V1 pack: tensors, hidden inputs, state, progress, files of its own, a validator."""
 
 import os
+import weakref
 
 import torch
 
 WEB_DIRECTORY = "./js"
+MADE = weakref.WeakSet()
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -40,7 +42,24 @@ class Solid:
     CATEGORY = "tests/friendly"
 
     def run(self, width, height, value):
-        return (torch.full((1, height, width, 3), value),)
+        made = torch.full((1, height, width, 3), value)
+        MADE.add(made)
+        return (made,)
+
+
+class Left:
+    """How many of the tensors that were made here are still there."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {}}
+
+    RETURN_TYPES = ("INT",)
+    FUNCTION = "run"
+    CATEGORY = "tests/friendly"
+
+    def run(self):
+        return (len(MADE),)
 
 
 class Add:
@@ -194,6 +213,6 @@ class Raises:
 
 NODE_CLASS_MAPPINGS = {
     f"RF{cls.__name__}": cls
-    for cls in (Invert, Solid, Add, Counter, Report, Model, WriteBeside, InPlace, Kind, Broken, Raises)
+    for cls in (Invert, Solid, Left, Add, Counter, Report, Model, WriteBeside, InPlace, Kind, Broken, Raises)
 }
 NODE_DISPLAY_NAME_MAPPINGS = {"RFInvert": "Invert (tests)"}

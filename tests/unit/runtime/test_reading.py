@@ -239,17 +239,33 @@ def test_a_job_that_came_between_the_look_for_one_and_the_turn_to_read_is_done_f
     assert scene.start("where").get(timeout=PATIENCE_S) is True
 
 
-def test_jobs_that_follow_each_other_wake_no_helper(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    woken: list[threading.Thread] = []
-    wake = scene.reading._wake.set
-    monkeypatch.setattr(runtime.reading, "_IDLE_TICKS", 10**9)
-    assert scene.host.call("where", {}) is True  # whatever it slept for is over
-    assert until(lambda: not scene.reading._is_parked)
+def test_a_job_that_comes_after_a_while_sets_an_alarm_and_those_that_follow_it_do_not(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_by: list[threading.Thread] = []
+    set_alarm = scene.reading._set_alarm
     monkeypatch.setattr(
-        scene.reading._wake, "set", lambda: (woken.append(threading.current_thread()), wake())
+        scene.reading, "_set_alarm", lambda: (set_by.append(threading.current_thread()), set_alarm())
     )
+    assert scene.host.call("where", {}) is True
+    assert until(lambda: scene.reading._is_parked)
+    set_by.clear()
+    monkeypatch.setattr(runtime.reading, "_IDLE_TICKS", 10**9)
     assert all(scene.host.call("where", {}) for _ in range(50))
-    assert scene.main not in woken
+    assert set_by.count(scene.main) == 1
+
+
+def test_who_asks_is_heard_although_a_job_begins(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The alarm of a job is for later: it must not put off what another thread has set for now."""
+    rung: list[bool] = []
+    ring = scene.reading._alarm.ring
+    monkeypatch.setattr(scene.reading._alarm, "ring", lambda: (rung.append(True), ring()))
+    assert scene.host.call("where", {}) is True
+    assert until(lambda: scene.reading._is_parked)
+    scene.reading._is_asked = True
+    assert scene.host.call("where", {}) is True
+    assert rung
+    assert until(lambda: not scene.reading._is_asked)
 
 
 def test_a_helper_that_found_nothing_to_do_sleeps_until_there_is_a_job(scene: Scene) -> None:
