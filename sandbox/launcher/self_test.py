@@ -4,8 +4,9 @@ A container made like every sandbox tries each wall from inside (``self_test_pro
 own memory cap. A runtime that fails is refused for sandboxes; the engine's word, or its lack of a warning, is not
 enough: there are flags (gVisor's ``--ignore-cgroups``) and kernels under which every cap is set and none holds.
 
-What was proved holds for this runtime's binary and flags, engine, kernel boot, image and probe; it is kept in the
-data directory, so it costs once. A failure is kept for the life of the process only. Everything here blocks.
+What was proved holds for this runtime's binary and flags, engine, kernel boot and image, and for the test as it is; it
+is kept in the data directory, so it costs once. A failure is kept for the life of the process only. Everything here
+blocks.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ log = logging.getLogger(__name__)
 PURPOSE: Final = "self-test"
 KEPT_AS: Final = "self-test.json"
 _PROBE: Final = Path(__file__).with_name("self_test_probe.py")
+_TEST: Final = (Path(__file__), Path(__file__).with_name("self_test_verdict.py"), _PROBE)
+"""What an earlier version of any of these proved proves nothing: it may have been content with less."""
 _DEADLINE_S: Final = 60.0
 _LOOK_S: Final = 0.05
 _WORD_S: Final = 10.0
@@ -115,7 +118,7 @@ class SelfTest:
             image,
             _boot(),
             container_spec(_identity("", "key"), _policy(isolation), (), image=image).config,
-            _PROBE.read_text("utf-8"),
+            [part.read_text("utf-8") for part in _TEST],
         ]
         return hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest()
 

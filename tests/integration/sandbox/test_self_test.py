@@ -15,6 +15,7 @@ import pytest
 from sandbox.errors import RuntimeRefusedError
 from sandbox.launcher import self_test
 from sandbox.launcher.self_test import SelfTest, prove
+from sandbox.launcher.self_test_verdict import Proof
 from tests.contract.fixtures import IMAGE
 
 pytestmark = [pytest.mark.docker]
@@ -95,6 +96,13 @@ def test_a_proof_is_kept_and_not_asked_for_again(
     monkeypatch.setattr(self_test, "_memory", {})
     monkeypatch.setattr(self_test, "prove", None)
     SelfTest(api, IMAGE, INSTANCE, kept).require("runc")
+    # What another version of the test was content with is none of this one's proofs.
+    (tmp_path / "another.py").write_text("")
+    monkeypatch.setattr(self_test, "_TEST", (tmp_path / "another.py",))
+    monkeypatch.setattr(self_test, "_memory", {})
+    monkeypatch.setattr(self_test, "prove", lambda *_: (Proof("walls", holds=False, seen="none"),))
+    with pytest.raises(RuntimeRefusedError, match="walls: none"):
+        SelfTest(api, IMAGE, INSTANCE, kept).require("runc")
 
 
 def test_a_runtime_that_fails_is_refused_by_name_and_the_failure_is_not_kept(
