@@ -18,6 +18,7 @@ _TIMES: Final = ctypes.c_long * 4
 _libc.timerfd_create.argtypes = [ctypes.c_int, ctypes.c_int]
 _libc.timerfd_settime.argtypes = [ctypes.c_int, ctypes.c_int, _TIMES, ctypes.c_void_p]
 _CLOCK_MONOTONIC: Final = 1
+_NEVER: Final = _TIMES(0, 0, 0, 0)
 _NOW: Final = _TIMES(0, 0, 0, 1)
 
 
@@ -25,18 +26,19 @@ class Alarm:
     """Goes off once, when it was last set for.
 
     Raises:
-        OSError: no clock could be made (the process has too many files open).
+        OSError: there is no such clock here (too many open files, a refused system call).
     """
 
     def __init__(self) -> None:
         self._fd: int = _libc.timerfd_create(_CLOCK_MONOTONIC, os.O_CLOEXEC)
         if self._fd < 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
+            raise _failure()
+        self.set(_NEVER)  # what cannot be set is found out now, and not by who waits for it
 
     def set(self, times: Any) -> None:
         """For so long from now (see ``after``), whatever it was set for before. Any thread may."""
-        _libc.timerfd_settime(self._fd, 0, times, None)
+        if _libc.timerfd_settime(self._fd, 0, times, None):
+            raise _failure()
 
     def ring(self) -> None:
         """Go off at once."""
@@ -55,3 +57,8 @@ def after(seconds: float) -> Any:
     """What an alarm is set to."""
     whole, rest = divmod(max(1, int(seconds * _NS)), _NS)
     return _TIMES(0, 0, whole, rest)
+
+
+def _failure() -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number))

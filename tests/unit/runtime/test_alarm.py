@@ -76,3 +76,10 @@ def test_without_a_descriptor_it_says_so() -> None:
             Alarm()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_what_cannot_be_set_is_no_alarm_that_never_goes_off() -> None:
+    closed = Alarm()
+    closed.close()
+    with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+        closed.ring()
