@@ -15,12 +15,12 @@ from . import wire
 from .inputs import AS_IT_IS
 from .peer import RpcError
 
-Before = tuple[Any, Sequence[Any]]
-"""The number of the call that has just run, and its outputs."""
-_MOST_BYTES: Final = 32 << 20
-"""Of tensors, with all that their memory holds: so much more than its inputs a node may find in use when it begins.
-Above this malloc gives memory back to the kernel when it is freed (a sandbox's environment says so), and for what is
-kept that would be a part of the next call, whoever's that is."""
+Before = tuple[Any, Sequence[Any], int]
+"""The number of the call that has just run, its outputs, and how many bytes of memory their tensors hold."""
+_MOST_BYTES: Final = 64 << 20
+"""Of tensors, with all that their memory holds: so much more than its inputs a node may find in use when it begins."""
+_COSTLY_BYTES: Final = (32 << 20) - (64 << 10)
+"""From about here on malloc gives memory back to the kernel when it is freed (a sandbox's environment says so)."""
 
 
 def ended(number: Any, outputs: Sequence[Any]) -> Before | None:
@@ -29,7 +29,12 @@ def ended(number: Any, outputs: Sequence[Any]) -> Before | None:
     for value in outputs:
         if type(value) not in AS_IT_IS:
             nbytes += value.untyped_storage().nbytes()
-    return (number, outputs) if nbytes <= _MOST_BYTES else None
+    return (number, outputs, nbytes) if nbytes <= _MOST_BYTES else None
+
+
+def is_costly(before: Before) -> bool:
+    """Whether to let go of its outputs takes time, which a call would pay that has nothing to do with them."""
+    return before[2] >= _COSTLY_BYTES
 
 
 def fill_in(params: dict[str, Any], before: Before | None) -> None:

@@ -107,6 +107,16 @@ class Peer:
         self.after_reading: Callable[[bool], None] = lambda _: None
         """Called by such a thread when it has its answer; True when others wait for theirs."""
 
+    @property
+    def read_fd(self) -> int:
+        """Where messages come."""
+        return self._stream.read_fd
+
+    @property
+    def has_more(self) -> bool:
+        """Whether another message has been read from there, or a part of one."""
+        return self._stream.has_more
+
     def listen(self, on_request: RequestHandler, on_notification: NotificationHandler) -> None:
         """Who is told what comes; once, before the first message is read."""
         self._on_request = on_request

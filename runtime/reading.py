@@ -3,24 +3,26 @@
 A thread that reads and another that runs nodes cost every call a change of threads. So the main thread reads, finds a
 call, runs it, answers, and reads on. Only when one job keeps it for longer than a tick or two does the helper take the
 reading over, so that a long node can be cancelled and others' questions are answered; it gives the reading back with
-the next job. It looks every 10 ms while jobs come, so that none of them has to wake it. When none has come for a while
-it sleeps until the alarm that the next one sets: a job that is done sooner never meets it.
+the next job. It looks every 10 ms while jobs follow each other, so that none of them has to wake it. When none has come
+for a while it sleeps: then a job has it woken by what the host says meanwhile, and by nothing else.
 """
 
 from __future__ import annotations
 
 import queue
+import select
 import threading
 from collections.abc import Callable
 from typing import Final
 
-from .alarm import Alarm, after
+from .doorbell import Doorbell
 from .peer import Peer
 
 TICK_S: Final = 0.01
-_TICK: Final = after(TICK_S)
 _IDLE_TICKS: Final = 10
-"""Without a job for so long, the helper sleeps until there is one."""
+"""Without a job for so long, the helper sleeps until it is needed."""
+_SINGLE_JOBS: Final = 8
+"""After so many it is woken: to have the door watched for each would cost more than its looking every 10 ms."""
 
 Job = Callable[[], None]
 
@@ -42,9 +44,12 @@ class Reading:
         self._found_waiting = False
         """It did so when it was given the last one."""
         self._is_parked = False
-        """The helper sleeps, and has set no alarm for itself."""
+        """The helper sleeps until it is woken."""
+        self._single_jobs = 0
         self._is_asked = False
-        self._alarm = Alarm()
+        self._doorbell = Doorbell(peer.read_fd)
+        self._door = select.poll()
+        self._door.register(peer.read_fd, select.POLLIN)
         self._main: int | None = None
         peer.read_one = step
         peer.after_reading = self._ask
@@ -56,6 +61,10 @@ class Reading:
         self._is_waiting = False
         self._jobs.put(job)
 
+    def is_next_here(self) -> bool:
+        """Whether the host has said something that nobody has acted on. The main thread asks, in a job."""
+        return not self._jobs.empty() or self._peer.has_more or bool(self._door.poll(0))
+
     def run(self) -> None:
         """Read and do jobs, on the main thread; does not return."""
         self._main = threading.get_ident()
@@ -64,12 +73,14 @@ class Reading:
             job = self._next()
             self._started += 1
             self._is_busy = True
-            if self._is_parked:  # looked at after the line above, as the helper looks at both in turn
-                self._is_parked = False
-                self._set_alarm()
+            # Looked at after the line above, as the helper looks at both in turn.
+            if was_parked := self._is_parked:
+                self._watch()
             job()
             self._is_busy = False
             del job  # it holds the inputs of a node
+            if was_parked:
+                self._unwatch()
 
     def _next(self) -> Job:
         while True:
@@ -101,19 +112,27 @@ class Reading:
         """A thread that read for an answer of its own reads no more, and the main thread may wait for a job."""
         if others_wait or threading.get_ident() != self._main:
             self._is_asked = True
-            self._alarm.ring()
+            self._doorbell.ring()
 
-    def _set_alarm(self) -> None:
-        self._alarm.set(_TICK)
-        if self._is_asked:  # looked at after the line above, which may have undone what whoever asked had set
-            self._alarm.ring()
+    def _watch(self) -> None:
+        """The host may say something during this job, or has done so already."""
+        if self._peer.has_more:
+            self._doorbell.ring()
+        else:
+            self._doorbell.watch()
+
+    def _unwatch(self) -> None:
+        self._single_jobs += 1
+        if self._single_jobs < _SINGLE_JOBS:
+            self._doorbell.leave()
+        else:
+            self._single_jobs = 0
+            self._doorbell.ring()
 
     def _help(self) -> None:
         seen = started = idle = 0
         while True:
-            if not self._is_parked:
-                self._set_alarm()
-            self._alarm.wait()
+            self._doorbell.wait(None if self._is_parked else TICK_S)
             self._is_parked = False
             running = self._started if self._is_busy else 0
             idle = 0 if running or started != self._started else idle + 1

@@ -5,6 +5,7 @@ End of file between frames, a stream that ends inside a frame, and a frame of im
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import threading
@@ -15,6 +16,17 @@ from . import wire
 _DECODER: Final = json.JSONDecoder()
 
 
+class _Counted(io.FileIO):
+    """Knows how much came."""
+
+    count = 0
+
+    def readinto(self, buffer: Any) -> int | None:
+        got = super().readinto(buffer)
+        self.count += got or 0
+        return got
+
+
 class FrameStream:
     """Reads frames from one descriptor and writes them to another (the same one, for a socket).
 
@@ -22,9 +34,17 @@ class FrameStream:
     """
 
     def __init__(self, read_fd: int, write_fd: int) -> None:
+        self.read_fd = read_fd
         self._write_fd = write_fd
-        self._reader = os.fdopen(read_fd, "rb", buffering=256 * 1024, closefd=False)
+        self._raw = _Counted(read_fd, "rb", closefd=False)
+        self._reader = io.BufferedReader(self._raw, 256 * 1024)
+        self._read = 0
         self._lock = threading.Lock()
+
+    @property
+    def has_more(self) -> bool:
+        """Whether some of what follows the last message is here already, and not in the kernel's hands any more."""
+        return self._raw.count != self._read
 
     def read(self) -> dict[str, Any] | None:
         """Return the next message, or None at a clean end.
@@ -41,6 +61,7 @@ class FrameStream:
             raise wire.TruncatedFrameError(f"the stream ended after {len(header)} bytes of a frame's header")
         length = wire.frame_length(header)
         body = self._reader.read(length)
+        self._read += wire.HEADER.size + length
         if len(body) < length:
             raise wire.TruncatedFrameError(f"the stream ended after {len(body)} of {length} bytes of a frame")
         try:

@@ -226,6 +226,13 @@ class Worker:
         """Run a synchronous node, on the main thread."""
         if self._begin(call):
             self._answer(call.reply, partial(self._execute_here, call), call)
+            # One that follows has been sent while this one ran.
+            if (
+                self._before is not None
+                and following.is_costly(self._before)
+                and not self._reading.is_next_here()
+            ):
+                self._before = None
 
     def _execute_here(self, call: _Call) -> dict[str, Any] | Written:
         before, self._before = self._before, None

@@ -63,7 +63,7 @@ class DiskPatrol:
                 return reason
             now = time.monotonic()
             soonest = now + max(BUSY_LOOK_S, LOOK_SHARE * took)
-            # A call after a pause: look from its beginning on.
+            # A call after a pause: look soon after its beginning, and from then on.
             await disk.pause(soonest, soonest if in_use() else due(max(soonest, now + IDLE_LOOK_S)))
 
     async def observe(self) -> None:

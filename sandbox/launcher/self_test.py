@@ -28,6 +28,7 @@ from typing import Any, Final
 
 from policies import EffectivePolicy, ExtensionName, PolicyStore, SandboxId, TenantId
 from sandbox.errors import RuntimeRefusedError, StartError
+from sandbox.launcher import self_test_verdict
 from sandbox.launcher.self_test_verdict import MEMORY, MEMORY_TO_FORK, NOFILE, PIDS, TMP, UID, Proof, judge
 from sandbox.launcher.spec import LABEL, RUNTIMES, Identity, container_spec
 
@@ -35,9 +36,13 @@ log = logging.getLogger(__name__)
 
 PURPOSE: Final = "self-test"
 KEPT_AS: Final = "self-test.json"
-_PROBE: Final = Path(__file__).with_name("self_test_probe.py")
-_TEST: Final = (Path(__file__), Path(__file__).with_name("self_test_verdict.py"), _PROBE)
-"""What an earlier version of any of these proved proves nothing: it may have been content with less."""
+_PROBE: Final = Path(__file__).with_name("self_test_probe.py").read_text("utf-8")
+_TEST: Final = (
+    *(Path(each).read_text("utf-8") for each in (__file__, self_test_verdict.__file__)),
+    _PROBE,
+)
+"""What an earlier version of any of these proved proves nothing: it may have been content with less. Read once, as this
+process runs them: what lies there later is another version's."""
 _DEADLINE_S: Final = 60.0
 _LOOK_S: Final = 0.05
 _WORD_S: Final = 10.0
@@ -118,7 +123,7 @@ class SelfTest:
             image,
             _boot(),
             container_spec(_identity("", "key"), _policy(isolation), (), image=image).config,
-            [part.read_text("utf-8") for part in _TEST],
+            _TEST,
         ]
         return hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -240,7 +245,7 @@ def _start(
         "tmp": TMP,
     }
     config: dict[str, Any] = dict(spec.config)
-    config["Cmd"] = ["-I", "-c", _PROBE.read_text("utf-8"), json.dumps(wanted)]
+    config["Cmd"] = ["-I", "-c", _PROBE, json.dumps(wanted)]
     config["Labels"] = {**config["Labels"], f"{LABEL}.purpose": PURPOSE}
     # The probe's few lines are read when it is dead. Nothing else differs from a sandbox.
     logs = {"Type": "json-file", "Config": {"max-size": "1m", "max-file": "1"}}

@@ -24,8 +24,9 @@ TOLERATED = {
     r"//api\.comfy\.org/": "the page asks its makers for news; it may talk to this server only",
     # Somebody's container came or went on this machine, and Chromium drops what it was loading; ``open`` loads again.
     r"ERR_NETWORK_CHANGED": "the machine's network interfaces changed",
-    r"AxiosError: Network Error|TypeError: Failed to fetch": "a request failed; it stands here itself, with its reason",
 }
+# What a script says of a request that failed. Where one did, it stands among the problems itself, with its reason.
+SAID_OF_FAILED = re.compile(r"AxiosError: Network Error|TypeError: Failed to fetch(?! dynamically)")
 
 
 class Frontend:
@@ -37,6 +38,7 @@ class Frontend:
         self.log: list[str] = []
         self._shots = shots
         self._problems: list[str] = []
+        self._failed_requests = 0
         page.set_default_timeout(WAIT_MS)
         page.on("console", self._on_console)
         page.on("pageerror", lambda error: self._problem(f"exception: {error}"))
@@ -47,7 +49,9 @@ class Frontend:
 
     def problems(self) -> list[str]:
         """What went wrong in the page and is not tolerated."""
-        return self._problems
+        if not self._failed_requests:
+            return self._problems
+        return [each for each in self._problems if not SAID_OF_FAILED.search(each)]
 
     def expect(self, *patterns: str) -> None:
         """Take back problems that the test provoked."""
@@ -75,6 +79,7 @@ class Frontend:
         # Aborted is what the page gave up itself: it went elsewhere, or nobody reads the body. A server that hangs up
         # or sends half an answer has other names.
         if request.failure != "net::ERR_ABORTED":
+            self._failed_requests += 1
             self._problem(f"{request.failure} {request.method} {request.url}")
 
     # -- what a user does

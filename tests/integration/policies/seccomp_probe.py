@@ -46,7 +46,6 @@ OPTIONS = {
     "IP_TRANSPARENT": (0, 19), "IPT_SO_SET_REPLACE": (0, 64),
 }  # fmt: skip
 OPEN, OPENAT, FCNTL, AT_FDCWD = 2, 257, 72, -100  # x86-64
-TIMERFD_CREATE, TIMERFD_SETTIME, CANCEL_ON_SET = 283, 286, 2
 
 
 def double(number: int) -> int:
@@ -175,15 +174,6 @@ def signals_arrive() -> None:
     signal.sigtimedwait([signal.SIGUSR1], 0.05)
 
 
-def a_clock_is_waited_for() -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    clock = libc.timerfd_create(time.CLOCK_MONOTONIC, os.O_CLOEXEC)
-    assert clock >= 0, os.strerror(ctypes.get_errno())
-    assert libc.timerfd_settime(clock, 0, (ctypes.c_long * 4)(0, 0, 0, 1000), None) == 0
-    assert os.read(clock, 8)
-    os.close(clock)
-
-
 def c_calls_back_into_python() -> None:
     callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)(double)  # libffi's executable page
     assert callback(2) == 4
@@ -200,7 +190,6 @@ STEPS = [
     the_event_loop_runs,
     descriptors_travel_over_unix_sockets,
     signals_arrive,
-    a_clock_is_waited_for,
     c_calls_back_into_python,
 ]
 
@@ -234,9 +223,6 @@ def reachable() -> list[str]:
                 "F_SETFL O_DIRECT": (FCNTL, stream.fileno(), fcntl.F_SETFL, os.O_DIRECT),
                 # The kernel reads 32 bits of the command, a filter 64.
                 "F_SETFL O_DIRECT, long": (FCNTL, stream.fileno(), 1 << 32 | fcntl.F_SETFL, os.O_DIRECT),
-                "clock that can be set": (TIMERFD_CREATE, time.CLOCK_REALTIME, os.O_CLOEXEC),
-                "clock that is inherited": (TIMERFD_CREATE, time.CLOCK_MONOTONIC, 0),
-                "cancelled when a clock is set": (TIMERFD_SETTIME, stream.fileno(), CANCEL_ON_SET),
             }
             found += [name for name, call in tries.items() if refused(*call) != errno.EPERM]
     for family in FAMILIES:

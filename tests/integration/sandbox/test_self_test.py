@@ -86,8 +86,9 @@ def test_a_gvisor_wall_that_is_taken_away_is_named(api: Any, weaken: dict[str, A
     assert failed(api, "gvisor", {"HostConfig": weaken}) == named
 
 
-def test_a_proof_is_kept_and_not_asked_for_again(
-    api: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("at", range(3), ids=["runs", "verdict", "probe"])
+def test_a_proof_is_kept_and_not_asked_for_again_by_the_same_version(
+    api: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
     monkeypatch.setattr(self_test, "_memory", {})
     kept = tmp_path / "self-test.json"
@@ -97,8 +98,7 @@ def test_a_proof_is_kept_and_not_asked_for_again(
     monkeypatch.setattr(self_test, "prove", None)
     SelfTest(api, IMAGE, INSTANCE, kept).require("runc")
     # What another version of the test was content with is none of this one's proofs.
-    (tmp_path / "another.py").write_text("")
-    monkeypatch.setattr(self_test, "_TEST", (tmp_path / "another.py",))
+    monkeypatch.setattr(self_test, "_TEST", (*self_test._TEST[:at], "another", *self_test._TEST[at + 1 :]))
     monkeypatch.setattr(self_test, "_memory", {})
     monkeypatch.setattr(self_test, "prove", lambda *_: (Proof("walls", holds=False, seen="none"),))
     with pytest.raises(RuntimeRefusedError, match="walls: none"):

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
-import time
 from collections import Counter
 from typing import Any
 
@@ -122,15 +120,6 @@ def test_calls_with_many_faces_are_allowed_face_by_face(name: str, index: int) -
     assert len(entries) > 3
     for entry in entries:
         assert [(arg["index"], arg["op"]) for arg in entry["args"]] == [(index, "SCMP_CMP_EQ")]
-
-
-def test_a_clock_to_wait_for_is_monotonic_and_not_cancelled_by_one_that_is_set() -> None:
-    (made,), (is_set,) = allowed("timerfd_create"), allowed("timerfd_settime")
-    assert [(arg["index"], arg["value"], arg["op"]) for arg in made["args"]] == [
-        (0, time.CLOCK_MONOTONIC, "SCMP_CMP_EQ"),
-        (1, os.O_CLOEXEC, "SCMP_CMP_EQ"),
-    ]
-    assert [(arg["index"], arg["value"], arg["op"]) for arg in is_set["args"]] == [(1, 0, "SCMP_CMP_EQ")]
 
 
 def test_no_call_is_named_twice_without_arguments() -> None:

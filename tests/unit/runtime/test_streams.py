@@ -107,6 +107,21 @@ def test_a_frame_larger_than_a_pipe_arrives_whole() -> None:
         os.close(write_end)
 
 
+def test_it_knows_whether_something_came_along_with_the_last_message() -> None:
+    read_end, write_end = os.pipe()
+    stream = FrameStream(read_end, write_end)
+    first, second = (wire.encode_frame({"number": number}) for number in (1, 2))
+    os.write(write_end, first + second[:-1])
+    assert not stream.has_more
+    assert stream.read() == {"number": 1}
+    assert stream.has_more
+    os.write(write_end, second[-1:])
+    assert stream.read() == {"number": 2}
+    assert not stream.has_more
+    os.close(read_end)
+    os.close(write_end)
+
+
 def test_a_frame_over_the_limit_is_not_sent_at_all() -> None:
     read_end, write_end = os.pipe()
     with pytest.raises(wire.FrameTooLargeError):
