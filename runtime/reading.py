@@ -29,12 +29,20 @@ Job = Callable[[], None]
 
 class Reading:
     """The main thread's jobs and the turn to read. ``step`` reads one message and acts on it; at the end of the
-    stream it does not return. ``when_idle`` is called by the helper when no job has come for a while."""
+    stream it does not return. ``when_idle`` is called by the helper when no job has come for a while; ``is_needed``
+    says after a job whether that has something to do, for which a helper that sleeps is woken."""
 
-    def __init__(self, peer: Peer, step: Callable[[], bool], when_idle: Job = lambda: None) -> None:
+    def __init__(
+        self,
+        peer: Peer,
+        step: Callable[[], bool],
+        when_idle: Job = lambda: None,
+        is_needed: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._peer = peer
         self._step = step
         self._when_idle = when_idle
+        self._is_needed = is_needed
         self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self._handed_over = 0
         self._started = 0
@@ -123,7 +131,7 @@ class Reading:
 
     def _unwatch(self) -> None:
         self._single_jobs += 1
-        if self._single_jobs < _SINGLE_JOBS:
+        if self._single_jobs < _SINGLE_JOBS and not self._is_needed():
             self._doorbell.leave()
         else:
             self._single_jobs = 0

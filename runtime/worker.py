@@ -58,7 +58,7 @@ class Worker:
         self._peer = Peer(stream)
         self._capture = capture
         self._complain = complain
-        self._reading = Reading(self._peer, self._step, self._forget_before)
+        self._reading = Reading(self._peer, self._step, self._forget_before, self._keeps_much)
         self._pool = ThreadPoolExecutor(_POOL, thread_name_prefix="ringfence-pool")
         # Of its own: tensors of coroutine nodes must not wait for somebody's slow validator.
         self._codec = ThreadPoolExecutor(_CODEC_POOL, thread_name_prefix="ringfence-codec")
@@ -272,6 +272,9 @@ class Worker:
             # Not awaited: from here on a cancellation comes too late, and half-written files would be lost.
             make = partial(self._nodes.result, call.cls, call.params, outcomes, arguments)
             self._codec.submit(self._answer, call.reply, make, call)
+
+    def _keeps_much(self) -> bool:
+        return self._before is not None and following.is_much(self._before)
 
     def _forget_before(self) -> None:
         """No call has come for a while: what the last one made is kept for none."""

@@ -54,7 +54,8 @@ class Scene:
         self.host = Peer(FrameStream(ours.fileno(), ours.fileno()))
         self.peer = Peer(FrameStream(theirs.fileno(), theirs.fileno()))
         self.turn = self.peer.turn = Turn()
-        self.reading = Reading(self.peer, self._step)
+        self.is_needed = self.was_idle = False
+        self.reading = Reading(self.peer, self._step, self._when_idle, lambda: self.is_needed)
         self.readers: list[threading.Thread] = []
         self.may_end = threading.Event()
         self.began = threading.Event()
@@ -66,6 +67,9 @@ class Scene:
         self.main = threading.Thread(target=self.reading.run, daemon=True)
         self.host_thread.start()
         self.main.start()
+
+    def _when_idle(self) -> None:
+        self.was_idle = True
 
     def _step(self) -> bool:
         if not self.peer.step():
@@ -272,6 +276,21 @@ def test_jobs_that_come_after_a_while_wake_the_helper_once_when_there_are_many(
     assert until(lambda: not scene.reading._is_parked)
     assert all(scene.host.call("where", {}) for _ in range(50))
     assert heard == [False]
+
+
+def test_it_is_woken_after_one_job_that_leaves_something_to_do_later(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert scene.host.call("where", {}) is True
+    assert until(lambda: scene.reading._is_parked and scene.was_idle)
+    monkeypatch.setattr(scene.reading._doorbell, "watch", lambda: None)
+    scene.reading._single_jobs = 0
+    scene.was_idle = False
+    assert scene.host.call("where", {}) is True
+    assert not until(lambda: scene.was_idle, patience_s=0.3)
+    scene.is_needed = True
+    assert scene.host.call("where", {}) is True
+    assert until(lambda: scene.was_idle)
 
 
 def test_the_helper_is_woken_at_once_where_the_next_message_has_been_read_already(
