@@ -29,7 +29,7 @@ Job = Callable[[], None]
 
 class Reading:
     """The main thread's jobs and the turn to read. ``step`` reads one message and acts on it; at the end of the
-    stream it does not return. ``when_idle`` is called by the helper when no job has come for a while; ``is_needed``
+    stream it does not return. ``when_idle`` is called, by any thread, when no job has come for a while; ``is_needed``
     says after a job whether that has something to do, for which a helper that sleeps is woken."""
 
     def __init__(
@@ -100,11 +100,19 @@ class Reading:
             # Whoever reads gives the turn up and then looks whether somebody waits: here it is said and then tried.
             self._is_waiting = True
             if not self._peer.turn.acquire(blocking=False):
-                job = self._jobs.get()
+                job = self._given()
                 self._is_waiting = False
                 return job
             self._is_waiting = False
             self._read_one()
+
+    def _given(self) -> Job:
+        """The next job, from whoever reads; the helper does, and cannot say that none has come for a while."""
+        try:
+            return self._jobs.get(timeout=_IDLE_TICKS * TICK_S)
+        except queue.Empty:
+            self._when_idle()
+            return self._jobs.get()
 
     def _read_one(self) -> None:
         """With the turn, which is given up: nobody hands over a job now, but one may have come before."""
@@ -120,6 +128,9 @@ class Reading:
         """A thread that read for an answer of its own reads no more, and the main thread may wait for a job."""
         if others_wait or threading.get_ident() != self._main:
             self._is_asked = True
+            self._doorbell.ring()
+        elif self._peer.has_more:
+            # It came along with the answer: the kernel has nothing left to show the helper.
             self._doorbell.ring()
 
     def _watch(self) -> None:

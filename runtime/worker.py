@@ -227,11 +227,8 @@ class Worker:
         if self._begin(call):
             self._answer(call.reply, partial(self._execute_here, call), call)
             # One that follows has been sent while this one ran.
-            if (
-                self._before is not None
-                and following.is_costly(self._before)
-                and not self._reading.is_next_here()
-            ):
+            before = self._before  # the helper may forget it meanwhile
+            if before is not None and following.is_costly(before) and not self._reading.is_next_here():
                 self._before = None
 
     def _execute_here(self, call: _Call) -> dict[str, Any] | Written:
@@ -274,7 +271,8 @@ class Worker:
             self._codec.submit(self._answer, call.reply, make, call)
 
     def _keeps_much(self) -> bool:
-        return self._before is not None and following.is_much(self._before)
+        before = self._before
+        return before is not None and following.is_much(before)
 
     def _forget_before(self) -> None:
         """No call has come for a while: what the last one made is kept for none."""

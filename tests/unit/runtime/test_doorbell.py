@@ -105,10 +105,12 @@ def test_it_is_watched_for_one_wait_only(door: Door) -> None:
     assert sleeps_on(thread)  # the message is still there
     door.bell.ring()
     assert is_woken(thread)
+    door.open()
     door.bell.watch()
     door.bell.ring()
-    door.bell.wait(None)  # woken by the bell, not by the message, if it is that
+    door.bell.wait(None)  # woken by the bell alone
     thread = door.waiter()
+    door.knock()
     assert sleeps_on(thread)
     door.bell.ring()
     assert is_woken(thread)
@@ -116,12 +118,12 @@ def test_it_is_watched_for_one_wait_only(door: Door) -> None:
 
 def test_a_door_that_is_broken_does_not_keep_anybody_awake(door: Door) -> None:
     os.close(door.outside)
+    door.outside = os.open(os.devnull, os.O_WRONLY)
     door.bell.wait(0.1)  # it may be told, once
     thread = door.waiter()
     assert sleeps_on(thread)
     door.bell.ring()
     assert is_woken(thread)
-    door.outside = os.open(os.devnull, os.O_WRONLY)
 
 
 def test_a_file_is_no_door(tmp_path: os.PathLike[str]) -> None:

@@ -244,6 +244,16 @@ def test_a_job_that_came_between_the_look_for_one_and_the_turn_to_read_is_done_f
     assert scene.start("where").get(timeout=PATIENCE_S) is True
 
 
+def park(scene: Scene) -> None:
+    """Let the helper go to sleep; another job gives it back the main thread, where one took so long that it reads."""
+    end = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end:
+        assert scene.start("where").get(timeout=PATIENCE_S) is True
+        if until(lambda: scene.reading._is_parked, patience_s=1.0):
+            return
+    raise AssertionError("the helper does not sleep")
+
+
 def rings(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """For each time that the main thread wakes the helper: whether it did so in a job."""
     heard: list[bool] = []
@@ -262,8 +272,7 @@ def test_jobs_that_come_after_a_while_wake_the_helper_once_when_there_are_many(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heard = rings(scene, monkeypatch)
-    assert scene.host.call("where", {}) is True
-    assert until(lambda: scene.reading._is_parked)
+    park(scene)
     heard.clear()
     # The next message must not come before the door is left: here the host answers faster than a worker's.
     monkeypatch.setattr(scene.reading._doorbell, "watch", lambda: None)
@@ -281,8 +290,8 @@ def test_jobs_that_come_after_a_while_wake_the_helper_once_when_there_are_many(
 def test_it_is_woken_after_one_job_that_leaves_something_to_do_later(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert scene.host.call("where", {}) is True
-    assert until(lambda: scene.reading._is_parked and scene.was_idle)
+    park(scene)
+    assert until(lambda: scene.was_idle)
     monkeypatch.setattr(scene.reading._doorbell, "watch", lambda: None)
     scene.reading._single_jobs = 0
     scene.was_idle = False
@@ -298,8 +307,7 @@ def test_the_helper_is_woken_at_once_where_the_next_message_has_been_read_alread
 ) -> None:
     """It lies in this process, where no kernel sees it."""
     heard = rings(scene, monkeypatch)
-    assert scene.host.call("where", {}) is True
-    assert until(lambda: scene.reading._is_parked)
+    park(scene)
     heard.clear()
     with scene.host._stream._lock:  # both frames in one go
         frames = [
@@ -315,9 +323,43 @@ def test_the_helper_is_woken_at_once_where_the_next_message_has_been_read_alread
     assert scene.host.call("where", {}) is True  # it was answered before this
 
 
+def test_the_helper_is_woken_for_what_came_along_with_an_answer(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The main thread read it, in a job, and the kernel knows nothing of it."""
+    scene.work = lambda: (scene.peer.call("question", {}), scene.began.set(), scene.may_end.wait(PATIENCE_S))
+    park(scene)
+    monkeypatch.setattr(scene.reading._doorbell, "watch", lambda: None)
+    done = scene.start("do")
+    question = scene.asked.get(timeout=PATIENCE_S)
+    scene.readers.clear()
+    frames = [
+        wire.encode_frame({"jsonrpc": "2.0", "id": question._id, "result": "yes"}),
+        wire.encode_frame({"jsonrpc": "2.0", "id": -1, "method": "ping", "params": {}}),
+    ]
+    scene.sockets[0].sendall(b"".join(frames))
+    assert scene.began.wait(PATIENCE_S)
+    assert until(lambda: bool(scene.readers))  # the ping is acted on while the job runs
+    assert scene.readers[-1] is not scene.main
+    scene.may_end.set()
+    assert done.get(timeout=PATIENCE_S)
+
+
+def test_a_main_thread_that_is_given_no_job_for_a_while_says_so(scene: Scene) -> None:
+    """While the helper reads, which it does until there is one."""
+    blocked = scene.start("block")
+    assert scene.began.wait(PATIENCE_S)
+    assert scene.host.call("ping", {}) == "pong"
+    assert scene.readers[-1] is not scene.main
+    scene.was_idle = False
+    scene.may_end.set()
+    assert blocked.get(timeout=PATIENCE_S) == "done"
+    assert until(lambda: scene.was_idle)
+    assert scene.start("where").get(timeout=PATIENCE_S) is True
+
+
 def test_a_helper_that_found_nothing_to_do_sleeps_until_there_is_a_job(scene: Scene) -> None:
-    assert scene.host.call("where", {}) is True
-    assert until(lambda: scene.reading._is_parked)
+    park(scene)
     blocked = scene.start("block")
     assert scene.began.wait(PATIENCE_S)
     assert scene.host.call("ping", {}) == "pong"
