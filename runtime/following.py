@@ -19,8 +19,6 @@ Before = tuple[Any, Sequence[Any], int]
 """The number of the call that has just run, its outputs, and how many bytes of memory their tensors hold."""
 _MOST_BYTES: Final = 64 << 20
 """Of tensors, with all that their memory holds: so much more than its inputs a node may find in use when it begins."""
-_LITTLE_BYTES: Final = 1 << 20
-"""So much may be kept for as long as nothing else is called."""
 _COSTLY_BYTES: Final = (32 << 20) - (64 << 10)
 """From about here on malloc gives memory back to the kernel when it is freed (a sandbox's environment says so)."""
 
@@ -39,9 +37,9 @@ def is_costly(before: Before) -> bool:
     return before[2] >= _COSTLY_BYTES
 
 
-def is_much(before: Before) -> bool:
-    """Whether its outputs are to be let go of when no call comes for a while."""
-    return before[2] > _LITTLE_BYTES
+def holds_tensors(before: Before) -> bool:
+    """Whether its outputs are to be let go of when no call comes for a while: one may be an input's file, handed on."""
+    return before[2] > 0
 
 
 def fill_in(params: dict[str, Any], before: Before | None) -> None:

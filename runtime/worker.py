@@ -58,7 +58,7 @@ class Worker:
         self._peer = Peer(stream)
         self._capture = capture
         self._complain = complain
-        self._reading = Reading(self._peer, self._step, self._forget_before, self._keeps_much)
+        self._reading = Reading(self._peer, self._step, self._forget_before, self._keeps_tensors)
         self._pool = ThreadPoolExecutor(_POOL, thread_name_prefix="ringfence-pool")
         # Of its own: tensors of coroutine nodes must not wait for somebody's slow validator.
         self._codec = ThreadPoolExecutor(_CODEC_POOL, thread_name_prefix="ringfence-codec")
@@ -270,9 +270,9 @@ class Worker:
             make = partial(self._nodes.result, call.cls, call.params, outcomes, arguments)
             self._codec.submit(self._answer, call.reply, make, call)
 
-    def _keeps_much(self) -> bool:
+    def _keeps_tensors(self) -> bool:
         before = self._before
-        return before is not None and following.is_much(before)
+        return before is not None and following.holds_tensors(before)
 
     def _forget_before(self) -> None:
         """No call has come for a while: what the last one made is kept for none."""
