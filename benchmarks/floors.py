@@ -32,6 +32,8 @@ while True:
 """
 
 
+ECHO = "bare Unix socket, JSON echo"
+"""What the row of ``unix_echo`` is called."""
 WARM_UP = 50
 Start = Callable[[str], Awaitable[object]]
 

@@ -6,12 +6,13 @@ import time
 from pathlib import Path
 
 from benchmarks import floors
+from benchmarks.floors import ECHO
 from benchmarks.house import IMAGE, house
 from benchmarks.peers.processes import Measured
 from benchmarks.report import Report
 from sandbox import NodeCall, Value
 
-ECHO, OURS = "bare Unix socket, JSON echo", "node call"
+OURS = "node call"
 INSIDE = "the same echo, its other end in a container"
 PEER = "pyisolate: call of a trivial method"
 

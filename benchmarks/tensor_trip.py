@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import floors
+from benchmarks.floors import ECHO
 from benchmarks.house import House, house
 from benchmarks.peers.processes import Measured
 from benchmarks.report import Report
@@ -17,7 +18,6 @@ SIZES_KIB = (1, 1 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20)
 WARM_UP = 2
 REST_S = 0.02
 """After so long whoever waits for a call sleeps as deeply as ever here (an echo takes no longer after 100 ms)."""
-ECHO = "bare Unix socket, JSON echo"
 RESTED = f"{ECHO}, after {REST_S * 1000:.0f} ms of rest"
 LARGE = 256 << 10
 """The size that aims are about."""

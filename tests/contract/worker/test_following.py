@@ -189,12 +189,12 @@ def test_much_that_a_call_made_is_kept_for_one_that_was_sent_meanwhile_and_for_n
 
 
 def test_what_a_call_made_is_not_kept_for_long(shared: WorkerHost) -> None:
-    first = shared.params("RFSolid", {"width": 400, "height": 400, "value": 0.25})
+    first = shared.params("RFSolid", {"width": 4, "height": 4, "value": 0.25})
     shared.files.adopt(shared.result(shared.start(wire.EXECUTE, first)))
     end = time.monotonic() + 60
     while time.monotonic() < end:
         # Each refused one lets go of it as well, so every turn begins anew.
-        first = shared.params("RFSolid", {"width": 400, "height": 400, "value": 0.25})
+        first = shared.params("RFSolid", {"width": 4, "height": 4, "value": 0.25})
         shared.files.adopt(shared.result(shared.start(wire.EXECUTE, first)))
         # Longer than the worker keeps it by its own clock, which nothing outside shows; asking earlier would take it.
         # On a busy machine it takes more turns.
