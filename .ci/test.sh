@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs every level of the test suite, one pytest each, and closes with the sum. test.sh [LEVEL...]: only those.
+# Runs every level of the test suite, one pytest each, and closes with the sum. test.sh [LEVEL...]: only those;
+# LEVEL-none is the same level without any of the product's fast paths (docs/performance.md).
 . "$(dirname "$0")/lib.sh"
 cd "$root"
 
@@ -11,10 +12,10 @@ results=build/test
 levels=("$@")
 if [ ${#levels[@]} -eq 0 ]; then
     # From fast to slow, then any that this list has not heard of.
-    for level in unit docs contract integration security compat e2e clients browser $(find tests -mindepth 1 -maxdepth 1 -type d -printf '%f\n' | sort); do
+    for level in unit unit-none docs contract integration security compat e2e clients browser $(find tests -mindepth 1 -maxdepth 1 -type d -printf '%f\n' | sort); do
         case " ${levels[*]} " in *" $level "*) continue ;; esac
         # No pipe into 'grep -q': it stops reading, find is killed for that, and pipefail calls the level empty.
-        if [ "$level" != extensions ] && [ -n "$(find "tests/$level" -name 'test_*.py' -print -quit 2>/dev/null)" ]; then
+        if [ "$level" != extensions ] && [ -n "$(find "tests/${level%-none}" -name 'test_*.py' -print -quit 2>/dev/null)" ]; then
             levels+=("$level")
         fi
     done
@@ -27,13 +28,16 @@ mkdir -p "$results"
 status=0
 for level in "${levels[@]}"; do
     say "test: $level"
+    folder=${level%-none}
+    ways=${RINGFENCE_FAST_PATHS:-all}
+    if [ "$folder" != "$level" ]; then ways=none; fi
     workers=()
     # The other levels share an engine. One more than there are processors: some tests wait for deadlines.
     # No unit test needs the plug-in, which takes most of a second to import, in each of these processes.
-    if [ "$level" = unit ]; then workers=(--numprocesses "$(($(nproc) + 1))" --dist worksteal -p no:schemathesis); fi
+    if [ "$folder" = unit ]; then workers=(--numprocesses "$(($(nproc) + 1))" --dist worksteal -p no:schemathesis); fi
     # A level that hangs, at its very end too, must not take the whole run's time: it says where, and fails.
-    PYTHONFAULTHANDLER=1 timeout --foreground --signal ABRT --kill-after 30 "${RINGFENCE_LEVEL_TIMEOUT_S:-1500}" \
-        .venv/bin/pytest --quiet "${workers[@]}" --junitxml="$results/$level.xml" "tests/$level" </dev/null || status=1
+    RINGFENCE_FAST_PATHS=$ways PYTHONFAULTHANDLER=1 timeout --foreground --signal ABRT --kill-after 30 "${RINGFENCE_LEVEL_TIMEOUT_S:-1500}" \
+        .venv/bin/pytest --quiet "${workers[@]}" --junitxml="$results/$level.xml" "tests/$folder" </dev/null || status=1
 done
 
 .venv/bin/python - "$results" <<'PYTHON' || status=1

@@ -27,7 +27,7 @@ from api.websocket_pace import paced_by
 from api.wide_sockets import WideSocketProtocol
 from api.wiring import wire
 from policies import RingfenceError
-from sandbox import BegunLauncher, parse_fast_paths, take_fast_paths
+from sandbox import BegunLauncher, FastPath, parse_fast_paths, take_fast_paths, takes
 
 # A client's feature flags are small; routes of packs ask for more (wide_sockets.py).
 _WEBSOCKET_MESSAGE = 64 * 1024
@@ -53,9 +53,11 @@ def run_server(settings: Settings, launcher: BegunLauncher | None = None) -> Non
     Raises:
         RingfenceError: the installation cannot start; says what to do.
     """
-    sys.setswitchinterval(_SWITCH_S)
-    gc.set_threshold(*_GARBAGE)
     take_fast_paths(parse_fast_paths(settings.fast_paths))
+    if takes(FastPath.SHORT_TURNS):
+        sys.setswitchinterval(_SWITCH_S)
+    if takes(FastPath.SELDOM_COLLECTIONS):
+        gc.set_threshold(*_GARBAGE)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_run(settings, launcher))
 

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from benchmarks.policy_files import changed, isolated_by
 from benchmarks.report import Report
 from benchmarks.served import server
 from benchmarks.talking import HEADERS, add_packs
@@ -50,12 +51,13 @@ WRITTEN, HELD = f"{PACKS * NODES:,} nodes: asked anew", f"{PACKS * NODES:,} node
 PACKED, KNOWN = f"{HELD}, gzip", f"{PACKS * NODES:,} nodes: the client has it (304)"
 
 
-def measure(folder: Path, *, quick: bool) -> Report:
+def measure(folder: Path, *, quick: bool, isolation: str = "runc") -> Report:
     runs = 20 if quick else 200
-    report = Report("The catalogue of nodes, /object_info")
+    report = Report(f"The catalogue of nodes, /object_info, {isolation}")
     data = folder / "data"
     data.mkdir()
-    with server(data) as served:
+    policies = changed(folder / "policies", isolated_by(isolation))
+    with server(data, {"RINGFENCE_POLICIES_DIR": str(policies)}) as served:
         packs = {f"p{number}": PACK.format(name=f"P{number}", nodes=NODES) for number in range(PACKS)}
         add_packs(served.url, folder / "packs", packs)
         place = urlsplit(served.url)

@@ -6,7 +6,8 @@ than it must (``bare_server.py``). Wall time is from sending the prompt to heari
 server process's own over the same span (user and system), which a loaded machine does not change much (ComfyUI runs its
 nodes in that process, ours does not).
 
-    python -m benchmarks.chain [--quick] [--lengths 10 100 ...] [--repeat N] [--comfyui DIR --comfyui-python FILE]
+    python -m benchmarks.chain [--quick] [--isolation gvisor] [--lengths 10 100 ...] [--repeat N]
+                               [--comfyui DIR --comfyui-python FILE]
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import psutil
 
 from benchmarks.peers import bare
 from benchmarks.peers.servers import ComfyUI
+from benchmarks.policy_files import changed, isolated_by
 from benchmarks.report import Report
 from benchmarks.served import ROOT, Served, server
 from benchmarks.talking import Client, Prompt, RefusedError, add_packs
@@ -107,6 +109,7 @@ def measure(
     folder: Path,
     *,
     quick: bool,
+    isolation: str = "runc",
     comfyui: ComfyUI | None = None,
     lengths: Sequence[int] | None = None,
     repeat: int | None = None,
@@ -116,8 +119,11 @@ def measure(
     lengths = lengths or ((10, 100, 1_000) if quick else LENGTHS)
     repeat = repeat or (3 if quick else 7)
     most = (0 if quick else MOST) if most is None else most
-    report = Report("A chain of trivial nodes through a whole server, a client listening")
-    with _clients(folder, comfyui) as (ours, process, theirs), bare.server(folder / "bare") as least:
+    report = Report(f"A chain of trivial nodes through a whole server, a client listening, {isolation}")
+    with (
+        _clients(folder, isolation, comfyui) as (ours, process, theirs),
+        bare.server(folder / "bare") as least,
+    ):
         floor = Floor(least, Client(least))
         for client in (ours, theirs, floor.client):
             if client is not None:
@@ -126,11 +132,11 @@ def measure(
             for length in lengths:
                 times = repeat if length <= 1_000 else min(repeat, 3)
                 _measure_chain(report, ours, theirs, floor, sandboxes, length, times)
-        if most:
+        for length in (most // 2, most) if most else ():
             before = process.memory_info().rss
-            _measure_chain(report, ours, None, None, 1, most, 1)
+            _measure_chain(report, ours, None, None, 1, length, 1)
             grown = (process.memory_info().rss - before) / 2**20
-            report.notes.append(f"the host grew by {grown:.0f} MiB over the {most:,} nodes")
+            report.notes.append(f"the host grew by {grown:.0f} MiB over the {length:,} nodes of one prompt")
         ours.run(blockers)  # starts the sandboxes
         report.add(blocking("ours"), ours.runs(blockers, repeat)[0])
         if theirs is not None:
@@ -143,6 +149,8 @@ def measure(
     for length in lengths:
         report.aim(name(2, length), name(1, length), 2.0)
         report.aim(name(1, length), comfyui_name(length), 1.0)
+    if most:
+        report.aim(name(1, most), name(1, most // 2), 1.3)
     report.aim(blocking("ours"), None, 600)
     return report
 
@@ -182,7 +190,9 @@ class Floor:
 
 
 @contextmanager
-def _clients(folder: Path, comfyui: ComfyUI | None) -> Iterator[tuple[Client, psutil.Process, Client | None]]:
+def _clients(
+    folder: Path, isolation: str, comfyui: ComfyUI | None
+) -> Iterator[tuple[Client, psutil.Process, Client | None]]:
     """Ours with its process, and ComfyUI's: both servers run, and turns are taken, so that what else the machine does
     falls on both."""
     with ExitStack() as stack:
@@ -191,7 +201,8 @@ def _clients(folder: Path, comfyui: ComfyUI | None) -> Iterator[tuple[Client, ps
             (folder / "comfyui").mkdir()
             theirs = Client(stack.enter_context(comfyui.server(folder / "comfyui", packs(BLOCKERS))))
         (folder / "data").mkdir()
-        served = stack.enter_context(server(folder / "data"))
+        policies = changed(folder / "policies", isolated_by(isolation))
+        served = stack.enter_context(server(folder / "data", {"RINGFENCE_POLICIES_DIR": str(policies)}))
         add_packs(served.url, folder / "packs", packs(BLOCKERS))
         yield Client(served), psutil.Process(served.pid), theirs
 
@@ -234,6 +245,7 @@ def _measure_chain(
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.chain", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="short chains, few runs")
+    parser.add_argument("--isolation", choices=["runc", "gvisor"], default="runc")
     parser.add_argument("--lengths", type=int, nargs="+")
     parser.add_argument("--repeat", type=int)
     parser.add_argument("--most", type=int, help="nodes of the largest prompt; 0: none")
@@ -246,12 +258,13 @@ def main() -> None:
         report = measure(
             Path(folder),
             quick=options.quick,
+            isolation=options.isolation,
             comfyui=peer,
             lengths=options.lengths,
             repeat=options.repeat,
             most=options.most,
         )
-    report.save(options.results, "chain")
+    report.save(options.results, f"chain-{options.isolation}")
     print(report.table())
 
 

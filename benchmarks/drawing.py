@@ -57,7 +57,7 @@ def lines(axes: Any, rows: Mapping[str, float], series: Sequence[tuple[str, str,
 
 def chain(results: Path) -> Any:
     """Cost of a node by the length of the chain."""
-    rows = medians(results, "chain")
+    rows, gvisor = medians(results, "chain-runc"), medians(results, "chain-gvisor")
     if not rows:
         return None
     figure, axes = plt.subplots(figsize=(6, 3.8))
@@ -73,6 +73,7 @@ def chain(results: Path) -> Any:
         ("floor: a server that only must", r"floor, (?P<n>[\d,]+) nodes: a node", COLOURS["floor"], "-"),
     )
     lines(axes, rows, series)
+    lines(axes, gvisor, (("gVisor: one sandbox", series[0][1], COLOURS["gvisor"], "o-"),))
     axes.set(
         xlabel="nodes in the chain",
         ylabel="ms a node",

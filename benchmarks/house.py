@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.policy_files import changed, isolated_by
 from policies import ExtensionName, PolicyStore, TenantId
 from sandbox import (
     ExtensionFiles,
@@ -57,17 +58,17 @@ class House:
 
 def _policies(folder: Path, isolation: str, *, models: bool) -> PolicyStore:
     """The shipped policies, with another isolation by default; ``models``: and the tenant's files of weights."""
-    shipped, ours = PACK.parents[1] / "policies", folder / f"policies-{isolation}"
-    ours.mkdir(exist_ok=True)
-    text = (shipped / "default.yaml").read_text("utf-8")
-    text = text.replace("isolation: runc ", f"isolation: {isolation} ")
-    if models:
-        text = text.replace("  paths:\n", "  paths:\n    - {tenant: models, access: ro}\n")
+    changes = isolated_by(isolation)
     # Starting a hundred of gVisor's takes longer than a sandbox may be idle.
-    text = text.replace("  idle: 300s ", "  idle: 2h ")
+    changes[r"^    idle: 300s"] = "    idle: 2h"
     # A tensor of 1 GiB and its output count against the memory of who makes it.
-    (ours / "default.yaml").write_text(text.replace("  memory: 2GiB ", "  memory: 4GiB "), "utf-8")
-    store = PolicyStore(ours)
+    changes[r"^  memory: 2GiB"] = "  memory: 4GiB"
+    if models:
+        changes[r"^  paths:$"] = "  paths:\n    - {tenant: models, access: ro}"
+    ours = (
+        folder / f"policies-{isolation}-{len(list(folder.glob('policies-*')))}"
+    )  # a house may be built twice
+    store = PolicyStore(changed(ours, changes))
     policy = store.effective(ExtensionName("bench"))
     assert (policy.isolation, policy.memory, policy.timeouts.idle_s) == (isolation, 4 << 30, 7200)
     return store
@@ -78,7 +79,6 @@ async def house(
     folder: Path,
     *,
     isolation: str = "runc",
-    may_adopt: bool = True,
     limits: ManagerLimits | None = None,
     pack: Path = PACK,
     models: bool = False,
@@ -88,7 +88,7 @@ async def house(
     places.launcher_data.mkdir(parents=True, exist_ok=True)
     policies = _policies(folder, isolation, models=models)
     async with (
-        TensorStore(places, may_adopt=may_adopt) as store,
+        TensorStore(places) as store,
         DockerLauncher(places, policies, LaunchSettings(image=IMAGE, trusted_sources=(pack,))) as launcher,
         SandboxManager(
             launcher=launcher,

@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.peers.servers import ComfyUI
+from benchmarks.policy_files import changed, isolated_by
 from benchmarks.report import Report
 from benchmarks.served import server
 from benchmarks.talking import Client, Prompt, add_packs
@@ -91,14 +92,14 @@ for line in sys.stdin:
 OURS, THEIRS = "ours: image * value, a node", "ComfyUI in process: image * value, a node"
 
 
-def measure(folder: Path, *, quick: bool, comfyui: ComfyUI | None = None) -> Report:
+def measure(folder: Path, *, quick: bool, isolation: str = "runc", comfyui: ComfyUI | None = None) -> Report:
     servers, runs = (1, 5) if quick else (5, 9)
-    report = Report("A picture of 1024x1024x3 through a chain of nodes that multiply it")
+    report = Report(f"A picture of 1024x1024x3 through a chain of nodes that multiply it, {isolation}")
     samples: defaultdict[str, list[float]] = defaultdict(list)
     used: defaultdict[str, list[float]] = defaultdict(list)
     # Two sandboxes of one tree differ by up to a seventh for as long as they live.
     for number in range(servers):
-        with _clients(folder / str(number), comfyui) as clients, _floor() as least:
+        with _clients(folder / str(number), isolation, comfyui) as clients, _floor() as least:
             for client in clients.values():
                 for length in (SHORT, LONG, LONG):
                     client.run(partial(pictures, length))
@@ -118,7 +119,7 @@ def measure(folder: Path, *, quick: bool, comfyui: ComfyUI | None = None) -> Rep
 
 
 @contextmanager
-def _clients(folder: Path, comfyui: ComfyUI | None) -> Iterator[dict[str, Client]]:
+def _clients(folder: Path, isolation: str, comfyui: ComfyUI | None) -> Iterator[dict[str, Client]]:
     """Servers that have the nodes, and a client of each."""
     folder.mkdir()
     packs = {"bench-image": PACK}
@@ -128,7 +129,8 @@ def _clients(folder: Path, comfyui: ComfyUI | None) -> Iterator[dict[str, Client
             (folder / "comfyui").mkdir()
             clients[THEIRS] = Client(stack.enter_context(comfyui.server(folder / "comfyui", packs)))
         (folder / "data").mkdir()
-        served = stack.enter_context(server(folder / "data"))
+        policies = changed(folder / "policies", isolated_by(isolation))
+        served = stack.enter_context(server(folder / "data", {"RINGFENCE_POLICIES_DIR": str(policies)}))
         add_packs(served.url, folder / "packs", packs)
         clients[OURS] = Client(served)
         yield clients

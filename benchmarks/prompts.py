@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import re
 import threading
 import time
 import uuid
@@ -26,8 +25,9 @@ from websockets.sync.client import ClientConnection
 from benchmarks.chain import chain, packs
 from benchmarks.peers import bare
 from benchmarks.peers.servers import ComfyUI
+from benchmarks.policy_files import WITHOUT_RATES, changed, isolated_by
 from benchmarks.report import Report
-from benchmarks.served import ROOT, Served, server
+from benchmarks.served import Served, server
 from benchmarks.talking import HEADERS, Client, RefusedError, add_packs, listening
 
 ROUNDS = {1: 15, 8: 5}
@@ -40,16 +40,17 @@ PARTS = {
 """Each with one part more than the one before."""
 
 
-def measure(folder: Path, *, quick: bool, comfyui: ComfyUI | None = None) -> Report:
+def measure(folder: Path, *, quick: bool, isolation: str = "runc", comfyui: ComfyUI | None = None) -> Report:
     prompts, rounds = (80, dict.fromkeys(ROUNDS, 2)) if quick else (400, ROUNDS)
-    report = Report("Prompts of three nodes, the durable queue on")
+    report = Report(f"Prompts of three nodes, the durable queue on, {isolation}")
     with ExitStack() as stack:
         servers: dict[str, Served] = {}
         if comfyui is not None:
             (folder / "comfyui").mkdir()
             servers["ComfyUI"] = stack.enter_context(comfyui.server(folder / "comfyui", packs(1)))
         (folder / "data").mkdir()
-        more = {"RINGFENCE_POLICIES_DIR": str(without_rates(folder / "policies"))}
+        policies = changed(folder / "policies", {**isolated_by(isolation), **WITHOUT_RATES})
+        more = {"RINGFENCE_POLICIES_DIR": str(policies)}
         served = servers["ours"] = stack.enter_context(server(folder / "data", more))
         add_packs(served.url, folder / "packs", packs(1))
         least = stack.enter_context(bare.server(folder / "bare"))
@@ -62,20 +63,6 @@ def measure(folder: Path, *, quick: bool, comfyui: ComfyUI | None = None) -> Rep
 def name(who: str, clients: int) -> str:
     """What a row is called."""
     return f"{who}, {clients} client{'s' if clients > 1 else ''}: a prompt"
-
-
-def without_rates(ours: Path) -> Path:
-    """The shipped policies, but for the quota of requests, which is what would be measured."""
-    ours.mkdir()
-    for name in ("default.yaml", "core.yaml"):
-        shipped = ROOT / "policies" / name
-        if shipped.is_file():
-            text = shipped.read_text(encoding="utf-8")
-            text = re.sub(r"^  requests: \d+", "  requests: 1000000", text, flags=re.MULTILINE)
-            (ours / name).write_text(
-                re.sub(r"^  burst: \d+", "  burst: 1000000", text, flags=re.MULTILINE), encoding="utf-8"
-            )
-    return ours
 
 
 def _measure(

@@ -50,6 +50,15 @@ class Goal:
     is_difference: bool = False
     """How much more it is, in its unit, and not how many times as much."""
 
+    @property
+    def is_ratio_of_medians(self) -> bool:
+        """Whether it says how many times as much one is of the other, in the middle."""
+        return (
+            self.against is not None
+            and not self.is_difference
+            and {self.figure, self.figure_against} == {"p50"}
+        )
+
 
 @dataclass(slots=True)
 class Report:
@@ -123,13 +132,13 @@ class SideBySide:
         """Markdown: a row for each figure that any of them has, and a pair of columns for each kind."""
         kinds = list(self.by_kind)
         names = list(dict.fromkeys(row.what for report in self.by_kind.values() for row in report.rows))
-        head = "".join(f" {kind} p50 ms | {kind} p99 ms | {kind}: against |" for kind in kinds)
-        lines = [f"| what |{head}", "| --- |" + " --- | --- | --- |" * len(kinds)]
+        head = "".join(f" {kind} runs | {kind} p50 ms | {kind} p99 ms | {kind}: against |" for kind in kinds)
+        lines = [f"| what |{head}", "| --- |" + " --- | --- | --- | --- |" * len(kinds)]
         for name in names:
             cells = "".join(_cells(self.by_kind[kind], name) for kind in kinds)
             lines.append(f"| {name} |{cells}")
-        notes = [note for report in self.by_kind.values() for note in report.notes]
-        return "\n".join([*lines, *_paragraphs(list(dict.fromkeys(notes)))])
+        notes = [f"{kind}: {note}" for kind, report in self.by_kind.items() for note in report.notes]
+        return "\n".join([*lines, *_paragraphs(notes)])
 
     def goal_lines(self) -> list[str]:
         """Rows of the table of goals."""
@@ -166,9 +175,9 @@ def _cells(report: Report, name: str) -> str:
     by_name = {row.what: row for row in report.rows}
     row = by_name.get(name)
     if row is None:
-        return " - | - | |"
+        return " - | - | - | |"
     against = "" if row.floor is None else f"{row.p50 / by_name[row.floor].p50:.2f} x {row.floor}"
-    return f" {row.said('p50')} | {row.said('p99')} | {against} |"
+    return f" {len(row.samples)} | {row.said('p50')} | {row.said('p99')} | {against} |"
 
 
 def _paragraphs(notes: list[str]) -> list[str]:

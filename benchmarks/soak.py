@@ -29,7 +29,7 @@ import httpx2
 import psutil
 
 from benchmarks.chain import chain, packs
-from benchmarks.prompts import without_rates
+from benchmarks.policy_files import WITHOUT_RATES, changed
 from benchmarks.report import machine
 from benchmarks.served import ROOT, SERVE, Served, server
 from benchmarks.talking import HEADERS, Client, Prompt, RefusedError, add_packs
@@ -315,7 +315,7 @@ def soak(
     """One run on a server of its own, which keeps dead outputs for ``kept_s``: each look waits for their end."""
     data = folder / "data"
     data.mkdir()
-    policies = without_rates(folder / "policies")
+    policies = changed(folder / "policies", WITHOUT_RATES)
     serve = f"from sandbox.tensors import dead_outputs; dead_outputs.OUTPUTS_KEPT_S = {kept_s}; {SERVE}"
     with server(data, {"RINGFENCE_POLICIES_DIR": str(policies)}, serve=serve) as served:
         add_packs(served.url, folder / "packs", {**packs(2), "soak": PACK.read_text(encoding="utf-8")})

@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Final
 
 from engine.events import NodeProgress, ProgressMap
+from sandbox import TAKEN, FastPath
 
 EAGER_NODES: Final = 256
 SHARE: Final = 32  # above EAGER_NODES, a map of n nodes is shown once every n / SHARE changes
@@ -134,7 +135,7 @@ class ProgressLog:
         said_by = (say, about)
         if self._said_by is None:
             self._said_by = said_by
-        if self._changes is None or self._said_by != said_by:
+        if self._changes is None or self._said_by != said_by or FastPath.KEPT_SAYINGS not in TAKEN:
             self._said_by = said_by
             self._sayings = [say(states.entries[-1][1], about) for states in self.states.values()]
             self._said_at, self._changes = self._version, []

@@ -128,8 +128,10 @@ class WriterConnection:
         # Whatever of it went through SQLAlchemy, the transaction is one, and the driver's.
         if connection.in_transaction():
             connection.commit()
-        else:
+        elif takes(FastPath.ONE_STEP_COMMITS):
             commit_plainly(connection)
+        else:
+            run_plainly(connection, "COMMIT")
 
     def _roll_back(self, connection: sa.Connection) -> None:
         try:

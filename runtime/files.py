@@ -66,13 +66,13 @@ class SharedFiles:
         *,
         allocate: Callable[[int], tuple[str, int]],
         discard: Callable[[str], None],
-        hands_on: bool = True,
     ) -> None:
         self._in = in_directory
         self._out = out_directory
         self._allocate = allocate
         self._discard = discard
-        self._hands_on = hands_on
+        self.hands_on = True
+        """Whether an input that comes out unchanged is named, and not written."""
         self._letting_go = letting_go.LettingGo(in_directory) if letting_go.is_needed() else None
 
     def read(self, name: str, nbytes: int) -> bytearray:
@@ -115,7 +115,7 @@ class SharedFiles:
         """The name of the granted file whose bytes lie at ``address``, all of them and unchanged; None when it must be
         copied. Only a file among ``given`` counts: one of an earlier call is not ours to name any more."""
         known = _inputs.get(address)
-        if known is None or known.nbytes != nbytes or not self._hands_on or known.file not in given:
+        if known is None or known.nbytes != nbytes or not self.hands_on or known.file not in given:
             return None
         return known.file if is_unchanged(address, nbytes) else None
 

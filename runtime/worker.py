@@ -184,6 +184,7 @@ class Worker:
                 f"the host speaks protocol {params.get('protocol')}, this worker {wire.PROTOCOL_VERSION}",
             )
         self._nodes.writes_plainly = params.get("in_full") is not True
+        self._files.hands_on = params.get("write_all") is not True
         self._on_main(reply, lambda: self._hello(is_watched=params.get("watch") is True))
 
     def _hello(self, *, is_watched: bool) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from sandbox.disk_watch import (
     writable_directories,
 )
 from sandbox.errors import EndedError
+from sandbox.fast_paths import FastPath, takes
 from sandbox.figures import human_bytes
 from sandbox.idle_looks import BRIEF_S, due, look_together
 from sandbox.launcher import failure
@@ -56,7 +57,8 @@ class DiskPatrol:
         disk = self._disk = DiskWatch(roots, uid, self._policy.disk_files)
         while True:
             began = time.monotonic()
-            found = await (self._look(disk) if in_use() or disk.took_s > BRIEF_S else look_together(disk))
+            alone = in_use() or disk.took_s > BRIEF_S or not takes(FastPath.GATHERED_LOOKS)
+            found = await (self._look(disk) if alone else look_together(disk))
             took = time.monotonic() - began
             reason = self._reason(disk, found)
             if reason is not None:

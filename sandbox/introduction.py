@@ -32,6 +32,7 @@ async def greet(
         "out_limit": policy.shared_memory,
         **({"watch": True} if is_watched else {}),
         **({} if takes(FastPath.WRITTEN_RESULTS) else {"in_full": True}),
+        **({} if takes(FastPath.UNCHANGED_INPUTS) else {"write_all": True}),
     }
     try:
         with anyio.fail_after(limit_s):

@@ -11,6 +11,7 @@ import anyio.lowlevel
 from policies import SandboxId
 from sandbox import shm
 from sandbox.errors import ProtocolViolationError
+from sandbox.fast_paths import TAKEN, FastPath
 from sandbox.tensors.holdings import Box, Holdings, StoredObject
 from sandbox.tensors.objects import Objects
 from sandbox.tensors.outboxes import Outboxes
@@ -22,16 +23,13 @@ COPIED_AT_ONCE: Final = 4 * 1024 * 1024
 
 
 class Adoption:
-    """``may_adopt`` off copies every output."""
+    """Takes over what sandboxes publish, for the store."""
 
-    def __init__(
-        self, held: Holdings, objects: Objects, outboxes: Outboxes, room: Room, *, may_adopt: bool
-    ) -> None:
+    def __init__(self, held: Holdings, objects: Objects, outboxes: Outboxes, room: Room) -> None:
         self._held = held
         self._objects = objects
         self._outboxes = outboxes
         self._room = room
-        self._may_adopt = may_adopt
 
     async def adopt(self, sandbox: SandboxId, files: Iterable[tuple[str, int]]) -> None:
         """Take over published files ``(name, announced bytes)``; afterwards each is an object without a reference.
@@ -87,7 +85,7 @@ class Adoption:
         try:
             if announced != nbytes:
                 raise shm.FileRefusedError(f"{nbytes} bytes were allocated, announced were {announced}")
-            is_frozen = self._may_adopt and box.zero_copy and shm.freeze(fd)
+            is_frozen = box.zero_copy and FastPath.ADOPTED_OUTPUTS in TAKEN and shm.freeze(fd)
             shm.check_extent(fd, nbytes)
             if not is_frozen:
                 return None

@@ -20,6 +20,7 @@ import anyio
 from policies import SandboxId, TenantId
 from sandbox import shm
 from sandbox.accounts import StoreLimits
+from sandbox.fast_paths import TAKEN, FastPath
 from sandbox.kept_outputs import KeptOutput, KeptOutputs
 from sandbox.tensors.holdings import Holdings, StoredObject
 
@@ -42,6 +43,7 @@ class DeadOutputs:
         sandbox = known.producer
         if (
             sandbox is None
+            or FastPath.KEPT_OUTPUTS not in TAKEN
             or not known.leased
             or known.lost
             or known.seen_by_others

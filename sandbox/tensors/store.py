@@ -33,11 +33,10 @@ class TensorStore:
 
     ``on_lease_break`` is called with a sandbox that opened a file of its own which the host had adopted: end it.
     ``on_pressure(tenant, sandbox, nbytes)`` is called before a quota refuses, so that a cache can let go of values
-    (``sandbox`` is set when that sandbox's own cap is the one in the way). ``may_adopt`` off copies every output, for
-    comparison (``benchmarks/tensor_trip.py``); results are the same.
+    (``sandbox`` is set when that sandbox's own cap is the one in the way).
     """
 
-    def __init__(self, places: Places, limits: StoreLimits | None = None, *, may_adopt: bool = True) -> None:
+    def __init__(self, places: Places, limits: StoreLimits | None = None) -> None:
         self._places = places
         self.limits = limits = limits or StoreLimits()
         """The caps that hold here."""
@@ -53,7 +52,7 @@ class TensorStore:
         self._objects = objects = Objects(held, self._dead, room)
         grants = Grants(held, objects)
         self._outboxes = outboxes = Outboxes(held, self._dead, room, limits)
-        adoption = Adoption(held, objects, outboxes, room, may_adopt=may_adopt)
+        adoption = Adoption(held, objects, outboxes, room)
 
         # The rooms' own methods, said where they stand: a step in between would be one more for every call of a node.
         self.allocate = outboxes.allocate

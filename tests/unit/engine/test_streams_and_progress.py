@@ -146,6 +146,7 @@ async def test_a_map_is_said_as_it_was_however_late():
     assert log.view().said(say, "q") == b"q:a=1 finished,q:b=1 finished"
 
 
+@pytest.mark.usefixtures("every_fast_path")
 async def test_each_state_is_said_once():
     log, asked = ProgressLog(), []
     for number in range(100):

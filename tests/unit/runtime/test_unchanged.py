@@ -134,8 +134,8 @@ def test_all_is_written_where_nothing_may_be_handed_on(trip: Trip, sent: Any) ->
         str(trip.store.outbox),
         allocate=lambda nbytes: (trip.store.allocate(nbytes), 0),
         discard=trip.store.discarded.append,
-        hands_on=False,
     )
+    trip.files.hands_on = False
     assert came_out(trip, sent, trip.receive(sent))["$tensor"]["file"] in trip.store.allocated
 
 

@@ -228,6 +228,7 @@ def test_a_file_that_cannot_be_mapped_is_written(folder: Path, monkeypatch: pyte
 
 @pytest.mark.anyio
 @pytest.mark.usefixtures("refusal")
+@pytest.mark.usefixtures("every_fast_path")
 async def test_the_store_knows_it_of_new_files_and_of_those_that_are_filled_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

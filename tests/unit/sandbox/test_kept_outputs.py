@@ -12,12 +12,21 @@ import anyio
 import pytest
 
 from policies import SandboxId
-from sandbox import ProtocolViolationError, QuotaError, StoreLimits, TensorStore, Value, shm
+from sandbox import (
+    FastPath,
+    ProtocolViolationError,
+    QuotaError,
+    StoreLimits,
+    TensorStore,
+    Value,
+    shm,
+    take_fast_paths,
+)
 from sandbox.kept_outputs import MOST_FILES, SMALLEST, KeptOutput, KeptOutputs
 from sandbox.tensors import dead_outputs
 from tests.unit.sandbox.test_tensors import MIB, ONE, TWO, A, B, is_leased, kept, made, opened, out
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("every_fast_path")]
 
 DATA = b"x" * MIB
 
@@ -295,6 +304,14 @@ async def test_a_sandbox_that_ends_leaves_no_spare(tmp_path: Path) -> None:
 
 async def test_none_is_kept_where_none_may_be(tmp_path: Path) -> None:
     async with opened(tmp_path, StoreLimits(kept_bytes=0)) as store:
+        await dead(store)
+        assert store.sandbox_bytes(A) == 0
+        assert not list(store._places.store.iterdir())
+
+
+async def test_none_is_kept_where_it_is_switched_off(tmp_path: Path) -> None:
+    take_fast_paths(set(FastPath) - {FastPath.KEPT_OUTPUTS})
+    async with opened(tmp_path) as store:
         await dead(store)
         assert store.sandbox_bytes(A) == 0
         assert not list(store._places.store.iterdir())

@@ -24,6 +24,7 @@ import pytest
 
 from policies import SandboxId, TenantId
 from sandbox import (
+    FastPath,
     ProtocolViolationError,
     QuotaError,
     SandboxError,
@@ -32,12 +33,13 @@ from sandbox import (
     TensorStore,
     Value,
     shm,
+    take_fast_paths,
 )
 from sandbox.places import Places
 from sandbox.tensors import room
 from tests.contract.kit import CHECKOUT, places
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("every_fast_path")]
 
 A, B = SandboxId("a"), SandboxId("b")
 ONE, TWO = TenantId("one"), TenantId("two")
@@ -95,6 +97,19 @@ async def test_a_closed_output_is_adopted_without_a_copy(tmp_path: Path) -> None
         await store.adopt(A, [(name, 8192)])
         assert kept(store, name).stat().st_ino == inode
         assert is_leased(store, name)
+        assert kept(store, name).read_bytes() == b"y" * 8192
+        assert not out(store, name).exists()
+
+
+async def test_with_adoption_switched_off_it_is_a_copy_that_holds_the_same(tmp_path: Path) -> None:
+    take_fast_paths(set(FastPath) - {FastPath.ADOPTED_OUTPUTS})
+    async with opened(tmp_path) as store:
+        name = await store.allocate(A, 8192)
+        inode = out(store, name).stat().st_ino
+        _fill(out(store, name), b"y" * 8192)
+        await store.adopt(A, [(name, 8192)])
+        assert kept(store, name).stat().st_ino != inode
+        assert not is_leased(store, name)
         assert kept(store, name).read_bytes() == b"y" * 8192
         assert not out(store, name).exists()
 
