@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import anyio
@@ -29,13 +29,17 @@ ROUNDS = 5
 _SETTLE_S = 15.0
 """What the engine still does after a hundred starts, and three looks at a sandbox that is idle."""
 BARE_TORCH = "container that imports torch and nothing else"
+BARE_PYTHON = "container that runs Python and nothing else"
 LIGHT, HEAVY = "sandbox without torch", "sandbox with torch"
 SIZES = {"runc": (80, 20), "gvisor": (40, 10)}
 """Sandboxes without torch and with it. gVisor's need some processor each while they wait, and starting a hundred beside
 the containers to compare with them took over ten minutes on two cores."""
 _PATIENCE_S = 600
 """Fifty gVisors leave a machine of two cores little for the next start."""
-BARE = "import sys, torch; print('up', flush=True); sys.stdin.read()"
+BARE = {
+    BARE_TORCH: "import sys, torch; print('up', flush=True); sys.stdin.read()",
+    BARE_PYTHON: "import sys; print('up', flush=True); sys.stdin.read()",
+}
 
 
 async def measure(folder: Path, *, quick: bool, isolation: str = "runc") -> Report:
@@ -54,11 +58,11 @@ async def measure(folder: Path, *, quick: bool, isolation: str = "runc") -> Repo
             await _use(built, await built.session(f"heavy-{number}"), "BenchMake", "mib")
         await anyio.sleep(0 if quick else _SETTLE_S)
         living = await _rounds(built, first, calls)
-        bare = await anyio.to_thread.run_sync(_bare_torch, heavy, isolation)
+        bare = await anyio.to_thread.run_sync(_bare, heavy, isolation)
         try:
             found = await anyio.to_thread.run_sync(_weights, built, bare)
         finally:
-            await anyio.to_thread.run_sync(_remove, bare)
+            await anyio.to_thread.run_sync(_remove, [each for made in bare.values() for each in made])
         await anyio.sleep(0 if quick else _SETTLE_S)
         living += await _rounds(built, first, calls)
         for info in built.manager.list():
@@ -70,9 +74,10 @@ async def measure(folder: Path, *, quick: bool, isolation: str = "runc") -> Repo
     report.add(LIVING, [call for taken in living for call in taken], floor=ALONE)
     report.add(ALONE_P99, [_p99(taken) for taken in alone])
     report.add(LIVING_P99, [_p99(taken) for taken in living], floor=ALONE_P99)
-    report.add(BARE_TORCH, found["bare"], unit="MiB")
-    report.add(LIGHT, found["light"], unit="MiB")
-    report.add(HEAVY, found["heavy"], floor=BARE_TORCH, unit="MiB")
+    report.add(BARE_PYTHON, found[BARE_PYTHON], unit="MiB")
+    report.add(LIGHT, found[LIGHT], floor=BARE_PYTHON, unit="MiB")
+    report.add(BARE_TORCH, found[BARE_TORCH], unit="MiB")
+    report.add(HEAVY, found[HEAVY], floor=BARE_TORCH, unit="MiB")
     report.notes.append(f"{light} without torch, {heavy} with it")
     if not quick and isolation == "gvisor":
         report.notes.append(
@@ -111,20 +116,21 @@ async def _use(built: House, session: Session, class_type: str, name: str) -> No
             built.store.release(item)
 
 
-def _bare_torch(count: int, isolation: str) -> list[str]:
-    """Containers that import torch and wait, with no option of ours but the runtime; started one after the other."""
+def _bare(count: int, isolation: str) -> dict[str, list[str]]:
+    """So many containers of each kind that wait, with no option of ours but the runtime, started one by one."""
     client = docker.from_env(timeout=_PATIENCE_S)
-    made: list[str] = []
+    made: dict[str, list[str]] = {what: [] for what in BARE}
     try:
-        for _ in range(count):
-            container = client.containers.run(
-                IMAGE, ["-c", BARE], entrypoint="/opt/venv/bin/python", detach=True, stdin_open=True,
-                runtime=RUNTIMES[isolation], network_mode="none", labels=["ringfence-benchmark"],
-            )  # fmt: skip
-            made.append(str(container.id))
-            next(iter(container.logs(stream=True)))
+        for what, code in BARE.items():
+            for _ in range(count):
+                container = client.containers.run(
+                    IMAGE, ["-c", code], entrypoint="/opt/venv/bin/python", detach=True, stdin_open=True,
+                    runtime=RUNTIMES[isolation], network_mode="none", labels=["ringfence-benchmark"],
+                )  # fmt: skip
+                made[what].append(str(container.id))
+                next(iter(container.logs(stream=True)))
     except BaseException:
-        _remove(made)
+        _remove([each for started in made.values() for each in started])
         raise
     finally:
         client.close()
@@ -140,15 +146,16 @@ def _remove(containers: Sequence[str]) -> None:
         client.close()
 
 
-def _weights(built: House, bare: Sequence[str]) -> dict[str, list[float]]:
-    """MiB of each container, all its processes together."""
+def _weights(built: House, bare: Mapping[str, Sequence[str]]) -> dict[str, list[float]]:
+    """MiB of each container, all its processes together. All live meanwhile: what they share counts in parts."""
     client = docker.from_env()
     try:
-        found: dict[str, list[float]] = {"light": [], "heavy": [], "bare": []}
+        found: dict[str, list[float]] = {LIGHT: [], HEAVY: []}
         for info in built.manager.list():
-            kind = "heavy" if "heavy" in info.extensions[0] else "light"
+            kind = HEAVY if "heavy" in info.extensions[0] else LIGHT
             found[kind].append(memory.of_container(client, str(info.container)))
-        found["bare"] = [memory.of_container(client, container) for container in bare]
+        for what, containers in bare.items():
+            found[what] = [memory.of_container(client, container) for container in containers]
         return found
     finally:
         client.close()

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -115,6 +115,36 @@ def write_tmpfs(nbytes: int, runs: int) -> list[float]:
                 written += os.write(file.fileno(), data[written:])
             samples.append((time.perf_counter() - begin) * 1000)
     return samples
+
+
+MAKE = """
+import json, os, sys, time, torch
+runs = int(sys.argv[1])
+for nbytes in map(int, sys.argv[2:]):
+    samples = []
+    for _ in range(runs):
+        begin = time.perf_counter()
+        data = memoryview(torch.ones(nbytes // 4).numpy()).cast("B")
+        with open("/made/tensor", "wb", buffering=0) as file:
+            while data:
+                data = data[file.write(data):]
+        samples.append((time.perf_counter() - begin) * 1000)
+        os.unlink("/made/tensor")
+    print(json.dumps(samples), flush=True)
+"""
+
+
+def made_in_container(image: str, sizes: Sequence[int], runs: int, isolation: str) -> list[list[float]]:
+    """A new tensor of each of ``sizes`` bytes, written once to a file in /dev/shm, in a container with the engine's own
+    walls and no more; ms."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        done = subprocess.run(
+            ["docker", "run", "--rm", "--runtime", RUNTIMES[isolation], "--network", "none",
+             "--volume", f"{folder}:/made", "--entrypoint", "/opt/venv/bin/python", image,
+             "-I", "-c", MAKE, str(runs), *map(str, sizes)],
+            check=True, stdout=subprocess.PIPE, timeout=600,
+        )  # fmt: skip
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def memcpy(nbytes: int, runs: int) -> list[float]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks import floors
 from benchmarks.floors import ECHO
-from benchmarks.house import House, house
+from benchmarks.house import IMAGE, House, house
 from benchmarks.peers.processes import Measured
 from benchmarks.report import Report
 from sandbox import FastPath, NodeCall, NodeResult, Session, Value, take_fast_paths
@@ -34,12 +34,18 @@ async def measure(
     floor: dict[int, tuple[str, str]] = {}
     report.add(ECHO, await floors.unix_echo(500))
     report.add(RESTED, await floors.unix_echo(50, rest_s=REST_S), floor=ECHO)
+    bare = floors.made_in_container(IMAGE, [kib << 10 for kib in sizes], 3 if quick else 5, isolation)
     async with house(folder, isolation=isolation) as built:
-        for kib in sizes:
+        for kib, in_container in zip(sizes, bare, strict=True):
             times = runs if kib <= LARGE else 5
             copied, written = floor[kib] = f"{size(kib)}: memcpy", f"{size(kib)}: written once to tmpfs"
             report.add(copied, floors.memcpy(kib << 10, times))
             report.add(written, floors.write_tmpfs(kib << 10, times))
+            report.add(
+                f"{size(kib)}: made and written once to tmpfs in a bare container",
+                in_container,
+                floor=written,
+            )
             make, take, rested, double, cold = await trips(built, kib, times)
             report.add(f"{size(kib)}: {made}", make, floor=written)
             report.add(without(kib), cold)
