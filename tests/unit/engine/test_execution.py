@@ -760,6 +760,45 @@ async def test_a_result_that_is_lost_again_and_again_ends_the_prompt(monkeypatch
         assert "was lost 4 times" in error["exception_message"]
 
 
+@pytest.mark.parametrize(("same_s", "asks_again"), [(60, False), (0, True)])
+async def test_a_run_asks_for_its_session_again_once_policy_or_pack_may_have_changed(
+    monkeypatch, every_fast_path, same_s, asks_again
+):
+    monkeypatch.setattr(node_calls, "SAME_SESSION_S", same_s)
+    async with Stage(MODEL, FakeNode("Use", lambda m: (m.data,), **USE, extension="maker")) as stage:
+        asked = []
+        real = stage.sessions.acquire
+
+        async def acquire(tenant, extension):
+            asked.append(extension)
+            return await real(tenant, extension)
+
+        stage.sessions.acquire = acquire
+        graph = prompt(m=("Model", {"v": 3}), u=("Use", {"m": ["m", 0]}), s=("Show", {"x": ["u", 0]}))
+        assert (await stage.outputs(graph))["s"] == {"x": [3]}
+        assert (asked.count("maker") > 1) is asks_again
+
+
+async def test_a_session_that_has_ended_is_not_asked_again_however_young(monkeypatch, every_fast_path):
+    monkeypatch.setattr(node_calls, "SAME_SESSION_S", 60)
+    async with Stage(MODEL, FakeNode("Use", lambda m: (m.data,), **USE, extension="maker")) as stage:
+
+        def kill(v):
+            stage.sessions.kill("maker")
+            return (1,)
+
+        stage.sessions.nodes["Kill"] = FakeNode("Kill", kill, {"v": ["*", {}]}, outputs=("INT",))
+        graph = prompt(
+            m=("Model", {"v": 3}),
+            u=("Use", {"m": ["m", 0]}),
+            k=("Kill", {"v": ["u", 0]}),
+            n=("Model", {"v": ["k", 0]}),
+            w=("Use", {"m": ["n", 0]}),
+            s=("Show", {"x": ["w", 0]}),
+        )
+        assert (await stage.outputs(graph))["s"] == {"x": [1]}
+
+
 async def test_many_readers_of_a_lost_result_count_it_once():
     async with Stage(
         MODEL,
