@@ -21,7 +21,7 @@ if [ ${#levels[@]} -eq 0 ]; then
     done
 fi
 
-case " ${levels[*]} " in *" browser "*) .ci/browser.sh ;; esac
+case " ${levels[*]} " in *" browser "* | *" browser-none "*) .ci/browser.sh ;; esac
 
 rm -rf "$results"
 mkdir -p "$results"

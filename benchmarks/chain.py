@@ -132,7 +132,7 @@ def measure(
             for length in lengths:
                 times = repeat if length <= 1_000 else min(repeat, 3)
                 _measure_chain(report, ours, theirs, floor, sandboxes, length, times)
-        for length in (most // 2, most) if most else ():
+        for length in sorted({most // 2, most} - set(lengths)) if most > 1 else ():
             before = process.memory_info().rss
             _measure_chain(report, ours, None, None, 1, length, 1)
             grown = (process.memory_info().rss - before) / 2**20

@@ -39,7 +39,7 @@ NODE_CALL = "a node call over an open session"
 CHAINS = {length: f"a node of a chain of {length:,}" for length in (100, 1_000, 4_000)}
 TOLD = "a node of a chain of 100 that a client hears of"
 AT_MOST = {NODE_CALL: 168.0, TOLD: 435.0, CHAINS[100]: 368.0, CHAINS[1_000]: 243.0, CHAINS[4_000]: 237.0}
-"""Calls of functions (Python's and C's) for each: what it was when this was written, and a quarter more."""
+"""Calls of functions (Python's and C's) for each: a tenth to a quarter more than it takes."""
 FLAT = 1.3
 """How much more a node of one long chain may cost than one of another."""
 

@@ -137,13 +137,17 @@ for nbytes in map(int, sys.argv[2:]):
 def made_in_container(image: str, sizes: Sequence[int], runs: int, isolation: str) -> list[list[float]]:
     """A new tensor of each of ``sizes`` bytes, written once to a file in /dev/shm, in a container with the engine's own
     walls and no more; ms."""
+    name = f"ringfence-benchmark-made-{os.getpid()}"
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
-        done = subprocess.run(
-            ["docker", "run", "--rm", "--runtime", RUNTIMES[isolation], "--network", "none",
-             "--volume", f"{folder}:/made", "--entrypoint", "/opt/venv/bin/python", image,
-             "-I", "-c", MAKE, str(runs), *map(str, sizes)],
-            check=True, stdout=subprocess.PIPE, timeout=600,
-        )  # fmt: skip
+        try:
+            done = subprocess.run(
+                ["docker", "run", "--rm", "--name", name, "--runtime", RUNTIMES[isolation], "--network", "none",
+                 "--volume", f"{folder}:/made", "--entrypoint", "/opt/venv/bin/python", image,
+                 "-I", "-c", MAKE, str(runs), *map(str, sizes)],
+                check=True, stdout=subprocess.PIPE, timeout=600,
+            )  # fmt: skip
+        finally:
+            subprocess.run(["docker", "rm", "--force", name], check=False, capture_output=True, timeout=120)
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 

@@ -20,7 +20,7 @@ FIRST, KILLED = "from the pool: first call", "killed, then the next result"
 
 async def measure(folder: Path, *, quick: bool, isolation: str = "runc") -> Report:
     runs = 3 if quick else 20
-    report = Report(f"From the pool, {isolation}: an extension whose node makes a torch tensor")
+    report = Report(f"From the pool: an extension whose node makes a torch tensor, {isolation}")
     floor = "docker run, import torch"
     report.add(floor, floors.docker_run(IMAGE, "import torch", 2 if quick else 5, isolation))
     async with house(folder, isolation=isolation) as built:

@@ -3,7 +3,7 @@
 Their descriptions are kept by content, so no sandbox of theirs starts for the catalogue (``core``'s does: its lists of
 files are live); the one that a prompt needs starts then.
 
-    python -m benchmarks.restart [--extensions N] [--runs N] [--write-json DIR]
+    python -m benchmarks.restart [--extensions N] [--runs N] [--isolation gvisor] [--write-json DIR]
 """
 
 from __future__ import annotations
@@ -56,13 +56,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.restart", description=__doc__)
     parser.add_argument("--extensions", type=int, default=100)
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--isolation", choices=["runc", "gvisor"], default="runc")
     parser.add_argument("--write-json", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="ringfence-restart-") as name:
-        report = starts(Path(name), options.extensions, options.runs)
+        report = starts(Path(name), options.extensions, options.runs, options.isolation)
     print(f"{machine()}\n\n### {report.question}\n\n{report.table()}")
     if options.write_json:
-        report.save(options.write_json, "restart")
+        report.save(options.write_json, f"restart-{options.isolation}")
 
 
 def measure(folder: Path, *, quick: bool, isolation: str = "runc") -> Report:

@@ -12,7 +12,7 @@ from benchmarks.floors import ECHO
 from benchmarks.house import IMAGE, House, house
 from benchmarks.peers.processes import Measured
 from benchmarks.report import Report
-from sandbox import FastPath, NodeCall, NodeResult, Session, Value, take_fast_paths
+from sandbox import TAKEN, FastPath, NodeCall, NodeResult, Session, Value, take_fast_paths
 
 SIZES_KIB = (1, 1 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20)
 WARM_UP = 2
@@ -67,14 +67,15 @@ async def measure(
     # gVisor keeps files open, so that no lease is granted: every output is copied, and there is nothing to switch off.
     if isolation != "runc":
         return report
-    take_fast_paths(set(FastPath) - {FastPath.ADOPTED_OUTPUTS})
+    taken = set(TAKEN)
+    take_fast_paths(taken - {FastPath.ADOPTED_OUTPUTS})
     try:
         async with house(folder, isolation=isolation) as built:
             for kib in sizes:
                 make, *_ = await trips(built, kib, runs if kib <= LARGE else 5)
                 report.add(f"{size(kib)}: {made}, adoption off", make, floor=floor[kib][1])
     finally:
-        take_fast_paths(FastPath)
+        take_fast_paths(taken)
     return report
 
 

@@ -25,6 +25,7 @@ from sandbox import (
     Progress,
     Session,
     Value,
+    take_fast_paths,
     takes,
 )
 from sandbox.testing import UnconfinedLauncher
@@ -256,6 +257,19 @@ async def test_an_input_that_comes_out_unchanged_is_handed_on_without_a_copy(at:
     assert set(tensor_of(again, at.store)) == {7}
     for value in (echoed, changed, again):
         at.store.release(value)
+
+
+@pytest.mark.usefixtures("every_fast_path")
+@pytest.mark.parametrize("path", [FastPath.UNCHANGED_INPUTS, FastPath.ADOPTED_OUTPUTS])
+async def test_with_a_shorter_way_switched_off_tensors_are_the_same(tmp_path: Path, path: FastPath) -> None:
+    take_fast_paths(set(FastPath) - {path})
+    async with world(tmp_path, lambda places, _: UnconfinedLauncher(places)) as at:
+        at.shelf.add(PACK)
+        made = await a_tensor(at, 1_000_000)
+        (echoed,) = await run(await at.session("pack"), "echo", made)
+        assert at.store._held.objects[made.objects[0]].leased is (path is not FastPath.ADOPTED_OUTPUTS)
+        assert (echoed.objects == made.objects) is (path is not FastPath.UNCHANGED_INPUTS)
+        assert set(tensor_of(echoed, at.store)) == set(tensor_of(made, at.store)) == {7}
 
 
 async def test_what_was_read_is_free_again_while_its_reader_lives(at: World, kind: Kind) -> None:

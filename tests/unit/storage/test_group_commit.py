@@ -26,6 +26,13 @@ from tests.unit.storage.test_queue import A, B, new
 
 pytestmark = pytest.mark.anyio
 
+WITHOUT = [
+    pytest.param(set(), id="all"),
+    pytest.param({FastPath.ONE_STEP_COMMITS}, id="committed by a statement"),
+    pytest.param({FastPath.PLAIN_STATEMENTS}, id="by SQLAlchemy"),
+]
+"""Ways that are not taken."""
+
 
 def add(tenant: str, number: int = 1) -> sa.Insert:
     return sa.insert(counters_table).values(tenant=tenant, next_number=number)
@@ -134,9 +141,11 @@ async def test_a_task_that_is_ended_hears_nothing_and_what_it_asked_for_is_done(
 
 
 @pytest.mark.usefixtures("every_fast_path")
-@pytest.mark.parametrize("plainly", [True, False])
-async def test_statements_of_both_ways_are_one_transaction(database: Database, plainly: bool) -> None:
-    take_fast_paths(FastPath if plainly else set(FastPath) - {FastPath.PLAIN_STATEMENTS})
+@pytest.mark.parametrize("without", WITHOUT)
+async def test_statements_of_both_ways_are_one_transaction(
+    database: Database, without: set[FastPath]
+) -> None:
+    take_fast_paths(set(FastPath) - without)
     insert = Prepared(sa.insert(counters_table), columns=("tenant", "next_number"))
 
     def both(connection: sa.Connection, name: str) -> None:
@@ -166,11 +175,11 @@ async def test_statements_of_both_ways_are_one_transaction(database: Database, p
 
 
 @pytest.mark.usefixtures("every_fast_path")
-@pytest.mark.parametrize("plainly", [True, False])
+@pytest.mark.parametrize("without", WITHOUT)
 async def test_a_full_disk_costs_the_transaction_that_met_it_and_no_other(
-    database: Database, plainly: bool
+    database: Database, without: set[FastPath]
 ) -> None:
-    take_fast_paths(FastPath if plainly else set(FastPath) - {FastPath.PLAIN_STATEMENTS})
+    take_fast_paths(set(FastPath) - without)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def meets_it(connection: sa.Connection) -> None:

@@ -38,6 +38,7 @@ ROW = {"tenant": "a", "prompt_id": "p", "number": -1.5, "counted": True, "create
 def ways() -> list[Any]:
     return [
         pytest.param(frozenset(FastPath), id="plainly"),
+        pytest.param(frozenset(FastPath) - {FastPath.ONE_STEP_COMMITS}, id="committed by a statement"),
         pytest.param(frozenset(FastPath) - {FastPath.PLAIN_STATEMENTS}, id="by SQLAlchemy"),
     ]
 
