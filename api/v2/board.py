@@ -87,6 +87,10 @@ class Board:
         """What is known of a running prompt."""
         return self._live.get(tenant, {}).get(prompt_id)
 
+    def all_of(self, tenant: TenantId) -> dict[str, Live]:
+        """What is known of each running prompt at this moment, by id."""
+        return dict(self._live.get(tenant, {}))
+
     def canceling(self, tenant: TenantId, prompt_id: str) -> None:
         """A running prompt was told to stop."""
         self._prompt(tenant, prompt_id).canceling = True

@@ -183,6 +183,8 @@ class Jobs:
 
     async def queued(self, tenant: TenantId) -> dict[str, Found]:
         """Jobs that wait or run, by id."""
+        # Before the snapshot: of one that ends while it is made, the end may be told before this goes on.
+        known = self.board.all_of(tenant)
         snapshot = await self.engine.queue(tenant)
         found = {}
         for position, item in enumerate(snapshot.pending, 1):
@@ -190,7 +192,7 @@ class Jobs:
                 item.prompt_id, "queued", item.prompt, item.extra_data, item.outputs, position
             )
         for item in snapshot.running:
-            live = self.board.of(tenant, item.prompt_id)
+            live = known.get(item.prompt_id)
             status = "canceling" if live is not None and live.canceling else "running"
             found[item.prompt_id] = Found(item.prompt_id, status, item.prompt, item.extra_data, item.outputs)
         return found

@@ -10,6 +10,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
 from typing import Any, Final, TypeVar
 
 import anyio
@@ -28,6 +29,21 @@ T = TypeVar("T")
 
 _THREADS: Final = 16
 DOCTOR: Final = "run 'ringfence doctor'"
+
+
+def remove_container(api: Any, container: str) -> None:
+    """Remove a container, whatever it does; also when it is not there, or is being removed. Blocking.
+
+    Raises:
+        APIError: the engine refuses.
+    """
+    try:
+        api.remove_container(container, v=True, force=True)
+    except NotFound:
+        pass
+    except APIError as error:
+        if error.status_code != HTTPStatus.CONFLICT:  # somebody is removing it already
+            raise
 
 
 class ContainerEngine:
@@ -112,16 +128,7 @@ class ContainerEngine:
     async def remove(self, container: str) -> None:
         """Remove a container, whatever it does; also when it is not there."""
 
-        def remove() -> None:
-            try:
-                self.api.remove_container(container, v=True, force=True)
-            except NotFound:
-                pass
-            except APIError as error:
-                if error.status_code != 409:  # somebody is removing it already
-                    raise
-
-        await self.ask("remove a sandbox", remove)
+        await self.ask("remove a sandbox", lambda: remove_container(self.api, container))
 
     def _create(self, spec: ContainerSpec) -> str:
         made = self.api.create_container_from_config(dict(spec.config), name=spec.name)

@@ -29,6 +29,7 @@ from typing import Any, Final
 from policies import EffectivePolicy, ExtensionName, PolicyStore, SandboxId, TenantId
 from sandbox.errors import RuntimeRefusedError, StartError
 from sandbox.launcher import self_test_verdict
+from sandbox.launcher.container_engine import remove_container
 from sandbox.launcher.self_test_verdict import MEMORY, MEMORY_TO_FORK, NOFILE, PIDS, TMP, UID, Proof, judge
 from sandbox.launcher.spec import LABEL, RUNTIMES, Identity, container_spec
 
@@ -74,7 +75,7 @@ class SelfTest:
         """Remove probes that a killed launcher left."""
         labels = [f"{LABEL}.instance={self._instance}", f"{LABEL}.purpose={PURPOSE}"]
         for container in self._api.containers(all=True, filters={"label": labels}):
-            self._api.remove_container(container["Id"], force=True, v=True)
+            remove_container(self._api, container["Id"])
 
     def require(self, isolation: str) -> None:
         """Return when this runtime is proved here.
@@ -227,7 +228,7 @@ def _probe(
     finally:
         for container in probes.values():
             with contextlib.suppress(Exception):
-                api.remove_container(container, force=True, v=True)
+                remove_container(api, container)
 
 
 def _start(
@@ -256,7 +257,7 @@ def _start(
     try:
         api.start(container)
     except BaseException:
-        api.remove_container(container, force=True, v=True)
+        remove_container(api, container)
         raise
     return container
 

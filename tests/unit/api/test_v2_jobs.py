@@ -19,7 +19,7 @@ from fastapi import FastAPI
 from api.settings import Settings
 from api.v2 import events as events_module
 from api.v2.jobs import LABELS
-from engine import PromptInvalidError
+from engine import PromptInvalidError, QueueSnapshot
 from engine.events import (
     Event,
     NodeExecuted,
@@ -131,6 +131,29 @@ async def test_a_cancelled_job_stays_known_whether_it_waited_or_ran(
     assert engine.interrupts == [(T, running["id"])]
     await engine.finish(T, running["id"], end="execution_interrupted")
     assert (await client.post(running["urls"]["cancel"])).json()["status"] == "canceled"
+
+
+async def test_a_cancelled_job_that_ends_while_it_is_looked_up_is_not_said_to_run(
+    client: httpx2.AsyncClient, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = await submit(client)
+    await engine.storage.claim_next(T)
+    real, looks = engine.queue, 0
+
+    async def queue(tenant: TenantId) -> QueueSnapshot:
+        nonlocal looks
+        snapshot = await real(tenant)
+        looks += bool(engine.interrupts)
+        if looks == 2:  # it was told to stop, and that is known; this look is the answer's
+            await engine.finish(T, job["id"], end="execution_interrupted")
+            engine.say(PromptEnded(T, None, job["id"], 2000))
+            await anyio.wait_all_tasks_blocked()
+        return snapshot
+
+    monkeypatch.setattr(engine, "queue", queue)
+    assert (await client.post(job["urls"]["cancel"])).json()["status"] == "canceling"
+    assert looks == 2
+    assert (await client.get(job["urls"]["self"])).json()["status"] == "canceled"
 
 
 async def test_a_job_whose_history_was_deleted_is_expired(

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
+from docker.errors import APIError, NotFound
 
 from sandbox.errors import RuntimeRefusedError, StartError
 from sandbox.launcher.self_test import SelfTest, prove, read_kept, refused_flag
@@ -221,3 +223,30 @@ def test_a_gvisor_that_ended_before_the_probes_first_word_is_tried_again(times: 
     proofs = prove(engine, "gvisor", "image", "i", {"KernelVersion": "6.1"}, threading.Event())
     assert {proof.name for proof in proofs if not proof.holds} == (set() if holds else {"processes"})
     assert len(engine.started) == len(engine.removed) == 2 * min(times + 1, 3)
+
+
+@pytest.mark.parametrize(("status", "is_fine"), [(409, True), (404, True), (500, False)])
+def test_a_probe_that_is_being_removed_or_is_gone_keeps_no_launcher_from_starting(
+    tmp_path: Path, status: int, is_fine: bool
+) -> None:
+    class Busy:
+        def __init__(self) -> None:
+            self.asked: list[str] = []
+
+        def containers(self, **_: Any) -> list[dict[str, str]]:
+            return [{"Id": "first"}, {"Id": "second"}]
+
+        def remove_container(self, container: str, **_: Any) -> None:
+            self.asked.append(container)
+            response = requests.Response()
+            response.status_code = status
+            raise (NotFound if status == 404 else APIError)("no", response=response)
+
+    engine = Busy()
+    sweeping = SelfTest(engine, "image", "i", tmp_path / "kept").sweep
+    if is_fine:
+        sweeping()
+        assert engine.asked == ["first", "second"]
+    else:
+        with pytest.raises(APIError):
+            sweeping()
