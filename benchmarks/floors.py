@@ -136,12 +136,13 @@ for nbytes in map(int, sys.argv[2:]):
 
 def made_in_container(image: str, sizes: Sequence[int], runs: int, isolation: str) -> list[list[float]]:
     """A new tensor of each of ``sizes`` bytes, written once to a file in /dev/shm, in a container with the engine's own
-    walls and no more; ms."""
+    walls and no more; ms. One thread, as a policy's one processor gives a sandbox."""
     name = f"ringfence-benchmark-made-{os.getpid()}"
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         try:
             done = subprocess.run(
                 ["docker", "run", "--rm", "--name", name, "--runtime", RUNTIMES[isolation], "--network", "none",
+                 "--env", "OMP_NUM_THREADS=1", "--env", "OPENBLAS_NUM_THREADS=1",
                  "--volume", f"{folder}:/made", "--entrypoint", "/opt/venv/bin/python", image,
                  "-I", "-c", MAKE, str(runs), *map(str, sizes)],
                 check=True, stdout=subprocess.PIPE, timeout=600,
