@@ -24,7 +24,7 @@ def changed(ours: Path, changes: Mapping[str, str]) -> Path:
     Raises:
         ValueError: no policy has such a line (any more).
     """
-    ours.mkdir()
+    ours.mkdir(exist_ok=True)
     unseen = set(changes)
     for shipped in sorted((ROOT / "policies").glob("*.yaml")):
         text = shipped.read_text(encoding="utf-8")
