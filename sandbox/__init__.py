@@ -88,8 +88,9 @@ from sandbox.launcher.build_verb import BUILDS, INDEX_ONLY, BuildSettings, Index
 from sandbox.launcher.child import BegunLauncher
 from sandbox.launcher.child import child as launcher_child
 from sandbox.launcher.client import LauncherClient
-from sandbox.launcher.self_test import KEPT_AS as SELF_TEST_FILE
-from sandbox.launcher.self_test import read_kept, refused_flag
+from sandbox.launcher.self_test_record import KEPT_AS as SELF_TEST_FILE
+from sandbox.launcher.self_test_record import read_kept
+from sandbox.launcher.self_test_verdict import refused_flag
 from sandbox.launcher.settings import LaunchSettings
 from sandbox.launcher.verbs import Launcher
 from sandbox.logbook import LogLine

@@ -32,7 +32,8 @@ from sandbox.launcher.listeners import Listeners
 from sandbox.launcher.mounts import sandbox_mounts
 from sandbox.launcher.parents import ENGINES_OWN, parent_for, remove_empty
 from sandbox.launcher.refusals import Refusals
-from sandbox.launcher.self_test import KEPT_AS, SelfTest
+from sandbox.launcher.self_test import SelfTest
+from sandbox.launcher.self_test_record import KEPT_AS
 from sandbox.launcher.settings import LaunchSettings, TestOverride
 from sandbox.launcher.spec import LABEL, RUNTIMES, Identity, Mount, container_spec
 from sandbox.launcher.uids import UidBook

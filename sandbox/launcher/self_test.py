@@ -21,7 +21,6 @@ import signal
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -30,13 +29,23 @@ from policies import EffectivePolicy, ExtensionName, PolicyStore, SandboxId, Ten
 from sandbox.errors import RuntimeRefusedError, StartError
 from sandbox.launcher import self_test_verdict
 from sandbox.launcher.container_engine import remove_container
-from sandbox.launcher.self_test_verdict import MEMORY, MEMORY_TO_FORK, NOFILE, PIDS, TMP, UID, Proof, judge
+from sandbox.launcher.self_test_record import keep, read_kept
+from sandbox.launcher.self_test_verdict import (
+    MEMORY,
+    MEMORY_TO_FORK,
+    NOFILE,
+    PIDS,
+    TMP,
+    UID,
+    Proof,
+    judge,
+    refused_flag,
+)
 from sandbox.launcher.spec import LABEL, RUNTIMES, Identity, container_spec
 
 log = logging.getLogger(__name__)
 
 PURPOSE: Final = "self-test"
-KEPT_AS: Final = "self-test.json"
 _PROBE: Final = Path(__file__).with_name("self_test_probe.py").read_text("utf-8")
 _TEST: Final = (
     *(Path(each).read_text("utf-8") for each in (__file__, self_test_verdict.__file__)),
@@ -50,11 +59,6 @@ _WORD_S: Final = 10.0
 """For so long the engine's word that memory ran out may come after its word that the probe was killed."""
 _TRIES: Final = 3
 _KILLED: Final = 128 + signal.SIGKILL
-_FORBIDDEN_FLAGS: Final = {
-    "ignore-cgroups": "with it no cap on memory, processes or CPU time holds",
-    "host-settings": "it changes settings of this machine's kernel",
-    "TESTONLY-unsafe-nonroot": "with it the sandbox runs without its walls",
-}
 
 
 class SelfTest:
@@ -100,7 +104,7 @@ class SelfTest:
                 proofs = prove(self._api, isolation, self._image, self._instance, info, self._closing)
                 log.info("self-test of isolation '%s' took %.1f s", isolation, time.monotonic() - began)
                 if all(proof.holds for proof in proofs):
-                    self._write(key, isolation, proofs)
+                    keep(self._kept, key, isolation, proofs)
             _memory[key] = proofs
         failed = [proof for proof in proofs if not proof.holds]
         if failed:
@@ -132,22 +136,6 @@ class SelfTest:
         entry = read_kept(self._kept).get(key)
         return tuple(Proof(**item) for item in entry["proofs"]) if entry else None
 
-    def _write(self, key: str, isolation: str, proofs: Sequence[Proof]) -> None:
-        kept = {
-            name: entry for name, entry in read_kept(self._kept).items() if entry["isolation"] != isolation
-        }
-        kept[key] = {
-            "isolation": isolation,
-            "at": int(time.time()),
-            "proofs": [asdict(proof) for proof in proofs],
-        }
-        beside = self._kept.with_suffix(f".{os.getpid()}")
-        try:
-            beside.write_text(json.dumps(kept, indent=1), encoding="utf-8")
-            beside.replace(self._kept)
-        except OSError as error:
-            log.warning("the self-test is not remembered, it runs again at the next start: %s", error)
-
 
 _memory: dict[str, tuple[Proof, ...]] = {}
 _locks: dict[str, threading.Lock] = {}
@@ -155,27 +143,6 @@ _locks: dict[str, threading.Lock] = {}
 
 def _lock(key: str) -> threading.Lock:
     return _locks.setdefault(key, threading.Lock())
-
-
-def read_kept(path: Path) -> dict[str, Any]:
-    """What earlier starts proved, by key; nothing when there is none or it cannot be read."""
-    try:
-        kept = json.loads(path.read_text("utf-8"))
-        whole = all({"isolation", "at", "proofs"} <= set(entry) for entry in kept.values())
-        return dict(kept) if whole else {}
-    except (OSError, ValueError, AttributeError, TypeError):
-        return {}
-
-
-def refused_flag(flags: Sequence[str]) -> str:
-    """The first flag under which no sandbox may run, with the reason; empty when there is none."""
-    for flag in flags:
-        name, _, value = flag.lstrip("-").partition("=")
-        if name in _FORBIDDEN_FLAGS and value.lower() not in {"false", "0", "f"}:
-            return f"'{flag}' ({_FORBIDDEN_FLAGS[name]})"
-        if name == "network" and value == "host":
-            return f"'{flag}' (it hands this machine's network stack to the sandbox)"
-    return ""
 
 
 def prove(

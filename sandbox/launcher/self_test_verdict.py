@@ -1,4 +1,4 @@
-"""What a probe's facts and its end say about each wall of a runtime, with the limits that the probe ran under. Pure.
+"""What a runtime's flags, a probe's facts and its end say about each wall, with the limits the probe ran under. Pure.
 
 Whatever was not seen to stand has not been proved: a missing fact is a wall that fails.
 """
@@ -20,6 +20,12 @@ PIDS: Final = {"runc": 32, "gvisor": 64}
 MEMORY_TO_FORK: Final = 2 * MEMORY["gvisor"]
 """Of the container whose gVisor is to meet its cap on processes: so many of them take more than 128 MiB."""
 
+_FORBIDDEN_FLAGS: Final = {
+    "ignore-cgroups": "with it no cap on memory, processes or CPU time holds",
+    "host-settings": "it changes settings of this machine's kernel",
+    "TESTONLY-unsafe-nonroot": "with it the sandbox runs without its walls",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Proof:
@@ -28,6 +34,17 @@ class Proof:
     name: str
     holds: bool
     seen: str
+
+
+def refused_flag(flags: Sequence[str]) -> str:
+    """The first flag under which no sandbox may run, with the reason; empty when there is none."""
+    for flag in flags:
+        name, _, value = flag.lstrip("-").partition("=")
+        if name in _FORBIDDEN_FLAGS and value.lower() not in {"false", "0", "f"}:
+            return f"'{flag}' ({_FORBIDDEN_FLAGS[name]})"
+        if name == "network" and value == "host":
+            return f"'{flag}' (it hands this machine's network stack to the sandbox)"
+    return ""
 
 
 def judge(

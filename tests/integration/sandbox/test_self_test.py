@@ -16,6 +16,7 @@ import pytest
 from sandbox.errors import RuntimeRefusedError
 from sandbox.launcher import self_test
 from sandbox.launcher.self_test import SelfTest, prove
+from sandbox.launcher.self_test_record import read_kept
 from sandbox.launcher.self_test_verdict import Proof
 from tests.contract.fixtures import IMAGE
 
@@ -98,7 +99,7 @@ def test_a_proof_is_kept_and_not_asked_for_again_by_the_same_version(
     monkeypatch.setattr(self_test, "_memory", {})
     kept = tmp_path / "self-test.json"
     SelfTest(api, IMAGE, INSTANCE, kept).require("runc")
-    assert len(self_test.read_kept(kept)) == 1
+    assert len(read_kept(kept)) == 1
     monkeypatch.setattr(self_test, "_memory", {})
     monkeypatch.setattr(self_test, "prove", None)
     SelfTest(api, IMAGE, INSTANCE, kept).require("runc")
@@ -118,7 +119,7 @@ def test_a_runtime_that_fails_is_refused_by_name_and_the_failure_is_not_kept(
     kept = tmp_path / "self-test.json"
     with pytest.raises(RuntimeRefusedError, match=r"isolation 'runc' is refused, .*no network: eth0, lo"):
         SelfTest(api, IMAGE, INSTANCE, kept).require("runc")
-    assert self_test.read_kept(kept) == {}
+    assert read_kept(kept) == {}
 
 
 def test_what_a_killed_launcher_left_is_swept(api: Any, tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ import requests
 from docker.errors import APIError, NotFound
 
 from sandbox.errors import RuntimeRefusedError, StartError
-from sandbox.launcher.self_test import SelfTest, prove, read_kept, refused_flag
-from sandbox.launcher.self_test_verdict import Proof, judge
+from sandbox.launcher.self_test import SelfTest, prove
+from sandbox.launcher.self_test_record import keep, read_kept
+from sandbox.launcher.self_test_verdict import Proof, judge, refused_flag
 
 
 @pytest.mark.parametrize(
@@ -96,6 +97,23 @@ def test_a_kept_file_that_is_not_ours_counts_as_none(tmp_path: Path, text: str) 
     path.write_text(text)
     assert read_kept(path) == {}
     assert read_kept(tmp_path / "absent") == {}
+
+
+def test_a_proof_replaces_what_was_kept_of_its_isolation_alone(tmp_path: Path) -> None:
+    path = tmp_path / "kept.json"
+    walls = Proof("walls", holds=True, seen="all")
+    keep(path, "older", "runc", [walls])
+    keep(path, "other", "gvisor", [walls])
+    keep(path, "newer", "runc", [walls])
+    assert sorted(read_kept(path)) == ["newer", "other"]
+    assert Proof(**read_kept(path)["newer"]["proofs"][0]) == walls
+
+
+def test_a_proof_that_cannot_be_written_is_said_and_costs_another_test_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    keep(tmp_path / "no folder" / "kept.json", "key", "runc", [Proof("walls", holds=True, seen="all")])
+    assert "runs again at the next start" in caplog.text
 
 
 class Death:
