@@ -126,17 +126,20 @@ def bars(results: Path) -> Any:
         (right, starts, "From nothing to the first result"),
     ):
         names = list(values)
-        colours = [
-            COLOURS[
-                "peer" if "pyisolate" in n else "floor" if "bare" in n or n.startswith("docker") else "ours"
-            ]
-            for n in names
-        ]
-        axes.barh(range(len(names)), list(values.values()), color=colours)
+        axes.barh(range(len(names)), list(values.values()), color=[COLOURS[whose(name)] for name in names])
         axes.set_yticks(range(len(names)), [name.replace(", ", ",\n") for name in names], fontsize=7)
         axes.invert_yaxis()
         axes.set(xlabel="ms (p50)", title=title)
     return figure
+
+
+def whose(row: str) -> str:
+    """Whose bar this row is, a name of ``COLOURS``."""
+    if "pyisolate" in row:
+        return "peer"
+    if "echo" in row or row.startswith("docker run"):
+        return "floor"
+    return "gvisor" if row.endswith("gVisor") else "ours"
 
 
 def shared_weights(results: Path) -> Any:
