@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import subprocess
@@ -48,12 +49,12 @@ async def unix_echo(
     bytes_: int = 200,
     folder: Path | None = None,
     start: Start = _start_here,
-    rest_s: float = 0.0,
+    before: Callable[[], Awaitable[None]] | None = None,
 ) -> list[float]:
     """JSON echo of ``bytes_`` between an asyncio process and a blocking one over a bare Unix socket; ms.
 
-    Both sleep for ``rest_s`` before each. ``start`` begins the other end, which finds the socket ``s`` in ``folder``
-    (else a new one) and ends by itself.
+    Both wait for ``before``, if there is one, ahead of each. ``start`` begins the other end, which finds the socket
+    ``s`` in ``folder`` (else a new one) and ends by itself.
     """
     samples: list[float] = []
     done = asyncio.Event()
@@ -61,8 +62,8 @@ async def unix_echo(
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         message = {"jsonrpc": "2.0", "id": 0, "method": "x", "params": {"pad": "x" * bytes_}}
         for i in range(runs + WARM_UP):
-            if rest_s:
-                await asyncio.sleep(rest_s)
+            if before is not None:
+                await before()
             begin = time.perf_counter()
             message["id"] = i
             body = json.dumps(message).encode()
@@ -83,6 +84,42 @@ async def unix_echo(
         if isinstance(child, asyncio.subprocess.Process):
             await child.wait()
     return samples
+
+
+WRITE_PROCESS = """
+import os, sys, tempfile
+block = os.urandom(1 << 20)
+for line in sys.stdin:
+    left = int(line)
+    with tempfile.TemporaryFile(dir="/dev/shm") as file:
+        while left:
+            left -= os.write(file.fileno(), block[:left])
+    print(flush=True)
+"""
+
+
+async def echo_after_writing(nbytes: int, runs: int) -> list[float]:
+    """``unix_echo``, each after a third process has written ``nbytes`` once to a fresh file in /dev/shm; ms.
+
+    What warms up does so after a little, but for the last two: fifty times a GiB would take half a minute.
+    """
+    third = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", WRITE_PROCESS, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert third.stdin is not None
+    assert third.stdout is not None
+    said, heard = third.stdin, third.stdout
+    each = itertools.chain(itertools.repeat(1 << 10, WARM_UP - 2), itertools.repeat(nbytes))
+
+    async def written() -> None:
+        said.write(f"{next(each)}\n".encode())
+        await heard.readuntil(b"\n")
+
+    try:
+        return await unix_echo(runs, before=written)
+    finally:
+        said.close()
+        await third.wait()
 
 
 @contextmanager

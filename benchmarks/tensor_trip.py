@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from benchmarks import floors
@@ -33,7 +34,7 @@ async def measure(
     sizes = [kib for kib in SIZES_KIB if kib <= most]
     floor: dict[int, tuple[str, str]] = {}
     report.add(ECHO, await floors.unix_echo(500))
-    report.add(RESTED, await floors.unix_echo(50, rest_s=REST_S), floor=ECHO)
+    report.add(RESTED, await floors.unix_echo(50, before=partial(asyncio.sleep, REST_S)), floor=ECHO)
     bare = floors.made_in_container(IMAGE, [kib << 10 for kib in sizes], 3 if quick else 5, isolation)
     async with house(folder, isolation=isolation) as built:
         for kib, in_container in zip(sizes, bare, strict=True):
@@ -46,6 +47,7 @@ async def measure(
                 in_container,
                 floor=written,
             )
+            report.add(echo_after(kib), await floors.echo_after_writing(kib << 10, times))
             make, take, rested, double, cold = await trips(built, kib, times)
             report.add(f"{size(kib)}: {made}", make, floor=written)
             report.add(without(kib), cold)
@@ -82,15 +84,20 @@ async def measure(
 def _coldness(report: Report, sizes: Sequence[int]) -> str:
     """How much of what a large tensor costs more is no tensor's."""
     medians = {row.what: row.p50 for row in report.rows}
+
+    def beside_the_first(row: Callable[[int], str], kib: int) -> float:
+        return medians[row(kib)] / medians[row(sizes[0])]
+
     said = []
     for kib in sizes[1:]:
-        call = medians[without(kib)] / medians[without(sizes[0])]
+        echo, call = beside_the_first(echo_after, kib), beside_the_first(without, kib)
         more = medians[handed(kib)] - medians[without(kib)]
-        said.append(f"{size(kib)} {call:.2f} times, {more:.2f} ms")
+        said.append(f"{size(kib)} {echo:.2f} and {call:.2f} times, {more:.2f} ms")
     first = medians[handed(sizes[0])] - medians[without(sizes[0])]
     return (
-        f"a call without a tensor, after one was made, beside the one after {size(sizes[0])}; and how much more "
-        f"handing the tensor on takes: {'; '.join(said)} ({size(sizes[0])}: {first:.2f} ms)"
+        f"a bare echo after another process wrote as much, and a call without a tensor after one was made, beside "
+        f"those after {size(sizes[0])}; and how much more than that call handing the tensor on takes: "
+        f"{'; '.join(said)} ({size(sizes[0])}: {first:.2f} ms)"
     )
 
 
@@ -112,6 +119,11 @@ def after_rest(kib: int) -> str:
 def without(kib: int) -> str:
     """What a row is called."""
     return f"{size(kib)}: a call without a tensor, after one was made"
+
+
+def echo_after(kib: int) -> str:
+    """What a row is called."""
+    return f"{size(kib)}: {ECHO}, after another process wrote as much"
 
 
 def back(kib: int) -> str:
