@@ -53,36 +53,34 @@ async def unix_echo(
 ) -> list[float]:
     """JSON echo of ``bytes_`` between an asyncio process and a blocking one over a bare Unix socket; ms.
 
-    Both wait for ``before``, if there is one, ahead of each. ``start`` begins the other end, which finds the socket
-    ``s`` in ``folder`` (else a new one) and ends by itself.
+    Ahead of each this process awaits ``before``, if there is one. ``start`` begins the other end, which finds the
+    socket ``s`` in ``folder`` (else a new one) and ends by itself.
     """
     samples: list[float] = []
-    done = asyncio.Event()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        message = {"jsonrpc": "2.0", "id": 0, "method": "x", "params": {"pad": "x" * bytes_}}
-        for i in range(runs + WARM_UP):
-            if before is not None:
-                await before()
-            begin = time.perf_counter()
-            message["id"] = i
-            body = json.dumps(message).encode()
-            writer.write(len(body).to_bytes(4, "big") + body)
-            size = int.from_bytes(await reader.readexactly(4), "big")
-            json.loads(await reader.readexactly(size))
-            if i >= WARM_UP:
-                samples.append((time.perf_counter() - begin) * 1000)
-        writer.close()
-        done.set()
-
+    connected: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Future()
+    message = {"jsonrpc": "2.0", "id": 0, "method": "x", "params": {"pad": "x" * bytes_}}
     with tempfile.TemporaryDirectory() as new:
         path = str((folder or Path(new)) / "s")
-        server = await asyncio.start_unix_server(serve, path)
+        server = await asyncio.start_unix_server(lambda *streams: connected.set_result(streams), path)
         child = await start(path)
-        async with server:
-            await asyncio.wait_for(done.wait(), 120)
-        if isinstance(child, asyncio.subprocess.Process):
-            await child.wait()
+        async with server, asyncio.timeout(120):
+            reader, writer = await connected
+            try:
+                for i in range(runs + WARM_UP):
+                    if before is not None:
+                        await before()
+                    begin = time.perf_counter()
+                    message["id"] = i
+                    body = json.dumps(message).encode()
+                    writer.write(len(body).to_bytes(4, "big") + body)
+                    size = int.from_bytes(await reader.readexactly(4), "big")
+                    json.loads(await reader.readexactly(size))
+                    if i >= WARM_UP:
+                        samples.append((time.perf_counter() - begin) * 1000)
+            finally:
+                writer.close()
+                if isinstance(child, asyncio.subprocess.Process):
+                    await child.wait()
     return samples
 
 
@@ -99,7 +97,8 @@ for line in sys.stdin:
 
 
 async def echo_after_writing(nbytes: int, runs: int) -> list[float]:
-    """``unix_echo``, each after a third process has written ``nbytes`` once to a fresh file in /dev/shm; ms.
+    """``unix_echo``, each after a third process has written ``nbytes`` once to a fresh file in /dev/shm and let go of
+    it; ms.
 
     What warms up does so after a little, but for the last two: fifty times a GiB would take half a minute.
     """
@@ -177,16 +176,16 @@ def made_in_container(image: str, sizes: Sequence[int], runs: int, isolation: st
     name = f"ringfence-benchmark-made-{os.getpid()}"
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         try:
-            done = subprocess.run(
-                ["docker", "run", "--rm", "--name", name, "--runtime", RUNTIMES[isolation], "--network", "none",
+            said = _docker_run(
+                ["--name", name, "--runtime", RUNTIMES[isolation], "--network", "none",
                  "--env", "OMP_NUM_THREADS=1", "--env", "OPENBLAS_NUM_THREADS=1",
                  "--volume", f"{folder}:/made", "--entrypoint", "/opt/venv/bin/python", image,
                  "-I", "-c", MAKE, str(runs), *map(str, sizes)],
-                check=True, stdout=subprocess.PIPE, timeout=600,
+                timeout_s=600,
             )  # fmt: skip
         finally:
             subprocess.run(["docker", "rm", "--force", name], check=False, capture_output=True, timeout=120)
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    return [json.loads(line) for line in said.splitlines()]
 
 
 def memcpy(nbytes: int, runs: int) -> list[float]:
@@ -204,22 +203,26 @@ def memcpy(nbytes: int, runs: int) -> list[float]:
 
 
 def docker_run(image: str, code: str, runs: int, isolation: str) -> list[float]:
-    """``docker run`` of the image with no option of ours, until the code ended; ms.
-
-    Raises:
-        RuntimeError: the code failed; says its last words. Libraries complain under gVisor and go on.
-    """
+    """``docker run`` of the image with no option of ours, until the code ended; ms."""
     samples = []
     runtime = ["--runtime", RUNTIMES[isolation], "--network", "none"]
     for _ in range(runs):
         begin = time.perf_counter()
-        done = subprocess.run(
-            ["docker", "run", "--rm", *runtime, image, "/opt/venv/bin/python", "-I", "-c", code],
-            check=False,
-            capture_output=True,
-            timeout=120,
-        )
+        _docker_run([*runtime, image, "/opt/venv/bin/python", "-I", "-c", code], timeout_s=120)
         samples.append((time.perf_counter() - begin) * 1000)
-        if done.returncode != 0:
-            raise RuntimeError(f"docker run in {image}: {done.stderr.decode('utf-8', 'replace')[-2000:]!r}")
     return samples
+
+
+def _docker_run(arguments: Sequence[str], *, timeout_s: float) -> bytes:
+    """What the container said. Libraries complain under gVisor and go on, so its complaints are told on failure alone.
+
+    Raises:
+        RuntimeError: it failed; with its last words.
+    """
+    done = subprocess.run(
+        ["docker", "run", "--rm", *arguments], check=False, capture_output=True, timeout=timeout_s
+    )
+    if done.returncode != 0:
+        words = done.stderr.decode("utf-8", "replace")[-2000:]
+        raise RuntimeError(f"a container of a floor ended with {done.returncode}: {words!r}")
+    return done.stdout
