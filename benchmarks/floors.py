@@ -124,17 +124,24 @@ async def echo_after_writing(nbytes: int, runs: int) -> list[float]:
 @contextmanager
 def container(image: str, folder: Path, isolation: str) -> Iterator[Start]:
     """Starts the other end of an echo in a container that sees ``folder``, with the engine's own walls and no more."""
-    name = f"ringfence-benchmark-echo-{os.getpid()}"
+    with _container_name("echo") as name:
 
-    async def start(path: str) -> asyncio.subprocess.Process:
-        return await asyncio.create_subprocess_exec(
-            "docker", "run", "--rm", "--name", name, "--runtime", RUNTIMES[isolation], "--network", "none",
-            "--volume", f"{folder}:/echo", "--entrypoint", "/opt/venv/bin/python", image,
-            "-I", "-c", ECHO_PROCESS, f"/echo/{Path(path).name}",
-        )  # fmt: skip
+        async def start(path: str) -> asyncio.subprocess.Process:
+            return await asyncio.create_subprocess_exec(
+                "docker", "run", "--rm", "--name", name, "--runtime", RUNTIMES[isolation], "--network", "none",
+                "--volume", f"{folder}:/echo", "--entrypoint", "/opt/venv/bin/python", image,
+                "-I", "-c", ECHO_PROCESS, f"/echo/{Path(path).name}",
+            )  # fmt: skip
 
-    try:
         yield start
+
+
+@contextmanager
+def _container_name(what: str) -> Iterator[str]:
+    """A container's name; who has it is gone afterwards, however it ended."""
+    name = f"ringfence-benchmark-{what}-{os.getpid()}"
+    try:
+        yield name
     finally:
         subprocess.run(["docker", "rm", "--force", name], check=False, capture_output=True, timeout=120)
 
@@ -173,18 +180,14 @@ for nbytes in map(int, sys.argv[2:]):
 def made_in_container(image: str, sizes: Sequence[int], runs: int, isolation: str) -> list[list[float]]:
     """A new tensor of each of ``sizes`` bytes, written once to a file in /dev/shm, in a container with the engine's own
     walls and no more; ms. One thread, as a policy's one processor gives a sandbox."""
-    name = f"ringfence-benchmark-made-{os.getpid()}"
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
-        try:
-            said = _docker_run(
-                ["--name", name, "--runtime", RUNTIMES[isolation], "--network", "none",
-                 "--env", "OMP_NUM_THREADS=1", "--env", "OPENBLAS_NUM_THREADS=1",
-                 "--volume", f"{folder}:/made", "--entrypoint", "/opt/venv/bin/python", image,
-                 "-I", "-c", MAKE, str(runs), *map(str, sizes)],
-                timeout_s=600,
-            )  # fmt: skip
-        finally:
-            subprocess.run(["docker", "rm", "--force", name], check=False, capture_output=True, timeout=120)
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder, _container_name("made") as name:
+        said = _docker_run(
+            ["--name", name, "--runtime", RUNTIMES[isolation], "--network", "none",
+             "--env", "OMP_NUM_THREADS=1", "--env", "OPENBLAS_NUM_THREADS=1",
+             "--volume", f"{folder}:/made", "--entrypoint", "/opt/venv/bin/python", image,
+             "-I", "-c", MAKE, str(runs), *map(str, sizes)],
+            timeout_s=600,
+        )  # fmt: skip
     return [json.loads(line) for line in said.splitlines()]
 
 

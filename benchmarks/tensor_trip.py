@@ -88,16 +88,17 @@ def _coldness(report: Report, sizes: Sequence[int]) -> str:
     def beside_the_first(row: Callable[[int], str], kib: int) -> float:
         return medians[row(kib)] / medians[row(sizes[0])]
 
+    def more(kib: int) -> float:
+        return medians[handed(kib)] - medians[without(kib)]
+
     said = []
     for kib in sizes[1:]:
         echo, call = beside_the_first(echo_after, kib), beside_the_first(without, kib)
-        more = medians[handed(kib)] - medians[without(kib)]
-        said.append(f"{size(kib)} {echo:.2f} and {call:.2f} times, {more:.2f} ms")
-    first = medians[handed(sizes[0])] - medians[without(sizes[0])]
+        said.append(f"{size(kib)} {echo:.2f} and {call:.2f} times, {more(kib):.2f} ms")
     return (
         f"a bare echo after another process wrote as much, and a call without a tensor after one was made, beside "
         f"those after {size(sizes[0])}; and how much more than that call handing the tensor on takes: "
-        f"{'; '.join(said)} ({size(sizes[0])}: {first:.2f} ms)"
+        f"{'; '.join(said)} ({size(sizes[0])}: {more(sizes[0]):.2f} ms)"
     )
 
 
